@@ -1,0 +1,53 @@
+"""The authors' checkpoints -> ours. The only place that knows their names.
+
+One pure function per architecture, in the file of its name: a state dict goes in, a `Conversion` comes out.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import InputError, WeightsError, near
+
+# architecture -> "module:function" below dfer_zoo.convert
+KEY_MAPS = {
+    "av_fusion": "av_fusion:convert_av_fusion",
+    "efficient_face": "av_fusion:convert_efficient_face",
+    "mae_dfer": "mae_dfer:convert_mae_dfer",
+    "mae_dfer_pretrain": "mae_dfer:convert_mae_dfer_pretrain",
+    "video_mae": "mae_dfer:convert_video_mae",
+    "mma_dfer": "mma_dfer:convert_mma_dfer",
+    "mae_face": "mma_dfer:convert_mae_face",
+    "audio_mae": "mma_dfer:convert_audio_mae",
+    "dfer_clip": "dfer_clip:convert_dfer_clip",
+    "dk_clip": "dk_clip:convert_dk_clip",
+}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a foreign state dict turned into."""
+
+    state: dict[str, Tensor]  # our names
+    model_args: dict[str, Any] = field(default_factory=dict)  # constructor arguments that the shapes themselves tell
+    dropped: tuple[str, ...] = ()  # foreign names that no output of the network depends on
+
+
+def convert_state_dict(arch: str, state: Mapping[str, Tensor]) -> Conversion:
+    """Rename and reshape a foreign state dict (wrapper keys and `module.` prefixes already gone). Values are not copied."""
+    if arch not in KEY_MAPS:
+        raise InputError(f"There is no converter for '{arch}'.{near(arch, KEY_MAPS)}")
+    module, _, function = KEY_MAPS[arch].partition(":")
+    convert = getattr(importlib.import_module(f".{module}", __name__), function)
+    try:
+        return convert(state)
+    except KeyError as error:
+        raise WeightsError(
+            f"This is not a checkpoint of {arch}: it has no entry {error}. It holds {len(state)} entries, "
+            f"the first are {', '.join(list(state)[:3])}."
+        ) from error

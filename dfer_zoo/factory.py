@@ -1,0 +1,299 @@
+"""From a name to a model that computes: the one place where architectures and weights meet.
+
+A requested weight is loaded entirely or an exception is raised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import fetch
+from .errors import InputError, UnknownModel, UnknownTag, WeightsError, near
+from .files import read_safetensors, sha256_of, write_atomically, write_safetensors
+from .models.base import DferModel, check_labels, skip_init
+from .registry import check_name, model_class
+from .weights import Metric, Weights, get_weights, list_pretrained
+
+MODEL_FILE = "model.safetensors"
+
+
+def create_model(
+    name: str,
+    pretrained: str | None = None,
+    *,
+    num_classes: int | None = None,
+    labels: Sequence[str] | None = None,
+    checkpoint_path: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    verify: str = "always",
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    **model_args: Any,
+) -> DferModel:
+    """A model in eval mode.
+
+    ``name`` is an architecture ("mma_dfer"), one with a tag ("mma_dfer.dfew_fold1"), a repository
+    ("hf-hub:owner/repo@revision") or a folder ("local-dir:path"). ``num_classes`` and ``labels`` give a new head where
+    they differ from what the weights were trained for; nothing else may differ. Other keywords go to the constructor.
+
+    >>> model = create_model("av_fusion", num_classes=7)
+    >>> model.training
+    False
+    """
+    location = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    arch, record, path = _resolve(name, pretrained, checkpoint_path, verify, **location)
+    _check_arguments(arch, model_args)
+    if record is None:
+        model = _fresh(arch, num_classes, labels, model_args)
+    elif record.distribution == "backbone":
+        model = _fresh(arch, num_classes, labels, {**record.model_args, **model_args})
+        states = {part: fetch.part_state(source, verify=verify, **location) for part, source in record.parts.items()}
+        model.load_report = model.load_backbones(states)
+        model.weights = record
+    else:
+        assert path is not None
+        model = _loaded(record, path, model_args)
+        _replace_head(model, num_classes, labels)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def load_weights(model: DferModel, path: str | Path) -> DferModel:
+    """Fill an existing model from a safetensors file of the zoo, strictly."""
+    state, header = read_safetensors(Path(path))
+    record = _header_record(header, Path(path))
+    if model_class(record.arch) is not type(model):
+        raise WeightsError(f"{path} holds weights of {record.arch}; the model is a {type(model).__name__}.")
+    load_strictly(model, state, str(path))
+    model.labels, model.weights = record.labels, record
+    return model
+
+
+def save_pretrained(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    tag: str = "local",
+    dataset: str | None = None,
+    fold: int | None = None,
+    metrics: Sequence[Metric] = (),
+    license: str = "unknown",
+) -> Path:
+    """Write ``folder/model.safetensors`` and a model card; ``create_model("local-dir:folder")`` reads it back, and
+    ``hf upload owner/repo folder`` publishes it. Wrappers of distributed training and of torch.compile are taken off."""
+    inner = unwrap(model)
+    record = Weights(
+        arch=arch_of(inner),
+        tag=tag,
+        distribution="local",
+        repo_id=None,
+        revision=None,
+        filename=None,
+        sha256=None,
+        size=None,
+        params=sum(p.numel() for p in inner.parameters()),
+        model_args=inner.config(),
+        labels=inner.labels,
+        video=inner.video_spec,
+        audio=inner.audio_spec,
+        dataset=dataset,
+        fold=fold,
+        metrics=tuple(metrics),
+        license=license,
+        license_source="save_pretrained",
+        origin_url=None,
+        origin_sha256=None,
+        parts={},
+    )
+    folder = Path(folder)
+    write_safetensors(folder / MODEL_FILE, inner.state_dict(), record.to_dict())
+    write_atomically(folder / "README.md", _model_card(record).encode())
+    return folder / MODEL_FILE
+
+
+def unwrap(model: nn.Module) -> DferModel:
+    """The zoo's model inside DistributedDataParallel, DataParallel or torch.compile."""
+    while not isinstance(model, DferModel):
+        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if inner is None:
+            raise InputError(f"{type(model).__name__} is not a model of dfer_zoo.")
+        model = inner
+    return model
+
+
+def arch_of(model: DferModel) -> str:
+    from .registry import MODELS
+
+    for name, place in MODELS.items():
+        module, _, cls = place.partition(":")
+        if type(model).__name__ == cls and type(model).__module__.endswith(f".{module}"):
+            return name
+    raise InputError(f"{type(model).__name__} is not in the registry.")
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def _resolve(
+    name: str, pretrained: Any, checkpoint_path: str | Path | None, verify: str, **location: Any
+) -> tuple[str, Weights | None, Path | None]:
+    """(architecture, record, file) of whatever was asked for; record and file are None for random weights."""
+    for prefix, find in (("hf-hub:", fetch.hub_repository), ("local-dir:", _local_folder)):
+        if name.startswith(prefix):
+            if pretrained is not None or checkpoint_path is not None:
+                raise InputError(f"'{name}' already says which weights; leave out pretrained and checkpoint_path.")
+            path = find(name.removeprefix(prefix), **(location if prefix == "hf-hub:" else {}))
+            record = _header_record(read_safetensors(path)[1], path)
+            return record.arch, record, path
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise UnknownModel(f"'{name}' looks like a path or a repository; write 'local-dir:{name}' or 'hf-hub:{name}'.")
+    arch, _, tag = name.partition(".")
+    check_name(arch)
+    pretrained = _tag(arch, tag, pretrained)
+    if checkpoint_path is not None:
+        if pretrained is not None:
+            raise InputError("Give either pretrained or checkpoint_path, not both.")
+        return _checkpoint(arch, Path(checkpoint_path))
+    if pretrained is None:
+        return arch, None, None
+    record = get_weights(arch, pretrained)
+    if record.distribution == "backbone":
+        return arch, record, None
+    return arch, record, fetch.fetch(record, verify=verify, **location)
+
+
+def _tag(arch: str, tag: str, pretrained: Any) -> str | None:
+    if pretrained is not None and not isinstance(pretrained, str):
+        tags = [t for _, t in list_pretrained(arch)]
+        raise UnknownTag(
+            f"pretrained={pretrained!r} does not say which weights of {arch}. There are: {', '.join(tags) or 'none'}."
+        )
+    if tag and pretrained and tag != pretrained:
+        raise InputError(f"'{arch}.{tag}' and pretrained='{pretrained}' name different weights.")
+    return tag or pretrained or None
+
+
+def _local_folder(folder: str) -> Path:
+    path = Path(folder) / MODEL_FILE
+    if not path.exists():
+        raise WeightsError(f"There is no {MODEL_FILE} in {folder}; `save_pretrained(model, folder)` writes one.")
+    return path
+
+
+def _checkpoint(arch: str, path: Path) -> tuple[str, Weights, Path]:
+    record = _header_record(read_safetensors(path)[1], path)
+    if record.arch != arch:
+        raise WeightsError(f"{path} holds weights of {record.arch}, and {arch} was asked for.")
+    return arch, record, path
+
+
+def _header_record(header: Mapping[str, Any] | None, path: Path) -> Weights:
+    if header is None:
+        raise WeightsError(
+            f"{path} does not say what it is: it has no dfer_zoo header. Authors' files are read by: "
+            f"dfer-zoo convert ARCH TAG {path}"
+        )
+    return Weights.from_dict(header, str(path))
+
+
+# -- building ----------------------------------------------------------------------------------------------------------
+
+
+def _check_arguments(arch: str, model_args: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(model_class(arch)).parameters)
+    for argument in model_args:
+        if argument not in known:
+            raise InputError(f"{arch} has no argument '{argument}'.{near(argument, known)}")
+
+
+def _fresh(
+    arch: str, num_classes: int | None, labels: Sequence[str] | None, model_args: Mapping[str, Any]
+) -> DferModel:
+    kind = model_class(arch)
+    count = _count(num_classes, labels)
+    parameters = inspect.signature(kind).parameters
+    arguments = dict(model_args)
+    if labels is not None and "labels" in parameters:
+        arguments["labels"] = tuple(labels)
+    elif count is not None and "num_classes" in parameters:
+        arguments["num_classes"] = count
+    model = kind(**arguments)
+    if labels is not None and "labels" not in parameters:
+        model.labels = tuple(labels)
+    return model
+
+
+def _loaded(record: Weights, path: Path, model_args: Mapping[str, Any]) -> DferModel:
+    state, _ = read_safetensors(path)
+    with skip_init():
+        model = model_class(record.arch)(**{**record.model_args, **model_args})
+    load_strictly(model, state, f"{record.name} ({path})")
+    model.labels, model.weights = record.labels, record
+    if record.video is not None:
+        model.video_spec = record.video
+    if record.audio is not None:
+        model.audio_spec = record.audio
+    return model
+
+
+def _replace_head(model: DferModel, num_classes: int | None, labels: Sequence[str] | None) -> None:
+    """A new head, where other classes, or another order, were asked for."""
+    count = _count(num_classes, labels)
+    if labels is not None and tuple(labels) != model.labels:
+        model.reset_classifier(tuple(labels))
+    elif count is not None and count != model.num_classes:
+        model.reset_classifier(count)
+
+
+def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:
+    if labels is None:
+        return num_classes
+    if isinstance(labels, str):
+        raise InputError(f"labels is the text {labels!r}; expected a list of class names.")
+    check_labels(labels)
+    if num_classes is not None and num_classes != len(labels):
+        raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
+    return len(labels)
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Every tensor of the model from the file and every tensor of the file into the model, or an exception that says which not."""
+    own = model.state_dict()
+    problems = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
+            for k in sorted(own.keys() & state.keys())
+            if state[k].shape != own[k].shape
+        ],
+    }
+    found = [
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in problems.items()
+        if names
+    ]
+    if found:
+        raise WeightsError(f"{what} does not fit {type(model).__name__}: {'; '.join(found)}. Nothing was loaded.")
+    model.load_state_dict(dict(state))
+
+
+def _model_card(record: Weights) -> str:
+    numbers = "".join(f"- {m.name} {m.value:g} % ({m.protocol}; {m.source})\n" for m in record.metrics)
+    return (
+        f"---\nlibrary_name: dfer_zoo\nlicense: {record.license}\n---\n# {record.name}\n\n"
+        f"{record.params:,} parameters, labels in order: {', '.join(record.labels)}.\n\n{numbers}\n"
+        '```python\nimport dfer_zoo\n\nmodel = dfer_zoo.create_model("local-dir:.")\n```\n'
+    )
+
+
+def with_identity(record: Weights, path: Path) -> Weights:
+    """The record with the size and digest of the file that was really loaded."""
+    return dataclasses.replace(record, sha256=sha256_of(path), size=path.stat().st_size)

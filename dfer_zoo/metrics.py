@@ -1,0 +1,61 @@
+"""Recognition rates from predicted and true class numbers. All rates are in per cent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .errors import InputError
+
+
+def confusion(targets: Sequence[int], predictions: Sequence[int], num_classes: int) -> np.ndarray:
+    """Counts: rows are the true classes, columns the predicted ones.
+
+    >>> confusion([0, 0, 1], [0, 1, 1], 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    true, guess = np.asarray(targets, dtype=np.int64), np.asarray(predictions, dtype=np.int64)
+    if true.shape != guess.shape or true.ndim != 1:
+        raise InputError(
+            f"There are {true.shape} targets and {guess.shape} predictions; expected two equally long lists."
+        )
+    if true.size and (min(true.min(), guess.min()) < 0 or max(true.max(), guess.max()) >= num_classes):
+        raise InputError(f"Class numbers must be in 0..{num_classes - 1}, found {sorted({*true, *guess})}.")
+    return np.bincount(true * num_classes + guess, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def recalls(table: np.ndarray) -> np.ndarray:
+    """Recall of every class; NaN for a class without clips."""
+    clips = table.sum(1)
+    return np.divide(100.0 * np.diag(table), clips, out=np.full(len(table), np.nan), where=clips > 0)
+
+
+def war(table: np.ndarray) -> float:
+    """Weighted average recall: the share of clips that are right."""
+    return float(100.0 * np.trace(table) / table.sum()) if table.sum() else float("nan")
+
+
+def uar(table: np.ndarray) -> float:
+    """Unweighted average recall: the mean of the classes' recalls. A class that has no clips and is never predicted
+    does not count; one that is predicted and has no clips has no recall, and the mean is undefined (NaN)."""
+    occurs = (table.sum(0) + table.sum(1)) > 0
+    return float(recalls(table)[occurs].mean()) if occurs.any() else float("nan")
+
+
+def top_k(logits: np.ndarray, targets: Sequence[int], k: int) -> float:
+    """Share of clips whose class is among the k highest logits; k is cut to the number of classes."""
+    logits = np.asarray(logits)
+    best = np.argsort(-logits, axis=1, kind="stable")[:, : min(k, logits.shape[1])]
+    return float(100.0 * (best == np.asarray(targets)[:, None]).any(1).mean())
+
+
+def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:
+    """The published way, the plain mean of the folds' rates, beside the rates of the pooled clips."""
+    pooled = np.sum(tables, axis=0)
+    return {
+        "uar": float(np.mean([uar(t) for t in tables])),
+        "war": float(np.mean([war(t) for t in tables])),
+        "pooled_uar": uar(pooled),
+        "pooled_war": war(pooled),
+    }

@@ -1,0 +1,228 @@
+"""What every architecture of the zoo can do: the contract, once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
+
+from ..errors import InputError
+from ..weights import AudioSpec, VideoSpec, Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What happened when a model was put together from backbone files. Names are ours."""
+
+    loaded: tuple[str, ...]
+    fresh: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+class DferModel(nn.Module):
+    """Base of all models. A subclass sets the class attributes, builds its parts, ends its constructor with
+    `self.init_unless_loading()`, and writes `forward_features` and `init_weights`.
+
+    The head is ``self.classifier`` (a Linear) unless the subclass says otherwise by overriding the four head methods.
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ("video",)  # forward's argument names
+    optional_inputs: ClassVar[tuple[str, ...]] = ()  # those that may be None
+    head_prefixes: ClassVar[tuple[str, ...]] = ("classifier.",)
+    default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {}  # by number of classes
+    unused_parameters: ClassVar[tuple[str, ...]] = ()  # patterns of names that no output depends on, kept for the files
+    frozen_parameters: ClassVar[tuple[str, ...]] = ()  # patterns that the published training freezes
+    backbones: ClassVar[Mapping[str, str]] = {}  # see `load_backbones`
+
+    def __new__(cls, *args: Any, **model_args: Any) -> DferModel:
+        model = super().__new__(cls)
+        model.__dict__["_model_args"] = model_args  # what `config` needs to build the model again
+        return model
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        num_features: int,
+        video_spec: VideoSpec | None = None,
+        audio_spec: AudioSpec | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 0:
+            raise InputError(f"num_classes is {num_classes}; expected 0 (no head) or more.")
+        self.num_classes = num_classes
+        self.num_features = num_features
+        self.video_spec = video_spec
+        self.audio_spec = audio_spec
+        self.labels = self.labels_for(num_classes)
+        self.weights: Weights | None = None
+        self.load_report: LoadReport | None = None
+        self.grad_checkpointing = False
+        self._frozen_modules: tuple[str, ...] = ()
+
+    @classmethod
+    def labels_for(cls, num_classes: int) -> tuple[str, ...]:
+        return cls.default_labels.get(num_classes) or tuple(f"class_{i}" for i in range(num_classes))
+
+    # -- forward ---------------------------------------------------------------------------------------------------
+
+    def forward_features(self, video: Tensor, audio: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features -> logits; with ``pre_logits`` the embedding (B, num_features) in front of the classifier."""
+        return x if pre_logits else self.classifier(x)
+
+    def forward(self, video: Tensor, audio: Tensor | None = None) -> Tensor:
+        return self.forward_head(self.forward_features(video, audio))
+
+    def example_inputs(self, batch: int = 1) -> dict[str, Tensor]:
+        """Random tensors of the right shapes, keyed by forward's argument names."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.video_spec is not None:
+            side = self.video_spec.size
+            shapes["video"] = (batch, self.video_spec.frames, 3, side, side)
+            shapes["image"] = (batch, 3, side, side)
+        if self.audio_spec is not None:
+            shapes["audio"] = (batch, *self.audio_spec.shape)
+        reference = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
+        options: Any = {"device": reference.device, "dtype": reference.dtype}
+        return {name: torch.rand(shapes[name], **options) for name in self.inputs}
+
+    # -- head ------------------------------------------------------------------------------------------------------
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier
+
+    def reset_classifier(self, classes: int | Sequence[str]) -> None:
+        """A new head for so many classes, or for these labels; on the model's device, in its dtype."""
+        labels = self.labels_for(classes) if isinstance(classes, int) else tuple(classes)
+        check_labels(labels)
+        reference = next(self.parameters())
+        head = self.build_classifier(len(labels)).to(device=reference.device, dtype=reference.dtype)
+        head.train(self.training)
+        self.classifier = head
+        self.num_classes, self.labels = len(labels), labels
+
+    def build_classifier(self, num_classes: int) -> nn.Module:
+        """A fresh, initialised head; `num_classes` 0 gives the features themselves."""
+        return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def init_weights(self) -> None:
+        """The published random initialisation. Parts that torch initialises as published need nothing here."""
+
+    def init_unless_loading(self) -> None:
+        if not _Uninitialised.active:
+            self.init_weights()
+
+    def freeze(self, *patterns: str) -> None:
+        """No gradient for the parameters whose names match a shell pattern, for good: a module in which everything is
+        frozen stays in eval mode after `.train()` too, so its batch statistics and dropout rest as well.
+
+        Without patterns: what the published training freezes, or all but the head where it freezes nothing.
+        """
+        chosen = patterns or self.frozen_parameters
+        for name, parameter in self.named_parameters():
+            if any(fnmatch.fnmatchcase(name, p) for p in chosen) or (
+                not chosen and not name.startswith(self.head_prefixes)
+            ):
+                parameter.requires_grad_(False)
+        self._frozen_modules = tuple(
+            name
+            for name, module in self.named_modules()
+            if name and any(True for _ in module.parameters()) and not any(p.requires_grad for p in module.parameters())
+        )
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> DferModel:
+        super().train(mode)
+        for name in self._frozen_modules:
+            self.get_submodule(name).eval()
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks in the backward pass instead of keeping their activations."""
+        self.grad_checkpointing = enable
+
+    def run_block(self, block: Callable, *args: Any) -> Any:
+        """Call a block, checkpointed where that was asked for and a gradient is wanted."""
+        if self.grad_checkpointing and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers from the input to the head, as timm's `param_groups_layer_decay` reads them."""
+        return {"stem": r"^$", "blocks": [(r"^(?!classifier\.).*", None)]}
+
+    def no_weight_decay(self) -> set[str]:
+        """Names without weight decay, beyond the one-dimensional ones that timm leaves out by itself."""
+        return set()
+
+    def config(self) -> dict[str, Any]:
+        """The constructor arguments that build this model as it is now."""
+        return {**self.__dict__["_model_args"], "num_classes": self.num_classes}
+
+    # -- weights ---------------------------------------------------------------------------------------------------
+
+    def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
+        """Fill the towers from backbone state dicts, keyed like the `parts` of the record; the rest stays as it is."""
+        raise InputError(f"{type(self).__name__} is not put together from backbones.")
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Random fills become no-ops: weights follow, and drawing 300 million normals for nothing takes seconds."""
+
+    active = False
+    _FILLS = frozenset(
+        {
+            Tensor.normal_,
+            Tensor.uniform_,
+            Tensor.erfinv_,
+            nn.init.normal_,
+            nn.init.uniform_,
+            nn.init.kaiming_uniform_,
+            nn.init.constant_,
+        }
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self._FILLS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def skip_init() -> Iterator[None]:
+    """Models built inside hold arbitrary numbers; only for a strict load that follows at once."""
+    before, _Uninitialised.active = _Uninitialised.active, True
+    try:
+        with _Uninitialised():
+            yield
+    finally:
+        _Uninitialised.active = before
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    if len(set(labels)) != len(labels):
+        raise InputError(f"The labels {list(labels)} are not distinct.")
+
+
+def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | None]) -> None:
+    """One sentence when a tensor is not what forward takes: ``check_shape("video", video, "(B, T, 3, H, W)", (None, 16, 3, 224, 224))``."""
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"{name} must be a tensor {layout}, got {type(tensor).__name__}.")
+    fits = tensor.ndim == len(shape) and all(want is None or have == want for have, want in zip(tensor.shape, shape))
+    if not fits:
+        wanted = ", ".join(
+            letter if want is None else str(want) for letter, want in zip(layout.strip("()").split(", "), shape)
+        )
+        raise InputError(f"{name} must be {layout} = ({wanted}), got {tuple(tensor.shape)}.")

@@ -1,0 +1,52 @@
+"""Which architectures there are, and where their classes stand. A table: adding a model is adding a line."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+from typing import TYPE_CHECKING
+
+from .errors import UnknownModel, near
+
+if TYPE_CHECKING:
+    from .models.base import DferModel
+
+MODELS = {
+    "av_fusion": "av_fusion:AVFusion",
+    "efficient_face": "efficient_face:EfficientFace",
+    "mae_dfer": "mae_dfer:MAEDFER",
+    "mae_dfer_pretrain": "mae_dfer:MAEDFERPretrain",
+    "video_mae": "mae_dfer:VideoMAE",
+    "mma_dfer": "mma_dfer:MMADFER",
+    "mae_face": "mae_face:MAEFace",
+    "audio_mae": "audio_mae:AudioMAE",
+    "dfer_clip": "dfer_clip:DFERCLIP",
+    "dk_clip": "dk_clip:DKCLIP",
+}
+
+
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """The names that `create_model` takes, filtered by a shell pattern and by having weights.
+
+    >>> list_models("mae*")
+    ['mae_dfer', 'mae_dfer_pretrain', 'mae_face']
+    """
+    names = [name for name in MODELS if fnmatch.fnmatch(name, pattern)]
+    if pretrained:
+        from .weights import list_pretrained
+
+        with_weights = {arch for arch, _ in list_pretrained()}
+        names = [name for name in names if name in with_weights]
+    return sorted(names)
+
+
+def check_name(name: str) -> str:
+    if name not in MODELS:
+        raise UnknownModel(f"There is no model '{name}'.{near(name, MODELS)}")
+    return name
+
+
+def model_class(name: str) -> type[DferModel]:
+    """The class behind a name; this is what imports torch and the model's file."""
+    module, _, cls = MODELS[check_name(name)].partition(":")
+    return getattr(importlib.import_module(f".models.{module}", __package__), cls)

@@ -1,0 +1,1 @@
+"""The parts of the published recipes that are arithmetic: schedules, mixing, criteria, parameter groups."""

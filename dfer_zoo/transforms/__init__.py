@@ -1,0 +1,96 @@
+"""From a clip to the tensors that a model takes, as its weights' record says.
+
+>>> transform = create_transform(model)                    # doctest: +SKIP
+>>> logits = model(**transform.batch([clip]))              # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..clip import Clip
+from ..errors import InputError, MediaError
+from ..weights import AudioSpec, VideoSpec, Weights
+from . import audio as audio_front_ends
+from . import images, sampling
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Clip -> {argument name of forward: tensor}. Deterministic: this is the evaluation path."""
+
+    video: VideoSpec | None
+    audio: AudioSpec | None
+    inputs: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+    def __call__(self, clip: Clip) -> dict[str, Tensor | None]:
+        """One sample, without a batch axis. A modality that the clip lacks is None where the model allows it."""
+        return self._sample(clip, segment=None)
+
+    def views(self, clip: Clip) -> list[dict[str, Tensor | None]]:
+        """The samples whose probabilities the published evaluation averages; one for most systems."""
+        segments = self.video.segments if self.video else 1
+        if segments == 1:
+            return [self(clip)]
+        return [self._sample(clip, segment=k) for k in range(segments)]
+
+    def batch(self, clips: Sequence[Clip]) -> dict[str, Tensor | None]:
+        """Samples stacked along a new first axis."""
+        return collate([self(clip) for clip in clips])
+
+    def _sample(self, clip: Clip, segment: int | None) -> dict[str, Tensor | None]:
+        return {name: self._modality(name, clip, segment) for name in self.inputs}
+
+    def _modality(self, name: str, clip: Clip, segment: int | None) -> Tensor | None:
+        there = clip.waveform is not None if name == "audio" else clip.num_frames > 0
+        if not there:
+            if name in self.optional:
+                return None
+            raise MediaError(f"{clip.source}: the model needs {name}, and this clip has none.")
+        if name == "audio":
+            assert self.audio is not None
+            return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio)
+        assert self.video is not None
+        indices = sampling.indices(clip.num_frames, clip.fps, self.video, segment)
+        frames = images.prepare(sampling.take(clip, indices), self.video)
+        return frames[0] if name == "image" else frames
+
+
+def collate(samples: Sequence[dict[str, Tensor | None]]) -> dict[str, Tensor | None]:
+    """Stack samples; a modality must be there in all of them or in none."""
+    batch: dict[str, Tensor | None] = {}
+    for name in samples[0]:
+        there = [tensor for tensor in (sample[name] for sample in samples) if tensor is not None]
+        if there and len(there) < len(samples):
+            raise InputError(f"{len(samples) - len(there)} of {len(samples)} clips lack {name}; batch them apart.")
+        batch[name] = torch.stack(there) if there else None
+    return batch
+
+
+def create_transform(model: Any, **changes: Any) -> Transform:
+    """The transform that a model's weights were evaluated with; keywords replace fields of its video record.
+
+    >>> create_transform(model, sampling="strided", rate=4)  # doctest: +SKIP
+    """
+    if isinstance(model, Weights):
+        from ..registry import model_class
+
+        kind = model_class(model.arch)
+        video, audio, inputs, optional = model.video, model.audio, kind.inputs, kind.optional_inputs
+    else:
+        video, audio, inputs, optional = model.video_spec, model.audio_spec, model.inputs, model.optional_inputs
+    if changes:
+        known = {f.name for f in dataclasses.fields(VideoSpec)}
+        if video is None or changes.keys() - known:
+            raise InputError(
+                f"create_transform: {sorted(changes)} cannot be changed; the video record has {sorted(known)}."
+            )
+        video = dataclasses.replace(video, **changes)
+    return Transform(video, audio, tuple(inputs), tuple(optional))

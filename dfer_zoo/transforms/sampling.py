@@ -1,0 +1,61 @@
+"""Which frames of a clip a model sees: the published rules, as arithmetic on frame counts.
+
+An index of -1 stands for a black frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..clip import Clip
+from ..errors import InputError, MediaError
+from ..weights import VideoSpec
+
+BLACK = -1
+
+
+def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last") -> list[int]:
+    """The middle of each of `frames` equal parts.
+
+    >>> segment_centres(32, 4)
+    [4, 12, 20, 28]
+    """
+    if short_clip == "stretch":
+        part = num_frames / frames
+        # this order of operations: i * part + part / 2 and (2 * i + 1) * part / 2 differ by one frame at times
+        return [int(i * part + part / 2) for i in range(frames)]
+    if num_frames > frames:
+        part = num_frames / frames
+        return [int(part / 2 + part * i) for i in range(frames)]
+    if short_clip == "repeat_first":
+        return [0] * frames
+    return [*range(num_frames), *[num_frames - 1] * (frames - num_frames)]
+
+
+def _segment_centres(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
+    return segment_centres(num_frames, spec.frames, spec.short_clip)
+
+
+# name of the rule -> (number of frames, frames per second, record, segment) -> indices
+RULES: dict[str, Callable[[int, float | None, VideoSpec, int | None], list[int]]] = {
+    "segment_centres": _segment_centres,
+}
+
+
+def indices(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None = None) -> list[int]:
+    """The frames that the record's rule picks from a clip of so many frames."""
+    if num_frames < 1:
+        raise MediaError("The clip has no frames to choose from.")
+    if spec.sampling not in RULES:
+        raise InputError(f"There is no sampling rule '{spec.sampling}'; there are {sorted(RULES)}.")
+    return RULES[spec.sampling](num_frames, fps, spec, segment)
+
+
+def take(clip: Clip, chosen: Sequence[int]) -> list[np.ndarray]:
+    """Those frames; black ones are as large as the first real one."""
+    real = iter(clip.take([i for i in chosen if i != BLACK] or [0]))
+    frames = [next(real) if i != BLACK else None for i in chosen]
+    size = next((f.shape for f in frames if f is not None), (1, 1, 3))
+    return [np.zeros(size, np.uint8) if f is None else f for f in frames]

@@ -1,0 +1,29 @@
+"""python -m tests.parity FILE_OR_FOLDER ...: one line per compared output, exit status 1 on any failure."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .runner import case_files, check_file
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.parity", description=__doc__)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
+    parser.add_argument("--failures", action="store_true", help="print the lines that fail only")
+    options = parser.parse_args(arguments)
+    compared = failed = 0
+    for path in case_files(options.paths):
+        for comparison in check_file(path):
+            compared += 1
+            failed += not comparison.ok
+            if not (options.failures and comparison.ok):
+                print(comparison, flush=True)
+    print(f"{compared} compared, {failed} failed")
+    return 1 if failed or not compared else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One file per architecture; each has CHECKS: kind -> function(case) yielding comparisons."""

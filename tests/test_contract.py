@@ -1,0 +1,265 @@
+"""What DESIGN promises of every architecture. Being registered is being tested."""
+
+import inspect
+import warnings
+
+import pytest
+import torch
+from safetensors.torch import load, save
+
+import dfer_zoo
+from dfer_zoo.errors import InputError
+from dfer_zoo.models.base import DferModel, skip_init
+from dfer_zoo.registry import MODELS, model_class
+from tests.tiny import TINY
+
+every_model = pytest.mark.parametrize("arch", sorted(MODELS))
+
+
+def build(arch: str, seed: int = 0) -> DferModel:
+    """A tiny model whose every parameter matters: zero-initialised gates and heads would hide faults."""
+    torch.manual_seed(seed)
+    model = dfer_zoo.create_model(arch, **TINY[arch])
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def inputs_of(model: DferModel, batch: int = 2) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    return model.example_inputs(batch)
+
+
+@every_model
+def test_there_is_a_tiny_configuration(arch):
+    assert arch in TINY
+
+
+@every_model
+def test_the_constructor_takes_keywords_and_swallows_nothing(arch):
+    kinds = {p.kind for p in inspect.signature(model_class(arch)).parameters.values()}
+    assert kinds <= {inspect.Parameter.KEYWORD_ONLY}
+    with pytest.raises(InputError, match="has no argument 'frobnicate'"):
+        dfer_zoo.create_model(arch, frobnicate=1)
+
+
+@every_model
+def test_a_model_is_made_in_eval_mode_with_labels(arch):
+    model = build(arch)
+    assert not any(module.training for module in model.modules())
+    assert len(model.labels) == model.num_classes
+    assert model.weights is None
+
+
+@every_model
+@torch.no_grad()
+def test_forward_is_features_then_head(arch):
+    model = build(arch)
+    inputs = inputs_of(model)
+    logits = model(**inputs)
+    features = model.forward_features(**inputs)
+    assert logits.shape == (2, model.num_classes)
+    assert torch.equal(logits, model.forward_head(features))
+    assert model.forward_head(features, pre_logits=True).shape == (2, model.num_features)
+
+
+@every_model
+@torch.no_grad()
+def test_a_clip_does_not_see_its_neighbours_in_the_batch(arch):
+    model = build(arch)
+    inputs = inputs_of(model, batch=3)
+    together = model(**inputs)
+    alone = torch.cat([model(**{k: v[i : i + 1] for k, v in inputs.items()}) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@every_model
+@torch.no_grad()
+def test_every_input_matters(arch):
+    model = build(arch)
+    inputs = inputs_of(model)
+    logits = model(**inputs)
+    for name in inputs:
+        changed = {**inputs, name: inputs[name].flip(0)}
+        assert not torch.allclose(model(**changed), logits, rtol=0, atol=1e-7), name
+
+
+@every_model
+@torch.no_grad()
+def test_a_missing_modality_is_an_input(arch):
+    model = build(arch)
+    inputs = inputs_of(model)
+    for name in model.optional_inputs:
+        assert model(**{**inputs, name: None}).isfinite().all()
+
+
+@every_model
+def test_a_new_head_keeps_device_and_dtype_and_the_body(arch):
+    model = build(arch).to(torch.bfloat16)
+    body = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith(model.head_prefixes)}
+    model.reset_classifier(("yes", "no", "maybe"))
+    assert model.num_classes == 3 and model.labels == ("yes", "no", "maybe")
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    after = model.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in body.items())
+    model = model.float()
+    assert model(**inputs_of(model)).shape == (2, 3)
+    with pytest.raises(InputError, match="not distinct"):
+        model.reset_classifier(("yes", "yes"))
+
+
+@every_model
+def test_a_gradient_reaches_every_parameter_that_is_used(arch):
+    model = build(arch).train()
+    model(**inputs_of(model)).square().sum().backward()
+    silent = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.abs().sum() > 0)
+    }
+    assert {name for name in silent if not matches(name, model.unused_parameters)} == set()
+
+
+def matches(name, patterns):
+    import fnmatch
+
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+@every_model
+def test_freezing_survives_train(arch):
+    model = build(arch)
+    model.freeze()
+    model.train()
+    trainable = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert 0 < len(trainable) < len(list(model.parameters()))
+    for module in model.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            assert not module.training
+    buffers = {k: v.clone() for k, v in model.named_buffers()}
+    model.freeze("*")
+    model.train()
+    with torch.no_grad():
+        model(**inputs_of(model))
+    assert all(torch.equal(v, buffers[k]) for k, v in model.named_buffers())
+
+
+@every_model
+def test_gradient_checkpointing_changes_nothing(arch):
+    model = build(arch)
+    inputs = inputs_of(model)
+
+    def gradients():
+        model.zero_grad()
+        loss = model(**inputs).square().sum()
+        loss.backward()
+        return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    plain_loss, plain = gradients()
+    model.set_grad_checkpointing()
+    loss, again = gradients()
+    torch.testing.assert_close(loss, plain_loss)
+    assert plain.keys() == again.keys()
+    for name in plain:
+        torch.testing.assert_close(again[name], plain[name], msg=name)
+
+
+@every_model
+@torch.no_grad()
+def test_bf16_autocast_is_finite(arch):
+    model = build(arch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(**inputs_of(model)).isfinite().all()
+
+
+@every_model
+@torch.no_grad()
+def test_it_compiles_as_one_graph(arch):
+    model = build(arch)
+    inputs = inputs_of(model)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(**inputs), model(**inputs))
+
+
+@every_model
+@torch.no_grad()
+def test_it_exports(arch):
+    model = build(arch)
+    inputs = inputs_of(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(model, args=(), kwargs=inputs)
+    torch.testing.assert_close(program.module()(**inputs), model(**inputs))
+
+
+@every_model
+@torch.no_grad()
+def test_the_state_survives_safetensors(arch):
+    model, other = build(arch, seed=0), build(arch, seed=1)
+    state = model.state_dict()
+    other.load_state_dict(load(save({k: v.contiguous() for k, v in state.items()})), strict=True)
+    inputs = inputs_of(model)
+    assert torch.equal(other(**inputs), model(**inputs))
+
+
+@every_model
+@torch.no_grad()
+def test_a_saved_model_comes_back(arch, tmp_path):
+    model = build(arch)
+    model.reset_classifier(("a", "b", "c"))
+    dfer_zoo.save_pretrained(model, tmp_path)
+    again = dfer_zoo.create_model(f"local-dir:{tmp_path}")
+    inputs = inputs_of(model)
+    assert again.labels == ("a", "b", "c")
+    assert torch.equal(again(**inputs), model(**inputs))
+
+
+@every_model
+@torch.no_grad()
+def test_skipping_the_initialisation_loses_no_number(arch):
+    """What no file holds (position tables, masks) must be there although the random fills were left out."""
+    model = build(arch)
+    with skip_init():
+        bare = model_class(arch)(**model.config())
+    bare.load_state_dict(model.state_dict())
+    inputs = inputs_of(model)
+    assert torch.equal(bare.eval()(**inputs), model(**inputs))
+
+
+@every_model
+def test_no_two_entries_share_storage(arch):
+    state = build(arch).state_dict()
+    assert len({tensor.data_ptr() for tensor in state.values() if tensor.numel()}) == sum(
+        t.numel() > 0 for t in state.values()
+    )
+
+
+@every_model
+@torch.no_grad()
+def test_a_wrong_shape_is_one_sentence(arch):
+    model = build(arch)
+    inputs = inputs_of(model)
+    for name, tensor in inputs.items():
+        with pytest.raises(InputError, match=rf"{name} must be .*got \({tensor.shape[0]}, "):
+            model(**{**inputs, name: tensor[..., :-1]})
+        with pytest.raises(InputError, match=f"{name} must be "):
+            model(**{**inputs, name: tensor[0]})
+
+
+@every_model
+def test_layer_decay_groups_come_from_timm(arch):
+    from timm.optim import param_groups_layer_decay
+
+    model = build(arch)
+    groups = param_groups_layer_decay(
+        model, weight_decay=0.05, layer_decay=0.5, no_weight_decay_list=model.no_weight_decay()
+    )
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    head = {id(p) for p in model.get_classifier().parameters()}
+    assert all(group["lr_scale"] == 1.0 for group in groups if head & {id(p) for p in group["params"]})
+    assert len({group["lr_scale"] for group in groups}) > 1
