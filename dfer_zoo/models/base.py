@@ -159,6 +159,13 @@ class DferModel(nn.Module):
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
 
+    def training_loss(
+        self, inputs: Mapping[str, Tensor | None], targets: Tensor, criterion: Callable, *, epoch: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """(loss, logits) of one batch; a system whose published loss has more terms than this overrides it."""
+        logits = self(**inputs)
+        return criterion(logits, targets), logits
+
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers from the input to the head, as timm's `param_groups_layer_decay` reads them."""
         return {"stem": r"^$", "blocks": [(r"^(?!classifier\.).*", None)]}
