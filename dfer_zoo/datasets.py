@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .errors import InputError, near
 
 
 @dataclass(frozen=True)
@@ -14,3 +19,111 @@ class Row:
     audio: str | None = None  # where the sound is, if not in the video file
     num_frames: int | None = None  # as the annotation says; the published rules trust it over the folder
     subset: str | None = None  # "training", "validation", "testing"
+
+
+# Where the sound of a folder of frames lies. {name} is the folder's name, {number} the name as a number without
+# leading zeros, {parent} the path of the folder around it, {above} the path one further up.
+AUDIO_RULES = {
+    "dfew": "{above}/raw_wav/{number}.wav",
+    "mafw": "{above}/clips_wav/{name}.wav",
+}
+
+
+def read_frame_list(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    replace: tuple[str, str] | None = None,
+    audio: str | Callable[[str], str | None] | None = None,
+    without_audio: str = "keep",
+    num_classes: int | None = None,
+    min_frames: int = 1,
+    subset: str | None = None,
+) -> list[Row]:
+    """The three-field text lists of DFER-CLIP, MMA-DFER and DK-CLIP: "folder count label", one clip a line.
+
+    ``root`` is put in front of the folders (DK-CLIP's are relative); ``replace=("/their/disk", "/mine")`` exchanges the
+    start of the absolute ones. ``audio`` says where the sound is: one of `AUDIO_RULES`, such a template, or a function
+    of the folder; nothing is guessed from the path. For rows whose sound file is not there ``without_audio`` is "keep"
+    (reading the clip will fail, as published for DFEW), "none" (no sound, as published for MAFW) or "error".
+    Clips shorter than ``min_frames`` are left out (DK-CLIP: 3).
+
+    >>> read_frame_list("DFEW_set_1_test.txt", audio="dfew", num_classes=7)  # doctest: +SKIP
+    """
+    if without_audio not in ("keep", "none", "error"):
+        raise InputError(f"without_audio is '{without_audio}'; expected 'keep', 'none' or 'error'.")
+    rows = []
+    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        folder, count, label = _three_fields(line, f"{path}, line {number}", num_classes)
+        if count < min_frames:
+            continue
+        folder = _relocated(folder, root, replace, f"{path}, line {number}")
+        sound = audio_path(folder, audio)
+        if sound is not None and without_audio != "keep" and not Path(sound).is_file():
+            if without_audio == "error":
+                raise InputError(f"{path}, line {number}: there is no sound file {sound}.")
+            sound = None
+        rows.append(Row(folder, label, sound, count, subset))
+    return rows
+
+
+def audio_path(folder: str, rule: str | Callable[[str], str | None] | None) -> str | None:
+    """
+    >>> audio_path("/data/dfew/clip_224x224/01234", "dfew")
+    '/data/dfew/raw_wav/1234.wav'
+    >>> audio_path("/data/mfaw/clips_faces/04321", "mafw")
+    '/data/mfaw/clips_wav/04321.wav'
+    """
+    if rule is None:
+        return None
+    if callable(rule):
+        return rule(folder)
+    if "{" not in rule and rule not in AUDIO_RULES:
+        raise InputError(f"There is no audio rule '{rule}', and it is no template.{near(rule, AUDIO_RULES)}")
+    template, place = AUDIO_RULES.get(rule, rule), PurePosixPath(folder.replace("\\", "/"))
+    if "{number}" in template and not place.name.isdecimal():
+        raise InputError(f"The audio rule '{template}' wants folders that are named by a number; this is {folder}.")
+    number = int(place.name) if place.name.isdecimal() else None
+    try:
+        return template.format(name=place.name, number=number, parent=place.parent, above=place.parent.parent)
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(
+            f"The audio rule '{template}' cannot be filled in ({error}); it may hold {{name}}, {{number}}, {{parent}}, {{above}}."
+        ) from error
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Names by the numbers in them: 2.jpg before 10.jpg. The published systems sort frames as texts (10 before 2), and
+    weights trained so expect it so; this is for frames that were written without leading zeros and shall be in order.
+
+    >>> natural_order(["10.jpg", "2.jpg", "1.jpg"])
+    ['1.jpg', '2.jpg', '10.jpg']
+    """
+
+    def key(name: str) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", name)
+        return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
+
+    return sorted(names, key=key)
+
+
+def _three_fields(line: str, where: str, num_classes: int | None) -> tuple[str, int, int]:
+    fields = line.strip().rsplit(maxsplit=2)  # from the right: a folder may have blanks in its name
+    if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
+        count, label = int(fields[1]), int(fields[2])
+        if num_classes is None or label < num_classes:
+            return fields[0], count, label
+        raise InputError(f"{where}: the label is {label}; with {num_classes} classes it must be below {num_classes}.")
+    raise InputError(f"{where}: expected 'folder count label', found {line.strip()!r}.")
+
+
+def _relocated(folder: str, root: str | Path | None, replace: tuple[str, str] | None, where: str) -> str:
+    if replace is not None:
+        old, new = replace
+        if not folder.startswith(old):
+            raise InputError(f"{where}: the folder {folder} does not start with '{old}', which was to be replaced.")
+        folder = new + folder[len(old) :]
+    return folder if root is None else str(Path(root) / folder)

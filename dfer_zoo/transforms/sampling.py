@@ -34,6 +34,23 @@ def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last") 
     return [*range(num_frames), *[num_frames - 1] * (frames - num_frames)]
 
 
+def segment_random(
+    num_frames: int, frames: int, short_clip: str = "pad_last", rng: np.random.RandomState | None = None
+) -> list[int]:
+    """For training: one frame at random of each of `frames` equal parts, in one draw from numpy's generator (the
+    global one, as published, unless one is given). The parts are whole frames long, so a clip's tail is never seen;
+    a clip with fewer frames than parts has nothing to draw.
+
+    >>> segment_random(66, 4, rng=np.random.RandomState(0))
+    [12, 31, 37, 48]
+    """
+    part = num_frames // frames
+    if part < 1:
+        return segment_centres(num_frames, frames, short_clip)
+    offsets = (np.random if rng is None else rng).randint(part, size=frames)
+    return [int(i * part + offset) for i, offset in enumerate(offsets)]
+
+
 def _segment_centres(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
     return segment_centres(num_frames, spec.frames, spec.short_clip)
 

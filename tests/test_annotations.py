@@ -1,0 +1,78 @@
+import pytest
+
+from dfer_zoo.datasets import Row, audio_path, natural_order, read_frame_list
+from dfer_zoo.errors import InputError
+
+
+def write(folder, text):
+    path = folder / "list.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_line_is_folder_count_and_label(tmp_path):
+    path = write(tmp_path, "/data/dfew/clip_224x224/01234 57 3\n\n/data/FERV39k/Interview/Sad/0123 28 1")
+    assert read_frame_list(path) == [
+        Row("/data/dfew/clip_224x224/01234", 3, None, 57),
+        Row("/data/FERV39k/Interview/Sad/0123", 1, None, 28),
+    ]
+
+
+def test_the_folder_may_have_a_blank_and_a_root_and_short_clips_can_be_left_out(tmp_path):
+    path = write(tmp_path, "DFEW/a clip 41 3\nDFEW/short 2 0\n")
+    assert read_frame_list(path, root="/mine", min_frames=3) == [Row("/mine/DFEW/a clip", 3, None, 41)]
+
+
+def test_the_start_of_a_path_is_replaced_or_it_is_an_error(tmp_path):
+    path = write(tmp_path, "/theirs/clip_224x224/00001 20 0\n")
+    rows = read_frame_list(path, replace=("/theirs", "/mine"), audio="dfew")
+    assert rows == [Row("/mine/clip_224x224/00001", 0, "/mine/raw_wav/1.wav", 20)]
+    with pytest.raises(InputError, match="does not start with '/other'"):
+        read_frame_list(path, replace=("/other", "/mine"))
+
+
+def test_the_sound_is_found_by_a_rule_and_by_nothing_else(tmp_path):
+    folder = "/data/mfaw/clips_faces/04321"
+    assert audio_path(folder, None) is None
+    assert audio_path(folder, "mafw") == "/data/mfaw/clips_wav/04321.wav"
+    assert audio_path(folder, "{parent}/{name}.flac") == "/data/mfaw/clips_faces/04321.flac"
+    assert audio_path(folder, lambda place: place[-5:]) == "04321"
+    with pytest.raises(InputError, match=r"no audio rule 'mafv'.*mafw"):
+        audio_path(folder, "mafv")
+    with pytest.raises(InputError, match="named by a number"):
+        audio_path("/data/clips/anna", "dfew")
+    with pytest.raises(InputError, match="cannot be filled in"):
+        audio_path(folder, "{speaker}.wav")
+
+
+def test_a_missing_sound_file_is_kept_left_out_or_an_error(tmp_path):
+    (tmp_path / "clips_wav").mkdir()
+    (tmp_path / "clips_wav" / "00001.wav").touch()
+    path = write(tmp_path, "clips_faces/00001 9 0\nclips_faces/00002 9 0\n")
+    there, absent = (str(tmp_path / "clips_wav" / f"0000{i}.wav") for i in (1, 2))
+
+    def sounds(**options):
+        return [row.audio for row in read_frame_list(path, root=tmp_path, audio="mafw", **options)]
+
+    assert sounds() == [there, absent]
+    assert sounds(without_audio="none") == [there, None]
+    with pytest.raises(InputError, match="line 2: there is no sound file"):
+        sounds(without_audio="error")
+
+
+@pytest.mark.parametrize("line", ["folder 12", "folder twelve 3", "folder 12 -1", "folder 12 3.0"])
+def test_a_line_that_cannot_be_read_is_named(tmp_path, line):
+    with pytest.raises(InputError, match=r"line 2: expected 'folder count label'"):
+        read_frame_list(write(tmp_path, f"fine 20 0\n{line}\n"))
+
+
+def test_a_label_outside_the_classes_is_named(tmp_path):
+    with pytest.raises(InputError, match="line 1: the label is 7; with 7 classes"):
+        read_frame_list(write(tmp_path, "folder 20 7\n"), num_classes=7)
+
+
+def test_frames_without_leading_zeros_can_be_put_in_order():
+    names = [f"{i}.jpg" for i in range(12)]
+    assert sorted(names) != names
+    assert natural_order(sorted(names)) == names
+    assert natural_order(["b2", "a10", "a9"]) == ["a9", "a10", "b2"]
