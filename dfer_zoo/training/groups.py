@@ -22,7 +22,7 @@ def parameter_groups(
     ``rates`` maps shell patterns of parameter names to learning rates; the first that matches counts, else ``lr``.
     Vectors, biases and `model.no_weight_decay()` are not decayed unless ``decay_all``.
     """
-    spared = getattr(model, "no_weight_decay", set)()
+    spared: set[str] = getattr(model, "no_weight_decay", set)()
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -1,0 +1,103 @@
+"""Writes the tables of the docs from the manifest: `python docs/tables.py`; with --check, says only what is stale.
+
+A number stands once, in the manifest. A page asks for a table with a line `<!-- results: ARCH -->` (or `<!-- models -->`,
+for the list of all models); what stands between that line and `<!-- end -->` is replaced.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from dfer_zoo.registry import MODELS  # noqa: E402
+from dfer_zoo.weights import Weights, manifest  # noqa: E402
+
+MARK = re.compile(r"<!-- (results|models|labels)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?", re.DOTALL)
+
+
+def results(arch: str) -> str:
+    """One row per number: weights, data set, number, how and by whom it was measured."""
+    rows = [["weights", "metric", "%", "protocol", "source"]]
+    for record in records_of(arch):
+        rows += [[f"`{record.tag}`", m.name.upper(), f"{m.value:.2f}", m.protocol, m.source] for m in record.metrics]
+    return table(rows)
+
+
+def models(_: str | None) -> str:
+    """One row per architecture."""
+    rows = [["model", "parameters", "weights", "how they come", "licence of the weights"]]
+    for arch in sorted(MODELS):
+        records = records_of(arch)
+        rows.append(
+            [
+                f"[`{arch}`](models/{page_of(arch)}.md)",
+                " / ".join(sorted({f"{r.params:,}" for r in records})),
+                " ".join(f"`{r.tag}`" for r in records),
+                ", ".join(sorted({r.distribution for r in records})),
+                ", ".join(sorted({r.license for r in records})),
+            ]
+        )
+    return table(rows)
+
+
+def labels(arch: str) -> str:
+    """One row per set of labels: the order is the index order."""
+    rows = [["weights", "labels, by index"]]
+    sets: dict[tuple[str, ...], list[str]] = {}
+    for record in records_of(arch):
+        sets.setdefault(record.labels, []).append(f"`{record.tag}`")
+    for names, tags in sets.items():
+        rows.append([" ".join(tags), ", ".join(f"{i} {name}" for i, name in enumerate(names))])
+    return table(rows)
+
+
+def records_of(arch: str) -> list[Weights]:
+    return [record for (name, _), record in sorted(manifest().items()) if name == arch]
+
+
+def page_of(arch: str) -> str:
+    """The page that describes an architecture: its own, or the one of the family that it belongs to."""
+    pages = {path.stem for path in (ROOT / "docs" / "models").glob("*.md")}
+    family = {"mae_dfer_pretrain": "mae_dfer", "video_mae": "mae_dfer", "efficient_face": "av_fusion"}
+    return arch if arch in pages else family.get(arch, "mma_dfer")
+
+
+def table(rows: list[list[str]]) -> str:
+    head, *body = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def rendered(text: str) -> str:
+    makers = {"results": results, "models": models, "labels": labels}
+
+    def fill(match: re.Match) -> str:
+        kind, arch = match.groups()
+        mark = f"<!-- {kind}{f': {arch}' if arch else ''} -->\n"
+        return f"{mark}\n{makers[kind](arch)}\n<!-- end -->\n"
+
+    return MARK.sub(fill, text)
+
+
+def stale_pages() -> dict[Path, str]:
+    """Pages whose tables differ from the manifest, with what they should hold."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    texts = {page: page.read_text(encoding="utf-8") for page in pages}
+    return {page: new for page, text in texts.items() if (new := rendered(text)) != text}
+
+
+def main() -> int:
+    stale = stale_pages()
+    for page, text in stale.items():
+        print(f"{'stale' if '--check' in sys.argv else 'wrote'}: {page.relative_to(ROOT)}")
+        if "--check" not in sys.argv:
+            page.write_text(text, encoding="utf-8")
+    return 1 if stale and "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
