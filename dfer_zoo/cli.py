@@ -1,0 +1,161 @@
+"""The command line: ``dfer-zoo COMMAND``, or ``python -m dfer_zoo COMMAND``.
+
+A command is one function that takes the parsed options and returns an exit status, one function that declares its
+options, and one line in `COMMANDS`. Whatever is heavy (torch, av, cv2, ...) is imported inside the functions.
+
+Exit status: 0 done, 1 done but for some of the files, 2 not done (wrong use, or a `DferZooError`, which is one line).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import DferZooError
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .weights import Weights
+
+
+@dataclass(frozen=True)
+class Command:
+    summary: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; nothing is raised for what a user can cause."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:  # argparse has printed its message already
+        return stop.code if isinstance(stop.code, int) else 2
+    try:
+        status = COMMANDS[options.command].run(options)
+        sys.stdout.flush()
+        return status
+    except DferZooError as error:
+        print(f"dfer-zoo {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has gone; what is still buffered has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dfer-zoo", description="Dynamic facial expression recognition: five published systems behind one call."
+    )
+    parser.add_argument("--version", action="version", version=f"dfer_zoo {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.options(commands.add_parser(name, help=command.summary, description=command.summary))
+    return parser
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell; the first row is the heading."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+# -- list --------------------------------------------------------------------------------------------------------------
+
+
+def list_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pattern", nargs="?", default="*", help='shell pattern, such as "mma*" or "*.dfew_fold1"')
+    parser.add_argument("--pretrained", action="store_true", help="only the models that have weights")
+    parser.add_argument("--json", action="store_true", help="one JSON object per line instead of a table")
+
+
+def list_command(options: argparse.Namespace) -> int:
+    from .registry import list_models
+    from .weights import list_pretrained
+
+    tags: dict[str, list[str]] = {name: [] for name in list_models(options.pattern)}
+    for arch, tag in list_pretrained(options.pattern):
+        tags.setdefault(arch, []).append(tag)
+    found = {arch: tags[arch] for arch in sorted(tags) if tags[arch] or not options.pretrained}
+    if not found:
+        raise DferZooError(f"Nothing matches '{options.pattern}'.")
+    if options.json:
+        for arch, names in found.items():
+            print(json.dumps({"model": arch, "pretrained": names}))
+    else:
+        print(table([("MODEL", "PRETRAINED"), *((arch, " ".join(names) or "-") for arch, names in found.items())]))
+    return 0
+
+
+# -- info --------------------------------------------------------------------------------------------------------------
+
+
+def info_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help='"mma_dfer", or with the weights: "mma_dfer.dfew_fold1"')
+    parser.add_argument("--json", action="store_true", help="the records as they stand in the manifest, one per line")
+
+
+def info_command(options: argparse.Namespace) -> int:
+    from .registry import check_name
+    from .weights import get_weights, list_pretrained
+
+    arch, _, tag = options.name.partition(".")
+    check_name(arch)
+    records = [get_weights(arch, tag)] if tag else [get_weights(*pair) for pair in list_pretrained(arch)]
+    if options.json:
+        for record in records:
+            print(json.dumps(record.to_dict()))
+    elif tag:
+        print(describe(records[0]))
+    elif records:
+        numbers = [(r.tag, f"{r.params / 1e6:.1f} M", _numbers(r) or "-", r.license) for r in records]
+        print(f"{arch}\n\n{table([('WEIGHTS', 'PARAMETERS', 'PUBLISHED', 'LICENCE'), *numbers])}")
+        print(f"\nMore about one of them: dfer-zoo info {arch}.{records[0].tag}")
+    else:
+        print(f'{arch}: no weights of it are listed. dfer_zoo.create_model("{arch}") makes a model to be trained.')
+    return 0
+
+
+def describe(record: Weights) -> str:
+    """Everything that a user of these weights has to know, in plain text."""
+    rows = [("weights", f"{record.name} ({record.params:,} parameters)")]
+    if record.dataset:
+        rows.append(("data set", record.dataset + (f", fold {record.fold}" if record.fold is not None else "")))
+    rows.append(("labels", ", ".join(record.labels) or "none: these are features"))
+    if (video := record.video) is not None:
+        rate = "" if video.fps is None else f" at {video.fps:g} frames per second"
+        rows.append(("video", f"{video.frames} frames of {video.size} x {video.size}, {video.sampling}{rate}"))
+        rows.append(("", f"{video.resize}, {video.channel_order}, mean {video.mean}, std {video.std}"))
+        rows.append(("face crop", video.face_crop))
+    if (audio := record.audio) is not None:
+        rate = "the file's own rate" if audio.sample_rate is None else f"{audio.sample_rate} Hz"
+        length = "" if audio.seconds is None else f", {audio.seconds:g} s"
+        rows.append(("audio", f"{audio.front_end} {tuple(audio.shape)} from {rate}{length}"))
+    rows += [("published", f"{m.name} {m.value:g} %: {m.protocol} ({m.source})") for m in record.metrics]
+    rows.append(("licence", f"{record.license} ({record.license_source})"))
+    rows.append(("comes as", record.distribution + (f", {record.repo_id}" if record.repo_id else "")))
+    if record.origin_url:
+        rows.append(("origin", record.origin_url))
+    return table(rows)
+
+
+def _numbers(record: Weights) -> str:
+    return ", ".join(f"{m.name} {m.value:g}" for m in record.metrics)
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+COMMANDS = {
+    "list": Command("The models and the weights there are.", list_options, list_command),
+    "info": Command("What is known of a model or of its weights.", info_options, info_command),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
