@@ -6,18 +6,31 @@ versions only, so the same arithmetic stands here in plain torch. Nothing else i
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..errors import InputError, MediaError
 from ..weights import AudioSpec
 
-# name -> (waveform (channels, samples) float32, sample rate, record) -> tensor of the record's shape
-FRONT_ENDS: dict[str, Callable[[Tensor, int, AudioSpec], Tensor]] = {}
+
+@functools.cache
+def torchaudio_or_none() -> Any:
+    """torchaudio, or None where it is not installed or was built for another torch.
+
+    Beside a torch that it does not know its import raises a RuntimeError (CUDA versions) or an OSError (symbols).
+    """
+    try:
+        import torchaudio
+    except (ImportError, OSError, RuntimeError):
+        return None
+    return torchaudio
 
 
 def prepare(waveform: Any, sample_rate: int | None, spec: AudioSpec) -> Tensor:
@@ -33,3 +46,204 @@ def prepare(waveform: Any, sample_rate: int | None, spec: AudioSpec) -> Tensor:
 def silence(spec: AudioSpec) -> Tensor:
     """What stands for a missing sound track."""
     return torch.full(spec.shape, spec.missing)
+
+
+# -- mel-frequency cepstral coefficients -------------------------------------------------------------------------------
+
+WINDOW = 2048
+HOP = 512
+MELS = 128
+
+
+def mfcc_front_end(waveform: Tensor, sample_rate: int, spec: AudioSpec) -> Tensor:
+    """Mono, resampled, cut or padded to one length, rounded to 16 bits as the published files were, then MFCCs."""
+    assert spec.sample_rate is not None and spec.seconds is not None
+    signal = kaiser_resample(waveform.mean(0), sample_rate, spec.sample_rate)
+    signal = centre_crop_or_pad(signal, round(spec.seconds * spec.sample_rate))
+    return mfcc(sixteen_bits(signal), spec.sample_rate, coefficients=spec.shape[0])
+
+
+def centre_crop_or_pad(signal: Tensor, samples: int) -> Tensor:
+    """The middle of a long signal, zeros after a short one; along the last axis.
+
+    A surplus that is odd loses one sample more at the end. One that is zero stays whole (the published script saved an
+    empty file then).
+    """
+    surplus = signal.shape[-1] - samples
+    if surplus <= 0:
+        return F.pad(signal, (0, -surplus))
+    return signal[..., surplus // 2 : surplus // 2 + samples]
+
+
+def sixteen_bits(signal: Tensor) -> Tensor:
+    """What a signal in [-1, 1] is after it was saved as 16-bit PCM, rounded down, and read again."""
+    return signal.mul(32768).floor().clamp(-32768, 32767).div(32768)
+
+
+def mfcc(signal: Tensor, sample_rate: int, coefficients: int = 10) -> Tensor:
+    """(..., samples) -> (..., coefficients, frames), as librosa 0.8 computes them by default.
+
+    Every signal has its own floor of 80 dB below its loudest point, whatever else is in the batch.
+    """
+    if signal.shape[-1] <= WINDOW // 2:
+        raise InputError(f"MFCCs need more than {WINDOW // 2} samples, got {signal.shape[-1]}.")
+    flat = signal.reshape(-1, signal.shape[-1])
+    torchaudio = torchaudio_or_none()
+    if torchaudio is None:
+        result = _mfcc_plain(flat, sample_rate, coefficients)
+    else:
+        result = _mfcc_torchaudio(torchaudio, flat, sample_rate, coefficients)
+    return result.reshape(*signal.shape[:-1], *result.shape[-2:])
+
+
+def _mfcc_torchaudio(torchaudio: Any, signals: Tensor, sample_rate: int, coefficients: int) -> Tensor:
+    # torchaudio takes the loudest point over the axes in front of the last two: a channel axis keeps the clips apart
+    transform = torchaudio.transforms.MFCC(
+        sample_rate=sample_rate,
+        n_mfcc=coefficients,
+        dct_type=2,
+        norm="ortho",
+        log_mels=False,
+        melkwargs={
+            "n_fft": WINDOW,
+            "win_length": WINDOW,
+            "hop_length": HOP,
+            "f_min": 0.0,
+            "f_max": sample_rate / 2,
+            "n_mels": MELS,
+            "power": 2.0,
+            "center": True,
+            "pad_mode": "reflect",
+            "norm": "slaney",
+            "mel_scale": "slaney",
+        },
+    ).to(signals)
+    return transform(signals[:, None])[:, 0]
+
+
+def _mfcc_plain(signals: Tensor, sample_rate: int, coefficients: int) -> Tensor:
+    """(B, samples) -> (B, coefficients, frames)"""
+    window = torch.hann_window(WINDOW, device=signals.device, dtype=signals.dtype)
+    spectrum = torch.stft(signals, WINDOW, HOP, window=window, center=True, pad_mode="reflect", return_complex=True)
+    power = spectrum.real**2 + spectrum.imag**2  # (B, WINDOW // 2 + 1, frames)
+    mel = _slaney_filters(sample_rate).to(signals) @ power
+    decibels = 10 * mel.clamp(min=1e-10).log10()
+    decibels = torch.maximum(decibels, decibels.amax((1, 2), keepdim=True) - 80)
+    return _cosines(coefficients).to(signals) @ decibels
+
+
+@functools.cache
+def _slaney_filters(sample_rate: int) -> Tensor:
+    """(MELS, WINDOW // 2 + 1): triangles on Slaney's mel scale from 0 Hz to half the sample rate, each of area 1."""
+    mels = torch.linspace(0, _slaney_mel(sample_rate / 2), MELS + 2, dtype=torch.float64)
+    corners = _slaney_hertz(mels)
+    bins = torch.arange(WINDOW // 2 + 1, dtype=torch.float64) * sample_rate / WINDOW
+    rising = (bins - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
+    falling = (corners[2:, None] - bins) / (corners[2:] - corners[1:-1])[:, None]
+    triangles = torch.minimum(rising, falling).clamp(min=0)
+    return triangles * (2 / (corners[2:] - corners[:-2]))[:, None]
+
+
+# linear below 1000 Hz, logarithmic above
+_HERTZ_PER_MEL = 200 / 3
+_FIRST_LOG_HERTZ = 1000.0
+_FIRST_LOG_MEL = _FIRST_LOG_HERTZ / _HERTZ_PER_MEL
+_LOG_STEP = math.log(6.4) / 27
+
+
+def _slaney_mel(hertz: float) -> float:
+    if hertz < _FIRST_LOG_HERTZ:
+        return hertz / _HERTZ_PER_MEL
+    return _FIRST_LOG_MEL + math.log(hertz / _FIRST_LOG_HERTZ) / _LOG_STEP
+
+
+def _slaney_hertz(mels: Tensor) -> Tensor:
+    logarithmic = _FIRST_LOG_HERTZ * ((mels - _FIRST_LOG_MEL) * _LOG_STEP).exp()
+    return torch.where(mels < _FIRST_LOG_MEL, mels * _HERTZ_PER_MEL, logarithmic)
+
+
+@functools.cache
+def _cosines(coefficients: int) -> Tensor:
+    """(coefficients, MELS): the first rows of the orthonormal DCT-II."""
+    k, n = torch.arange(coefficients, dtype=torch.float64)[:, None], torch.arange(MELS, dtype=torch.float64)
+    rows = torch.cos(math.pi / MELS * (n + 0.5) * k) * math.sqrt(2 / MELS)
+    rows[0] /= math.sqrt(2)
+    return rows
+
+
+# -- resampling --------------------------------------------------------------------------------------------------------
+
+# the windowed sinc that resampy 0.2 calls "kaiser_best": half of it, tabulated
+_ZERO_CROSSINGS = 64
+_POINTS_PER_CROSSING = 512
+_BETA = 14.769656459379492
+_ROLL_OFF = 0.9475937167399596
+_LARGEST_KERNEL = 1 << 24  # elements; rates without a common divisor would need billions
+
+
+def kaiser_resample(signal: Tensor, old_rate: int, new_rate: int) -> Tensor:
+    """(..., samples) at one rate -> the same at another, with the published filter.
+
+    The filter is read from a table in whole steps (`stride` in `_kaiser_filters`), as published; the gain of half a
+    thousandth that comes of it is part of what the weights have heard.
+    """
+    if old_rate == new_rate:
+        return signal
+    divisor = math.gcd(old_rate, new_rate)
+    old, new = old_rate // divisor, new_rate // divisor
+    samples = signal.shape[-1]
+    whole, wanted = samples * new // old, -(-samples * new // old)  # where they differ, the last sample is a zero
+    filters, starts, reach = _kaiser_filters(old, new)
+    padded = F.pad(signal.reshape(-1, samples).double(), (reach - 1, reach + old))
+    if new * (old + 2 * reach) <= _LARGEST_KERNEL:
+        # `new` outputs come of every `old` inputs, always with the same filters: one convolution of stride `old`
+        kernel = torch.zeros(new, old + 2 * reach, dtype=torch.float64, device=signal.device)
+        places = starts[:, None] + torch.arange(2 * reach)
+        kernel.scatter_(1, places.to(signal.device), filters.to(signal.device))
+        cycles = -(-whole // new)
+        padded = F.pad(padded, (0, max(0, cycles * old + 2 * reach - padded.shape[-1])))
+        result = (padded.unfold(-1, old + 2 * reach, old)[:, :cycles] @ kernel.T).flatten(1)[:, :whole]
+    else:
+        windows = padded.unfold(-1, 2 * reach, 1)
+        parts = []
+        for outputs in torch.arange(whole).split(8192):
+            phases = outputs % new
+            weights = filters[phases].to(signal.device)
+            parts.append((windows[:, outputs // new * old + starts[phases]] * weights).sum(-1))
+        result = torch.cat(parts, -1) if parts else padded[:, :0]
+    return F.pad(result, (0, wanted - whole)).to(signal.dtype).reshape(*signal.shape[:-1], wanted)
+
+
+@functools.lru_cache(maxsize=8)
+def _kaiser_filters(old: int, new: int) -> tuple[Tensor, Tensor, int]:
+    """Output number ``new * q + p`` lies between the inputs ``old * q + starts[p]`` and the one after it.
+    ``filters[p]`` (2 * reach) weighs the `reach` inputs up to the former and the `reach` inputs from the latter."""
+    half = _ZERO_CROSSINGS * _POINTS_PER_CROSSING
+    u = torch.arange(half + 1, dtype=torch.float64) / _POINTS_PER_CROSSING
+    window = torch.kaiser_window(2 * half + 1, periodic=False, beta=_BETA, dtype=torch.float64)[half:]
+    table = _ROLL_OFF * torch.sinc(_ROLL_OFF * u) * window
+    scale = min(1.0, new / old)
+    table = table * scale
+    slope = torch.diff(table, append=table[-1:])
+
+    stride = int(scale * _POINTS_PER_CROSSING)
+    reach = (half + 1) // stride
+    phases = torch.arange(new, dtype=torch.int64)
+    starts = phases * old // new
+    fraction = (phases * old % new).double() / new
+
+    def weights(distance: Tensor) -> Tensor:  # (new,) in input samples -> (new, reach), from the near to the far
+        position = scale * distance * _POINTS_PER_CROSSING
+        first = position.floor()
+        index = first.long()[:, None] + stride * torch.arange(reach)
+        inside = torch.arange(reach) < ((half + 1 - first.long()) // stride)[:, None]
+        index = torch.where(inside, index, 0)
+        return torch.where(inside, table[index] + (position - first)[:, None] * slope[index], 0.0)
+
+    return torch.cat([weights(fraction).flip(1), weights(1 - fraction)], 1), starts, reach
+
+
+# name -> (waveform (channels, samples) float32, sample rate, record) -> tensor of the record's shape
+FRONT_ENDS: dict[str, Callable[[Tensor, int, AudioSpec], Tensor]] = {
+    "mfcc": mfcc_front_end,
+}

@@ -1,0 +1,140 @@
+"""The MFCC front end: its resampler, its 3.6 seconds, its coefficients, with torchaudio and without."""
+
+import builtins
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dfer_zoo.errors import InputError
+from dfer_zoo.transforms import audio
+from dfer_zoo.weights import AudioSpec
+from tests.reference_torchaudio import reference_torchaudio
+
+SPEC = AudioSpec("mfcc", shape=(10, 156), sample_rate=22050, seconds=3.6)
+
+
+def noise(*shape, seed=0):
+    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def fresh_import():
+    audio.torchaudio_or_none.cache_clear()
+    yield
+    audio.torchaudio_or_none.cache_clear()
+
+
+@pytest.mark.parametrize("error", [ImportError, OSError, RuntimeError])
+def test_a_torchaudio_that_does_not_import_is_not_needed(error, monkeypatch, fresh_import):
+    real = builtins.__import__
+
+    def without_torchaudio(name, *args, **kwargs):
+        if name == "torchaudio":
+            raise error("built for another torch")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_torchaudio)
+    assert audio.torchaudio_or_none() is None
+    assert audio.mfcc(noise(30000), 22050).shape == (10, 59)
+
+
+def test_an_error_inside_torchaudio_is_not_swallowed(monkeypatch):
+    class Broken:
+        @property
+        def transforms(self):
+            raise RuntimeError("a fault of the computation, not of the import")
+
+    monkeypatch.setattr(audio, "torchaudio_or_none", Broken)
+    with pytest.raises(RuntimeError, match="a fault of the computation"):
+        audio.mfcc(noise(30000), 22050)
+
+
+@pytest.mark.parametrize("loudness", [1.0, 1e-3, 0.0])
+def test_torchaudio_and_our_own_arithmetic_agree(loudness):
+    signals = loudness * torch.stack([noise(79380), noise(79380).cumsum(0).sin()])
+    ours = audio._mfcc_plain(signals, 22050, 10)
+    theirs = audio._mfcc_torchaudio(reference_torchaudio(), signals, 22050, 10)
+    assert (ours - theirs).norm() <= 2e-6 * theirs.norm()
+
+
+def test_a_quiet_clip_is_the_same_beside_a_loud_one():
+    loud, quiet = noise(40000), 1e-4 * noise(40000, seed=1).cumsum(0).sin()
+    together = audio.mfcc(torch.stack([loud, quiet]), 22050)
+    torch.testing.assert_close(together[1], audio.mfcc(quiet, 22050))
+
+
+def test_digital_silence_has_the_floor_in_its_first_coefficient():
+    coefficients = audio.mfcc(torch.zeros(79380), 22050)
+    assert coefficients.shape == (10, 156)
+    torch.testing.assert_close(coefficients[0], torch.full((156,), -100 * math.sqrt(128)))
+    assert coefficients[1:].abs().max() < 1e-3
+
+
+def test_too_few_samples_for_a_window_are_refused():
+    with pytest.raises(InputError, match="more than 1024 samples, got 1024"):
+        audio.mfcc(torch.zeros(1024), 22050)
+
+
+def resample_one(x: np.ndarray, j: int, old: int, new: int) -> float:
+    """One output sample, written as the definition says it."""
+    crossings, points, roll_off = 64, 512, 0.9475937167399596
+    m = np.arange(crossings * points + 1)
+    kaiser = np.kaiser(2 * crossings * points + 1, 14.769656459379492)[crossings * points :]
+    table = roll_off * np.sinc(roll_off * m / points) * kaiser * min(1, new / old)
+    scale, total = min(1, new / old), 0.0
+    stride = math.floor(points * scale)
+    n, fraction = j * old // new, (j * old % new) / new
+    for start, step, distance in ((n, -1, fraction), (n + 1, 1, 1 - fraction)):
+        position = points * scale * distance
+        first = math.floor(position)
+        for i in range((len(table) - first) // stride):
+            index, source = first + i * stride, start + step * i
+            if 0 <= source < len(x):
+                after = table[index + 1] if index + 1 < len(table) else table[index]
+                total += x[source] * (table[index] + (position - first) * (after - table[index]))
+    return total
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(48000, 22050), (44100, 22050), (16000, 22050), (8000, 22050), (22051, 22050)]
+)
+def test_resampling_is_its_definition(old, new):
+    x = noise(900)
+    y = audio.kaiser_resample(x, old, new)
+    whole = 900 * new // old
+    for j in [0, 1, whole // 3, whole // 2, whole - 2, whole - 1]:
+        assert y[j].item() == pytest.approx(resample_one(x.double().numpy(), j, old, new), abs=1e-7)
+    assert y.shape[0] == math.ceil(900 * new / old)
+    assert (y[whole:] == 0).all()
+
+
+def test_the_two_ways_to_resample_are_one(monkeypatch):
+    x = noise(2, 5000)
+    convolved = audio.kaiser_resample(x, 48000, 22050)
+    monkeypatch.setattr(audio, "_LARGEST_KERNEL", 0)
+    torch.testing.assert_close(audio.kaiser_resample(x, 48000, 22050), convolved, rtol=0, atol=1e-7)
+
+
+def test_equal_rates_change_nothing():
+    x = noise(100)
+    assert audio.kaiser_resample(x, 22050, 22050) is x
+
+
+@pytest.mark.parametrize(("samples", "kept"), [(7, [0, 6]), (8, [0, 7]), (9, [0, 7]), (11, [1, 8]), (12, [2, 9])])
+def test_long_signals_lose_both_ends_and_short_ones_get_zeros(samples, kept):
+    result = audio.centre_crop_or_pad(torch.arange(1, samples + 1), 8)
+    assert result.shape == (8,)
+    assert [result[result > 0][0] - 1, result[result > 0][-1] - 1] == kept
+
+
+def test_sixteen_bits_round_down_and_stay_in_range():
+    values = torch.tensor([-1.5, -1.0, -0.00001, 0.0, 0.00004, 0.99999, 1.5])
+    assert audio.sixteen_bits(values).mul(32768).tolist() == [-32768, -32768, -1, 0, 1, 32767, 32767]
+
+
+def test_a_stereo_file_of_any_rate_becomes_the_records_shape():
+    for rate, samples in [(48000, 200000), (44100, 30000), (16000, 57600)]:
+        features = audio.prepare(noise(2, samples).numpy(), rate, SPEC)
+        assert features.shape == SPEC.shape and features.dtype == torch.float32
