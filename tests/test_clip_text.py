@@ -1,0 +1,229 @@
+"""CLIP's texts and towers, and the cache of what follows from weights alone."""
+
+import copy
+
+import open_clip
+import pytest
+import torch
+from torch import nn
+
+from dfer_zoo.clip_text import (
+    FeatureCache,
+    PromptLearner,
+    TextTower,
+    block_at,
+    build_clip,
+    class_texts,
+    read_prompts,
+    tokenize,
+)
+from dfer_zoo.errors import InputError
+
+SMALL = {
+    "embed_dim": 64,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 64, "layers": 2},
+    "text_cfg": {"width": 128, "heads": 2, "layers": 3},
+}
+
+
+@pytest.fixture(scope="module")
+def clip():
+    torch.manual_seed(0)
+    model = build_clip(SMALL).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms must matter
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+@torch.no_grad()
+def test_the_text_tower_is_open_clips_own_without_what_nobody_reads(clip):
+    ids, ends = tokenize(["a smiling mouth.", "tears, and a wrinkled forehead.", "fear"])
+    for mode in (True, False):  # torch has other kernels in eval mode
+        ours = TextTower(clip).train(mode).encode_ids(ids, ends)
+        torch.testing.assert_close(ours, clip.train(mode).encode_text(ids), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_what_stands_behind_the_last_end_mark_has_no_effect(clip, position):
+    tower = TextTower(clip)
+    prompts = PromptLearner(["a smile.", "one eyebrow lower."], tower.width, 5, class_token_position=position)
+    cut = tower(prompts(tower.token_embedding), prompts.ends)
+    whole = tower(prompts(tower.token_embedding, 77), prompts.ends)
+    assert prompts(tower.token_embedding).shape[1] == prompts.ends.max() + 1 < 77
+    torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_a_block_at_a_few_places_is_the_block_cut_down(clip):
+    block, tokens = clip.visual.transformer.resblocks[0], torch.randn(3, 5, 64)
+    torch.testing.assert_close(block_at(block, tokens, tokens[:, 1:3]), block(tokens)[:, 1:3], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("position", "expected"),
+    [
+        ("end", ["<", "c0", "c1", "c2", "c3", "c4", "happiness", ".", ">"]),
+        ("middle", ["<", "c0", "c1", "happiness", ".", "c2", "c3", "c4", ">"]),
+        ("front", ["<", "happiness", ".", "c0", "c1", "c2", "c3", "c4", ">"]),
+    ],
+)
+@pytest.mark.parametrize("class_specific", [True, False])
+def test_contexts_stand_where_the_position_says(position, expected, class_specific):
+    prompts = PromptLearner(
+        ["sadness and tears.", "happiness."], 4, 5, class_token_position=position, class_specific=class_specific
+    )
+    embedding = nn.Embedding(49408, 4)
+    context = prompts.contexts[1] if class_specific else prompts.contexts
+    words = {"<": 49406, ">": 49407, "happiness": 5096, ".": 269}
+    rows = [context[int(word[1:])] if word[0] == "c" else embedding.weight[words[word]] for word in expected]
+    assert torch.equal(prompts(embedding)[1, : len(expected)], torch.stack(rows))
+
+
+def test_a_prompt_may_have_no_contexts():
+    prompts, embedding = PromptLearner(["fear"], 4, 0), nn.Embedding(49408, 4)
+    assert torch.equal(prompts(embedding)[0], embedding.weight[[49406, 5402, 49407]])
+
+
+def test_a_text_that_is_too_long_is_refused_not_cut():
+    with pytest.raises(InputError, match="77 tokens does not fit into 76"):
+        tokenize(["word " * 75], context_length=76)
+    assert tokenize(["word " * 75])[1].tolist() == [76]
+    with pytest.raises(InputError, match="does not fit"):
+        PromptLearner(["word " * 75], 4, 1)
+
+
+def test_published_texts_are_taken_for_all_classes_or_for_none():
+    published = read_prompts("dfer_clip")["texts"]["class_descriptor"]
+    assert class_texts(("fear", "anger"), None, published)[0].startswith("raised eyebrows")
+    assert class_texts(("fear", "boredom"), None, published, "a face of {}.") == (
+        "a face of fear.",
+        "a face of boredom.",
+    )
+    assert class_texts(("fear",), ["my own"], published) == ("my own",)
+    with pytest.raises(InputError, match="There are 1 prompts and 2 labels"):
+        class_texts(("fear", "anger"), ["my own"], published)
+    with pytest.raises(InputError, match="must be a list of texts"):
+        class_texts(("f", "a"), "my", published)
+
+
+@pytest.mark.parametrize(
+    "name", ["ViT-B-32", "ViT-B-16", {**SMALL, "quick_gelu": False}, {**SMALL, "quick_gelu": None}]
+)
+def test_clip_without_quickgelu_cannot_be_built(name):
+    with pytest.raises(InputError, match="trained with QuickGELU"):
+        build_clip(name)
+
+
+def test_clip_is_a_vit_of_open_clip():
+    for name, message in [
+        ("ViT-B-33-quickgelu", "Did you mean ViT-B-32-quickgelu"),
+        ("hf-hub:someone/something", "open_clip has no model"),
+        ("RN50-quickgelu", "expected CLIP's ViT"),
+        ({"embed_dim": 4, "quick_gelu": True}, "lacks text_cfg, vision_cfg"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            build_clip(name)
+    assert open_clip.get_model_config("ViT-B-32-quickgelu")["quick_gelu"]
+
+
+# -- the cache -----------------------------------------------------------------------------------------------------------
+
+
+class Counted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.kept = FeatureCache()
+        self.count = 0
+
+    def compute(self):
+        self.count += 1
+        return self.layer.weight.sum(0)
+
+    def forward(self):
+        return self.kept(self.parameters(), self.compute)
+
+
+def recomputed(module: Counted) -> bool:
+    """Whether the next call computes; the answer must be right in either case."""
+    before = module.count
+    with torch.no_grad():
+        assert torch.equal(module(), module.layer.weight.sum(0))
+    return module.count > before
+
+
+def test_features_are_kept_while_the_weights_are_what_they_were():
+    module = Counted().eval()
+    assert recomputed(module)
+    assert not recomputed(module)
+    with torch.inference_mode():
+        module()
+    assert not recomputed(module)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.layer.weight.add_(1),
+        lambda m: m.load_state_dict(Counted().state_dict()),
+        lambda m: m.layer.load_state_dict(Counted().layer.state_dict(), assign=True),
+        lambda m: [m.layer.load_state_dict(Counted().layer.state_dict(), assign=True) for _ in range(3)],
+        lambda m: m.double(),
+        lambda m: m.half().float(),
+        lambda m: m.layer.bfloat16().float(),
+        lambda m: setattr(m, "layer", nn.Linear(3, 3)),
+        lambda m: setattr(m.layer.weight, "data", torch.randn(3, 3)),
+        lambda m: torch.optim.SGD(m.parameters(), lr=1.0).step(lambda: m.layer.weight.grad.fill_(1.0).sum()),
+        lambda m: torch.optim.AdamW(m.parameters(), foreach=True).step(lambda: m.layer.weight.grad.fill_(1.0).sum()),
+    ],
+)
+@torch.no_grad()
+def test_features_are_computed_again_when_the_weights_change(change):
+    module = Counted().eval()
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    assert recomputed(module) and not recomputed(module)
+    change(module)
+    assert recomputed(module) and not recomputed(module)
+
+
+def test_features_are_computed_again_under_another_autocast():
+    module = Counted().eval()
+    assert recomputed(module)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert recomputed(module)
+    assert recomputed(module)
+
+
+def test_features_that_were_kept_can_be_used_in_a_backward_pass():
+    module = Counted().eval().requires_grad_(False)
+    with torch.inference_mode():
+        module()
+    x = torch.ones(3, requires_grad=True)
+    (x * module()).sum().backward()
+    assert module.count == 1 and torch.equal(x.grad, module.layer.weight.sum(0))
+
+
+def test_a_wanted_gradient_is_never_taken_from_the_cache():
+    module = Counted().eval()
+    assert recomputed(module)
+    module().sum().backward()
+    assert torch.equal(module.layer.weight.grad, torch.ones(3, 3))
+
+
+def test_copies_start_without_kept_features():
+    module = Counted().eval()
+    assert recomputed(module)
+    assert recomputed(copy.deepcopy(module))
+    module.kept.drop()
+    assert recomputed(module)
+
+
+def test_transforms_of_torch_func_go_past_the_cache():
+    module = Counted().eval()
+    assert recomputed(module)
+    total = torch.func.grad(lambda p: torch.func.functional_call(module, p, ()).sum())(dict(module.named_parameters()))
+    assert torch.equal(total["layer.weight"], torch.ones(3, 3))
+    assert not recomputed(module)
