@@ -27,14 +27,14 @@ def results(arch: str) -> str:
     return table(rows)
 
 
-def models(_: str | None) -> str:
-    """One row per architecture."""
+def models(folder: str) -> str:
+    """One row per architecture, linked to its page below this folder."""
     rows = [["model", "parameters", "weights", "how they come", "licence of the weights"]]
     for arch in sorted(MODELS):
         records = records_of(arch)
         rows.append(
             [
-                f"[`{arch}`](models/{page_of(arch)}.md)",
+                f"[`{arch}`]({folder}models/{page_of(arch)}.md)",
                 " / ".join(sorted({f"{r.params:,}" for r in records})),
                 " ".join(f"`{r.tag}`" for r in records),
                 ", ".join(sorted({r.distribution for r in records})),
@@ -72,8 +72,9 @@ def table(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def rendered(text: str) -> str:
-    makers = {"results": results, "models": models, "labels": labels}
+def rendered(text: str, folder: str = "") -> str:
+    """The page with its tables made anew; `folder` is where docs/ lies, seen from the page."""
+    makers = {"results": results, "models": lambda _: models(folder), "labels": labels}
 
     def fill(match: re.Match) -> str:
         kind, arch = match.groups()
@@ -87,7 +88,8 @@ def stale_pages() -> dict[Path, str]:
     """Pages whose tables differ from the manifest, with what they should hold."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
-    return {page: new for page, text in texts.items() if (new := rendered(text)) != text}
+    folders = {page: "docs/" if page.parent == ROOT else "" for page in pages}
+    return {page: new for page, text in texts.items() if (new := rendered(text, folders[page])) != text}
 
 
 def main() -> int:
