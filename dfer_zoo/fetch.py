@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import store
 from .errors import InputError, UnknownTag, WeightsError, WeightsUnavailable, near
 from .files import read_safetensors
-from .weights import Weights, get_weights
+from .weights import Weights, get_weights, list_pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,6 +64,28 @@ def check(path: Path, verify: str, sha256: str | None, size: int | None) -> str 
         digest = store.digest_of(path, verify, sha256)
         if digest != sha256:
             return f"its sha256 is {digest}, expected {sha256}"
+    return None
+
+
+def check_present(pattern: str = "*", *, cache_dir: str | Path | None = None) -> Iterator[tuple[str, Path, str | None]]:
+    """(name, file, what is wrong with it or None) of all weights on this machine; every file is read through."""
+    for arch, tag in list_pretrained(pattern):
+        record = get_weights(arch, tag)
+        if record.distribution == "embedded" and record.filename:
+            path = EMBEDDED / record.filename
+            yield record.name, path, check(path, "always", record.sha256, record.size) if path.is_file() else "missing"
+        elif record.distribution == "hub" and (cached := _in_hub_cache(record, cache_dir)):
+            yield record.name, cached, check(cached, "always", record.sha256, record.size)
+    for path in store.stored_files():  # also what an older manifest knew
+        name = path.name.removesuffix(".safetensors")
+        if fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name.partition(".")[0], pattern):
+            try:
+                yield name, path, check(path, "always", store.noted_digest(path), None)
+            except WeightsError as error:
+                yield name, path, str(error)
+
+
+def _in_hub_cache(record: Weights, cache_dir: str | Path | None) -> Path | None:
     return None
 
 
