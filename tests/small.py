@@ -6,6 +6,7 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -22,8 +23,8 @@ LABELS = ("happiness", "sadness", "neutral")
 class Small(DferModel):
     """Frames are averaged, then two linear layers."""
 
-    backbones = {"body": "body."}
-    default_labels = {3: LABELS}
+    backbones: ClassVar = {"body": "body."}
+    default_labels: ClassVar = {3: LABELS}
 
     def __init__(self, *, num_classes: int = 3, width: int = 8):
         super().__init__(num_classes=num_classes, num_features=width, video_spec=VideoSpec(2, 4, "segment_centres"))

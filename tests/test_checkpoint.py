@@ -169,7 +169,7 @@ def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, form):
         torch.save(content, path, pickle_protocol=4)
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(WeightsError, match="refused.*nothing of the file was run") as caught:
+    with pytest.raises(WeightsError, match=r"refused.*nothing of the file was run") as caught:
         read_checkpoint(path)
     if form != "protocol 4":
         assert f"{os.system.__module__}.system" in str(caught.value)
@@ -241,7 +241,7 @@ def test_a_file_without_a_state_dict_is_an_error(tmp_path, content, sentence):
 def test_a_converted_file_is_found_by_create_model(zoo, tmp_path):
     state = small.authors_state()
     path = authors_file(tmp_path / "fold1.pth", {"state_dict": {f"module.{k}": v for k, v in state.items()}})
-    with pytest.raises(WeightsUnavailable, match="example.org/weights.*CC BY-NC 4.0.*convert small converted FILE"):
+    with pytest.raises(WeightsUnavailable, match=r"example.org/weights.*CC BY-NC 4.0.*convert small converted FILE"):
         dfer_zoo.create_model("small", pretrained="converted")
     stored = convert_checkpoint("small", "converted", path)
     assert stored == zoo / "small.converted.safetensors"
@@ -322,7 +322,7 @@ def test_a_store_that_cannot_be_written_is_one_sentence(zoo, tmp_path, monkeypat
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "file"))
-    with pytest.raises(WeightsError, match="cannot be written.*Set DFER_ZOO_WEIGHTS"):
+    with pytest.raises(WeightsError, match=r"cannot be written.*Set DFER_ZOO_WEIGHTS"):
         convert_checkpoint("small", "converted", path)
 
 
@@ -367,7 +367,7 @@ def test_a_changed_file_is_not_loaded(stored):
 
 def test_an_interrupted_conversion_is_not_loaded(stored):
     stored.with_suffix(".sha256").unlink()
-    with pytest.raises(WeightsError, match="was not finished. Convert it again"):
+    with pytest.raises(WeightsError, match=r"was not finished. Convert it again"):
         dfer_zoo.create_model("small.converted")
 
 
