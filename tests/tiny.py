@@ -4,3 +4,16 @@
 """
 
 TINY: dict[str, dict] = {}
+
+TINY["dk_clip"] = {
+    "labels": ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear"),
+    "frames": 4,
+    "frames_per_snippet": 2,
+    "image_size": 16,
+    "patch_size": 8,
+    "width": 64,
+    "depth": 2,
+    "embed_dim": 64,
+    "text_width": 64,
+    "text_depth": 2,
+}

@@ -1,0 +1,519 @@
+"""DK-CLIP: CLIP as a video model whose classes are texts about facial action units.
+
+"Domain Knowledge Enhanced Vision-Language Pretrained Model for Dynamic Facial Expression
+Recognition", ACM Multimedia 2024, doi 10.1145/3664647.3681708.
+
+Neighbouring frames exchange messages inside every block of CLIP's image tower; snippets of frames are put together by
+a small transformer; snippets that disagree with the clip are erased; what is left rewrites the class texts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..clip_text import FeatureCache, TextTower, build_clip, class_texts, read_prompts, tokenize
+from ..errors import InputError, WeightsError
+from ..layers import Attention, Block, DropPath, Mlp, QuickGELU
+from ..training.criteria import global_local_loss
+from ..weights import VideoSpec
+from .base import DferModel, LoadReport, check_labels, check_shape
+
+HEAD_WIDTH = 64  # of every attention, as in CLIP
+PROMPTS = read_prompts("dk_clip")
+
+
+def call(block: Callable, *args: Any) -> Any:
+    """What a tower does with its blocks, unless the model wants them checkpointed."""
+    return block(*args)
+
+
+class MessageBlock(nn.Module):
+    """CLIP's block, with one more token per frame: what its neighbours in time have to say."""
+
+    def __init__(self, width: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        heads = width // HEAD_WIDTH
+        self.message = nn.Linear(width, width)
+        self.message_norm = nn.LayerNorm(width)
+        self.message_attn = Attention(width, heads, qkv_bias=True)
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads, qkv_bias=True)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, 4 * width, act_layer=QuickGELU)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor, neighbours: int) -> Tensor:
+        """tokens (frames, 1 + P, D), the class token first; so many consecutive frames hear each other."""
+        messages = rearrange(self.message(tokens[:, 0]), "(groups near) d -> groups near d", near=neighbours)
+        messages = messages + self.drop_path(self.message_attn(self.message_norm(messages)))
+        messages = rearrange(messages, "groups near d -> (groups near) 1 d")
+        attended = self.attn(self.norm1(torch.cat([tokens, messages], dim=1)))
+        tokens = tokens + self.drop_path(attended[:, :-1])  # the message was heard; every block makes its own
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+
+class MessageTower(nn.Module):
+    """CLIP's image transformer made of message blocks. A subclass says where the patch tokens come from."""
+
+    def __init__(self, width: int, depth: int, num_patches: int, embed_dim: int, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.empty(width))
+        self.positions = nn.Parameter(torch.empty(1 + num_patches, width))
+        self.norm_pre = nn.LayerNorm(width)
+        rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
+        self.blocks = nn.ModuleList(MessageBlock(width, rate) for rate in rates)
+        self.norm = nn.LayerNorm(width)
+        self.projection = nn.Parameter(torch.empty(width, embed_dim))
+
+    def transform(self, patches: Tensor, neighbours: int, run_block: Callable = call) -> Tensor:
+        """Patch tokens (frames, P, D) -> (frames, 1 + P, D), not normalised."""
+        class_token = self.class_token.to(patches.dtype).expand(len(patches), 1, -1)
+        tokens = self.norm_pre(torch.cat([class_token, patches], dim=1) + self.positions)
+        for block in self.blocks:
+            tokens = run_block(block, tokens, neighbours)
+        return tokens
+
+    def embed(self, class_tokens: Tensor) -> Tensor:
+        """(..., D) -> (..., E), the space that CLIP shares with its texts."""
+        return self.norm(class_tokens) @ self.projection
+
+    def init_weights(self) -> None:
+        scale = self.class_token.shape[0] ** -0.5
+        for parameter in (self.class_token, self.positions, self.projection):
+            nn.init.normal_(parameter, std=scale)
+        init_attention(self)
+
+
+class LocalTower(MessageTower):
+    """What happens within a short time: looks at every frame."""
+
+    def __init__(self, image_size: int, patch_size: int, width: int, depth: int, embed_dim: int, drop_path: float):
+        super().__init__(width, depth, (image_size // patch_size) ** 2, embed_dim, drop_path)
+        self.patch_embed = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
+
+    def forward(self, images: Tensor, neighbours: int, run_block: Callable = call) -> Tensor:
+        """(frames, 3, H, W) -> (frames, 1 + P, D)"""
+        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
+        return self.transform(patches, neighbours, run_block)
+
+
+class SemanticTower(MessageTower):
+    """What the snippets look like, for the texts: starts where the local tower ended."""
+
+    def forward(self, patches: Tensor, run_block: Callable = call) -> Tensor:
+        """Patch tokens of the snippets (B, S, P, D) -> (B * S, 1 + P, D); the snippets of a clip are neighbours."""
+        return self.transform(patches.flatten(0, 1), patches.shape[1], run_block)
+
+
+class SnippetInteraction(nn.Module):
+    """MSIM: the snippets of a clip look at each other once more and become one embedding."""
+
+    def __init__(self, width: int, snippets: int, depth: int = 1) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.empty(1, snippets, width))
+        self.blocks = nn.ModuleList(
+            Block(width, width // HEAD_WIDTH, qkv_bias=True, act_layer=QuickGELU, norm_layer=nn.LayerNorm)
+            for _ in range(depth)
+        )
+
+    def forward(self, snippets: Tensor) -> Tensor:
+        """(B, S, E) -> (B, E)"""
+        tokens = snippets + self.positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        return (tokens + snippets).mean(1)  # the residual has no positions
+
+    def attention(self, snippets: Tensor) -> Tensor:
+        """How much each snippet is looked at in the last block, (B, S): mean over heads and over the onlookers."""
+        tokens = snippets + self.positions
+        *blocks, last = self.blocks
+        for block in blocks:
+            tokens = block(tokens)
+        queries_keys_values = last.attn.qkv(last.norm1(tokens))
+        queries, keys, _ = rearrange(queries_keys_values, "b s (three h d) -> three b h s d", three=3, d=HEAD_WIDTH)
+        return (queries @ keys.transpose(-2, -1) * HEAD_WIDTH**-0.5).softmax(-1).mean((1, 2))
+
+    def init_weights(self) -> None:
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        init_linears(self)
+        init_attention(self, projection=False)
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, texts: Tensor, patches: Tensor) -> Tensor:
+        """(B, K, E), (B, P, E) -> (B, K, E)"""
+        queries, keys, values = (
+            rearrange(part, "b n (h d) -> b h n d", d=HEAD_WIDTH)
+            for part in (self.query(texts), self.key(patches), self.value(patches))
+        )
+        attended = F.scaled_dot_product_attention(queries, keys, values)
+        return self.proj(rearrange(attended, "b h n d -> b n (h d)"))
+
+
+class ConditioningBlock(nn.Module):
+    """The texts look at the patches, then think."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = CrossAttention(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, 4 * width, act_layer=QuickGELU)
+
+    def forward(self, texts: Tensor, patches: Tensor) -> Tensor:
+        texts = texts + self.attn(self.norm1(texts), patches)
+        return texts + self.mlp(self.norm2(texts))
+
+
+class TextConditioning(nn.Module):
+    """What is added to the class texts in view of this clip."""
+
+    def __init__(self, width: int, depth: int = 2, alpha: float = 0.1) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(ConditioningBlock(width) for _ in range(depth))
+        self.alpha = nn.Parameter(torch.full((width,), alpha))
+
+    def forward(self, texts: Tensor, patches: Tensor) -> Tensor:
+        """texts (B, K, E), kept patch tokens (B, P, E) -> (B, K, E)"""
+        patches = self.norm(patches)
+        for block in self.blocks:
+            texts = block(texts, patches)
+        return self.alpha * texts  # of the texts themselves too: they run through the blocks' residuals
+
+
+class ClipDetails(NamedTuple):
+    """What DK-CLIP says about a batch of clips, of S snippets each."""
+
+    logits: Tensor  # (B, K), of the whole clip: the model's answer
+    local_logits: Tensor  # (B, S, K), of every snippet, weighted; zero where erased. The published sum is over S
+    embedding: Tensor  # (B, E), of the clip, of length 1
+    snippet_weights: Tensor  # (B, S), sums to 1
+    erased: Tensor  # (B, S), true where a snippet disagrees with its clip so much that it is left out
+    similarity: Tensor  # (B, S), of snippet and clip, times the logit scale
+    attention: Tensor  # (B, S), how much a snippet is looked at by the others
+
+
+class VideoEmbedding(NamedTuple):
+    clip: Tensor  # (B, E), of length 1
+    snippets: Tensor  # (B, S, E), of length 1 each
+    patches: Tensor  # (B, S, P, E), for the texts
+    raw_snippets: Tensor  # (B, S, E), before they were scaled
+
+
+def weigh_snippets(similarity: Tensor, erase_below: float = 0.15) -> tuple[Tensor, Tensor]:
+    """Similarities of a clip's snippets to it (B, S) -> (weights (B, S), which are erased (B, S)).
+
+    Where all are equal, as in a clip that stands still, all weigh the same and none is erased. The published formula
+    divides by zero there.
+    """
+    low, high = similarity.amin(1, keepdim=True), similarity.amax(1, keepdim=True)
+    spread = high - low
+    moves = spread > 0
+    scaled = (similarity - low) / torch.where(moves, spread, 1.0)
+    weights = scaled.softmax(1)
+    return weights, (weights < erase_below) & moves
+
+
+def kept_mean(patches: Tensor, erased: Tensor) -> Tensor:
+    """Mean of the patch tokens (B, S, P, E) over the snippets that are not erased; zero if there is none."""
+    kept = (~erased).to(patches.dtype)
+    return torch.einsum("bs,bspe->bpe", kept, patches) / kept.sum(1).clamp(min=1)[:, None, None]
+
+
+def weighted_local_logits(local_logits: Tensor, weights: Tensor, erased: Tensor) -> Tensor:
+    """(B, S, K). The weights of the kept snippets are not scaled up again."""
+    return local_logits * (weights * ~erased)[..., None]
+
+
+class DKCLIP(DferModel):
+    """
+    >>> model = DKCLIP(labels=("calm", "bored"), prompts=("calm with a still face", "bored with drooping upper lids"))
+    >>> model(torch.rand(1, 16, 3, 224, 224)).shape        # doctest: +SKIP
+    torch.Size([1, 2])
+    >>> model.explain(video).snippet_weights               # doctest: +SKIP
+    """
+
+    token_ids: Tensor
+    text_ends: Tensor
+    head_prefixes: ClassVar[tuple[str, ...]] = ()  # the head is the texts, which are no parameters
+    default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {
+        int(count): tuple(labels) for count, labels in PROMPTS["labels"].items()
+    }
+    # the published semantic tower embeds its class token and throws the result away
+    unused_parameters: ClassVar[tuple[str, ...]] = ("semantic_tower.norm.*", "semantic_tower.projection")
+    frozen_parameters: ClassVar[tuple[str, ...]] = ("text_tower.*", "logit_scale")
+    # what the released training freezes: a filter of names also catches two modules that start at random
+    released_freeze: ClassVar[tuple[str, ...]] = (*frozen_parameters, "interaction.*", "semantic_tower.*")
+    consistency_epochs = 14  # so many epochs the snippets are trained too
+    backbones: ClassVar[Mapping[str, str]] = {"clip": "open_clip:ViT-B-16-quickgelu/openai"}
+
+    def __init__(
+        self,
+        *,
+        labels: Sequence[str] | None = None,
+        prompts: Sequence[str] | None = None,
+        num_classes: int | None = None,
+        frames: int = 16,
+        frames_per_snippet: int = 4,
+        image_size: int = 224,
+        patch_size: int = 16,
+        width: int = 768,
+        depth: int = 12,
+        embed_dim: int = 512,
+        text_width: int = 512,
+        text_depth: int = 12,
+        vocab_size: int = 49408,
+        context_length: int = 77,
+        interaction_depth: int = 1,
+        conditioning_depth: int = 2,
+        alpha: float = 0.1,
+        erase_below: float = 0.15,
+        drop_path: float = 0.0,
+    ) -> None:
+        if labels is None:
+            labels = self.labels_for(7 if num_classes is None else num_classes)
+        if num_classes not in (None, len(labels)):
+            raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
+        if frames % frames_per_snippet:
+            raise InputError(f"{frames} frames cannot be cut into snippets of {frames_per_snippet}.")
+        if image_size % patch_size:
+            raise InputError(f"An image of {image_size} pixels cannot be cut into patches of {patch_size}.")
+        spec = VideoSpec(
+            frames=frames,
+            size=image_size,
+            sampling="segment_centres",
+            short_clip="stretch",
+            resize="opencv_bilinear",
+            resize_shorter=int(256 / 224 * image_size),
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
+        super().__init__(num_classes=len(labels), num_features=embed_dim, video_spec=spec)
+        self.snippets = frames // frames_per_snippet
+        self.context_length = context_length
+        self.erase_below = erase_below
+
+        self.local_tower = LocalTower(image_size, patch_size, width, depth, embed_dim, drop_path)
+        self.semantic_tower = SemanticTower(width, depth, (image_size // patch_size) ** 2, embed_dim, drop_path)
+        self.semantic_norm = nn.LayerNorm(width)
+        self.semantic_projection = nn.Parameter(torch.empty(width, embed_dim))
+        self.interaction = SnippetInteraction(embed_dim, self.snippets, interaction_depth)
+        self.conditioning = TextConditioning(embed_dim, conditioning_depth, alpha)
+        self.text_tower = TextTower(
+            build_clip(clip_sizes(embed_dim, text_width, text_depth, vocab_size, context_length), vision=False)
+        )
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.set_classes(labels, prompts)
+        self.init_unless_loading()
+
+    # -- classes ---------------------------------------------------------------------------------------------------
+
+    def set_classes(self, labels: Sequence[str], prompts: Sequence[str] | None = None) -> None:
+        """Other classes, described by these texts; by default by the published ones, or by their names."""
+        check_labels(labels)
+        texts = class_texts(labels, prompts, PROMPTS["texts"][PROMPTS["published"]])
+        ids, ends = tokenize(texts, self.context_length)
+        device = self.logit_scale.device
+        self._text_length = int(ends.max()) + 1 if len(texts) else 1
+        # they follow from the texts, so no file holds them
+        self.register_buffer("token_ids", ids.to(device), persistent=False)
+        self.register_buffer("text_ends", ends.to(device), persistent=False)
+        self._text_features = FeatureCache()
+        self.prompts, self.labels, self.num_classes = texts, tuple(labels), len(texts)
+
+    def reset_classifier(self, classes: int | Sequence[str], prompts: Sequence[str] | None = None) -> None:
+        """
+        >>> model.reset_classifier(("calm", "bored"), prompts=("calm with ...", "bored with ..."))  # doctest: +SKIP
+        """
+        self.set_classes(self.labels_for(classes) if isinstance(classes, int) else tuple(classes), prompts)
+
+    def get_classifier(self) -> nn.Module:
+        """What turns the texts into the weights of a clip's classifier."""
+        return self.conditioning
+
+    def text_features(self) -> Tensor:
+        """The class texts (K, E), before a clip is looked at. Kept while nothing that they follow from changes."""
+        return self._text_features(self.text_tower.parameters(), self._encode_texts)
+
+    def _encode_texts(self) -> Tensor:
+        # causal attention: nothing behind the last end mark matters
+        words = self.text_tower.token_embedding(self.token_ids[:, : self._text_length])
+        return self.text_tower(words, self.text_ends, self.run_block)
+
+    # -- forward ---------------------------------------------------------------------------------------------------
+
+    def embed_video(self, video: Tensor) -> VideoEmbedding:
+        spec = self.video_spec
+        check_shape("video", video, "(B, T, 3, H, W)", (None, spec.frames, 3, spec.size, spec.size))
+        batch, snippets = len(video), self.snippets
+        # groups of T // N neighbours, snippets of N frames: not the same unless T = N * N, and published so
+        tokens = self.local_tower(video.flatten(0, 1), snippets, self.run_block)
+        frames = self.local_tower.embed(tokens[:, 0])
+        clip_snippets = rearrange(frames, "(b s n) e -> b s n e", b=batch, s=snippets).mean(2)
+        patches = rearrange(tokens[:, 1:], "(b s n) p d -> b s n p d", b=batch, s=snippets).mean(2)
+
+        tokens = self.semantic_tower(patches, self.run_block)
+        patches = self.semantic_norm(tokens[:, 1:]) @ self.semantic_projection
+        patches = rearrange(patches, "(b s) p e -> b s p e", b=batch)
+
+        clip = self.interaction(clip_snippets)
+        return VideoEmbedding(unit(clip), unit(clip_snippets), patches, clip_snippets)
+
+    def similarity(self, embedding: VideoEmbedding) -> Tensor:
+        """Of every snippet to its clip, (B, S). In single precision at least: the snippets of a clip are much alike,
+        and their differences are what counts."""
+        kind = torch.promote_types(embedding.clip.dtype, torch.float32)
+        clip, snippets = embedding.clip.to(kind), embedding.snippets.to(kind)
+        return self.logit_scale.to(kind).exp() * (clip[:, None] * snippets).sum(-1)
+
+    def forward_features(self, video: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, 1 + P, E): the clip, then the patch tokens of its kept snippets."""
+        embedding = self.embed_video(video)
+        _, erased = weigh_snippets(self.similarity(embedding), self.erase_below)
+        return torch.cat([embedding.clip[:, None], kept_mean(embedding.patches, erased)], dim=1)
+
+    def conditioned_texts(self, patches: Tensor) -> Tensor:
+        """The class texts in view of the kept patch tokens (B, P, E) -> (B, K, E), of length 1."""
+        texts = self.text_features().expand(len(patches), -1, -1)
+        return unit(texts + self.conditioning(texts, patches))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        clip, patches = x[:, 0], x[:, 1:]
+        if pre_logits:
+            return clip
+        return self.logit_scale.exp() * torch.einsum("be,bke->bk", clip, self.conditioned_texts(patches))
+
+    def forward(self, video: Tensor) -> Tensor:  # type: ignore[override]
+        return self.forward_head(self.forward_features(video))
+
+    def explain(self, video: Tensor) -> ClipDetails:
+        """The logits, and what they come from: which snippet said what, how much it counted, which were left out."""
+        embedding = self.embed_video(video)
+        similarity = self.similarity(embedding)
+        weights, erased = weigh_snippets(similarity, self.erase_below)
+        texts = self.conditioned_texts(kept_mean(embedding.patches, erased))
+        scale = self.logit_scale.exp()
+        local_logits = scale * torch.einsum("bse,bke->bsk", embedding.snippets, texts)
+        return ClipDetails(
+            logits=scale * torch.einsum("be,bke->bk", embedding.clip, texts),
+            local_logits=weighted_local_logits(local_logits, weights, erased),
+            embedding=embedding.clip,
+            snippet_weights=weights,
+            erased=erased,
+            similarity=similarity,
+            attention=self.interaction.attention(embedding.raw_snippets),
+        )
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def training_loss(
+        self, inputs: Mapping[str, Tensor | None], targets: Tensor, criterion: Callable, *, epoch: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Whole clip, snippets, and their agreement; from `consistency_epochs` on the whole clip alone, as published."""
+        if epoch >= self.consistency_epochs:
+            return super().training_loss(inputs, targets, criterion, epoch=epoch)
+        details = self.explain(**inputs)  # type: ignore[arg-type]
+        return global_local_loss(details.logits, details.local_logits, targets, criterion), details.logits
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {
+            "stem": r"^local_tower\.(?:class_token|positions|patch_embed|norm_pre)",
+            "blocks": [
+                (r"^local_tower\.blocks\.(\d+)", None),
+                # all that is put on top of CLIP's image tower, and the texts
+                (r"^(?!local_tower\.(?:class_token|positions|patch_embed|norm_pre|blocks)).*", (99999,)),
+            ],
+        }
+
+    def no_weight_decay(self) -> set[str]:
+        tables = {"local_tower.positions", "semantic_tower.positions", "interaction.positions"}
+        return tables | {"text_tower.positional_embedding"}
+
+    def config(self) -> dict[str, Any]:
+        arguments = {**self.__dict__["_model_args"], "labels": list(self.labels), "prompts": list(self.prompts)}
+        arguments.pop("num_classes", None)
+        return arguments
+
+    # -- weights ---------------------------------------------------------------------------------------------------
+
+    def init_weights(self) -> None:
+        """As published, where CLIP's own weights do not follow."""
+        for tower in (self.local_tower, self.semantic_tower):
+            tower.init_weights()
+        nn.init.normal_(self.semantic_projection)  # standard deviation 1, as published
+        self.interaction.init_weights()
+        init_linears(self.conditioning)
+
+    def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
+        """``{"clip": ...}``, a state dict of open_clip, or ``{"x_clip": ...}``, one of Microsoft's X-CLIP."""
+        from ..convert.dk_clip import BACKBONES
+
+        if unknown := sorted(states.keys() - BACKBONES.keys()):
+            raise InputError(f"dk_clip has no part {', '.join(unknown)}; there are {', '.join(BACKBONES)}.")
+        own = self.state_dict()
+        filled: dict[str, Tensor] = {}
+        dropped: list[str] = []
+        for part, foreign in states.items():
+            convert, expected = BACKBONES[part]
+            conversion = convert(foreign)
+            problems = {
+                "missing": [n for n in own if re.match(expected, n) and n not in conversion.state],
+                "unexpected": [n for n in conversion.state if n not in own],
+                "of another shape": [n for n, t in conversion.state.items() if n in own and own[n].shape != t.shape],
+            }
+            if any(problems.values()):
+                found = "; ".join(f"{len(n)} {kind} ({', '.join(n[:3])})" for kind, n in problems.items() if n)
+                raise WeightsError(f"The part '{part}' does not fit this dk_clip: {found}. Nothing was loaded.")
+            filled.update(conversion.state)
+            dropped.extend(conversion.dropped)
+        self.load_state_dict(filled, strict=False)  # compared above; what is not in the parts stays as it is
+        fresh = sorted(own.keys() - filled.keys())
+        return LoadReport(loaded=tuple(sorted(filled)), fresh=tuple(fresh), dropped=tuple(dropped))
+
+
+def clip_sizes(embed_dim: int, width: int, depth: int, vocab_size: int, context_length: int) -> dict[str, Any]:
+    """A configuration of open_clip's, for the texts."""
+    text = {
+        "context_length": context_length,
+        "vocab_size": vocab_size,
+        "width": width,
+        "heads": width // HEAD_WIDTH,
+        "layers": depth,
+    }
+    return {"embed_dim": embed_dim, "vision_cfg": {}, "text_cfg": text, "quick_gelu": True}
+
+
+def unit(vectors: Tensor) -> Tensor:
+    return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+def init_attention(module: nn.Module, projection: bool = True) -> None:
+    """torch's initialisation of its own multi-head attention, in timm's modules."""
+    for part in module.modules():
+        if isinstance(part, Attention):
+            nn.init.xavier_uniform_(part.qkv.weight)
+            nn.init.zeros_(part.qkv.bias)
+            if projection:
+                nn.init.zeros_(part.proj.bias)
+
+
+def init_linears(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

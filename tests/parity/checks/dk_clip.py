@@ -1,0 +1,359 @@
+"""DK-CLIP. What is compared, and how, stands in the notes beside the cases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from dfer_zoo.clip_text import PromptLearner, TextTower, build_clip, tokenize
+from dfer_zoo.convert import convert_state_dict
+from dfer_zoo.convert.dk_clip import our_name
+from dfer_zoo.factory import load_strictly
+from dfer_zoo.layers import TemporalTransformer
+from dfer_zoo.models import dk_clip as dk
+from dfer_zoo.models.base import skip_init
+from tests.parity import seeded
+from tests.parity.compare import Comparison, close, same, summary, within
+
+# -- weights and inputs ------------------------------------------------------------------------------------------------
+
+
+def tensors(table: dict, seed: int) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.asarray(value)) for name, value in seeded.state_dict(table, seed).items()}
+
+
+def inputs_of(case: Any) -> dict[str, Tensor]:
+    """Every input is a call of `seeded`, times a scale."""
+    entries = case["inputs"]
+    entries = entries.values() if isinstance(entries, dict) else entries
+    made = {}
+    for entry in entries:
+        draw = getattr(seeded, entry.get("distribution", "normal"))
+        made[entry["name"]] = torch.from_numpy(draw(entry["name"], entry["shape"], entry["seed"])) * entry["scale"]
+    return made
+
+
+def whole(output: dict) -> np.ndarray:
+    return np.array(output["values"], dtype=np.float64).reshape(output["shape"])
+
+
+def compared(name: str, ours: Any, output: dict, tolerance: float) -> Iterator[Comparison]:
+    """Against a whole tensor or against its summary, whichever the case holds."""
+    if "values" in output:
+        yield close(name, ours, whole(output), tolerance)
+    else:
+        yield from summary(name, ours, output, tolerance)
+
+
+def build_model(config: dict, texts: list[str], state: dict[str, Tensor]) -> dk.DKCLIP:
+    """The authors' names -> ours -> a strict load."""
+    conversion = convert_state_dict("dk_clip", state)
+    with skip_init():
+        model = dk.DKCLIP(
+            labels=[f"class {number}" for number in range(len(texts))],
+            prompts=texts,
+            frames=config["T"],
+            frames_per_snippet=config["N"],
+            **conversion.model_args,
+        )
+    load_strictly(model, conversion.state, "the case")
+    return model.eval()
+
+
+@contextmanager
+def taps(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """What these modules gave in the last call."""
+    caught: dict[str, Tensor] = {}
+    hooks = [
+        module.register_forward_hook(lambda _, __, output, name=name: caught.__setitem__(name, output.detach()))
+        for name, module in modules.items()
+    ]
+    try:
+        yield caught
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def token_ids(texts: list[str], recorded: list[list[int]], length: int) -> Comparison:
+    ids, _ = tokenize(texts, length)
+    return same("token ids", [[i for i in row if i] for row in ids.tolist()], recorded)
+
+
+# -- the model ---------------------------------------------------------------------------------------------------------
+
+
+def check_model(case: Any) -> Iterator[Comparison]:
+    config, texts, tolerance = case["config"], case["texts"], case["tolerance"]
+    per_output = tolerance.get("relative_l2_per_output", {})
+    per_intermediate = tolerance.get("relative_l2_per_intermediate", {})
+    anywhere = tolerance.get("relative_l2_any_intermediate")
+
+    def allowed(name: str) -> float:
+        return per_intermediate.get(name, anywhere)
+
+    yield token_ids(texts, case["token_ids_nonzero"], config["context_length"])
+    model = build_model(config, texts, tensors(case["state_dict"], case["weights"]["seed"]))
+    yield same("number of parameters", sum(p.numel() for p in model.parameters()), entries(case["state_dict"]))
+
+    video = inputs_of(case)["video"]
+    with torch.no_grad():
+        with taps(tapped(model)) as caught:
+            details = model.explain(video)
+        logits = model(video)
+        found = intermediates(model, caught, details, video)
+    for name, recorded in case["intermediates"].items():
+        yield from summary(name, found[name.split()[0]], recorded, allowed(name))
+
+    outputs = {
+        "logits": logits,
+        "logits_local_weighted": details.local_logits,
+        "logits_local_summed": details.local_logits.sum(1),
+        "video_features": details.embedding,
+        "probabilities_global": logits.softmax(-1),
+        "probabilities_local": details.local_logits.sum(1).softmax(-1),
+    }
+    for name, recorded in case["outputs"].items():
+        yield from compared(name, outputs[name], recorded, per_output[name])
+    yield close("explained logits", details.logits, whole(case["outputs"]["logits"]), per_output["logits"])
+    yield same("erased", details.erased.int().tolist(), case["erased"])
+    by_number = {name[:2]: name for name in case["intermediates"]}
+    for key, ours, number in (
+        ("similarity", details.similarity, "13"),
+        ("similarity_weights", details.snippet_weights, "14"),
+        ("msim_attention", details.attention, "12"),
+    ):
+        yield close(key, ours, case[key], allowed(by_number[number]))
+
+
+def entries(table: dict) -> int:
+    return sum(int(np.prod(entry["shape"], dtype=np.int64)) for entry in table.values())
+
+
+def tapped(model: dk.DKCLIP) -> dict[str, nn.Module]:
+    local, semantic, conditioning = model.local_tower, model.semantic_tower, model.conditioning
+    return {
+        "01_visual.conv1": local.patch_embed,
+        "02_visual.ln_pre": local.norm_pre,
+        **{f"03_visual.block{i}": block for i, block in enumerate(local.blocks)},
+        "03a_visual.block0.message_fc": local.blocks[0].message,
+        "03b_visual.block0.message_attn": local.blocks[0].message_attn,
+        "07_visual_semantic.ln_pre": semantic.norm_pre,
+        **{f"08_visual_semantic.block{i}": block for i, block in enumerate(semantic.blocks)},
+        "11_video_feature_raw": model.interaction,
+        "19a_prompts_generator.norm": conditioning.norm,
+        **{f"19b_prompts_generator.layer{i}": block for i, block in enumerate(conditioning.blocks)},
+        "20_prompts_generator": conditioning,
+    }
+
+
+def intermediates(model: dk.DKCLIP, caught: dict, details: dk.ClipDetails, video: Tensor) -> dict[str, Tensor]:
+    """The recorded tensors, by the number and name in front of their layout."""
+    batch, snippets = len(video), model.snippets
+    last = len(model.local_tower.blocks) - 1
+    local_tokens, semantic_tokens = caught[f"03_visual.block{last}"], caught[f"08_visual_semantic.block{last}"]
+    embedding = model.embed_video(video)
+    texts = model.conditioned_texts(dk.kept_mean(embedding.patches, details.erased))
+    return {
+        **caught,
+        "03a_visual.block0.message_fc": rearrange(
+            caught["03a_visual.block0.message_fc"], "(groups near) d -> groups near d", near=snippets
+        ),
+        "03b_visual.block0.message_attn": caught["03b_visual.block0.message_attn"].transpose(0, 1),
+        "04_frame_cls": model.local_tower.embed(local_tokens[:, 0]),
+        "05_patch_tokens": local_tokens[:, 1:],
+        "06_snippet_patch_mean": rearrange(local_tokens[:, 1:], "(b s n) p d -> b s n p d", b=batch, s=snippets).mean(
+            2
+        ),
+        "09_semantic_cls_unused": model.semantic_tower.embed(semantic_tokens[:, 0]),
+        "10_snippet_cls_mean": embedding.raw_snippets,
+        "12_msim_attention": details.attention,
+        "13_similarity": details.similarity,
+        "14_similarity_weights": details.snippet_weights,
+        "15_semantic_tokens_projected": embedding.patches,
+        "16_erased": details.erased.float(),
+        "17_kept_mean": dk.kept_mean(embedding.patches, details.erased),
+        "18_text_features": model.text_features(),
+        "21_logits_local_before_weighting": model.logit_scale.exp()
+        * torch.einsum("bse,bke->bsk", embedding.snippets, texts),
+    }
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+def part(module: nn.Module, entry: dict, theirs: str, ours: str) -> nn.Module:
+    """A module alone: its entries have short names, and the map knows the names in the whole model."""
+    state = tensors(entry["state_dict"], entry["weights"]["seed"])
+    renamed = {(our_name(theirs + name) or name).removeprefix(ours): tensor for name, tensor in state.items()}
+    load_strictly(module, renamed, entry["module"])
+    return module.eval()
+
+
+def temporal_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The ablation's transformer is in no checkpoint of the model, so `convert` does not know its names."""
+    names = [
+        (r"^cls_token$", "class_token"),
+        (r"^pos_embedding$", "positions"),
+        (r"^temporal_transformer\.layers\.(\d+)\.", r"blocks.\1."),
+        (r"\.0\.fn\.norm\.", ".norm1."),
+        (r"\.1\.fn\.norm\.", ".norm2."),
+        (r"\.0\.fn\.fn\.to_qkv\.", ".attn.qkv."),
+        (r"\.0\.fn\.fn\.to_out\.0\.", ".attn.proj."),
+        (r"\.1\.fn\.fn\.net\.0\.", ".mlp.fc1."),
+        (r"\.1\.fn\.fn\.net\.3\.", ".mlp.fc2."),
+    ]
+    renamed = {}
+    for name, tensor in state.items():
+        for pattern, ours in names:
+            name = re.sub(pattern, ours, name)
+        renamed[name] = tensor
+    return renamed
+
+
+def run_part(entry: dict) -> dict[str, Tensor]:
+    """The outputs of one module, by their names in the case."""
+    kind, config, given = entry["module"], entry["config"], inputs_of(entry)
+    if kind.startswith("msim"):
+        msim = dk.SnippetInteraction(config["embed_dim"], config["T"], config["layers"])
+        part(msim, entry, "msim.", "interaction.")
+        return {"video": msim(given["x"]), "attention": msim.attention(given["x"])}
+    if kind.startswith("prompt generator"):
+        generator = dk.TextConditioning(config["embed_dim"], config["layers"])
+        part(generator, entry, "prompts_generator_cmam.", "conditioning.")
+        return {"out": generator(given["text"], given["visual"])}
+    if kind.startswith(("cfam local block", "cfam integration block")):
+        block = dk.MessageBlock(config["d_model"])
+        part(block, entry, "visual.transformer.resblocks.0.", "local_tower.blocks.0.")
+        neighbours = config["T"] // config["N"] if "local" in kind else config["T"]
+        return {"out": block(given["x"].transpose(0, 1), neighbours).transpose(0, 1)}
+    if kind.startswith("temporal"):
+        pool = {"Cls": "token", "Mean": "mean", "All": "none"}[kind.split()[-1]]
+        temporal = TemporalTransformer(
+            config["input_dim"], config["depth"], config["heads"], config["mlp_dim"], config["num_patches"], pool
+        )
+        load_strictly(temporal, temporal_state(tensors(entry["state_dict"], entry["weights"]["seed"])), kind)
+        return {"out": temporal.eval()(given["x"])}
+    patch = (config["input_resolution"], config["patch_size"])
+    if kind.startswith("local tower"):
+        local = dk.LocalTower(*patch, config["width"], config["layers"], config["output_dim"], 0.0)
+        part(local, entry, "visual.", "local_tower.")
+        tokens = local(given["image"], config["T"] // config["N"])
+        return {"frame_cls": local.embed(tokens[:, 0]), "patch_tokens": tokens[:, 1:]}
+    if kind.startswith("integration tower"):
+        patches = (patch[0] // patch[1]) ** 2
+        semantic = dk.SemanticTower(config["width"], config["layers"], patches, config["output_dim"])
+        part(semantic, entry, "visual_semantic.", "semantic_tower.")
+        tokens = semantic(given["tokens"])
+        return {"cls": semantic.embed(tokens[:, 0]), "patch_tokens": tokens[:, 1:]}
+    raise ValueError(f"no check for the module '{kind}'")
+
+
+@torch.no_grad()
+def check_modules(case: Any) -> Iterator[Comparison]:
+    for entry in case["modules"]:
+        ours = run_part(entry)
+        for name, output in entry["outputs"].items():
+            yield from compared(f"{entry['module']}: {name}", ours[name], output, entry["tolerance"]["relative_l2"])
+
+
+def check_noise_erasing(case: Any) -> Iterator[Comparison]:
+    given, outputs, tolerance = inputs_of(case), case["outputs"], case["tolerance"]["relative_l2"]
+    weights, erased = dk.weigh_snippets(given["similarity"], case["config"]["threshold"])
+    local = dk.weighted_local_logits(given["logits_local"], weights, erased)
+    yield same("erased", erased.int().tolist(), outputs["erased"])
+    for name, ours in (
+        ("weights", weights),
+        ("kept_mean", dk.kept_mean(given["tokens"], erased)),
+        ("local_weighted", local),
+        ("local_summed", local.sum(1)),
+    ):
+        yield from compared(name, ours, outputs[name], tolerance)
+
+
+def check_noise_erasing_table(case: Any) -> Iterator[Comparison]:
+    for number, row in enumerate(case["rows"]):
+        weights, erased = dk.weigh_snippets(torch.tensor([row["similarity"]]))
+        # mended: where the published code divides 0 by 0, and erases nothing, all snippets weigh the same
+        published = [1 / len(row["weights"]) if weight is None else weight for weight in row["weights"]]
+        yield same(f"row {number}: erased", erased[0].int().tolist(), row["erased"])
+        yield within(f"row {number}: weights", weights[0], published, 1e-6)
+
+
+# -- texts -------------------------------------------------------------------------------------------------------------
+
+
+def text_config(config: dict) -> dict:
+    return {
+        "embed_dim": config["embed_dim"],
+        "vision_cfg": {
+            "layers": config.get("vision_layers"),
+            "width": config.get("vision_width"),
+            "patch_size": config.get("vision_patch_size"),
+            "image_size": config.get("image_resolution"),
+            "head_width": 64,
+        },
+        "text_cfg": {
+            "context_length": config["context_length"],
+            "vocab_size": config["vocab_size"],
+            "width": config["transformer_width"],
+            "heads": config["transformer_heads"],
+            "layers": config["transformer_layers"],
+        },
+        "quick_gelu": True,
+    }
+
+
+@torch.no_grad()
+def check_text(case: Any) -> Iterator[Comparison]:
+    config, tolerance = case["config"], case["tolerance"]["relative_l2"]
+    tower = TextTower(build_clip(text_config(config), vision=False)).eval()
+    state = tensors(case["state_dict"], case["weights"]["seed"])
+    load_strictly(tower, {our_name(n).removeprefix("text_tower."): t for n, t in state.items()}, "the case")
+    for name, recorded in case["outputs"].items():
+        texts = recorded["texts"]
+        yield token_ids(texts, recorded["token_ids_nonzero"], config["context_length"])
+        ids, ends = tokenize(texts, config["context_length"])
+        yield same(f"{name}: end positions", ends.tolist(), recorded["eot_position"])
+        features = tower.encode_ids(ids, ends)
+        yield close(f"{name}: first 16", features[:, :16], recorded["features_first_16"], tolerance)
+        yield from summary(f"{name}: features", features, recorded["features_summary"], tolerance)
+        unit = dk.unit(features)
+        yield close(f"{name}: cosines", unit @ unit.T, recorded["cosine_matrix"], tolerance)
+
+
+@torch.no_grad()
+def check_prompt_learner(case: Any) -> Iterator[Comparison]:
+    config, outputs, tolerance = case["config"], case["outputs"], case["tolerance"]["relative_l2"]
+    seed, length = case["weights"]["seed"], config["context_length"]
+    clip = build_clip(text_config(config)).eval()
+    load_strictly(clip, tensors(case["state_dict"], seed), "the case")
+    tower = TextTower(clip)
+    learner = PromptLearner(case["texts"], config["transformer_width"], config["n_ctx"], context_length=length)
+    learner.contexts.copy_(torch.from_numpy(seeded.parameter(case["ctx"]["name"], case["ctx"]["shape"], seed)))
+    yield same("token ids", [[i for i in row if i] for row in learner.token_ids.tolist()], case["token_ids_nonzero"])
+    prompts = learner(tower.token_embedding, length)
+    yield from summary("prompts", prompts, outputs["prompts_summary"], tolerance)
+    yield from compared("text features", tower(prompts, learner.ends), outputs["text_features"], tolerance)
+    short = tower(learner(tower.token_embedding), learner.ends)  # as the models call it: cut behind the last end mark
+    yield from compared("text features, cut", short, outputs["text_features"], tolerance)
+    yield from compared(
+        "image features", clip.encode_image(inputs_of(case)["image"]), outputs["image_features"], tolerance
+    )
+
+
+CHECKS = {
+    "model": check_model,
+    "modules": check_modules,
+    "noise_erasing": check_noise_erasing,
+    "noise_erasing_table": check_noise_erasing_table,
+    "text": check_text,
+    "ablation_prompt_learner": check_prompt_learner,
+}
