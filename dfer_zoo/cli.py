@@ -150,11 +150,51 @@ def _numbers(record: Weights) -> str:
     return ", ".join(f"{m.name} {m.value:g}" for m in record.metrics)
 
 
+# -- convert -----------------------------------------------------------------------------------------------------------
+
+
+def convert_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("arch", metavar="ARCH", help='the architecture, such as "mma_dfer"')
+    parser.add_argument("tag", metavar="TAG", help='which of its weights this is, such as "dfew_fold1"')
+    parser.add_argument("file", metavar="FILE", help="the checkpoint as its authors publish it")
+
+
+def convert_command(options: argparse.Namespace) -> int:
+    from .convert.checkpoint import convert_checkpoint
+
+    print(convert_checkpoint(options.arch, options.tag, options.file))
+    return 0
+
+
+# -- verify ------------------------------------------------------------------------------------------------------------
+
+
+def verify_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pattern", nargs="?", default="*", help='shell pattern, such as "mma*" or "*.dfew_fold1"')
+    parser.add_argument("--cache-dir", help="where fetched files are, if not in the Hub's usual folder")
+
+
+def verify_command(options: argparse.Namespace) -> int:
+    from .fetch import check_present
+
+    damaged = found = 0
+    for name, path, fault in check_present(options.pattern, cache_dir=options.cache_dir):
+        found += 1
+        damaged += fault is not None
+        print(f"{name}  {path}  {fault or 'ok'}", flush=True)
+    print(f"{found} files, {damaged} damaged" if found else "There are no weights on this machine yet.")
+    return 1 if damaged else 0
+
+
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 COMMANDS = {
     "list": Command("The models and the weights there are.", list_options, list_command),
     "info": Command("What is known of a model or of its weights.", info_options, info_command),
+    "convert": Command(
+        "Turn the authors' checkpoint into weights that create_model finds.", convert_options, convert_command
+    ),
+    "verify": Command("Read all weights on this machine and compare their digests.", verify_options, verify_command),
 }
 
 if __name__ == "__main__":

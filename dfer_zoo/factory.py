@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from . import fetch
 from .errors import InputError, UnknownModel, UnknownTag, WeightsError, near
-from .files import read_safetensors, sha256_of, write_atomically, write_safetensors
+from .files import read_header, read_safetensors, sha256_of, write_atomically, write_safetensors
 from .models.base import DferModel, check_labels, skip_init
 from .registry import check_name, model_class
 from .weights import Metric, Weights, get_weights, list_pretrained
@@ -48,7 +48,7 @@ def create_model(
     >>> model.training
     False
     """
-    location = {"cache_dir": cache_dir, "local_files_only": local_files_only}
+    location: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
     arch, record, path = _resolve(name, pretrained, checkpoint_path, verify, **location)
     _check_arguments(arch, model_args)
     if record is None:
@@ -67,8 +67,8 @@ def create_model(
 
 def load_weights(model: DferModel, path: str | Path) -> DferModel:
     """Fill an existing model from a safetensors file of the zoo, strictly."""
-    state, header = read_safetensors(Path(path))
-    record = _header_record(header, Path(path))
+    state, _ = read_safetensors(Path(path))
+    record = _header_record(Path(path))
     if model_class(record.arch) is not type(model):
         raise WeightsError(f"{path} holds weights of {record.arch}; the model is a {type(model).__name__}.")
     load_strictly(model, state, str(path))
@@ -150,7 +150,7 @@ def _resolve(
             if pretrained is not None or checkpoint_path is not None:
                 raise InputError(f"'{name}' already says which weights; leave out pretrained and checkpoint_path.")
             path = find(name.removeprefix(prefix), **(location if prefix == "hf-hub:" else {}))
-            record = _header_record(read_safetensors(path)[1], path)
+            record = _header_record(path)
             return record.arch, record, path
     if "/" in name or "\\" in name or name.startswith("."):
         raise UnknownModel(f"'{name}' looks like a path or a repository; write 'local-dir:{name}' or 'hf-hub:{name}'.")
@@ -166,7 +166,10 @@ def _resolve(
     record = get_weights(arch, pretrained)
     if record.distribution == "backbone":
         return arch, record, None
-    return arch, record, fetch.fetch(record, verify=verify, **location)
+    path = fetch.fetch(record, verify=verify, **location)
+    if record.distribution == "convert":
+        record = dataclasses.replace(record, model_args=fetch.converted_args(record, read_header(path)))
+    return arch, record, path
 
 
 def _tag(arch: str, tag: str, pretrained: Any) -> str | None:
@@ -188,19 +191,20 @@ def _local_folder(folder: str) -> Path:
 
 
 def _checkpoint(arch: str, path: Path) -> tuple[str, Weights, Path]:
-    record = _header_record(read_safetensors(path)[1], path)
+    record = _header_record(path)
     if record.arch != arch:
         raise WeightsError(f"{path} holds weights of {record.arch}, and {arch} was asked for.")
     return arch, record, path
 
 
-def _header_record(header: Mapping[str, Any] | None, path: Path) -> Weights:
+def _header_record(path: Path) -> Weights:
+    header = read_header(path)
     if header is None:
         raise WeightsError(
             f"{path} does not say what it is: it has no dfer_zoo header. Authors' files are read by: "
             f"dfer-zoo convert ARCH TAG {path}"
         )
-    return Weights.from_dict(header, str(path))
+    return Weights.from_header(header, str(path))
 
 
 # -- building ----------------------------------------------------------------------------------------------------------
@@ -273,6 +277,12 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> N
             f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
             for k in sorted(own.keys() & state.keys())
             if state[k].shape != own[k].shape
+        ],
+        # any width of floating point is taken: a file in half precision fills a model in float32 exactly
+        "of another kind": [
+            f"{k} {state[k].dtype} for {own[k].dtype}"
+            for k in sorted(own.keys() & state.keys())
+            if state[k].dtype != own[k].dtype and not (state[k].is_floating_point() and own[k].is_floating_point())
         ],
     }
     found = [

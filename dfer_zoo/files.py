@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor
 
 from .errors import WeightsError
@@ -28,42 +29,70 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Under a temporary name beside the target, then moved: a reader never sees half a file."""
+@contextlib.contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder, moved to ``path`` when the block is through: a reader never sees half a file,
+    and a failure leaves nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
+        yield temporary
+        with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
+        temporary.chmod(0o644)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    with beside(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """The same tensors and header give the same bytes."""
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     metadata = {METADATA_KEY: json.dumps(header, sort_keys=True, separators=(",", ":"))}
-    write_atomically(path, save(tensors, metadata=metadata))
+    with beside(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # a full disk does not come as an OSError
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """(tensors, our header or None). A file that is cut off or is something else is a `WeightsError`."""
+    """(tensors, our header or None). The tensors are views of the mapped file until they are copied somewhere."""
+    with _opened(path) as stream:
+        state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        return state, _header(path, stream.metadata())
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """Our header alone; no tensor is touched."""
+    with _opened(path) as stream:
+        return _header(path, stream.metadata())
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file that is cut off or is something else is a `WeightsError`."""
     try:
         with safe_open(str(path), framework="pt") as stream:
-            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-            header = (stream.metadata() or {}).get(METADATA_KEY)
+            yield stream
     except FileNotFoundError as error:
         raise WeightsError(f"There is no weights file {path}.") from error
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"{path} is not a readable safetensors file ({error}). Delete it and fetch or convert it again."
         ) from error
+
+
+def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any] | None:
+    text = (metadata or {}).get(METADATA_KEY)
     try:
-        return state, None if header is None else json.loads(header)
+        return None if text is None else json.loads(text)
     except ValueError as error:
         raise WeightsError(f"{path}: the header is not JSON ({error}); the file is damaged.") from error

@@ -99,35 +99,44 @@ class Weights:
         _check_identity(record, where)
         return record
 
+    @classmethod
+    def from_header(cls, data: Mapping[str, Any], where: str) -> Weights:
+        """A record out of a weights file. The file may be older than a field, which then has its default: a field that
+        comes later must not make files unreadable that are out in the world."""
+        return _parse(cls, data, where, defaults=True)
 
-def _parse(cls: Any, data: Any, where: str) -> Any:
+
+def _parse(cls: Any, data: Any, where: str, *, defaults: bool = False) -> Any:
     """A frozen record from JSON values: every field present, none unknown, each of its declared type."""
     if not isinstance(data, Mapping):
         raise WeightsError(
             f"{where}: expected an object with the fields of {cls.__name__}, found {type(data).__name__}."
         )
     hints = typing.get_type_hints(cls)
+    if defaults:
+        has_default = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
+        data = {**has_default, **data}
     missing, unknown = sorted(hints.keys() - data.keys()), sorted(data.keys() - hints.keys())
     if missing or unknown:
         raise WeightsError(
             f"{where}: {cls.__name__} has missing fields {missing} and unknown fields {unknown}. "
             "The file is damaged or was written by another version of dfer_zoo."
         )
-    return cls(**{name: _value(hints[name], data[name], f"{where}.{name}") for name in hints})
+    return cls(**{name: _value(hints[name], data[name], f"{where}.{name}", defaults) for name in hints})
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def _value(hint: Any, value: Any, where: str, defaults: bool = False) -> Any:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if value is None and type(None) in options:
         return None
     kind = next(option for option in options if option is not type(None))
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
-        return _parse(kind, value, where)
+        return _parse(kind, value, where, defaults=defaults)
     if origin is tuple and isinstance(value, list | tuple):
         item_kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
         if len(item_kinds) == len(value):
-            return tuple(_value(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(item_kinds, value)))
+            return tuple(_value(k, v, f"{where}[{i}]", defaults) for i, (k, v) in enumerate(zip(item_kinds, value)))
     elif origin is not None and isinstance(value, Mapping):
         return dict(value)
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,0 +1,454 @@
+"""Authors' checkpoint files: what is read, what is refused, and what comes of it."""
+
+import argparse
+import io
+import json
+import os
+import pathlib
+import pickle
+import re
+import subprocess
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import dfer_zoo
+from dfer_zoo import cli, store
+from dfer_zoo.convert.checkpoint import convert_checkpoint, read_checkpoint
+from dfer_zoo.errors import InputError, UnknownTag, WeightsError, WeightsUnavailable
+from dfer_zoo.files import read_header, sha256_of
+from tests import small
+
+
+@pytest.fixture
+def zoo(monkeypatch, tmp_path):
+    return small.open_zoo(
+        monkeypatch,
+        tmp_path,
+        small.record(),
+        small.record("eight", labels=tuple("abcdefgh")),
+        small.record("known_origin", origin_sha256="0" * 64),
+        small.record("heavy", params=5),
+        small.record("wide", model_args={"width": 16}),
+        small.record("inside", distribution="backbone", parts={"body": "small.converted"}),
+    )
+
+
+@pytest.fixture
+def training_script(monkeypatch):
+    """Puts classes into ``__main__`` while a file is written, and takes them away before it is read."""
+    main = sys.modules["__main__"]
+
+    def define(name, base=object):
+        cls = type(name, (base,), {"__module__": "__main__", "__qualname__": name})
+        monkeypatch.setattr(main, name, cls, raising=False)
+        return cls
+
+    yield define
+
+
+def authors_file(path, content, monkeypatch=None, **options):
+    torch.save(content, path, **options)
+    return path
+
+
+def assert_same(state, expected):
+    assert state.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(state[name], tensor), name
+        assert state[name].device.type == "cpu"
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before torch 1.6"])
+def test_a_file_of_a_training_script_is_read(tmp_path, training_script, monkeypatch, legacy):
+    """Wrapper key, DataParallel prefix, optimizer, a meter of the script's own, numpy arrays and scalars, CUDA tensors."""
+    meter = training_script("RecorderMeter")()
+    meter.epoch_losses = np.zeros((25, 2), dtype=np.float32)
+    meter.epoch_accuracy = np.ones((25, 2), dtype=np.float64)
+    meter.total_epoch = 25
+    state = small.authors_state()
+    optimizer = torch.optim.SGD([torch.zeros(3, requires_grad=True)], lr=0.1, momentum=0.9)
+    content = {
+        "epoch": 25,
+        "state_dict": {f"module.{name}": torch.nn.Parameter(t, t.is_floating_point()) for name, t in state.items()},
+        "best_acc": torch.tensor([70.5]),
+        "best_war": np.float64(70.5),
+        "uar": np.float32(60.5),
+        "optimizer": optimizer.state_dict(),
+        "recorder": meter,
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.serialization.location_tag", lambda storage: "cuda:0")
+        path = authors_file(tmp_path / "model.pth", content, _use_new_zipfile_serialization=not legacy)
+    monkeypatch.delattr("__main__.RecorderMeter")
+    assert_same(read_checkpoint(path), state)
+
+
+def test_options_of_the_training_are_passed_over(tmp_path):
+    args = argparse.Namespace(lr=1e-3, output=pathlib.PurePosixPath("/out"), seed=np.int64(3), betas=(0.9, 0.95))
+    path = authors_file(tmp_path / "a.pth", {"model": small.authors_state(), "args": args, "epoch": "best"})
+    assert_same(read_checkpoint(path), small.authors_state())
+
+
+def test_a_yacs_configuration_is_passed_over(tmp_path, monkeypatch):
+    """yacs' CfgNode is a dict with attributes; it is imitated here and not installed when the file is read."""
+    module = types.ModuleType("yacs.config")
+    node = type("CfgNode", (dict,), {"__module__": "yacs.config", "__qualname__": "CfgNode"})
+    module.CfgNode = node
+    config = node(MODEL=node(ARCH="ViT-B/16"), LR=8e-6)
+    config.__dict__["__immutable__"] = True
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "yacs", types.ModuleType("yacs"))
+        patch.setitem(sys.modules, "yacs.config", module)
+        path = authors_file(tmp_path / "best.pth", {"model": small.authors_state(), "config": config})
+    assert_same(read_checkpoint(path), small.authors_state())
+
+
+@pytest.mark.parametrize("written_by", ["numpy.core", "numpy._core"])
+def test_numbers_of_numpy_1_and_2_are_passed_over(tmp_path, written_by):
+    """The names differ between numpy's versions, whichever is installed here."""
+    content = {"model": small.authors_state(), "best": np.float64(1.5), "curve": np.arange(3.0)}
+    path = authors_file(tmp_path / "a.pth", content)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, re.sub(rb"cnumpy\._?core\.", f"c{written_by}.".encode(), data))
+    assert f"{written_by}.multiarray".encode() in path.read_bytes()
+    assert_same(read_checkpoint(path), small.authors_state())
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"module": s}, lambda s: {"model": {"state_dict": s}}])
+def test_wrapper_keys_are_optional(tmp_path, wrap):
+    assert_same(read_checkpoint(authors_file(tmp_path / "a.pth", wrap(small.authors_state()))), small.authors_state())
+
+
+def test_only_a_prefix_of_every_entry_is_taken_off(tmp_path):
+    state = {"module.a": torch.zeros(1), "module.module.b": torch.ones(1)}
+    assert read_checkpoint(authors_file(tmp_path / "a.pth", state)).keys() == {"a", "module.b"}
+    state["c"] = torch.zeros(1)
+    assert read_checkpoint(authors_file(tmp_path / "b.pth", state)).keys() == state.keys()
+    compiled = {"module._orig_mod.a": torch.zeros(1)}
+    assert read_checkpoint(authors_file(tmp_path / "c.pth", compiled)).keys() == {"a"}
+
+
+def test_a_plain_safetensors_file_is_read(tmp_path):
+    state = small.authors_state()
+    save_file({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "model.safetensors")
+    assert_same(read_checkpoint(tmp_path / "model.safetensors"), state)
+
+
+# -- refusing ----------------------------------------------------------------------------------------------------------
+
+
+class Malicious:
+    """Unpickled the usual way, this makes a file."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.system, (f"echo run > {self.target}",)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "bare pickle", "protocol 4"])
+def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, form):
+    target, path = tmp_path / "it_ran", tmp_path / "model.pth"
+    content = {"state_dict": small.authors_state(), "recorder": Malicious(target)}
+    if form == "bare pickle":
+        path.write_bytes(pickle.dumps({"state_dict": {}, "recorder": Malicious(target)}, protocol=2))
+    elif form == "protocol 4":
+        torch.save(content, path, pickle_protocol=4)
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(WeightsError, match=r"refused.*nothing of the file was run") as caught:
+        read_checkpoint(path)
+    if form != "protocol 4":
+        assert f"{os.system.__module__}.system" in str(caught.value)
+    assert not target.exists()
+    torch.load(path, weights_only=False) if form != "bare pickle" else pickle.loads(path.read_bytes())
+    assert target.exists(), "the file above was harmless, so this test would have shown nothing"
+
+
+def test_code_behind_a_name_of_the_script_does_not_run_either(tmp_path, training_script, monkeypatch):
+    """A name below __main__ gets a stand-in, even where the running program has something of that name."""
+    ran = []
+    cls = training_script("RecorderMeter")
+    cls.__setstate__ = lambda self, state: ran.append(state)
+    cls.__reduce__ = lambda self: (cls, (), {"epochs": 3})
+    path = authors_file(tmp_path / "a.pth", {"model": small.authors_state(), "recorder": cls()})
+    assert_same(read_checkpoint(path), small.authors_state())
+    assert ran == []
+
+
+def test_no_stand_in_is_left_behind(tmp_path, training_script):
+    path = authors_file(tmp_path / "a.pth", {"model": small.authors_state(), "r": training_script("Meter")()})
+    before = set(torch.serialization.get_safe_globals())
+    read_checkpoint(path)
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        (b"", "is empty"),
+        (b"  <!DOCTYPE html><html>Google Drive can't scan this file for viruses", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "is a Git LFS pointer"),
+        (b"\x00\x01 what is this", "is not a whole checkpoint"),
+    ],
+)
+def test_what_a_broken_download_leaves_is_recognised(tmp_path, content, sentence):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=sentence):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_a_cut_file_is_an_error(tmp_path, share, legacy):
+    path = authors_file(tmp_path / "a.pth", small.authors_state(), _use_new_zipfile_serialization=not legacy)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(WeightsError, match="is not a whole checkpoint"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        ({"epoch": 3, "optimizer": {"lr": 0.1}}, "holds no state dict under .*epoch, optimizer are no tensors"),
+        ({}, "nothing is no tensors"),
+        ([torch.zeros(2)], "holds a list"),
+        (torch.zeros(2), "holds a Tensor"),
+    ],
+)
+def test_a_file_without_a_state_dict_is_an_error(tmp_path, content, sentence):
+    with pytest.raises(WeightsError, match=sentence):
+        read_checkpoint(authors_file(tmp_path / "a.pth", content))
+
+
+# -- converting --------------------------------------------------------------------------------------------------------
+
+
+def test_a_converted_file_is_found_by_create_model(zoo, tmp_path):
+    state = small.authors_state()
+    path = authors_file(tmp_path / "fold1.pth", {"state_dict": {f"module.{k}": v for k, v in state.items()}})
+    with pytest.raises(WeightsUnavailable, match=r"example.org/weights.*CC BY-NC 4.0.*convert small converted FILE"):
+        dfer_zoo.create_model("small", pretrained="converted")
+    stored = convert_checkpoint("small", "converted", path)
+    assert stored == zoo / "small.converted.safetensors"
+    model = dfer_zoo.create_model("small", pretrained="converted")
+    video = torch.rand(2, 5, 3, 4, 4)
+    hidden = torch.nn.functional.linear(video.mean(1).flatten(1), state["encoder.weight"], state["encoder.bias"])
+    expected = torch.nn.functional.linear(hidden, state["fc.weight"], state["fc.bias"])
+    torch.testing.assert_close(model(video), expected)
+    assert model.labels == small.LABELS and model.video_spec.rate == 3
+    assert not model.training
+    header = read_header(stored)
+    assert header["origin_sha256"] == sha256_of(path)
+    assert header["model_args"] == {"num_classes": 3, "width": 8}
+
+
+def test_the_same_file_gives_the_same_bytes_in_every_process(zoo, tmp_path):
+    path = authors_file(tmp_path / "a.pth", small.authors_state())
+    script = (
+        "import sys, pathlib, pytest; from tests import small; "
+        "from dfer_zoo.convert.checkpoint import convert_checkpoint; patch = pytest.MonkeyPatch(); "
+        "small.open_zoo(patch, pathlib.Path(sys.argv[1]), small.record()); "
+        "print(convert_checkpoint('small', 'converted', sys.argv[2]).read_bytes().hex())"
+    )
+    outputs = set()
+    for run in ("one", "two"):
+        environment = {**os.environ, "PYTHONHASHSEED": {"one": "1", "two": "2"}[run]}
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / run), str(path)], capture_output=True, env=environment
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        outputs.add(done.stdout)
+    assert len(outputs) == 1
+
+
+def test_converting_again_changes_nothing(zoo, tmp_path):
+    path = authors_file(tmp_path / "a.pth", small.authors_state())
+    first = convert_checkpoint("small", "converted", path).read_bytes()
+    assert convert_checkpoint("small", "converted", path).read_bytes() == first
+    other = authors_file(tmp_path / "b.pth", small.authors_state(seed=1))
+    assert convert_checkpoint("small", "converted", other).read_bytes() != first
+    assert dfer_zoo.create_model("small.converted").steps == 1
+    assert sorted(p.name for p in zoo.iterdir()) == ["small.converted.safetensors", "small.converted.sha256"]
+
+
+@pytest.mark.parametrize(
+    "tag, change, sentence",
+    [
+        ("converted", lambda s: s.pop("fc.bias"), "not a checkpoint of small: it has no entry 'fc.bias'"),
+        ("converted", lambda s: s.update({"fc.weight": torch.zeros(3, 9)}), "1 of another shape .*(3, 9).*Nothing was"),
+        ("converted", lambda s: s.update({"encoder.steps": torch.zeros(())}), "1 of another kind .*float32.*int64"),
+        ("eight", lambda s: None, "it has 3 classes, and small.eight has 8"),
+        ("known_origin", lambda s: None, "is not the file that small.known_origin is made from"),
+        ("heavy", lambda s: None, "it makes 419 parameters, 5 were expected"),
+        ("wide", lambda s: None, "it has width=8, and 16 was expected"),
+    ],
+)
+def test_a_file_that_does_not_fit_leaves_nothing_behind(zoo, tmp_path, tag, change, sentence):
+    state = small.authors_state()
+    change(state)
+    with pytest.raises(WeightsError, match=sentence):
+        convert_checkpoint("small", tag, authors_file(tmp_path / "a.pth", state))
+    assert not zoo.exists()
+
+
+def test_what_needs_no_conversion_says_so(zoo, tmp_path):
+    with pytest.raises(InputError, match="needs no conversion"):
+        convert_checkpoint("small", "inside", tmp_path / "a.pth")
+    with pytest.raises(UnknownTag, match="Did you mean converted"):
+        convert_checkpoint("small", "convert", tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="There is no file"):
+        convert_checkpoint("small", "converted", tmp_path / "a.pth")
+    stored = convert_checkpoint("small", "converted", authors_file(tmp_path / "a.pth", small.authors_state()))
+    with pytest.raises(WeightsError, match="a file of dfer_zoo already"):
+        convert_checkpoint("small", "converted", stored)
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence(zoo, tmp_path, monkeypatch):
+    path = authors_file(tmp_path / "a.pth", small.authors_state())
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "file"))
+    with pytest.raises(WeightsError, match=r"cannot be written.*Set DFER_ZOO_WEIGHTS"):
+        convert_checkpoint("small", "converted", path)
+
+
+def test_a_full_disk_leaves_no_half_file(zoo, tmp_path):
+    """A limit on the size of files stands for the full disk; the process that meets it is another one."""
+    path = authors_file(tmp_path / "a.pth", small.authors_state())
+    script = (
+        "import sys, pathlib, pytest, resource, signal; from tests import small; "
+        "from dfer_zoo.convert.checkpoint import convert_checkpoint; patch = pytest.MonkeyPatch(); "
+        "small.open_zoo(patch, pathlib.Path(sys.argv[1]), small.record()); "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700)); "
+        "convert_checkpoint('small', 'converted', sys.argv[2])"
+    )
+    pytest.importorskip("resource")
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path), str(path)], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith("dfer_zoo.errors.WeightsError: small.converted cannot be written")
+    assert list(zoo.iterdir()) == []
+
+
+# -- the store ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(zoo, tmp_path):
+    return convert_checkpoint("small", "converted", authors_file(tmp_path / "a.pth", small.authors_state()))
+
+
+def test_the_note_is_what_sha256sum_reads(stored):
+    assert stored.with_suffix(".sha256").read_text() == f"{sha256_of(stored)}  {stored.name}\n"
+
+
+def test_a_changed_file_is_not_loaded(stored):
+    digest = sha256_of(stored)
+    content = bytearray(stored.read_bytes())
+    content[-1] ^= 1
+    stored.write_bytes(content)
+    with pytest.raises(WeightsError, match="changed after its conversion") as caught:
+        dfer_zoo.create_model("small.converted")
+    assert digest in str(caught.value) and sha256_of(stored) in str(caught.value)
+    assert "dfer-zoo convert small converted FILE" in str(caught.value)
+
+
+def test_an_interrupted_conversion_is_not_loaded(stored):
+    stored.with_suffix(".sha256").unlink()
+    with pytest.raises(WeightsError, match=r"was not finished. Convert it again"):
+        dfer_zoo.create_model("small.converted")
+
+
+def test_a_file_of_another_tag_is_not_loaded(zoo, stored, monkeypatch):
+    for suffix in (".safetensors", ".sha256"):
+        stored.with_suffix(suffix).rename(zoo / f"small.eight{suffix}")
+    with pytest.raises(WeightsError, match=r"converted file of small.eight is another model's"):
+        dfer_zoo.create_model("small.eight")
+
+
+def test_once_reads_a_file_through_once(stored, monkeypatch):
+    read = []
+    monkeypatch.setattr(store, "sha256_of", lambda path: read.append(path) or sha256_of(path))
+    for _ in range(3):
+        dfer_zoo.create_model("small.converted", verify="once")
+    assert len(read) == 1
+    dfer_zoo.create_model("small.converted")
+    assert len(read) == 2
+    os.utime(stored, ns=(0, 0))
+    dfer_zoo.create_model("small.converted", verify="once")
+    assert len(read) == 3
+    with pytest.raises(InputError, match="verify is 'never'; expected one of always, once"):
+        dfer_zoo.create_model("small.converted", verify="never")
+
+
+def test_once_still_finds_a_changed_file(stored):
+    dfer_zoo.create_model("small.converted", verify="once")
+    content = bytearray(stored.read_bytes())
+    content[-1] ^= 1
+    stored.write_bytes(content)
+    os.utime(stored, ns=(1, 1))
+    with pytest.raises(WeightsError, match="changed after its conversion"):
+        dfer_zoo.create_model("small.converted", verify="once")
+
+
+def test_the_default_folder_is_in_the_users_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("DFER_ZOO_WEIGHTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert store.weights_folder() == tmp_path / "dfer_zoo"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert store.weights_folder() == pathlib.Path.home() / ".cache" / "dfer_zoo"
+
+
+def test_a_composed_model_takes_its_parts_from_converted_files(stored):
+    model = dfer_zoo.create_model("small.inside")
+    assert torch.equal(model.body.weight, small.authors_state()["encoder.weight"])
+    assert model.load_report.fresh == ("classifier.weight", "classifier.bias")
+    assert model.weights.tag == "inside"
+
+
+def test_the_header_is_one_json_text(stored):
+    size = int.from_bytes(stored.read_bytes()[:8], "little")
+    header = json.load(io.BytesIO(stored.read_bytes()[8 : 8 + size]))
+    assert header["__metadata__"].keys() == {"dfer_zoo"}
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def test_the_command_line_converts_and_verifies(zoo, tmp_path, capsys):
+    path = authors_file(tmp_path / "a.pth", small.authors_state())
+    assert cli.main(["verify"]) == 0
+    assert capsys.readouterr().out == "There are no weights on this machine yet.\n"
+    assert cli.main(["convert", "small", "converted", str(path)]) == 0
+    stored = zoo / "small.converted.safetensors"
+    assert capsys.readouterr().out == f"{stored}\n"
+    assert cli.main(["verify"]) == 0
+    assert capsys.readouterr().out == f"small.converted  {stored}  ok\n1 files, 0 damaged\n"
+    assert cli.main(["verify", "other*"]) == 0
+    assert "no weights" in capsys.readouterr().out
+    stored.write_bytes(stored.read_bytes()[:-1])
+    assert cli.main(["verify", "small"]) == 1
+    assert "its sha256 is" in capsys.readouterr().out
+    stored.with_suffix(".sha256").unlink()
+    assert cli.main(["verify"]) == 1
+    assert "not finished" in capsys.readouterr().out
+
+
+def test_a_wrong_file_on_the_command_line_is_one_line_and_status_2(zoo, tmp_path, capsys):
+    path = authors_file(tmp_path / "a.pth", {"other.weight": torch.zeros(2)})
+    assert cli.main(["convert", "small", "converted", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "not a checkpoint of small" in err
+    assert not zoo.exists()
