@@ -21,6 +21,8 @@ class Row:
     subset: str | None = None  # "training", "validation", "testing"
 
 
+SUBSETS = ("training", "validation", "testing")
+
 # Where the sound of a folder of frames lies. {name} is the folder's name, {number} the name as a number without
 # leading zeros, {parent} the path of the folder around it, {above} the path one further up.
 AUDIO_RULES = {
@@ -108,6 +110,61 @@ def natural_order(names: Iterable[str]) -> list[str]:
         return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
 
     return sorted(names, key=key)
+
+
+def read_audiovisual_list(path: str | Path, *, root: str | Path | None = None, subset: str | None = None) -> list[Row]:
+    """The lists of av_fusion: "faces.npy;sound.wav;label;subset", labels from 1 on, one clip a line.
+
+    ``subset`` keeps the rows of "training", "validation" or "testing"; ``root`` is put in front of relative paths.
+    """
+    if subset is not None and subset not in SUBSETS:
+        raise InputError(f"subset is '{subset}'; expected one of {', '.join(SUBSETS)}.")
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = line.strip().split(";")
+        if len(fields) != 4 or not fields[2].isdecimal() or int(fields[2]) < 1 or fields[3] not in SUBSETS:
+            raise InputError(
+                f"{path}, line {number}: expected 'faces;sound;label;subset' with a label from 1 on and a subset of "
+                f"{', '.join(SUBSETS)}, found {line.strip()!r}."
+            )
+        faces, sound = (str(Path(root) / field) if root is not None else field for field in fields[:2])
+        rows.append(Row(faces, int(fields[2]) - 1, sound, subset=fields[3]))
+    return [row for row in rows if subset is None or row.subset == subset]
+
+
+def read_ravdess(
+    folder: str | Path,
+    *,
+    subset: str | None = None,
+    testing: Iterable[int] = (5, 10, 16, 19),
+    validation: Iterable[int] = (11, 13, 18, 22),
+) -> list[Row]:
+    """The speech videos of RAVDESS, with label, sound and subset from their names, in the order of the names.
+
+    Subsets are by actor; the ones given are those of the published models. "01-01-03-02-01-01-05.mp4" is modality, vocal
+    channel, emotion, intensity, statement, repetition, actor; its sound is "03-01-03-02-01-01-05.wav" beside it or, where
+    there is no such file, in the video itself. Both the video with sound (01) and the silent one (02) are clips, as
+    published.
+    """
+    if subset is not None and subset not in SUBSETS:
+        raise InputError(f"subset is '{subset}'; expected one of {', '.join(SUBSETS)}.")
+    testing, validation = set(testing), set(validation)
+    if testing & validation:
+        raise InputError(f"The actors {sorted(testing & validation)} are both in testing and in validation.")
+    rows = []
+    for video in sorted(Path(folder).rglob("*.mp4")):
+        fields = video.stem.split("-")
+        if len(fields) != 7 or not all(field.isdecimal() for field in fields) or not 1 <= int(fields[2]) <= 8:
+            raise InputError(f"{video} is not named as in RAVDESS (MM-VC-EE-II-SS-RR-AA.mp4).")
+        actor = int(fields[6])
+        part = "testing" if actor in testing else "validation" if actor in validation else "training"
+        sound = video.with_name(f"03{video.stem[2:]}.wav")
+        rows.append(Row(str(video), int(fields[2]) - 1, str(sound) if sound.is_file() else None, subset=part))
+    if not rows:
+        raise InputError(f"There is no .mp4 file in {folder}.")
+    return [row for row in rows if subset is None or row.subset == subset]
 
 
 def _three_fields(line: str, where: str, num_classes: int | None) -> tuple[str, int, int]:

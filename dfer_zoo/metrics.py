@@ -59,3 +59,22 @@ def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:
         "pooled_uar": uar(pooled),
         "pooled_war": war(pooled),
     }
+
+
+class RunningMean:
+    """A mean over clips from the means over batches of any sizes.
+
+    >>> loss = RunningMean()
+    >>> loss.add(1.0, 8), loss.add(4.0, 4), loss.value
+    (None, None, 2.0)
+    """
+
+    def __init__(self) -> None:
+        self.total, self.clips = 0.0, 0
+
+    def add(self, mean: float, clips: int) -> None:
+        self.total, self.clips = self.total + mean * clips, self.clips + clips
+
+    @property
+    def value(self) -> float:
+        return self.total / self.clips if self.clips else float("nan")

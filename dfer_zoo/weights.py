@@ -41,6 +41,7 @@ class VideoSpec:
     segments: int = 1  # views along time whose probabilities are averaged
     short_clip: str = "pad_last"  # fewer frames than wanted: "pad_last", "repeat_first", "stretch", "black"
     fps: float | None = None  # the rate that the sampling rule counts in; None: the clip's own frames
+    window: int | None = None  # frames, at `fps`, that "leading_window" and "centred_window" choose from
     resize: str = "pillow_bilinear"  # "pillow_bilinear" (antialiased), "opencv_bilinear" (not)
     resize_shorter: int | None = None  # shorter side first, then a centre crop; None: straight to size x size
     channel_order: str = "rgb"

@@ -17,3 +17,6 @@ TINY["dk_clip"] = {
     "text_width": 64,
     "text_depth": 2,
 }
+
+TINY["av_fusion"] = {"image_size": 32, "num_frames": 3, "seconds": 1.0, "num_heads": 2}
+TINY["efficient_face"] = {"image_size": 64}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -156,7 +157,8 @@ class DferModel(nn.Module):
     def run_block(self, block: Callable, *args: Any) -> Any:
         """Call a block, checkpointed where that was asked for and a gradient is wanted."""
         if self.grad_checkpointing and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return checkpoint(block, *args, use_reentrant=False)
+            again = functools.partial(_statistics_at_rest, block)
+            return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), again()))
         return block(*args)
 
     def training_loss(
@@ -183,6 +185,21 @@ class DferModel(nn.Module):
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
         """Fill the towers from backbone state dicts, keyed like the `parts` of the record; the rest stays as it is."""
         raise InputError(f"{type(self).__name__} is not put together from backbones.")
+
+
+@contextlib.contextmanager
+def _statistics_at_rest(block: Any) -> Iterator[None]:
+    """Batch norms that have counted this batch in the forward pass must not count it again when it is recomputed."""
+    modules = block.modules() if isinstance(block, nn.Module) else ()
+    norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    counting = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, was in zip(norms, counting):
+            norm.track_running_stats = was
 
 
 class _Uninitialised(TorchFunctionMode):

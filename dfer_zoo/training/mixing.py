@@ -1,3 +1,83 @@
 """What the published recipes do to a batch before the network sees it: mixed clips, soft targets, dropped modalities."""
 
 from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+# -- modality dropout of av_fusion --------------------------------------------------------------------------------------
+# Each function takes (video, audio, targets) of B clips and returns a larger batch in random order. The draws, from torch's
+# generator in the published order, can be given instead.
+
+
+def soft_and_hard_dropout(
+    video: Tensor, audio: Tensor, targets: Tensor, *, shares: Tensor | None = None, order: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """4B rows: the clips, the clips with sound and frames faded against each other, without frames, without sound.
+
+    ``shares`` (B,) in hundredths is what is left of the sound (the frames keep the rest); ``order`` (4B,).
+    """
+    if shares is None:
+        shares = torch.randint(0, 100, (len(targets), 1, 1))
+    if order is None:
+        order = torch.randperm(4 * len(targets))
+    alpha = (shares.flatten() / 100).to(audio)
+    faded_audio = audio * _column(alpha, audio)
+    faded_video = video * _column(1 - alpha, video).to(video)
+    audio = torch.cat([audio, faded_audio, torch.zeros_like(audio), audio])
+    video = torch.cat([video, faded_video, video, torch.zeros_like(video)])
+    return _in_order(video, audio, targets.repeat(4), order)
+
+
+def noise_dropout(
+    video: Tensor,
+    audio: Tensor,
+    targets: Tensor,
+    *,
+    audio_noise: Tensor | None = None,
+    video_noise: Tensor | None = None,
+    order: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """3B rows: the clips, the clips with noise for their sound, with noise for their frames."""
+    if audio_noise is None:
+        audio_noise = torch.randn(audio.shape)
+    if video_noise is None:
+        video_noise = torch.randn(video.shape)
+    if order is None:
+        order = torch.randperm(3 * len(targets))
+    audio = torch.cat([audio, audio_noise.to(audio), audio])
+    video = torch.cat([video, video, video_noise.to(video)])
+    return _in_order(video, audio, targets.repeat(3), order)
+
+
+def no_dropout(video: Tensor, audio: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return video, audio, targets
+
+
+MODALITY_DROPOUT = {"softhard": soft_and_hard_dropout, "noise": noise_dropout, "nodropout": no_dropout}
+
+
+def stand_in(modality: Tensor, how: str) -> Tensor:
+    """What the published evaluation puts in the place of a modality that is taken away: "zeros" for networks trained with
+    `soft_and_hard_dropout`, "noise" for those trained with `noise_dropout`; "addnoise" disturbs it only."""
+    if how == "zeros":
+        return torch.zeros_like(modality)
+    if how == "noise":
+        return torch.randn_like(modality)
+    if how == "addnoise":  # mean and deviation of the whole batch
+        return modality + modality.mean() + modality.std() * torch.randn_like(modality)
+    raise InputError(f"how is '{how}'; expected 'zeros', 'noise' or 'addnoise'.")
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, ...), to be multiplied with whole clips."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def _in_order(video: Tensor, audio: Tensor, targets: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if order.shape != targets.shape:
+        raise InputError(f"order must be ({len(targets)},), one place for every row, got {tuple(order.shape)}.")
+    order = order.to(targets.device)
+    return video[order], audio[order], targets[order]

@@ -51,6 +51,12 @@ def flip(frames: Frames, *, rng: Any = random) -> list[np.ndarray]:
     return list(frames)
 
 
+def rotation(frames: Frames, degrees: int = 10, *, rng: Any = random) -> list[np.ndarray]:
+    """One angle in whole degrees, counter-clockwise, for all frames; what comes from outside is black."""
+    angle = rng.randint(-degrees, degrees)
+    return [np.asarray(Image.fromarray(frame).rotate(angle, Image.Resampling.BILINEAR)) for frame in frames]
+
+
 def random_resized_crop(
     frames: Frames,
     size: int,

@@ -14,6 +14,7 @@ from ..errors import InputError, MediaError
 from ..weights import VideoSpec
 
 BLACK = -1
+Rule = Callable[[int, float | None, VideoSpec, int | None], list[int]]
 
 
 def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last") -> list[int]:
@@ -51,13 +52,40 @@ def segment_random(
     return [int(i * part + offset) for i, offset in enumerate(offsets)]
 
 
+def window_centres(num_frames: int, frames: int, window: int, *, centred: bool = False, rate: float = 1.0) -> list[int]:
+    """The middle of each of `frames` equal parts of a window; black frames where the clip has none.
+
+    The window is the clip's beginning, as published, although the sound is cut out of the middle of a long clip:
+    ``centred`` puts the window there too. ``rate`` is how many frames of the clip pass in one of the window's.
+
+    >>> window_centres(100, 15, 108)
+    [3, 10, 17, 24, 31, 39, 46, 53, 60, 67, 75, 82, 89, 96, -1]
+    """
+    surplus = num_frames - round(window * rate)
+    start = surplus // 2 if centred and surplus > 0 else 0
+    chosen = [start + round((i * window // frames + window // (2 * frames)) * rate) for i in range(frames)]
+    return [index if index < num_frames else BLACK for index in chosen]
+
+
+def _window_centres(centred: bool) -> Rule:
+    def rule(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
+        if spec.window is None:
+            raise InputError(f"The sampling rule '{spec.sampling}' needs a window in the video record.")
+        rate = fps / spec.fps if fps and spec.fps else 1.0
+        return window_centres(num_frames, spec.frames, spec.window, centred=centred, rate=rate)
+
+    return rule
+
+
 def _segment_centres(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
     return segment_centres(num_frames, spec.frames, spec.short_clip)
 
 
 # name of the rule -> (number of frames, frames per second, record, segment) -> indices
-RULES: dict[str, Callable[[int, float | None, VideoSpec, int | None], list[int]]] = {
+RULES: dict[str, Rule] = {
     "segment_centres": _segment_centres,
+    "leading_window": _window_centres(centred=False),
+    "centred_window": _window_centres(centred=True),
 }
 
 

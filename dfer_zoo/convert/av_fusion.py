@@ -1,0 +1,116 @@
+"""Checkpoints of the audiovisual network (RAVDESS) and of EfficientFace -> ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ..errors import WeightsError
+from . import Conversion
+
+# Patterns of the authors' names and ours, tried in this order.
+
+FACE_ENCODER = (
+    (r"conv1\.0\.", "stem.conv."),
+    (r"conv1\.1\.", "stem.norm."),
+    (r"(stage[234]\.\d+)\.branch1\.0\.", r"\1.left.0.conv."),
+    (r"(stage[234]\.\d+)\.branch1\.1\.", r"\1.left.0.norm."),
+    (r"(stage[234]\.\d+)\.branch1\.2\.", r"\1.left.1.conv."),
+    (r"(stage[234]\.\d+)\.branch1\.3\.", r"\1.left.1.norm."),
+    (r"(stage[234]\.\d+)\.branch2\.0\.", r"\1.right.0.conv."),
+    (r"(stage[234]\.\d+)\.branch2\.1\.", r"\1.right.0.norm."),
+    (r"(stage[234]\.\d+)\.branch2\.3\.", r"\1.right.1.conv."),
+    (r"(stage[234]\.\d+)\.branch2\.4\.", r"\1.right.1.norm."),
+    (r"(stage[234]\.\d+)\.branch2\.5\.", r"\1.right.2.conv."),
+    (r"(stage[234]\.\d+)\.branch2\.6\.", r"\1.right.2.norm."),
+    *(
+        (rf"local\.{theirs}{corner + 1}_{layer + 1}\.", f"local.quadrants.{corner}.{layer}.{ours}.")
+        for corner in range(4)
+        for layer in range(2)
+        for theirs, ours in (("conv", "conv"), ("bn", "norm"))
+    ),
+    (r"modulator\.channel_att\.gate_c\.gate_c_fc_0\.", "modulator.channel_gate.0."),
+    (r"modulator\.channel_att\.gate_c\.gate_c_bn_1\.", "modulator.channel_gate.1."),
+    (r"modulator\.channel_att\.gate_c\.gate_c_fc_final\.", "modulator.channel_gate.3."),
+    (r"modulator\.spatial_att\.gate_s\.gate_s_conv_reduce0\.", "modulator.spatial_gate.0.conv."),
+    (r"modulator\.spatial_att\.gate_s\.gate_s_bn_reduce0\.", "modulator.spatial_gate.0.norm."),
+    (r"modulator\.spatial_att\.gate_s\.gate_s_conv_di_0\.", "modulator.spatial_gate.1.conv."),
+    (r"modulator\.spatial_att\.gate_s\.gate_s_bn_di_0\.", "modulator.spatial_gate.1.norm."),
+    (r"modulator\.spatial_att\.gate_s\.gate_s_conv_di_1\.", "modulator.spatial_gate.2.conv."),
+    (r"modulator\.spatial_att\.gate_s\.gate_s_bn_di_1\.", "modulator.spatial_gate.2.norm."),
+    (r"modulator\.spatial_att\.gate_s\.gate_s_conv_final\.", "modulator.spatial_gate.3."),
+    (r"conv5\.0\.", "expand.conv."),
+    (r"conv5\.1\.", "expand.norm."),
+)
+
+EFFICIENT_FACE = (
+    *((theirs, f"encoder.{ours}") for theirs, ours in FACE_ENCODER),
+    (r"fc\.", "classifier."),
+)
+
+AV_FUSION = (
+    *((rf"visual_model\.{theirs}", f"face.{ours}") for theirs, ours in FACE_ENCODER),
+    *(
+        (rf"{theirs}_model\.conv1d_{layer}\.{part}\.", f"{ours}_stage{1 + layer // 2}.{layer % 2}.{name}.")
+        for theirs, ours in (("visual", "video"), ("audio", "audio"))
+        for layer in range(4)
+        for part, name in enumerate(("conv", "norm"))
+    ),
+    # "av": the sound asks the frames; "va": the frames ask the sound; a 1 where they meet after the first stage
+    (r"av1?\.", "audio_asks."),
+    (r"va1?\.", "video_asks."),
+    (r"classifier_1\.0\.", "classifier."),
+)
+
+MEETING = (
+    (r"norm1_q\.", "query_norm."),
+    (r"norm1_k\.", "key_norm."),
+    (r"norm2\.", "mlp_norm."),
+    (r"mlp\.", "mlp."),
+    (r"(attn\.)?q\.", "query."),
+    (r"(attn\.)?kv\.", "key_value."),
+    (r"attn\.proj\.", "project."),
+)
+
+FUSION_BY_NAME = {"av1.q.weight": "ia", "av1.attn.q.weight": "it", "av.attn.q.weight": "lt"}
+
+# No output depends on these: classifiers of one modality that were never trained, and the projection behind attention
+# outputs that "ia" discards.
+UNUSED = re.compile(r"(audio_model|visual_model)\.classifier_1\.0\.(weight|bias)|(av1|va1)\.proj\.(weight|bias)")
+
+
+def convert_efficient_face(state: Mapping[str, Tensor]) -> Conversion:
+    converted = {_renamed(name, EFFICIENT_FACE, "efficient_face"): tensor for name, tensor in state.items()}
+    return Conversion(converted, {"num_classes": len(state["fc.weight"])})
+
+
+def convert_av_fusion(state: Mapping[str, Tensor]) -> Conversion:
+    """The number of attention heads is not in the file: it changes no shape."""
+    fusion = next((fusion for name, fusion in FUSION_BY_NAME.items() if name in state), None)
+    if fusion is None:
+        raise WeightsError(
+            f"This is not a checkpoint of av_fusion: none of {', '.join(FUSION_BY_NAME)} is there to tell the fusion. "
+            f"It holds {len(state)} entries, the first are {', '.join(list(state)[:3])}."
+        )
+    dropped = tuple(name for name in state if UNUSED.fullmatch(name))
+    converted = {_av_fusion_name(name, fusion): state[name] for name in state if name not in dropped}
+    return Conversion(converted, {"fusion": fusion, "num_classes": len(state["classifier_1.0.weight"])}, dropped)
+
+
+def _av_fusion_name(name: str, fusion: str) -> str:
+    ours = _renamed(name, AV_FUSION, "av_fusion")
+    tower, _, rest = ours.partition(".")
+    if tower not in ("audio_asks", "video_asks"):
+        return ours
+    rest = _renamed(rest, MEETING, "av_fusion")
+    inner = rest.startswith(("query.", "key_value.", "project.")) and fusion != "ia"
+    return f"{tower}.attention.{rest}" if inner else f"{tower}.{rest}"
+
+
+def _renamed(name: str, table: tuple[tuple[str, str], ...], arch: str) -> str:
+    for theirs, ours in table:
+        if match := re.match(theirs, name):
+            return match.expand(ours) + name[match.end() :]
+    raise WeightsError(f"This is not a checkpoint of {arch}: no entry '{name}' is known there.")

@@ -1,0 +1,294 @@
+"""Self-attention fusion of face and voice, which also works when one of them is missing.
+
+Chumachenko, Iosifidis, Gabbouj: Self-attention fusion for audiovisual emotion recognition with incomplete data.
+ICPR 2022, arXiv 2201.11095.
+
+Two branches of two stages each: the frames, encoded by EfficientFace, and the MFCCs go through convolutions along time.
+They meet in one of three ways: transformer blocks after both stages ("lt", late transformer), transformer blocks between
+the stages ("it", intermediate transformer), or, between the stages, only the attention scores, which tell each modality
+when to listen ("ia", intermediate attention).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import InputError, WeightsError
+from ..layers import Mlp
+from ..weights import AudioSpec, VideoSpec
+from .base import DferModel, LoadReport, check_shape
+from .efficient_face import FaceEncoder, check_image_size, face_layers
+
+EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+FUSIONS = ("ia", "it", "lt")
+SAMPLE_RATE = 22050
+
+
+def mfcc_steps(seconds: float) -> int:
+    """Frames of MFCCs, one every 512 samples."""
+    return 1 + round(seconds * SAMPLE_RATE) // 512
+
+
+class FrameConv(nn.Sequential):
+    """(B, C, T) -> (B, C', T)"""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        parts = {
+            "conv": nn.Conv1d(width_in, width_out, 3, padding=1),
+            "norm": nn.BatchNorm1d(width_out),
+            "relu": nn.ReLU(),
+        }
+        super().__init__(OrderedDict(parts))
+
+
+class SoundConv(nn.Sequential):
+    """(B, C, L) -> (B, C', L - 3): nothing is padded, and the maximum is over neighbours without skipping any."""
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        parts = {
+            "conv": nn.Conv1d(width_in, width_out, 3),
+            "norm": nn.BatchNorm1d(width_out),
+            "relu": nn.ReLU(),
+            "pool": nn.MaxPool1d(2, stride=1),
+        }
+        super().__init__(OrderedDict(parts))
+
+
+class CrossScores(nn.Module):
+    """How much every query attends to every key, per head."""
+
+    def __init__(self, key_width: int, query_width: int, width: int, num_heads: int) -> None:
+        super().__init__()
+        if num_heads < 1 or width % num_heads:
+            raise InputError(f"num_heads is {num_heads}; it must divide the width of the fusion, {width}.")
+        self.num_heads = num_heads
+        self.query = nn.Linear(query_width, width, bias=False)
+        self.key_value = nn.Linear(key_width, 2 * width, bias=False)  # the first half makes keys, the second values
+
+    def heads(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, N, D) -> (B, heads, N, D / heads)
+
+    def scores(self, keys: Tensor, queries: Tensor) -> Tensor:
+        # values would be discarded; their weights stay, for the files and for the weight decay
+        width = self.query.out_features
+        key = self.heads(F.linear(keys, self.key_value.weight[:width]))
+        query = self.heads(self.query(queries))
+        return (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1)
+
+    def forward(self, keys: Tensor, queries: Tensor) -> Tensor:
+        """(B, Nk, Ck), (B, Nq, Cq) -> (B, heads, Nq, Nk)"""
+        return self.scores(keys, queries)
+
+
+def attention_received(scores: Tensor) -> Tensor:
+    """(B, heads, Nq, Nk) -> (B, Nk): the heads' mean, summed over the queries (not averaged: that is as published)."""
+    return scores.mean(1).sum(1)
+
+
+class CrossAttention(CrossScores):
+    """Every query takes its mixture of all values."""
+
+    def __init__(self, key_width: int, query_width: int, width: int, num_heads: int) -> None:
+        super().__init__(key_width, query_width, width, num_heads)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, keys: Tensor, queries: Tensor) -> Tensor:
+        """(B, Nk, Ck), (B, Nq, Cq) -> (B, Nq, width)"""
+        key, value = self.key_value(keys).chunk(2, dim=-1)
+        mixed = F.scaled_dot_product_attention(
+            self.heads(self.query(queries)), self.heads(key), self.heads(value)
+        )  # (B, heads, Nq, width / heads)
+        return self.project(mixed.transpose(1, 2).flatten(2))
+
+
+class CrossBlock(nn.Module):
+    """A transformer block whose queries are of one modality and whose keys and values are of the other.
+
+    The queries are not added to what the attention gives: the block says only what the other modality has to say.
+    """
+
+    def __init__(self, key_width: int, query_width: int, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.key_norm = nn.LayerNorm(key_width)
+        self.query_norm = nn.LayerNorm(query_width)
+        self.attention = CrossAttention(key_width, query_width, width, num_heads)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = Mlp(width, 2 * width)
+
+    def forward(self, keys: Tensor, queries: Tensor) -> Tensor:
+        x = self.attention(self.key_norm(keys), self.query_norm(queries))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class AVFusion(DferModel):
+    """Frames of a face (B, T, 3, 224, 224), blue first and in [0, 1], and MFCCs (B, 10, L) -> logits.
+
+    >>> model = AVFusion(fusion="ia")
+    >>> model(video=torch.rand(2, 15, 3, 224, 224), audio=None).shape
+    torch.Size([2, 8])
+    """
+
+    inputs = ("video", "audio")
+    optional_inputs = ("video", "audio")
+    default_labels: ClassVar = {8: EIGHT}
+    backbones: ClassVar = {"face": "efficient_face"}
+
+    def __init__(
+        self,
+        *,
+        fusion: str = "ia",
+        num_heads: int = 1,
+        num_classes: int = 8,
+        num_frames: int = 15,
+        seconds: float = 3.6,
+        image_size: int = 224,
+    ) -> None:
+        """``seconds`` is the length of the sound; the published one gives L = 156 frames of MFCCs."""
+        check_image_size(image_size)
+        num_steps = mfcc_steps(seconds)
+        if fusion not in FUSIONS:
+            raise InputError(
+                f"fusion is '{fusion}'; expected 'ia' (intermediate attention), 'it' or 'lt' (transformers)."
+            )
+        if num_steps < 13 or num_frames < 1:
+            raise InputError(
+                f"num_frames is {num_frames}, and {seconds} seconds are {num_steps} frames of MFCCs; "
+                "expected at least 1, and at least 13."
+            )
+        super().__init__(
+            num_classes=num_classes,
+            num_features=256,
+            video_spec=VideoSpec(
+                frames=num_frames,
+                size=image_size,
+                sampling="leading_window",
+                window=108,
+                short_clip="black",
+                fps=30.0,
+                resize="opencv_bilinear",
+                channel_order="bgr",
+                face_crop="largest",
+            ),
+            audio_spec=AudioSpec(front_end="mfcc", shape=(10, num_steps), sample_rate=SAMPLE_RATE, seconds=seconds),
+        )
+        self.fusion = fusion
+        self.face = FaceEncoder()
+        self.video_stage1 = nn.Sequential(FrameConv(FaceEncoder.num_features, 64), FrameConv(64, 64))
+        self.video_stage2 = nn.Sequential(FrameConv(64, 128), FrameConv(128, 128))
+        self.audio_stage1 = nn.Sequential(SoundConv(10, 64), SoundConv(64, 128))
+        self.audio_stage2 = nn.Sequential(SoundConv(128, 256), SoundConv(256, 128))
+
+        meeting = CrossScores if fusion == "ia" else CrossBlock
+        video_width = 128 if fusion == "lt" else 64
+        self.audio_asks = meeting(key_width=video_width, query_width=128, width=128, num_heads=num_heads)
+        self.video_asks = meeting(key_width=128, query_width=video_width, width=video_width, num_heads=num_heads)
+
+        self.classifier = self.build_classifier(num_classes)
+        self.init_unless_loading()
+
+    def forward_features(self, video: Tensor | None = None, audio: Tensor | None = None) -> Tensor:
+        """(B, 256): the mean over time of what is left of the sound, then of the frames."""
+        frames, sound = self._batch(video, audio)
+        return self.fuse(self.embed_frames(frames) if video is not None else self.embed_no_frames(frames), sound)
+
+    def forward(self, video: Tensor | None = None, audio: Tensor | None = None) -> Tensor:
+        return self.forward_head(self.forward_features(video, audio))
+
+    def embed_frames(self, video: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, T, 1024); every frame by itself, so windows that overlap can share this."""
+        return self.face(video.flatten(0, 1), self.run_block).unflatten(0, video.shape[:2])
+
+    def fuse(self, frames: Tensor, sound: Tensor) -> Tensor:
+        """Encoded frames (B, T, 1024) and MFCCs (B, 10, L) -> (B, 256)."""
+        frames, sound = (
+            self.video_stage1(frames.transpose(1, 2)),
+            self.audio_stage1(sound),
+        )  # (B, 64, T), (B, 128, L - 6)
+        if self.fusion == "ia":
+            frames, sound = self.gate(frames, sound)
+        elif self.fusion == "it":
+            asked_by_sound, asked_by_frames = self.exchange(frames, sound)
+            frames, sound = frames + asked_by_frames.transpose(1, 2), sound + asked_by_sound.transpose(1, 2)
+        frames, sound = self.video_stage2(frames), self.audio_stage2(sound)  # (B, 128, T), (B, 128, L - 12)
+        if self.fusion == "lt":
+            asked_by_sound, asked_by_frames = self.exchange(frames, sound)
+            return torch.cat([asked_by_sound.mean(1), asked_by_frames.mean(1)], dim=1)
+        return torch.cat([sound.mean(2), frames.mean(2)], dim=1)
+
+    def exchange(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
+        """What each modality hears of the other: (B, steps, C) with the times of the sound, and with those of the frames."""
+        frames, sound = frames.transpose(1, 2), sound.transpose(1, 2)
+        return self.run_block(self.audio_asks, frames, sound), self.run_block(self.video_asks, sound, frames)
+
+    def gate(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
+        """Each moment of one modality, times the attention that it gets from all moments of the other."""
+        frame_tokens, sound_tokens = frames.transpose(1, 2), sound.transpose(1, 2)
+        to_frames = attention_received(self.audio_asks(frame_tokens, sound_tokens))  # (B, T), sums to L - 6
+        to_sound = attention_received(self.video_asks(sound_tokens, frame_tokens))  # (B, L - 6), sums to T
+        return frames * to_frames[:, None], sound * to_sound[:, None]
+
+    # -- missing modalities ----------------------------------------------------------------------------------------
+
+    def _batch(self, video: Tensor | None, audio: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Both tensors, checked; zeros stand for a missing one, as in the modality dropout of the training."""
+        assert self.video_spec is not None and self.audio_spec is not None
+        video_shape = (self.video_spec.frames, 3, self.video_spec.size, self.video_spec.size)
+        if video is not None:
+            check_shape("video", video, "(B, T, 3, H, W)", (None, *video_shape))
+        if audio is not None:
+            check_shape("audio", audio, "(B, 10, L)", (None, *self.audio_spec.shape))
+        if video is None and audio is None:
+            raise InputError("video and audio are both None; at least one of them must be there.")
+        if video is None:
+            assert audio is not None
+            video = audio.new_zeros(1, 1, 1, 1, 1).expand(len(audio), *video_shape)
+        elif audio is None:
+            audio = video.new_zeros(len(video), *self.audio_spec.shape)
+        elif len(video) != len(audio):
+            raise InputError(f"video and audio must be of one batch, got {len(video)} and {len(audio)} clips.")
+        return video, audio
+
+    def embed_no_frames(self, zeros: Tensor) -> Tensor:
+        """As `embed_frames`. Zeros are encoded once in eval mode; in training they are part of the batch statistics."""
+        if self.training:
+            return self.embed_frames(zeros)
+        return self.embed_frames(zeros[:1, :1]).expand(*zeros.shape[:2], -1)
+
+    # -- training and weights --------------------------------------------------------------------------------------
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        later = [r"^(?:video|audio)_stage1\.", r"^(?:audio|video)_asks\.", r"^(?:video|audio)_stage2\."]
+        if self.fusion == "lt":
+            later[1:] = later[:0:-1]
+        faces = face_layers("face")
+        return {"stem": r"^face\.stem\.", "blocks": faces + [(p, (len(faces) + i,)) for i, p in enumerate(later)]}
+
+    def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
+        """``{"face": state of an efficient_face}`` fills the frame encoder; its classifier has no place here."""
+        if set(states) != {"face"}:
+            raise InputError(f"av_fusion is put together from the part 'face', got {sorted(states)}.")
+        state = states["face"]
+        encoder = {name.removeprefix("encoder."): t for name, t in state.items() if name.startswith("encoder.")}
+        own = self.face.state_dict()
+        wrong = [
+            n
+            for n in own.keys() | encoder.keys()
+            if n not in own or n not in encoder or own[n].shape != encoder[n].shape
+        ]
+        if wrong:
+            raise WeightsError(
+                f"The part 'face' is not a state of efficient_face: {len(wrong)} entries are missing, unknown or of another "
+                f"shape ({', '.join(sorted(wrong)[:3])}). Nothing was loaded."
+            )
+        self.face.load_state_dict(encoder)
+        return LoadReport(
+            loaded=tuple(f"face.{name}" for name in encoder),
+            fresh=tuple(name for name in self.state_dict() if not name.startswith("face.")),
+            dropped=tuple(name for name in state if not name.startswith("encoder.")),
+        )

@@ -1,0 +1,211 @@
+"""EfficientFace: a ShuffleNet V2 with an eye for regions and for what matters.
+
+Zhao, Liu, Zhou: Robust lightweight facial expression recognition network with label distribution training. AAAI 2021.
+
+An image goes through three stages of shuffled units. After the first one two things are added up: the map itself,
+modulated by one gate over channels times one gate over places, and local features, which four small networks take
+from the four quadrants of the earlier, finer map.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..weights import VideoSpec
+from .base import DferModel, check_shape
+
+AFFECTNET_MEAN = (0.55391484, 0.43522123, 0.3821877)
+AFFECTNET_STD = (0.24837189, 0.21625527, 0.20221159)
+
+SEVEN = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution that keeps the size (but for its stride), batch norm, and a ReLU if wanted."""
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+        relu: bool = True,
+    ) -> None:
+        padding = kernel // 2 * dilation
+        parts: list[tuple[str, nn.Module]] = [
+            ("conv", nn.Conv2d(width_in, width_out, kernel, stride, padding, dilation, groups, bias)),
+            ("norm", nn.BatchNorm2d(width_out)),
+        ]
+        if relu:
+            parts.append(("relu", nn.ReLU(inplace=True)))
+        super().__init__(OrderedDict(parts))
+
+
+class ShuffleUnit(nn.Module):
+    """Half of the channels pass by on the left, half are worked on to the right, then the two are interleaved.
+
+    The first unit of a stage halves height and width and sends all channels both ways.
+    """
+
+    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+        super().__init__()
+        half = width_out // 2
+        self.splits = stride == 1
+        entering = half if self.splits else width_in
+        self.left = (
+            nn.Identity()
+            if self.splits
+            else nn.Sequential(
+                ConvNorm(width_in, width_in, 3, stride=stride, groups=width_in, relu=False),
+                ConvNorm(width_in, half, 1),
+            )
+        )
+        self.right = nn.Sequential(
+            ConvNorm(entering, half, 1),
+            ConvNorm(half, half, 3, stride=stride, groups=half, relu=False),
+            ConvNorm(half, half, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = x.chunk(2, dim=1) if self.splits else (x, x)
+        x = torch.stack([self.left(left), self.right(right)], dim=2)  # (N, C / 2, 2, H, W)
+        return x.flatten(1, 2)  # left and right channels take turns
+
+
+class Modulator(nn.Module):
+    """What matters: sigmoid(channel gate * spatial gate) weighs the map. The gates themselves are linear."""
+
+    def __init__(self, width: int, reduction: int = 16) -> None:
+        super().__init__()
+        narrow = width // reduction
+        self.channel_gate = nn.Sequential(
+            nn.Linear(width, narrow), nn.BatchNorm1d(narrow), nn.ReLU(inplace=True), nn.Linear(narrow, width)
+        )
+        self.spatial_gate = nn.Sequential(
+            ConvNorm(width, narrow, 1, bias=True),
+            ConvNorm(narrow, narrow, 3, dilation=4, bias=True),
+            ConvNorm(narrow, narrow, 3, dilation=4, bias=True),
+            nn.Conv2d(narrow, 1, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = self.channel_gate(x.mean((2, 3)))[:, :, None, None]  # (N, C, 1, 1)
+        places = self.spatial_gate(x)  # (N, 1, H, W)
+        return torch.sigmoid(channels * places) * x
+
+
+class LocalFeatures(nn.Module):
+    """Every quadrant has a network of its own, which sees nothing of its neighbours.
+
+    The quadrants go down the left column first: top left, bottom left, top right, bottom right.
+    """
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        self.quadrants = nn.ModuleList(
+            nn.Sequential(
+                ConvNorm(width_in, width_out, 3, stride=2, groups=width_in),
+                ConvNorm(width_out, width_out, 3, groups=width_out),
+            )
+            for _ in range(4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        corners = rearrange(x, "n c (row h) (column w) -> (column row) n c h w", row=2, column=2)
+        features = torch.stack([network(corner) for network, corner in zip(self.quadrants, corners)])
+        return rearrange(features, "(column row) n c h w -> n c (row h) (column w)", row=2, column=2)
+
+
+def _stage(width_in: int, width_out: int, units: int) -> nn.Sequential:
+    return nn.Sequential(
+        ShuffleUnit(width_in, width_out, stride=2),
+        *(ShuffleUnit(width_out, width_out, stride=1) for _ in range(units - 1)),
+    )
+
+
+def _call(module: nn.Module, *args: Any) -> Any:
+    return module(*args)
+
+
+class FaceEncoder(nn.Module):
+    """Images (N, 3, H, W) -> features (N, 1024)."""
+
+    num_features = 1024
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, 29, 3, stride=2)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.stage2 = _stage(29, 116, units=4)
+        self.modulator = Modulator(116)
+        self.local = LocalFeatures(29, 116)
+        self.stage3 = _stage(116, 232, units=8)
+        self.stage4 = _stage(232, 464, units=4)
+        self.expand = ConvNorm(464, self.num_features, 1)
+
+    def forward(self, images: Tensor, run: Callable = _call) -> Tensor:
+        """``run`` calls the large parts: `DferModel.run_block` saves memory there."""
+        fine = self.pool(self.stem(images))  # a quarter of the size
+        coarse = run(self.stage2, fine)  # an eighth
+        x = run(self.modulator, coarse) + run(self.local, fine)
+        x = run(self.stage4, run(self.stage3, x))  # a thirty-second
+        return self.expand(x).mean((2, 3))
+
+
+class EfficientFace(DferModel):
+    """Images of faces (B, 3, 224, 224) -> logits.
+
+    >>> model = EfficientFace(num_classes=7)
+    >>> model(torch.rand(2, 3, 224, 224)).shape
+    torch.Size([2, 7])
+    """
+
+    inputs = ("image",)
+    default_labels: ClassVar = {7: SEVEN, 8: (*SEVEN, "contempt")}
+
+    def __init__(self, *, num_classes: int = 7, image_size: int = 224) -> None:
+        check_image_size(image_size)
+        super().__init__(
+            num_classes=num_classes,
+            num_features=FaceEncoder.num_features,
+            video_spec=VideoSpec(
+                frames=1, size=image_size, sampling="segment_centres", mean=AFFECTNET_MEAN, std=AFFECTNET_STD
+            ),
+        )
+        self.image_size = image_size
+        self.encoder = FaceEncoder()
+        self.classifier = self.build_classifier(num_classes)
+        self.init_unless_loading()
+
+    def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        check_shape("image", image, "(B, 3, H, W)", (None, 3, self.image_size, self.image_size))
+        return self.encoder(image, self.run_block)
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        return self.forward_head(self.forward_features(image))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {"stem": r"^encoder\.stem\.", "blocks": face_layers("encoder")}
+
+
+def face_layers(prefix: str) -> list[tuple[str, tuple[int, ...]]]:
+    """The encoder's parts behind the stem in order, for `group_matcher`."""
+    parts = ("stage2", "modulator|local", "stage3", "stage4", "expand")
+    return [(rf"^{prefix}\.(?:{part})\.", (number,)) for number, part in enumerate(parts)]
+
+
+def check_image_size(size: int) -> None:
+    """Quadrants of a quarter of the size must be halved, so the size is a multiple of 16; published: 224."""
+    if size < 32 or size % 16:
+        raise InputError(f"image_size is {size}; expected a multiple of 16 from 32 on (the published weights saw 224).")

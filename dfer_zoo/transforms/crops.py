@@ -1,0 +1,43 @@
+"""From the boxes of a face detector to crops: the published arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import InputError, MediaError
+from .augment import Box
+from .images import RESIZES
+
+Corners = Sequence[float]  # left, top, right, bottom, in pixels
+
+
+def largest_box(corners: Corners, width: int, height: int) -> Box:
+    """The published crop of RAVDESS: the detector's box, rounded (halves to even), without margin, not squared.
+
+    What sticks out of the frame is cut off; the published script took a negative number as an index from the other end.
+    """
+    left, top, right, bottom = (round(float(value)) for value in corners)
+    left, top, right, bottom = max(0, left), max(0, top), min(width, right), min(height, bottom)
+    if right <= left or bottom <= top:
+        raise MediaError(f"The face box {[float(v) for v in corners]} has no pixel in a frame of {width} x {height}.")
+    return Box(left, top, right - left, bottom - top)
+
+
+def crop_faces(
+    frames: Sequence[np.ndarray], boxes: Sequence[Corners | None], size: int = 224, resize: str = "opencv_bilinear"
+) -> list[np.ndarray]:
+    """One face of size x size per frame. Where no face was found (None) the box of the frame before is used again."""
+    if len(frames) != len(boxes):
+        raise InputError(f"There are {len(frames)} frames and {len(boxes)} boxes.")
+    faces: list[np.ndarray] = []
+    last: Corners | None = None
+    for number, (frame, corners) in enumerate(zip(frames, boxes)):
+        last = last if corners is None else corners
+        if last is None:
+            raise MediaError(f"No face was found in frame {number} or before it, so there is no box to cut out.")
+        box = largest_box(last, frame.shape[1], frame.shape[0])
+        face = frame[box.top : box.top + box.height, box.left : box.left + box.width]
+        faces.append(RESIZES[resize](face, size, size))
+    return faces
