@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,44 @@ class Frames(Protocol):
     def __len__(self) -> int: ...
 
     def take(self, indices: Sequence[int]) -> list[np.ndarray]: ...
+
+
+class Sound(Protocol):
+    """A waveform that is read when it is asked for: `np.asarray` of it is all of it, (channels, samples)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray: ...
+
+    def cut(self, start: int, stop: int) -> np.ndarray: ...
+
+
+def in_order(frames: Frames, indices: Iterable[int]) -> Iterator[np.ndarray]:
+    """The frames at rising indices, one after the other, so that a long file is never in memory as a whole."""
+    if hasattr(frames, "in_order"):
+        yield from frames.in_order(indices)
+    else:
+        for index in indices:
+            yield frames.take([index])[0]
+
+
+@dataclass(frozen=True)
+class Span:
+    """The frames `start` to `stop` of others."""
+
+    frames: Frames
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def take(self, indices: Sequence[int]) -> list[np.ndarray]:
+        return self.frames.take([self.start + index for index in indices])
+
+    def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        return in_order(self.frames, (self.start + index for index in indices))
 
 
 @dataclass(frozen=True)
@@ -38,10 +76,11 @@ class Clip:
 
     frames: Frames | None
     fps: float | None = None
-    waveform: np.ndarray | None = None
+    waveform: np.ndarray | Sound | None = None
     sample_rate: int | None = None
     source: str = "arrays"
     notes: dict = field(default_factory=dict)  # what was done to get here: the detector, the boxes, ...
+    times: np.ndarray | None = None  # seconds at which each frame is shown, from 0; None: evenly, at `fps`
 
     @property
     def num_frames(self) -> int:
@@ -52,6 +91,43 @@ class Clip:
         if self.frames is None or not len(self.frames):
             raise MediaError(f"{self.source}: this clip has no frames, and the model looks at frames.")
         return self.frames.take(list(indices))
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds, of the frames if there are any, else of the sound; None where no rate is known."""
+        if self.num_frames and self.times is not None:
+            step = 1 / self.fps if self.fps else 0.0
+            return float(self.times[-1]) + step
+        if self.num_frames:
+            return self.num_frames / self.fps if self.fps else None
+        if self.waveform is not None and self.sample_rate:
+            return self.waveform.shape[-1] / self.sample_rate
+        return None
+
+    def frame_range(self, start: float, stop: float) -> tuple[int, int]:
+        """Indices of the frames that are shown from `start` until before `stop`, in seconds."""
+        # a frame that starts a thousandth of a second early by rounding belongs to the window all the same
+        edges = np.array([start, stop]) - 1e-3
+        if self.times is not None:
+            first, last = np.searchsorted(self.times, edges)
+        elif self.fps:
+            first, last = np.ceil(edges * self.fps).clip(0, self.num_frames)
+        else:
+            raise MediaError(f"{self.source}: the frame rate is not known, so seconds mean nothing; give fps.")
+        return int(first), int(last)
+
+    def cut(self, start: float, stop: float) -> Clip:
+        """The part between two times in seconds: its frames and its sound."""
+        frames, times, waveform = self.frames, self.times, self.waveform
+        if frames is not None and len(frames):
+            first, last = self.frame_range(start, stop)
+            frames = Span(frames, first, last)
+            times = None if times is None else times[first:last] - (times[first] if last > first else 0.0)
+        if waveform is not None and self.sample_rate:
+            first, last = (max(0, round(second * self.sample_rate)) for second in (start, stop))
+            part = waveform[:, first:last] if isinstance(waveform, np.ndarray) else waveform.cut(first, last)
+            waveform = part if part.shape[1] else None  # the sound may be shorter than the picture
+        return replace(self, frames=frames, times=times, waveform=waveform)
 
     @classmethod
     def from_arrays(
