@@ -1,0 +1,231 @@
+"""MMA-DFER: two frozen ViTs, one for face frames and one for the sound, adapted to each other block by block.
+
+Chumachenko, Iosifidis, Gabbouj. "MMA-DFER: MultiModal Adaptation of Unimodal Models for Dynamic Facial Expression
+Recognition In-the-wild", CVPR Workshops 2024, arXiv 2404.09010.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from einops import rearrange, reduce, repeat
+from torch import Tensor, nn
+
+from ..layers import Block, DropPath, TanhGELU
+from ..weights import AudioSpec, VideoSpec
+from .audio_mae import MEL_BANDS, SILENT_FRAME
+from .base import DferModel, LoadReport, check_shape
+from .vit import Encoder, find_preset, load_encoders, square_grid
+
+FRAMES = 16
+SPECTRUM_FRAMES = 512
+PROMPTS = 3  # in each group; a new group comes in every PROMPT_STRIDE blocks
+PROMPT_STRIDE = 6
+
+LABELS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
+MORE_LABELS = ("contempt", "anxiety", "helplessness", "disappointment")
+
+
+class Adapter(nn.Module):
+    """One modality's way into a narrow space, and back from there through a gate that starts closed."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck)
+        self.norm = nn.LayerNorm(bottleneck)
+        self.up = nn.Linear(bottleneck, width)
+        self.act = nn.GELU()
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def narrow(self, tokens: Tensor) -> Tensor:
+        return self.norm(self.down(tokens))
+
+    def forward(self, tokens: Tensor, own: Tensor, other: Tensor) -> Tensor:
+        """(B, N, width), (B, N, bottleneck) and the other modality's mean (B, 1, bottleneck) -> (B, N, width)."""
+        return tokens + self.gate.tanh() * self.act(self.up(own + other))
+
+
+class Exchange(nn.Module):
+    """After a pair of blocks, each modality adds the mean of the other's tokens to its own."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.face = Adapter(width, bottleneck)
+        self.sound = Adapter(width, bottleneck)
+
+    def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
+        """(B * T, N, width) and (B, M, width), frames of a clip side by side."""
+        face_narrow, sound_narrow = self.face.narrow(frames), self.sound.narrow(sound)
+        # means over all tokens: class token, patches and prompts
+        face_mean = reduce(face_narrow, "(b t) n c -> b 1 c", "mean", t=FRAMES)
+        sound_mean = reduce(sound_narrow, "b m c -> b 1 c", "mean")
+        sound_mean = repeat(sound_mean, "b 1 c -> (b t) 1 c", t=FRAMES)
+        return self.face(frames, face_narrow, sound_mean), self.sound(sound, sound_narrow, face_mean)
+
+
+TemporalNorm: Any = functools.partial(nn.LayerNorm, eps=1e-5)
+
+
+class Temporal(nn.Module):
+    """Frame features -> clip features: a class token of its own, learned positions, transformer layers, no final norm."""
+
+    def __init__(self, width: int, depth: int, frames: int) -> None:
+        super().__init__()
+        self.class_token = nn.Parameter(torch.empty(1, 1, width))
+        self.positions = nn.Parameter(torch.empty(1, 1 + frames, width))
+        self.blocks = nn.ModuleList(
+            Block(
+                width,
+                num_heads=8,
+                mlp_ratio=2.0,
+                qkv_bias=False,
+                act_layer=TanhGELU,
+                norm_layer=TemporalNorm,
+            )
+            for _ in range(depth)
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, width) -> (B, width)"""
+        tokens = torch.cat([self.class_token.expand(len(frames), -1, -1), frames], dim=1) + self.positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens[:, 0]
+
+
+class Prompts(nn.Module):
+    """Learned tokens of one encoder: all enter at the start; group by group, a second set is added on top later."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.initial = nn.Parameter(torch.empty(groups * PROMPTS, width))
+        self.progressive = nn.ParameterList(torch.empty(PROMPTS, width) for _ in range(groups))
+
+    def init_weights(self) -> None:
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
+
+    def add_group(self, tokens: Tensor, group: int) -> Tensor:
+        """The prompts are the last tokens; those of this group get their second set."""
+        before = len(self.initial) - group * PROMPTS
+        behind = before - PROMPTS
+        return tokens + nn.functional.pad(self.progressive[group], (0, 0, tokens.shape[1] - before, behind))
+
+
+class MMADFER(DferModel):
+    """16 face frames and a log-mel spectrogram -> logits. ``audio=None`` is a clip without sound, as published for MAFW.
+
+    >>> model = MMADFER(preset="tiny", image_size=32)
+    >>> model(video=torch.rand(1, 16, 3, 32, 32), audio=None).shape
+    torch.Size([1, 7])
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ("video", "audio")
+    optional_inputs: ClassVar[tuple[str, ...]] = ("audio",)
+    default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {7: LABELS, 11: LABELS + MORE_LABELS}
+    # positions are not among them: the published training moves both tables
+    frozen_parameters: ClassVar[tuple[str, ...]] = tuple(
+        f"{encoder}.{part}"
+        for encoder in ("face", "sound")
+        for part in ("patch_embed.*", "class_token", "blocks.*", "norm.*")
+    )
+    backbones: ClassVar[Mapping[str, str]] = {"face": "MAE-Face", "sound": "AudioMAE"}
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 7,
+        image_size: int = 224,
+        temporal_depth: int = 1,
+        preset: str = "base",
+        drop_path: float = 0.1,
+    ) -> None:
+        shape = find_preset(preset, patch=16)
+        super().__init__(
+            num_classes=num_classes,
+            num_features=512,
+            video_spec=VideoSpec(frames=FRAMES, size=image_size, sampling="segment_centres"),
+            audio_spec=AudioSpec(front_end="kaldi_fbank", shape=(1, SPECTRUM_FRAMES, MEL_BANDS), missing=SILENT_FRAME),
+        )
+        groups = shape.depth // PROMPT_STRIDE
+        options: dict[str, Any] = {"extra_tokens": groups * PROMPTS, "drop_path": drop_path}
+        sound_grid = (SPECTRUM_FRAMES // shape.patch, MEL_BANDS // shape.patch)
+        self.face = Encoder(shape, grid=square_grid(image_size, shape), channels=3, **options)
+        self.sound = Encoder(shape, grid=sound_grid, channels=1, **options)
+        self.face_prompts = Prompts(shape.width, groups)
+        self.sound_prompts = Prompts(shape.width, groups)
+        self.exchanges = nn.ModuleList(Exchange(shape.width, bottleneck=128) for _ in range(shape.depth))
+        self.projection = nn.Linear(shape.width, self.num_features)
+        self.temporal = Temporal(self.num_features, temporal_depth, FRAMES)
+        self.classifier = self.build_classifier(num_classes)
+        self.live_stochastic_depth = False
+        self.init_unless_loading()
+
+    def init_weights(self) -> None:
+        for encoder, prompts in ((self.face, self.face_prompts), (self.sound, self.sound_prompts)):
+            encoder.init_weights()
+            prompts.init_weights()
+            # as published: the rows of the prompts start far larger than the prompts themselves
+            nn.init.normal_(encoder.positions[:, -len(prompts.initial) :])
+        nn.init.normal_(self.temporal.class_token)
+        nn.init.normal_(self.temporal.positions)
+
+    def forward_features(self, video: Tensor, audio: Tensor | None = None) -> Tensor:
+        """(B, 16, 3, S, S) and (B, 1, 512, 128) -> (B, 512)"""
+        audio = self._checked(video, audio)
+        frames = self.face.embed(rearrange(video, "b t c h w -> (b t) c h w"), self.face_prompts.initial)
+        sound = self.sound.embed(audio, self.sound_prompts.initial)
+        for i, exchange in enumerate(self.exchanges):
+            frames = self.run_block(self.face.blocks[i], frames)
+            sound = self.run_block(self.sound.blocks[i], sound)
+            frames, sound = self.run_block(exchange, frames, sound)
+            if i % PROMPT_STRIDE == 0:
+                frames = self.face_prompts.add_group(frames, i // PROMPT_STRIDE)
+                sound = self.sound_prompts.add_group(sound, i // PROMPT_STRIDE)
+        frames, sound = self.face.norm(frames)[:, 0], self.sound.norm(sound)[:, 0]
+        # the sound joins every frame
+        fused = rearrange(frames, "(b t) d -> b t d", t=FRAMES) + sound[:, None]
+        return self.temporal(self.projection(fused))
+
+    def _checked(self, video: Tensor, audio: Tensor | None) -> Tensor:
+        side = self.video_spec.size
+        check_shape("video", video, "(B, T, 3, H, W)", (None, FRAMES, 3, side, side))
+        if audio is None:
+            return video.new_full((len(video), *self.audio_spec.shape), self.audio_spec.missing)
+        check_shape("audio", audio, "(B, 1, frames, mel)", (len(video), *self.audio_spec.shape))
+        return audio
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def freeze_backbones(self, *, stochastic_depth: bool = False) -> None:
+        """What the published training freezes: patches, class tokens, blocks and norms of both encoders.
+
+        Frozen blocks rest in eval mode. The published training left them in train mode, so that their stochastic depth
+        went on drawing; ``stochastic_depth=True`` does that: the drop paths, and nothing else, follow `.train()`.
+        """
+        self.live_stochastic_depth = stochastic_depth
+        self.freeze()
+
+    def train(self, mode: bool = True) -> MMADFER:
+        super().train(mode)
+        if self.live_stochastic_depth:
+            for module in self.modules():
+                if isinstance(module, DropPath):
+                    module.train(mode)
+        return self
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {
+            "stem": r"^(face|sound)(_prompts|\.patch_embed|\.class_token|\.positions)",
+            "blocks": [
+                (r"^(?:face\.blocks|sound\.blocks|exchanges)\.(\d+)\.", None),
+                (r"^(?:face\.norm|sound\.norm|projection|temporal)\.", (99999,)),
+            ],
+        }
+
+    def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
+        """MAE-Face into the face encoder, AudioMAE's pre-trained encoder into the sound encoder."""
+        return load_encoders(self, {"face": self.face, "sound": self.sound}, states)
