@@ -6,7 +6,6 @@ Recognition In-the-wild", CVPR Workshops 2024, arXiv 2404.09010.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
-from ..layers import Block, DropPath, TanhGELU
+from ..layers import DropPath, TemporalTransformer
 from ..weights import AudioSpec, VideoSpec
 from .audio_mae import MEL_BANDS, SILENT_FRAME
 from .base import DferModel, LoadReport, check_shape
@@ -64,36 +63,6 @@ class Exchange(nn.Module):
         sound_mean = reduce(sound_narrow, "b m c -> b 1 c", "mean")
         sound_mean = repeat(sound_mean, "b 1 c -> (b t) 1 c", t=FRAMES)
         return self.face(frames, face_narrow, sound_mean), self.sound(sound, sound_narrow, face_mean)
-
-
-TemporalNorm: Any = functools.partial(nn.LayerNorm, eps=1e-5)
-
-
-class Temporal(nn.Module):
-    """Frame features -> clip features: a class token of its own, learned positions, transformer layers, no final norm."""
-
-    def __init__(self, width: int, depth: int, frames: int) -> None:
-        super().__init__()
-        self.class_token = nn.Parameter(torch.empty(1, 1, width))
-        self.positions = nn.Parameter(torch.empty(1, 1 + frames, width))
-        self.blocks = nn.ModuleList(
-            Block(
-                width,
-                num_heads=8,
-                mlp_ratio=2.0,
-                qkv_bias=False,
-                act_layer=TanhGELU,
-                norm_layer=TemporalNorm,
-            )
-            for _ in range(depth)
-        )
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """(B, T, width) -> (B, width)"""
-        tokens = torch.cat([self.class_token.expand(len(frames), -1, -1), frames], dim=1) + self.positions
-        for block in self.blocks:
-            tokens = block(tokens)
-        return tokens[:, 0]
 
 
 class Prompts(nn.Module):
@@ -159,7 +128,7 @@ class MMADFER(DferModel):
         self.sound_prompts = Prompts(shape.width, groups)
         self.exchanges = nn.ModuleList(Exchange(shape.width, bottleneck=128) for _ in range(shape.depth))
         self.projection = nn.Linear(shape.width, self.num_features)
-        self.temporal = Temporal(self.num_features, temporal_depth, FRAMES)
+        self.temporal = TemporalTransformer(self.num_features, temporal_depth, max_frames=FRAMES)
         self.classifier = self.build_classifier(num_classes)
         self.live_stochastic_depth = False
         self.init_unless_loading()
@@ -170,8 +139,7 @@ class MMADFER(DferModel):
             prompts.init_weights()
             # as published: the rows of the prompts start far larger than the prompts themselves
             nn.init.normal_(encoder.positions[:, -len(prompts.initial) :])
-        nn.init.normal_(self.temporal.class_token)
-        nn.init.normal_(self.temporal.positions)
+        self.temporal.init_weights()
 
     def forward_features(self, video: Tensor, audio: Tensor | None = None) -> Tensor:
         """(B, 16, 3, S, S) and (B, 1, 512, 128) -> (B, 512)"""
@@ -188,7 +156,7 @@ class MMADFER(DferModel):
         frames, sound = self.face.norm(frames)[:, 0], self.sound.norm(sound)[:, 0]
         # the sound joins every frame
         fused = rearrange(frames, "(b t) d -> b t d", t=FRAMES) + sound[:, None]
-        return self.temporal(self.projection(fused))
+        return self.temporal(self.projection(fused), self.run_block)
 
     def _checked(self, video: Tensor, audio: Tensor | None) -> Tensor:
         side = self.video_spec.size
@@ -219,7 +187,7 @@ class MMADFER(DferModel):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return {
-            "stem": r"^(face|sound)(_prompts|\.patch_embed|\.class_token|\.positions)",
+            "stem": r"^(?:face|sound)(?:_prompts|\.patch_embed|\.class_token|\.positions)",
             "blocks": [
                 (r"^(?:face\.blocks|sound\.blocks|exchanges)\.(\d+)\.", None),
                 (r"^(?:face\.norm|sound\.norm|projection|temporal)\.", (99999,)),

@@ -141,8 +141,8 @@ class EncoderClassifier(DferModel):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return {
-            "stem": r"^encoder\.(patch_embed|class_token|positions)",
-            "blocks": [(r"^encoder\.blocks\.(\d+)\.", None), (r"^(encoder|pooled)[._]norm\.", (99999,))],
+            "stem": r"^encoder\.(?:patch_embed|class_token|positions)",
+            "blocks": [(r"^encoder\.blocks\.(\d+)\.", None), (r"^(?:encoder|pooled)[._]norm\.", (99999,))],
         }
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:

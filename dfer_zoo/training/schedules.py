@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -12,3 +13,40 @@ def step_decay(epoch: int, *, lr: float, milestones: Sequence[int], factor: floa
     [0.04, 0.004]
     """
     return lr * factor ** sum(epoch >= milestone for milestone in milestones)
+
+
+def cosine(epoch: float, *, lr: float, epochs: int, floor: float = 0.0) -> float:
+    """Half a cosine from ``lr`` at epoch 0 to ``floor`` at the end.
+
+    >>> cosine(0, lr=1e-4, epochs=25)
+    0.0001
+    """
+    return floor + (lr - floor) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def cosine_with_restarts(
+    step: int,
+    *,
+    lr: float,
+    floor: float,
+    cycle: int,
+    warmup: int = 0,
+    stretch: float = 1.0,
+    decay: float = 1.0,
+) -> float:
+    """A straight rise over `warmup` steps, half a cosine down to `floor` at the end of the cycle, and again.
+
+    After each cycle its length without the rise is multiplied by `stretch`, and the peak by `decay`. Step 0 is at the
+    floor even without a rise; later cycles without one start at the peak.
+    """
+    if step == 0:
+        return floor
+    within, number = step, 0
+    while within >= cycle:
+        within -= cycle
+        cycle = int((cycle - warmup) * stretch) + warmup
+        number += 1
+    peak = lr * decay**number
+    if within < warmup:
+        return floor + (peak - floor) * within / warmup
+    return cosine(within - warmup, lr=peak, epochs=cycle - warmup, floor=floor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -243,7 +243,124 @@ def _kaiser_filters(old: int, new: int) -> tuple[Tensor, Tensor, int]:
     return torch.cat([weights(fraction).flip(1), weights(1 - fraction)], 1), starts, reach
 
 
+# -- log-mel spectra in the manner of Kaldi ----------------------------------------------------------------------------
+
+AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
+LOWEST_HERTZ = 20.0
+SMALLEST_ENERGY = torch.finfo(torch.float32).eps
+
+
+def kaldi_front_end(waveform: Tensor, sample_rate: int, spec: AudioSpec) -> Tensor:
+    """(channels, samples) -> (1, frames, mel), scaled by AudioSet's statistics; zeros in the place of missing frames.
+
+    As published, the mean over all channels is taken from the first channel, which is the only one that is heard, and
+    nothing is resampled: the mel axis ends at half of the file's own rate.
+    """
+    _check_rate(sample_rate, spec)
+    spectrum = kaldi_log_mel((waveform[0] - waveform.mean())[None], sample_rate, spec.shape[2])[0]
+    return _audioset_scaled(_cut_or_padded(spectrum, spec.shape[1]))[None]
+
+
+def kaldi_front_end_batch(waveforms: Sequence[Tensor], sample_rate: int, spec: AudioSpec) -> Tensor:
+    """The same for many clips of one rate and any lengths at once: (B, 1, frames, mel)."""
+    _check_rate(sample_rate, spec)
+    shift, window = _kaldi_sizes(sample_rate)
+    heard = window + shift * (spec.shape[1] - 1)  # what lies behind this is cut off in the end
+    counts = torch.tensor([_count_kaldi_frames(w.shape[-1], sample_rate) for w in waveforms])
+    signals = [(w[0] - w.mean())[:heard] for w in waveforms]
+    longest = max(len(signal) for signal in signals)
+    spectra = _kaldi_log_mel_plain(
+        torch.stack([F.pad(signal, (0, longest - len(signal))) for signal in signals]), sample_rate, spec.shape[2]
+    )
+    # frames have no context: those that lie in a clip are right, and the others are padding
+    outside = torch.arange(spectra.shape[1])[None, :, None] >= counts[:, None, None]
+    spectra = spectra.masked_fill(outside.to(spectra.device), 0.0)
+    return _audioset_scaled(_cut_or_padded(spectra, spec.shape[1]))[:, None]
+
+
+def kaldi_log_mel(signals: Tensor, sample_rate: int, bands: int = 128) -> Tensor:
+    """(B, samples) -> (B, frames, bands), before any padding: windows of 25 ms every 10 ms, no padding at the edges."""
+    _count_kaldi_frames(signals.shape[-1], sample_rate)
+    torchaudio = torchaudio_or_none()
+    if torchaudio is None:
+        return _kaldi_log_mel_plain(signals, sample_rate, bands)
+    from torchaudio.compliance.kaldi import fbank
+
+    return torch.stack(
+        [
+            fbank(
+                signal[None],
+                sample_frequency=sample_rate,
+                num_mel_bins=bands,
+                window_type="hanning",
+                use_energy=False,
+                dither=0.0,
+                htk_compat=True,
+            )
+            for signal in signals
+        ]
+    )
+
+
+def _kaldi_log_mel_plain(signals: Tensor, sample_rate: int, bands: int) -> Tensor:
+    shift, window = _kaldi_sizes(sample_rate)
+    length = 1 << (window - 1).bit_length()  # of the Fourier transform: the next power of two
+    frames = signals.unfold(-1, window, shift)  # (B, frames, window)
+    frames = frames - frames.mean(-1, keepdim=True)
+    before = F.pad(frames, (1, 0), mode="replicate")[..., :-1]
+    hann = torch.hann_window(window, periodic=False, dtype=signals.dtype, device=signals.device)
+    spectrum = torch.fft.rfft((frames - 0.97 * before) * hann, n=length).abs() ** 2
+    energy = spectrum[..., :-1] @ _kaldi_filters(sample_rate, length, bands).to(signals)
+    return energy.clamp(min=SMALLEST_ENERGY).log()
+
+
+def _kaldi_sizes(sample_rate: int) -> tuple[int, int]:
+    """(shift, window) in samples"""
+    return int(sample_rate * 10.0 * 0.001), int(sample_rate * 25.0 * 0.001)
+
+
+def _count_kaldi_frames(samples: int, sample_rate: int) -> int:
+    shift, window = _kaldi_sizes(sample_rate)
+    if shift < 1 or samples < window:
+        raise MediaError(
+            f"The sound has {samples} samples at {sample_rate} Hz, less than one window of 25 ms ({window} samples)."
+        )
+    return 1 + (samples - window) // shift
+
+
+@functools.lru_cache(maxsize=8)
+def _kaldi_filters(sample_rate: int, length: int, bands: int) -> Tensor:
+    """(length / 2, bands): triangles with equal steps and straight sides on the mel axis, from 20 Hz to half the rate."""
+
+    def mel(hertz: Tensor) -> Tensor:
+        return 1127 * (1 + hertz / 700).log()
+
+    lowest, highest = mel(torch.tensor([LOWEST_HERTZ, sample_rate / 2], dtype=torch.float64))
+    step = (highest - lowest) / (bands + 1)
+    left = lowest + step * torch.arange(bands)
+    place = mel(torch.arange(length // 2, dtype=torch.float64) * sample_rate / length)[:, None]
+    return torch.minimum(place - left, left + 2 * step - place).clamp(min=0) / step
+
+
+def _check_rate(sample_rate: int, spec: AudioSpec) -> None:
+    if spec.sample_rate is not None and sample_rate != spec.sample_rate:
+        raise MediaError(
+            f"The sound has {sample_rate} Hz and these weights were trained with {spec.sample_rate} Hz. Their mel axis "
+            "ends at half the rate, so nothing is resampled silently: resample the sound first."
+        )
+
+
+def _cut_or_padded(spectra: Tensor, frames: int) -> Tensor:
+    """(..., any, mel) -> (..., frames, mel); the zeros are put in before the scaling, as published."""
+    return F.pad(spectra, (0, 0, 0, max(0, frames - spectra.shape[-2])))[..., :frames, :]
+
+
+def _audioset_scaled(spectra: Tensor) -> Tensor:
+    return (spectra - AUDIOSET_MEAN) / (2 * AUDIOSET_STD)
+
+
 # name -> (waveform (channels, samples) float32, sample rate, record) -> tensor of the record's shape
 FRONT_ENDS: dict[str, Callable[[Tensor, int, AudioSpec], Tensor]] = {
+    "kaldi_fbank": kaldi_front_end,
     "mfcc": mfcc_front_end,
 }
