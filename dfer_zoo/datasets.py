@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from .clip import Clip
 from .errors import InputError, near
 
 
@@ -184,3 +186,98 @@ def _relocated(folder: str, root: str | Path | None, replace: tuple[str, str] | 
             raise InputError(f"{where}: the folder {folder} does not start with '{old}', which was to be replaced.")
         folder = new + folder[len(old) :]
     return folder if root is None else str(Path(root) / folder)
+
+
+# -- any data set ------------------------------------------------------------------------------------------------------
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".mpg", ".mpeg", ".m4v", ".wmv"})
+
+
+def read_rows(
+    source: str | Path, labels: Sequence[str] | None = None, *, subset: str | None = None, **options: Any
+) -> list[Row]:
+    """The labelled clips of an annotation file, of a folder with one folder per class, or of drawn puppets.
+
+    ``labels`` are the model's, in its order: folders are matched with them by name, puppets are drawn for them.
+    ``subset`` leaves only the rows of one subset where the file names subsets. Other keywords go to the file's reader.
+
+    >>> rows = read_rows("puppets:clips=8,split=test", labels=["happy", "sad"])
+    >>> [row.label for row in rows]
+    [0, 1, 0, 1, 0, 1, 0, 1]
+    """
+    text = str(source)
+    if text == "puppets" or text.startswith("puppets:"):
+        return _puppet_rows(text, labels, **options)
+    path = Path(source)
+    if path.is_dir():
+        return read_class_folders(path, labels, **options)
+    if not path.is_file():
+        raise InputError(f"There is no data set '{text}': it is no file, no folder, and does not start with 'puppets'.")
+    rows = _annotation_reader(path)(path, **options)
+    if subset is not None:
+        subsets = sorted({str(row.subset) for row in rows})
+        rows = [row for row in rows if row.subset == subset]
+        if not rows:
+            raise InputError(f"{text} has no rows of the subset '{subset}'; its subsets are {', '.join(subsets)}.")
+    if not rows:
+        raise InputError(f"{text} names no clip.")
+    return rows
+
+
+def read_class_folders(path: str | Path, labels: Sequence[str] | None = None) -> list[Row]:
+    """``path/CLASS/clip.mp4``, or ``path/CLASS/clip/`` with frames in it. Without ``labels`` the classes are the
+    folders in alphabetical order; with them every folder must be one of the labels, and the order is theirs."""
+    root = Path(path)
+    folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    order = list(folders if labels is None else labels)
+    strangers = [name for name in folders if name not in order]
+    if strangers or not folders:
+        raise InputError(
+            f"{root}: expected one folder per class, named {', '.join(order) or 'by the class'}; "
+            f"found {', '.join(strangers) or 'no folder'}."
+        )
+    rows = []
+    for name in folders:
+        for entry in sorted((root / name).iterdir()):
+            if entry.is_dir() or entry.suffix.lower() in VIDEO_SUFFIXES:
+                rows.append(Row(str(entry), order.index(name)))
+    if not rows:
+        raise InputError(f"{root}: the class folders hold neither videos nor folders of frames.")
+    return rows
+
+
+def _puppet_rows(text: str, labels: Sequence[str] | None, **options: Any) -> list[Row]:
+    from .puppets import ACTION_UNITS, puppets
+
+    kinds: dict[str, Callable[[str], Any]] = {"clips": int, "seed": int, "identities": int, "size": int, "split": str}
+    kinds |= {"noise": float, "blur": float, "disagree": float}
+    for pair in filter(None, text.removeprefix("puppets").removeprefix(":").split(",")):
+        name, _, value = pair.partition("=")
+        if name not in kinds:
+            raise InputError(f"'{text}': puppets have no option '{name}'.{near(name, kinds)}")
+        try:
+            options[name] = kinds[name](value)
+        except ValueError as error:
+            raise InputError(f"'{text}': {name} is {value!r}, expected a number.") from error
+    data = puppets(tuple(labels or ACTION_UNITS), **options)
+    return [Row(str(puppet), label, subset=options.get("split", "train")) for puppet, label in data]
+
+
+def _annotation_reader(path: Path) -> Callable[..., list[Row]]:
+    """The reader for an annotation file, by its first line."""
+    with path.open(encoding="utf-8-sig") as stream:
+        first = next((line for line in stream if line.strip()), "")
+    if len(first.split()) >= 3 and ";" not in first and "," not in first:
+        return read_frame_list
+    raise InputError(f"{path}: the first line, {first.strip()[:80]!r}, is of none of the known annotation formats.")
+
+
+def read_row(row: Row) -> Clip:
+    """The clip of a row: drawn, or read from its files."""
+    if row.path.startswith("puppet:"):
+        from .puppets import Puppet
+
+        return Puppet.parse(row.path).clip()
+    from .media import read_clip
+
+    return read_clip(row.path, audio=row.audio)

@@ -1,0 +1,93 @@
+"""A model's answers for a list of labelled clips, and what they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import metrics
+from .datasets import Row, read_row
+from .errors import InputError
+from .transforms import Transform, collate, create_transform
+
+
+@torch.inference_mode()
+def probabilities(
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    transform: Transform | None = None,
+    batch_size: int = 8,
+    without: Sequence[str] = (),
+    progress: bool = False,
+) -> np.ndarray:
+    """(clips, classes). Views along time are averaged as published. ``without=("audio",)`` withholds a modality."""
+    for name in without:
+        if name not in model.optional_inputs:
+            able = ", ".join(model.optional_inputs) or "none"
+            raise InputError(f"{type(model).__name__} cannot do without {name}; inputs that may be missing: {able}.")
+    if not rows:
+        raise InputError("There is no clip to evaluate.")
+    transform = transform or create_transform(model)
+    reference = next(model.parameters())
+    training, sums, views = model.training, np.zeros((len(rows), model.num_classes)), np.zeros((len(rows), 1))
+    model.eval()
+    try:
+        for numbers, samples in _batches(_samples(rows, transform, without, progress), batch_size):
+            inputs = {k: None if v is None else v.to(reference) for k, v in collate(samples).items()}
+            answers = model(**inputs).float().softmax(-1).cpu().numpy()
+            np.add.at(sums, numbers, answers)
+            np.add.at(views, numbers, 1)
+    finally:
+        model.train(training)
+    return sums / views
+
+
+def _samples(
+    rows: Sequence[Row], transform: Transform, without: Sequence[str], progress: bool
+) -> Iterator[tuple[int, dict[str, Tensor | None]]]:
+    numbered = range(len(rows))
+    if progress:
+        from tqdm import tqdm
+
+        numbered = tqdm(numbered, desc="clips", leave=False)
+    for number in numbered:
+        for sample in transform.views(read_row(rows[number])):
+            yield number, {name: None if name in without else tensor for name, tensor in sample.items()}
+
+
+def _batches(
+    samples: Iterator[tuple[int, dict[str, Tensor | None]]], batch_size: int
+) -> Iterator[tuple[list[int], list[dict[str, Tensor | None]]]]:
+    """Up to so many samples that have the same modalities."""
+    numbers: list[int] = []
+    batch: list[dict[str, Tensor | None]] = []
+    for number, sample in samples:
+        other = batch and [v is None for v in sample.values()] != [v is None for v in batch[0].values()]
+        if len(batch) == batch_size or other:
+            yield numbers, batch
+            numbers, batch = [], []
+        numbers.append(number)
+        batch.append(sample)
+    if batch:
+        yield numbers, batch
+
+
+def report(rows: Sequence[Row], answers: np.ndarray, labels: Sequence[str]) -> str:
+    """Rates, and the clips and the recall of every class, as a table in plain text."""
+    table = confusion(rows, answers)
+    recalls = metrics.recalls(table)
+    width = max(map(len, labels))
+    lines = [f"UAR {metrics.uar(table):.2f}   WAR {metrics.war(table):.2f}   {int(table.sum())} clips", ""]
+    lines.append(f"{'':{width}}  clips  recall")
+    for name, clips, recall in zip(labels, table.sum(1), recalls):
+        lines.append(f"{name:{width}}  {int(clips):5d}  {'-' if np.isnan(recall) else f'{recall:6.2f}':>6}")
+    return "\n".join(lines)
+
+
+def confusion(rows: Sequence[Row], answers: np.ndarray) -> np.ndarray:
+    return metrics.confusion([row.label for row in rows], answers.argmax(1).tolist(), answers.shape[1])

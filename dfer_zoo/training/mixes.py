@@ -1,0 +1,48 @@
+"""What recipes call the things that are done to a batch, in one signature.
+
+A mix takes the inputs by name, the class numbers (B,), the function that makes soft targets (B, classes) of them, and its
+options. It gives back inputs and soft targets. Draws are from the global generators, which the training loop seeds for every update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import InputError
+
+Inputs = dict[str, Any]  # tensors, or None for a modality that is not there
+Soften = Callable[[Tensor], Tensor]
+
+
+def soft_targets(targets: Tensor, num_classes: int, smoothing: float = 0.0) -> Tensor:
+    """(B,) -> (B, classes); ``smoothing`` is spread over all classes, the true one included."""
+    return F.one_hot(targets, num_classes).float() * (1 - smoothing) + smoothing / num_classes
+
+
+def no_mix(inputs: Inputs, targets: Tensor, soft: Soften) -> tuple[Inputs, Tensor]:
+    return inputs, soft(targets)
+
+
+def drop_modalities(
+    inputs: Inputs, targets: Tensor, soft: Soften, *, video: float = 0.25, audio: float = 0.25
+) -> tuple[Inputs, Tensor]:
+    """Every clip keeps both modalities, or loses one of them to zeros, with these chances. Unlike the published
+    ``softhard`` it leaves the batch as large as it is."""
+    if min(video, audio) < 0 or video + audio > 1:
+        raise InputError(f"The chances of losing video ({video}) and audio ({audio}) must be parts of 1.")
+    draw = torch.rand(len(targets))
+    lost = {"video": draw < video, "audio": (draw >= video) & (draw < video + audio)}
+    dropped = {}
+    for name, tensor in inputs.items():
+        keep = (~lost[name]).to(tensor).view(-1, *[1] * (tensor.ndim - 1))
+        dropped[name] = tensor * keep
+    return dropped, soft(targets)
+
+
+# name -> (inputs, class numbers, soft, **options) -> (inputs, soft targets)
+MIXES: dict[str, Callable[..., tuple[Inputs, Tensor]]] = {"none": no_mix, "drop_modalities": drop_modalities}

@@ -1,0 +1,220 @@
+"""A training recipe as data: what a TOML file of examples/recipes says, checked.
+
+>>> recipe = read_recipe("examples/recipes/mma_dfer_dfew.toml", ["train.epochs=1", "data.train=puppets:clips=16"])
+... # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError, near
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # the extra "train"
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    name: str
+    pretrained: str = ""  # a tag, "backbone", or empty: from scratch
+    labels: tuple[str, ...] = ()  # empty: the weights' or the model's own
+    freeze: tuple[str, ...] = ()  # shell patterns; "published": what the published training freezes
+    args: Mapping[str, Any] = field(default_factory=dict)  # of the constructor
+
+
+@dataclass(frozen=True)
+class DataSection:
+    train: str  # what `datasets.read_rows` takes
+    valid: str
+    train_subset: str = ""  # of annotation files that name subsets
+    valid_subset: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)  # of the annotation's reader
+    augment: str = "none"  # a key of `transforms.train.AUGMENTATIONS`
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    epochs: int
+    batch_size: int  # clips per update, over all processes
+    micro_batch: int = 0  # most clips at once on one device; more of them are accumulated. 0: all
+    drop_last: bool = False
+    seed: int = 0
+    precision: str = "no"  # "no", "fp16", "bf16"
+    clip_norm: float = 0.0  # 0: no clipping
+    smoothing: float = 0.0
+    mix: str = "none"  # a key of `training.mixing.MIXES`
+    mix_options: Mapping[str, Any] = field(default_factory=dict)
+    save_every: int = 0  # updates between two states within an epoch; 0: at its end only
+
+
+@dataclass(frozen=True)
+class OptimizerSection:
+    name: str  # "adamw", "sgd"
+    lr: float
+    weight_decay: float = 0.0
+    decay_all: bool = False  # vectors, biases and position tables too
+    layer_decay: float = 1.0  # below 1: timm's groups
+    rates: Mapping[str, float] = field(default_factory=dict)  # learning rates by shell patterns of names
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.0
+    dampening: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScheduleSection:
+    name: str = "constant"  # "constant", "steps", "cosine"
+    per: str = "update"  # or "epoch": constant within an epoch
+    milestones: tuple[int, ...] = ()  # epochs, counted from 0, from which on the rate is `gamma` times lower
+    gamma: float = 0.1
+    min_lr: float = 0.0
+    warmup_epochs: float = 0.0
+    cosine_from: str = "warmup"  # the cosine begins after the warm-up, or was running below it from the "start"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    source: str  # where the values are from
+    model: ModelSection
+    data: DataSection
+    train: TrainSection
+    optimizer: OptimizerSection
+    schedule: ScheduleSection = field(default_factory=ScheduleSection)
+
+
+def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe file, with values exchanged: ``["train.epochs=3", 'model.labels=["yes", "no"]']``."""
+    try:
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"The recipe {path} is not TOML: {error}.") from error
+    for change in changes:
+        place, separator, value = change.partition("=")
+        if not separator:
+            raise InputError(f"'{change}' changes nothing; write SECTION.NAME=VALUE.")
+        section = content
+        *sections, name = place.strip().split(".")
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = _toml_value(value.strip())
+    recipe = _section(Recipe, content, str(path))
+    _check(recipe, str(path))
+    return recipe
+
+
+def _toml_value(text: str) -> Any:
+    """TOML where it is TOML, and a plain word where it is not."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _section(cls: Any, content: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    for name in content:
+        if name not in hints:
+            raise InputError(f"{where}: there is no '{name}' here.{near(name, hints)}")
+    needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [name for name in needed if name not in content]
+    if missing:
+        raise InputError(f"{where}: {', '.join(missing)} must be given.")
+    return cls(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in content.items()})
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint) or hint
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return _section(hint, value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(value)
+    if origin is Mapping and isinstance(value, Mapping):
+        return dict(value)
+    if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(origin, type) and isinstance(value, origin) and isinstance(value, bool) == (origin is bool):
+        return value
+    raise InputError(f"{where} is {value!r}; expected {getattr(origin, '__name__', origin)}.")
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    choices = {
+        "train.precision": (recipe.train.precision, ("no", "fp16", "bf16")),
+        "optimizer.name": (recipe.optimizer.name, ("adamw", "sgd")),
+        "schedule.name": (recipe.schedule.name, ("constant", "steps", "cosine")),
+        "schedule.per": (recipe.schedule.per, ("update", "epoch")),
+        "schedule.cosine_from": (recipe.schedule.cosine_from, ("warmup", "start")),
+    }
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise InputError(f"{where}: {name} is '{value}'.{near(value, known)}")
+    if recipe.train.epochs < 1 or recipe.train.batch_size < 1:
+        raise InputError(f"{where}: train.epochs and train.batch_size start at 1.")
+    if recipe.optimizer.layer_decay < 1 and recipe.optimizer.rates:
+        raise InputError(f"{where}: optimizer.layer_decay and optimizer.rates exclude each other.")
+
+
+def learning_rate(schedule: ScheduleSection, base: float, update: int, per_epoch: int, epochs: int) -> float:
+    """The rate of one update (counted from 0) of a group whose highest rate is ``base``.
+
+    >>> cosine = ScheduleSection(name="cosine", per="epoch")
+    >>> [round(learning_rate(cosine, 1.0, update, per_epoch=2, epochs=4), 3) for update in range(8)]
+    [1.0, 1.0, 0.854, 0.854, 0.5, 0.5, 0.146, 0.146]
+    """
+    epoch = update // per_epoch
+    if schedule.name == "constant":
+        return base
+    if schedule.name == "steps":
+        return base * schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
+    now, total, warm = update, epochs * per_epoch, round(schedule.warmup_epochs * per_epoch)
+    if schedule.per == "epoch":
+        now, total, warm = epoch, epochs, round(schedule.warmup_epochs)
+    if schedule.cosine_from == "start":  # as DK-CLIP: linear up to the cosine that runs from update 0
+        if now < warm:
+            return base * now / warm
+    else:  # as MAE-DFER: both ends of the warm-up are among its values
+        if now < warm:
+            return base * now / max(1, warm - 1)
+        now, total = now - warm, total - warm
+    return schedule.min_lr + 0.5 * (base - schedule.min_lr) * (1 + math.cos(math.pi * now / total))
+
+
+def create_optimizer(model: Any, recipe: Recipe) -> Optimizer:
+    """AdamW or SGD, with the recipe's groups. ``base_lr`` of a group is its highest rate; ``lr_scale``, where timm's
+    layer decay sets it, multiplies whatever the schedule gives."""
+    options = recipe.optimizer
+    import torch
+
+    from .groups import parameter_groups
+
+    if options.layer_decay < 1:
+        from timm.optim import param_groups_layer_decay
+
+        groups = param_groups_layer_decay(
+            model, options.weight_decay, model.no_weight_decay(), layer_decay=options.layer_decay
+        )
+    else:
+        groups = parameter_groups(
+            model, lr=options.lr, weight_decay=options.weight_decay, rates=options.rates, decay_all=options.decay_all
+        )
+    for group in groups:
+        group["base_lr"] = group.get("lr", options.lr)
+    if options.name == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, dampening=options.dampening)
+    return torch.optim.AdamW(groups, lr=options.lr, betas=options.betas, eps=options.eps)

@@ -1,0 +1,50 @@
+"""A training that was interrupted: everything that its next update depends on, in one file without pickles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import WeightsError
+from ..files import read_safetensors, write_safetensors
+
+
+def save_state(path: Path, model: nn.Module, optimizer: Any, scaler: Any, progress: dict) -> None:
+    """Written under a temporary name and moved: the file is always whole. ``scaler`` is that of fp16, or None;
+    ``progress`` is what JSON can hold."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    scalars = {}
+    for number, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            place = f"optimizer.{number}.{name}"
+            if isinstance(value, Tensor):
+                tensors[place] = value
+            else:
+                scalars[place] = value
+    header = {"progress": progress, "scalars": scalars, "scaler": scaler.state_dict() if scaler else {}}
+    write_safetensors(path, tensors, header)
+
+
+def load_state(path: Path, model: nn.Module, optimizer: Any, scaler: Any) -> dict:
+    """Fill model, optimiser and scaler; give back the progress."""
+    tensors, header = read_safetensors(path)
+    if header is None or "progress" not in header:
+        raise WeightsError(f"{path} is not the state of a training; look for state.safetensors in its folder.")
+    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    own = model.state_dict()
+    if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
+        raise WeightsError(
+            f"{path} is the state of another model; the recipe was changed since, or the folder is wrong."
+        )
+    model.load_state_dict(weights)
+    state: dict[int, dict[str, Any]] = {}
+    for place, value in (*tensors.items(), *header["scalars"].items()):
+        if place.startswith("optimizer."):
+            _, number, name = place.split(".")
+            state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if scaler and header["scaler"]:
+        scaler.load_state_dict(header["scaler"])
+    return header["progress"]
