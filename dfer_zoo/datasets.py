@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from .clip import Clip
 from .errors import InputError, near
 
@@ -210,6 +212,9 @@ def read_rows(
         return _puppet_rows(text, labels, **options)
     path = Path(source)
     if path.is_dir():
+        ravdess = any(re.fullmatch(r"\d\d(-\d\d){6}", video.stem) for video in path.glob("*/*.mp4"))
+        if ravdess:
+            return read_ravdess(path, subset=subset, **options)
         return read_class_folders(path, labels, **options)
     if not path.is_file():
         raise InputError(f"There is no data set '{text}': it is no file, no folder, and does not start with 'puppets'.")
@@ -267,7 +272,9 @@ def _annotation_reader(path: Path) -> Callable[..., list[Row]]:
     """The reader for an annotation file, by its first line."""
     with path.open(encoding="utf-8-sig") as stream:
         first = next((line for line in stream if line.strip()), "")
-    if len(first.split()) >= 3 and ";" not in first and "," not in first:
+    if first.count(";") == 3:
+        return read_audiovisual_list
+    if re.fullmatch(r"\S.*\s\d+\s+\d+\s*", first):
         return read_frame_list
     raise InputError(f"{path}: the first line, {first.strip()[:80]!r}, is of none of the known annotation formats.")
 
@@ -280,4 +287,13 @@ def read_row(row: Row) -> Clip:
         return Puppet.parse(row.path).clip()
     from .media import read_clip
 
+    if row.path.endswith(".npy"):  # av_fusion's prepared faces: blue first, cut out and sampled already
+        faces = np.load(row.path, allow_pickle=False)[..., ::-1]
+        sound = read_clip(row.audio) if row.audio else None
+        return Clip.from_arrays(
+            faces,
+            sound.waveform if sound else None,
+            sample_rate=sound.sample_rate if sound else None,
+            source=row.path,
+        )
     return read_clip(row.path, audio=row.audio)

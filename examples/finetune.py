@@ -47,16 +47,15 @@ from dfer_zoo.transforms.train import augmentation
 
 
 class Clips(Dataset):
-    """Training samples by (epoch, number): the draws depend on these alone, not on the order or the worker."""
+    """Training samples by (epoch, number): what is drawn depends on these alone, not on the order or the worker."""
 
-    def __init__(self, rows, transform, recipe: Recipe) -> None:
-        self.rows, self.transform, self.seed = rows, transform, recipe.train.seed
-        self.augment = augmentation(recipe.data.augment)
+    def __init__(self, rows, augmented, seed: int) -> None:
+        self.rows, self.augmented, self.seed = rows, augmented, seed
 
     def __getitem__(self, key: tuple[int, int]):
         epoch, number = key
-        rng = random.Random(f"{self.seed} {epoch} {number}")
-        return self.augment(read_row(self.rows[number]), self.transform, rng), self.rows[number].label
+        seed_all(self.seed, epoch, number)
+        return self.augmented(read_row(self.rows[number])), self.rows[number].label
 
     @staticmethod
     def stack(samples):
@@ -134,14 +133,14 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
     )
     if recipe.model.freeze:
         model.freeze(*(p for p in recipe.model.freeze if p != "published"))
-    transform = create_transform(model)
+    transform = create_transform(model, **recipe.data.transform)
     data, reader = recipe.data, recipe.data.options
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, **reader)
     valid_rows = read_rows(data.valid, model.labels, subset=data.valid_subset or None, **reader)
     accelerator.print(f"{arch_of(model)}: {len(rows)} clips for training, {len(valid_rows)} for validation")
     objective, optimizer = accelerator.prepare(Objective(model), create_optimizer(model, recipe))
     model, scaler = accelerator.unwrap_model(objective).model, accelerator.scaler
-    dataset = Clips(rows, transform, recipe)
+    dataset = Clips(rows, augmentation(data.augment, transform), settings.seed)
     per_epoch = len(batches(recipe, len(rows), 0, world))
     soft = partial(soft_targets, num_classes=model.num_classes, smoothing=settings.smoothing)
 
@@ -162,13 +161,13 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
         loss_sum = progress["loss"] if rank == 0 else 0.0
 
         for update, pieces in enumerate(bar, start=progress["update"]):
-            seed_all(settings.seed, epoch, update, rank)
             for group in optimizer.param_groups:
                 now = epoch * per_epoch + update
                 rate = learning_rate(recipe.schedule, group["base_lr"], now, per_epoch, settings.epochs)
                 group["lr"] = rate * group.get("lr_scale", 1.0)
             for number, piece in enumerate(pieces, start=1):
                 inputs, targets = next(loader)
+                seed_all(settings.seed, epoch, update, number, rank)
                 inputs = {k: v if v is None else v.to(accelerator.device) for k, v in inputs.items()}
                 targets = targets.to(accelerator.device)
                 inputs, targets = MIXES[settings.mix](inputs, targets, soft, **settings.mix_options)

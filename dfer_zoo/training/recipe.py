@@ -42,6 +42,7 @@ class DataSection:
     train_subset: str = ""  # of annotation files that name subsets
     valid_subset: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)  # of the annotation's reader
+    transform: Mapping[str, Any] = field(default_factory=dict)  # changes of the video record, see `create_transform`
     augment: str = "none"  # a key of `transforms.train.AUGMENTATIONS`
     workers: int = 0
 

@@ -45,6 +45,10 @@ class Transform:
         """Samples stacked along a new first axis."""
         return collate([self(clip) for clip in clips])
 
+    def without(self, name: str) -> Transform:
+        """The transform of the other inputs."""
+        return dataclasses.replace(self, inputs=tuple(other for other in self.inputs if other != name))
+
     def _sample(self, clip: Clip, segment: int | None) -> dict[str, Tensor | None]:
         return {name: self._modality(name, clip, segment) for name in self.inputs}
 

@@ -78,7 +78,7 @@ def prepare(frames: Sequence[np.ndarray], spec: VideoSpec) -> Tensor:
     """uint8 frames of any sizes -> float (T, 3, size, size), as the record says."""
     if spec.resize not in RESIZES:
         raise InputError(f"There is no resize '{spec.resize}'; there are {sorted(RESIZES)}.")
-    resized = np.stack([_to_square(frame, spec) for frame in frames])
+    resized = np.stack([to_square(frame, spec) for frame in frames])
     return to_tensor(resized, spec)
 
 
@@ -95,7 +95,7 @@ def to_tensor(frames: np.ndarray, spec: VideoSpec) -> Tensor:
     return (video - mean) / std
 
 
-def _to_square(frame: np.ndarray, spec: VideoSpec) -> np.ndarray:
+def to_square(frame: np.ndarray, spec: VideoSpec) -> np.ndarray:
     resize, size = RESIZES[spec.resize], spec.size
     if spec.resize_shorter is None:
         return resize(frame, size, size)

@@ -1,4 +1,8 @@
-"""A clip for training: which augmentation a recipe names, and its draws from one generator per clip and epoch."""
+"""A clip for training: what recipes call the augmentations.
+
+Everything is drawn from the global generators (random, numpy, torch), as the published code does; the training loop
+seeds them for every clip and epoch.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +10,63 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from ..clip import Clip
 from ..errors import InputError, near
-from . import Transform
+from . import Transform, images, sampling
 
 Sample = dict[str, Tensor | None]
+Augmentation = Callable[[Clip], Any]  # gives a Sample
 
 
-def no_augmentation(clip: Clip, transform: Transform, rng: random.Random) -> Sample:
-    return transform(clip)
+def augmentation(name: str, transform: Transform) -> Augmentation:
+    """The named augmentation, for samples of the kind that the evaluation's ``transform`` makes.
 
-
-def flip(clip: Clip, transform: Transform, rng: random.Random) -> Sample:
-    """Left and right exchanged in all frames, or in none."""
-    sample = transform(clip)
-    video = sample.get("video")
-    if video is not None and rng.random() < 0.5:
-        sample["video"] = video.flip(-1)
-    return sample
-
-
-# name -> (clip, the evaluation transform, generator) -> sample
-AUGMENTATIONS: dict[str, Callable[[Clip, Transform, random.Random], Sample]] = {
-    "none": no_augmentation,
-    "flip": flip,
-}
-
-
-def augmentation(name: str) -> Callable[[Clip, Transform, random.Random], Any]:
+    >>> augmentation("flip", create_transform(model))(clip)["video"].shape  # doctest: +SKIP
+    torch.Size([16, 3, 224, 224])
+    """
     if name not in AUGMENTATIONS:
         raise InputError(f"There is no augmentation '{name}'.{near(name, AUGMENTATIONS)}")
-    return AUGMENTATIONS[name]
+    return AUGMENTATIONS[name](transform)
+
+
+def no_augmentation(transform: Transform) -> Augmentation:
+    return transform
+
+
+def flip(transform: Transform) -> Augmentation:
+    """Left and right exchanged in all frames, or in none."""
+
+    def augmented(clip: Clip) -> Sample:
+        sample = transform(clip)
+        video = sample.get("video")
+        if video is not None and random.random() < 0.5:
+            sample["video"] = video.flip(-1)
+        return sample
+
+    return augmented
+
+
+def av_fusion(transform: Transform) -> Augmentation:
+    """The frames of the evaluation, flipped and turned; the sound as it is."""
+    from .train_av_fusion import augment_frames
+
+    def augmented(clip: Clip) -> Sample:
+        spec = transform.video
+        if spec is None or clip.num_frames == 0:
+            return transform(clip)
+        frames = sampling.take(clip, sampling.indices(clip.num_frames, clip.fps, spec))
+        frames = augment_frames([images.to_square(frame, spec) for frame in frames])
+        return {**transform.without("video")(clip), "video": images.to_tensor(np.stack(frames), spec)}
+
+    return augmented
+
+
+# name -> (the evaluation transform) -> (clip -> sample)
+AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
+    "none": no_augmentation,
+    "flip": flip,
+    "av_fusion": av_fusion,
+}
