@@ -292,17 +292,7 @@ class DKCLIP(DferModel):
             raise InputError(f"{frames} frames cannot be cut into snippets of {frames_per_snippet}.")
         if image_size % patch_size:
             raise InputError(f"An image of {image_size} pixels cannot be cut into patches of {patch_size}.")
-        spec = VideoSpec(
-            frames=frames,
-            size=image_size,
-            sampling="segment_centres",
-            short_clip="stretch",
-            resize="opencv_bilinear",
-            resize_shorter=int(256 / 224 * image_size),
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        )
-        super().__init__(num_classes=len(labels), num_features=embed_dim, video_spec=spec)
+        super().__init__(num_classes=len(labels), num_features=embed_dim, video_spec=video_spec(frames, image_size))
         self.snippets = frames // frames_per_snippet
         self.context_length = context_length
         self.erase_below = erase_below
@@ -483,6 +473,19 @@ class DKCLIP(DferModel):
         self.load_state_dict(filled, strict=False)  # compared above; what is not in the parts stays as it is
         fresh = sorted(own.keys() - filled.keys())
         return LoadReport(loaded=tuple(sorted(filled)), fresh=tuple(fresh), dropped=tuple(dropped))
+
+
+def video_spec(frames: int = 16, image_size: int = 224) -> VideoSpec:
+    return VideoSpec(
+        frames=frames,
+        size=image_size,
+        sampling="segment_centres",
+        short_clip="stretch",
+        resize="opencv_bilinear",
+        resize_shorter=int(256 / 224 * image_size),
+        mean=(0.485, 0.456, 0.406),  # of ImageNet, not of CLIP
+        std=(0.229, 0.224, 0.225),
+    )
 
 
 def clip_sizes(embed_dim: int, width: int, depth: int, vocab_size: int, context_length: int) -> dict[str, Any]:

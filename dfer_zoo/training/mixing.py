@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,3 +82,53 @@ def _in_order(video: Tensor, audio: Tensor, targets: Tensor, order: Tensor) -> t
         raise InputError(f"order must be ({len(targets)},), one place for every row, got {tuple(order.shape)}.")
     order = order.to(targets.device)
     return video[order], audio[order], targets[order]
+
+
+# -- mixed clips and soft labels of dk_clip -----------------------------------------------------------------------------
+
+
+def smooth_labels(targets: Tensor, num_classes: int, smoothing: float = 0.1) -> Tensor:
+    """Class numbers (B,) -> soft labels (B, K): the share ``smoothing`` is spread over all classes, the right one too.
+
+    >>> smooth_labels(torch.tensor([1]), 2, 0.1).tolist()
+    [[0.05000000074505806, 0.949999988079071]]
+    """
+    off = smoothing / num_classes
+    labels = torch.full((len(targets), num_classes), off, device=targets.device)
+    return labels.scatter_(1, targets[:, None], 1 - smoothing + off)
+
+
+def blend(values: Tensor, share: float | Tensor, order: Tensor) -> Tensor:
+    """Each row, or as much of it as ``share`` says, together with the row that ``order`` puts in its place."""
+    return values * share + values[order] * (1 - share)
+
+
+def fourier_mask(share: float, size: int, *, decay: float = 3.0, rng: np.random.RandomState | None = None) -> Tensor:
+    """FMix: blobs of ones that cover this share of a size x size image, (size, size). Low frequencies make the blobs."""
+    draw = np.random if rng is None else rng
+    frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
+    spectrum = draw.standard_normal(frequency.shape) + 1j * draw.standard_normal(frequency.shape)
+    picture = np.fft.irfft2(spectrum / frequency.clip(1 / size) ** decay, (size, size)).ravel()
+    ones = share * picture.size
+    count = int(np.ceil(ones) if draw.uniform() < 0.5 else np.floor(ones))
+    mask = np.zeros(picture.size, np.float32)
+    mask[np.argsort(-picture, kind="stable")[:count]] = 1
+    return torch.from_numpy(mask.reshape(size, size))
+
+
+def mix_clips(
+    video: Tensor, labels: Tensor, *, fmix: float = 0.5, beta: float = 0.8, rng: np.random.RandomState | None = None
+) -> tuple[Tensor, Tensor]:
+    """DK-CLIP's: every clip (B, T, 3, H, W) with another of the batch, and their soft labels (B, K) in the same shares.
+
+    With the probability ``fmix`` one mask with blobs is laid over all clips and frames, else they are faded into each
+    other (mixup). The share is the same for the whole batch.
+    """
+    draw = np.random if rng is None else rng
+    order = torch.from_numpy(draw.permutation(len(video))).to(video.device)
+    if draw.uniform() < fmix:
+        share = float(draw.beta(1.0, 1.0))
+        mask = fourier_mask(share, video.shape[-1], rng=rng).to(video)
+        return blend(video, mask, order), blend(labels, share, order)
+    share = float(draw.beta(beta, beta))
+    return blend(video, share, order), blend(labels, share, order)

@@ -50,3 +50,15 @@ def cosine_with_restarts(
     if within < warmup:
         return floor + (peak - floor) * within / warmup
     return cosine(within - warmup, lr=peak, epochs=cycle - warmup, floor=floor)
+
+
+def warmup_into_cosine(step: int, *, lr: float, steps: int, warmup: int, floor: float = 0.0) -> float:
+    """DK-CLIP's: a straight rise from 0 over the first updates, then half a cosine that has been running since update 0,
+    so the rate steps down a little where the rise ends. ``floor`` is the same for all groups, whatever their ``lr``.
+
+    >>> warmup_into_cosine(2919, lr=2e-6, steps=29200, warmup=2920, floor=2e-8) < 2e-6
+    True
+    """
+    if step < warmup:
+        return lr * step / warmup
+    return cosine(step, lr=lr, epochs=steps, floor=floor)

@@ -95,12 +95,30 @@ def to_tensor(frames: np.ndarray, spec: VideoSpec) -> Tensor:
     return (video - mean) / std
 
 
+def shorter_side(frame: np.ndarray, side: int, resize: str) -> np.ndarray:
+    """The shorter side becomes ``side``, the longer one follows, rounded."""
+    height, width = frame.shape[:2]
+    scale = side / min(height, width)
+    return RESIZES[resize](frame, int(height * scale + 0.5), int(width * scale + 0.5))
+
+
+def three_crops(frames: Sequence[np.ndarray], spec: VideoSpec) -> list[Tensor]:
+    """Squares from the start, the end and the middle of the longer side, each (T, 3, size, size). The shorter side is
+    as long as they are, whatever the record says."""
+    resized = [shorter_side(frame, spec.size, spec.resize) for frame in frames]
+    height, width = resized[0].shape[:2]
+    step = (max(height, width) - spec.size) // 2
+    views = []
+    for offset in (0, 2 * step, step):
+        top, left = (0, offset) if width > height else (offset, 0)
+        views.append(to_tensor(np.stack([f[top : top + spec.size, left : left + spec.size] for f in resized]), spec))
+    return views
+
+
 def to_square(frame: np.ndarray, spec: VideoSpec) -> np.ndarray:
     resize, size = RESIZES[spec.resize], spec.size
     if spec.resize_shorter is None:
         return resize(frame, size, size)
-    height, width = frame.shape[:2]
-    scale = spec.resize_shorter / min(height, width)
-    frame = resize(frame, int(height * scale + 0.5), int(width * scale + 0.5))
+    frame = shorter_side(frame, spec.resize_shorter, spec.resize)
     top, left = (frame.shape[0] - size) // 2, (frame.shape[1] - size) // 2
     return frame[top : top + size, left : left + size]
