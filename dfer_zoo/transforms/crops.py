@@ -41,3 +41,30 @@ def crop_faces(
         face = frame[box.top : box.top + box.height, box.left : box.left + box.width]
         faces.append(RESIZES[resize](face, size, size))
     return faces
+
+
+def union_square(boxes: Sequence[Corners], width: int, height: int) -> Box:
+    """The published crop of MAFW's frames for MMA-DFER: around all faces of the frame, made square as far as the frame
+    goes. Without a face it is the square in the middle, half as wide as the frame's shorter side."""
+    if not len(boxes):
+        side = max(1, min(width, height) // 2)
+        return Box((width - side) // 2, (height - side) // 2, side, side)
+    lefts, tops, rights, bottoms = zip(*boxes)
+    left, top = max(0, round(float(min(lefts)))), max(0, round(float(min(tops))))
+    right, bottom = round(float(max(rights))), round(float(max(bottoms)))
+    more = abs((right - left) - (bottom - top)) // 2
+    if right - left < bottom - top:
+        left, right = left - more, right + more
+    else:
+        top, bottom = top - more, bottom + more
+    return largest_box((left, top, right, bottom), width, height)
+
+
+def aligned_square(corners: Corners, width: int, height: int, margin: float = 0.2) -> Box:
+    """A crop like those that the data sets ship: the face with a little around it, square, moved into the frame."""
+    left, top, right, bottom = (float(value) for value in corners)
+    side = round(max(right - left, bottom - top) * (1 + margin))
+    columns, rows = (max(1, min(side, limit)) for limit in (width, height))
+    left = min(max(0, round((left + right) / 2 - columns / 2)), width - columns)
+    top = min(max(0, round((top + bottom) / 2 - rows / 2)), height - rows)
+    return Box(left, top, columns, rows)
