@@ -61,6 +61,7 @@ def create_model(
     else:
         assert path is not None
         model = _loaded(record, path, model_args)
+        _check_classes(arch, _count(num_classes, labels))
         _replace_head(model, num_classes, labels)
     return model.to(device=device, dtype=dtype).eval()
 
@@ -222,6 +223,7 @@ def _fresh(
 ) -> DferModel:
     kind = model_class(arch)
     count = _count(num_classes, labels)
+    _check_classes(arch, count)
     parameters = inspect.signature(kind).parameters
     arguments = dict(model_args)
     if labels is not None and "labels" in parameters:
@@ -232,6 +234,11 @@ def _fresh(
     if labels is not None and "labels" not in parameters:
         model.labels = tuple(labels)
     return model
+
+
+def _check_classes(arch: str, count: int | None) -> None:
+    if count is not None and not model_class(arch).has_classifier:
+        raise InputError(f"{arch} has no classifier; leave out num_classes and labels.")
 
 
 def _loaded(record: Weights, path: Path, model_args: Mapping[str, Any]) -> DferModel:

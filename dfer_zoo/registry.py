@@ -15,7 +15,7 @@ MODELS = {
     "av_fusion": "av_fusion:AVFusion",
     "efficient_face": "efficient_face:EfficientFace",
     "mae_dfer": "mae_dfer:MAEDFER",
-    "mae_dfer_pretrain": "mae_dfer:MAEDFERPretrain",
+    "mae_dfer_pretrain": "mae_dfer_pretrain:MAEDFERPretrain",
     "video_mae": "mae_dfer:VideoMAE",
     "mma_dfer": "mma_dfer:MMADFER",
     "mae_face": "mae_face:MAEFace",

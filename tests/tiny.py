@@ -24,3 +24,14 @@ TINY["efficient_face"] = {"image_size": 64}
 TINY["mma_dfer"] = {"preset": "tiny", "image_size": 32, "num_classes": 5}
 TINY["mae_face"] = {"preset": "tiny", "image_size": 32, "num_classes": 5}
 TINY["audio_mae"] = {"preset": "tiny", "frames": 64, "num_classes": 5}
+
+_small_clip = {"image_size": 64, "frames": 8, "width": 48, "depth": 2, "heads": 4}
+TINY["video_mae"] = _small_clip
+TINY["mae_dfer"] = {**_small_clip, "region": (2, 2, 4)}
+TINY["mae_dfer_pretrain"] = {
+    **TINY["mae_dfer"],
+    "decoder_width": 36,
+    "decoder_depth": 2,
+    "decoder_heads": 3,
+    "mask_ratio": 0.75,
+}

@@ -38,8 +38,11 @@ class DferModel(nn.Module):
     optional_inputs: ClassVar[tuple[str, ...]] = ()  # those that may be None
     head_prefixes: ClassVar[tuple[str, ...]] = ("classifier.",)
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {}  # by number of classes
-    unused_parameters: ClassVar[tuple[str, ...]] = ()  # patterns of names that no output depends on, kept for the files
+    unused_parameters: tuple[str, ...] = ()  # patterns of names that no output depends on, kept for the files
     frozen_parameters: ClassVar[tuple[str, ...]] = ()  # patterns that the published training freezes
+    has_classifier: ClassVar[bool] = (
+        True  # False: `num_classes` is 0 for good, and forward gives something else than logits
+    )
     backbones: ClassVar[Mapping[str, str]] = {}  # see `load_backbones`
 
     def __new__(cls, *args: Any, **model_args: Any) -> DferModel:
@@ -104,6 +107,8 @@ class DferModel(nn.Module):
 
     def reset_classifier(self, classes: int | Sequence[str]) -> None:
         """A new head for so many classes, or for these labels; on the model's device, in its dtype."""
+        if not self.has_classifier:
+            raise InputError(f"{type(self).__name__} has no classifier, so there is nothing to put in its place.")
         labels = self.labels_for(classes) if isinstance(classes, int) else tuple(classes)
         check_labels(labels)
         reference = next(self.parameters())

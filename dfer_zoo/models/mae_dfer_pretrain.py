@@ -1,0 +1,439 @@
+"""MAE-DFER's pre-training: from a tenth of a clip's tokens, guess how the rest looks and how it moves.
+
+Sun, Lian, Liu, Tao. ACM Multimedia 2023, arXiv 2307.02227.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .base import DferModel, check_shape
+from .mae_dfer import (
+    EPS,
+    VIDEO,
+    Grid,
+    JointBlock,
+    JointEncoder,
+    LGIFormer,
+    check_option,
+    sides,
+    sinusoidal_table,
+)
+
+CHANNELS = 3
+
+
+class Decoder(nn.Module):
+    """A few plain blocks over visible and masked tokens together, and the pixels of the masked ones."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        layer_scale: float,
+        out: int,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("position", sinusoidal_table(grid.tokens, width), persistent=False)
+        self.blocks = nn.ModuleList(
+            JointBlock(width, heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, layer_scale=layer_scale)
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.head = nn.Linear(width, out)
+
+    def forward(self, tokens: Tensor, visible: int, run: Callable) -> Tensor:
+        """(B, N, D'), the visible ones first -> (B, N - visible, pixels)"""
+        for block in self.blocks:
+            tokens = run(block, tokens)
+        return self.head(self.norm(tokens[:, visible:]))
+
+
+class Reconstruction(NamedTuple):
+    """For display: (B, T, 3, H, W), colours in [0, 1] where the guess is right; visible parts are the clip's own."""
+
+    frames: Tensor
+    differences: Tensor  # each frame less the first of its group, around 0
+    masked: Tensor  # the clip with grey in the masked places
+    mask: Tensor  # (B, N), True where masked
+
+
+class MAEDFERPretrain(DferModel):
+    """The masked autoencoder. It classifies nothing: forward gives the pixels of the masked tubelets, (B, masked, 1536),
+    and the head of the common contract is the decoder. `forward_head(..., pre_logits=True)` is the mean visible token.
+
+    Without a mask, a new one is drawn from torch's generator in training, and the same one is used always in
+    evaluation. ``attention="joint"`` is VideoMAE (width 768, 12 blocks, 12 heads).
+
+    ``decoder_positions``: the LGI-Former hands out its visible tokens region by region. "published" gives them the
+    positions of the visible places row by row, so that some tokens get another one's place; the released weights were
+    trained so. "matched" gives each token its own place, and lets regions be narrower than the frame.
+
+    ``difference_group``: frames are guessed as their difference to the first of so many (2: to the first of the
+    tubelet); 0: as they are. ``motion_weight``: share of the differences in the loss, for groups of 2; None: all alike.
+
+    >>> model = MAEDFERPretrain()
+    >>> model(**model.example_inputs()).shape
+    torch.Size([1, 720, 1536])
+    """
+
+    has_classifier = False
+    head_prefixes = ("to_decoder.", "mask_token", "decoder.")
+
+    def __init__(
+        self,
+        *,
+        image_size: int | Sequence[int] = 160,
+        patch_size: int = 16,
+        frames: int = 16,
+        tubelet: int = 2,
+        attention: str = "local_global",
+        width: int = 512,
+        depth: int = 16,
+        heads: int = 8,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        region: Sequence[int] = (2, 5, 10),
+        local_attention: str = "self",
+        global_attention: bool = True,
+        interaction: str = "cross",
+        share_attention: str = "none",
+        layer_scale: float = 0.0,
+        decoder_width: int = 384,
+        decoder_depth: int = 4,
+        decoder_heads: int = 6,
+        decoder_positions: str = "published",
+        mask_ratio: float = 0.9,
+        normalize_target: bool = True,
+        difference_group: int = 2,
+        motion_weight: float | None = None,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        height, breadth = sides(image_size)
+        super().__init__(
+            num_classes=0,
+            num_features=width,
+            video_spec=dataclasses.replace(VIDEO, frames=frames, size=height, segments=1),
+        )
+        check_option("attention", attention, ("local_global", "joint"))
+        check_option("decoder_positions", decoder_positions, ("published", "matched"))
+        self.input_shape = (frames, CHANNELS, height, breadth)
+        self.cut = {"p0": tubelet, "p1": patch_size, "p2": patch_size}
+        self.grid = grid = Grid.of(frames, image_size, tubelet, patch_size)
+        self.matched = decoder_positions == "matched"
+        self.normalize_target, self.difference_group = normalize_target, difference_group
+        self.motion_weight = motion_weight
+        check_difference(tubelet, difference_group, motion_weight)
+
+        embedding = {
+            "channels": CHANNELS,
+            "tubelet": tubelet,
+            "patch_size": patch_size,
+            "learned_position": False,
+            "drop": drop,
+        }
+        block = {"heads": heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "drop": drop, "attn_drop": attn_drop}
+        self.encoder: LGIFormer | JointEncoder
+        if attention == "joint":
+            block["layer_scale"] = layer_scale
+            self.encoder = JointEncoder(
+                grid, width=width, depth=depth, drop_path=drop_path, embedding=embedding, block=block
+            )
+            self.window = (grid.rows, grid.columns)
+        else:
+            block |= {
+                "local_attention": local_attention,
+                "global_attention": global_attention,
+                "interaction": interaction,
+                "share_attention": share_attention,
+            }
+            self.encoder = LGIFormer(
+                grid, region=region, width=width, depth=depth, drop_path=drop_path, embedding=embedding, block=block
+            )
+            self.window = tuple(region[1:])
+            if interaction == "none":  # then nothing carries the last look across back to the local tokens
+                self.unused_parameters = (f"encoder.blocks.{depth - 1}.global_*",)
+        self.encoder_norm = nn.LayerNorm(width, eps=EPS)
+        self.to_decoder = nn.Linear(width, decoder_width, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
+        self.decoder = Decoder(
+            grid,
+            width=decoder_width,
+            depth=decoder_depth,
+            heads=decoder_heads,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            layer_scale=layer_scale,
+            out=CHANNELS * tubelet * patch_size**2,
+        )
+        self.classifier = nn.Identity()
+        self.mask_ratio = mask_ratio
+        area = self.window[0] * self.window[1]
+        self.masked_per_window = int(mask_ratio * area)
+        if not 0 <= self.masked_per_window < area:
+            raise InputError(f"mask_ratio {mask_ratio} leaves none of a window's {area} places visible.")
+        self.num_visible = grid.tokens * (area - self.masked_per_window) // area
+        self.register_buffer("reading_order", self._reading_order(), persistent=False)
+        self.register_buffer("fixed_mask", self.draw_mask(1, torch.Generator().manual_seed(0)), persistent=False)
+        self.init_unless_loading()
+
+    # -- masks -----------------------------------------------------------------------------------------------------
+
+    def draw_mask(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
+        """(B, N), True = masked: the same share of every window of a frame, and the same places in all frames."""
+        rows, columns = self.grid.rows // self.window[0], self.grid.columns // self.window[1]
+        area = self.window[0] * self.window[1]
+        device = generator.device if generator is not None else self.mask_token.device
+        noise = torch.rand(batch, rows * columns, area, generator=generator, device=device)
+        masked = noise.argsort(-1).argsort(-1) < self.masked_per_window
+        return repeat(
+            masked,
+            "b (nh nw) (rh rw) -> b (t nh rh nw rw)",
+            **{"t": self.grid.frames, "nh": rows, "nw": columns, "rh": self.window[0], "rw": self.window[1]},
+        )
+
+    def _mask(self, mask: Tensor | None, batch: int) -> tuple[Tensor, int]:
+        """The mask, and how many tokens of a clip it leaves visible."""
+        if mask is not None:
+            return mask, self._check_mask(mask, batch)
+        if self.training:
+            return self.draw_mask(batch), self.num_visible
+        return self.fixed_mask.expand(batch, -1), self.num_visible
+
+    def _check_mask(self, mask: Tensor, batch: int) -> int:
+        check_shape("mask", mask, "(B, N)", (batch, self.grid.tokens))
+        if mask.dtype != torch.bool:
+            raise InputError(f"mask must be boolean, True where masked, got {mask.dtype}.")
+        visible = (~mask).sum(1)
+        if (visible != visible[0]).any():
+            raise InputError(f"Every clip must have as many masked tokens as the others; visible: {visible.tolist()}.")
+        if isinstance(self.encoder, LGIFormer):
+            per_region = (~self.encoder.into_regions(mask)).sum(2)  # (B, n)
+            if self.matched and (per_region != per_region[0, 0]).any():
+                raise InputError("The LGI-Former needs as many visible tokens in every region; this mask has not.")
+            if int(visible[0]) % (self.grid.frames * self.encoder.region_grid.rows * self.encoder.region_grid.columns):
+                raise InputError(f"{int(visible[0])} visible tokens cannot be shared out evenly among the regions.")
+        return int(visible[0])
+
+    def _reading_order(self) -> Tensor:
+        """(N,): in which order the visible tokens are collected, frame by frame. As published: row by row, which keeps
+        regions together only where they span the width of the frame."""
+        order = torch.arange(self.grid.tokens)
+        if not (self.matched and isinstance(self.encoder, LGIFormer)):
+            return order
+        return rearrange(
+            order,
+            "(t nh rh nw rw) -> (t nh nw rh rw)",
+            t=self.grid.frames,
+            nh=self.encoder.region_grid.rows,
+            rh=self.window[0],
+            rw=self.window[1],
+        )
+
+    def _visible(self, mask: Tensor, count: int) -> Tensor:
+        """(B, count): numbers of the visible tokens, in reading order."""
+        return self.reading_order[mask[:, self.reading_order].int().argsort(dim=1, stable=True)[:, :count]]
+
+    @staticmethod
+    def _masked(mask: Tensor, count: int) -> Tensor:
+        """(B, N - count): numbers of the masked tokens, row by row."""
+        return mask.int().argsort(dim=1, stable=True)[:, count:]
+
+    # -- forward ---------------------------------------------------------------------------------------------------
+
+    def forward(self, video: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        mask, count = self._mask(mask, len(video))
+        return self._decode(self._encode(video, mask, count), mask, count)
+
+    def forward_features(self, video: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """(B, T, 3, H, W) -> the encoder's visible tokens (B, visible, D). All of them: give a mask of zeros."""
+        return self._encode(video, *self._mask(mask, len(video)))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False, mask: Tensor | None = None) -> Tensor:
+        """Visible tokens -> the pixels of the masked ones; or their mean (B, D) with ``pre_logits``."""
+        if pre_logits:
+            return x.mean(1)
+        if mask is None and self.training:
+            raise InputError(
+                "In training every mask is a new one; give forward_head the mask that the features are of."
+            )
+        return self._decode(x, *self._mask(mask, len(x)))
+
+    def _encode(self, video: Tensor, mask: Tensor, count: int) -> Tensor:
+        check_shape("video", video, "(B, T, 3, H, W)", (None, *self.input_shape))
+        tokens = self.encoder.embed(video)
+        visible = pick(tokens, self._visible(mask, count))
+        if isinstance(self.encoder, LGIFormer):
+            regions = self.encoder(self._by_region(visible), self.run_block)
+            visible = rearrange(regions[:, :, 1:], "b n s d -> b (n s) d")
+        else:
+            visible = self.encoder(visible, self.run_block)
+        return self.encoder_norm(visible)
+
+    def _by_region(self, visible: Tensor) -> Tensor:
+        """(B, visible, ...), frame by frame and in a frame region by region -> (B, n, S, ...)"""
+        assert isinstance(self.encoder, LGIFormer)
+        steps, rows, columns = self.encoder.region_grid
+        return rearrange(
+            visible,
+            "b (nt rt r s) ... -> b (nt r) (rt s) ...",
+            **{"nt": steps, "rt": self.encoder.region[0], "r": rows * columns},
+        )
+
+    def _decode(self, encoded: Tensor, mask: Tensor, count: int) -> Tensor:
+        visible, masked = self._visible(mask, count), self._masked(mask, count)
+        if self.matched and isinstance(self.encoder, LGIFormer):
+            visible = self._by_region(visible).flatten(1)  # the order in which the tokens left the encoder
+        position = self.decoder.position[0]
+        known = self.to_decoder(encoded) + position[visible]
+        asked = self.mask_token + position[masked]
+        return self.decoder(torch.cat([known, asked], dim=1), count, self.run_block)
+
+    # -- target and loss -------------------------------------------------------------------------------------------
+
+    def targets(self, video: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> what the prediction is compared with, for all tokens: (B, N, 1536)."""
+        pixels = self._normalized(self.pixels(video)) if self.normalize_target else self.pixels(video)
+        if self.difference_group:
+            pixels = differences(pixels, self.difference_group)
+        return self.to_tubelets(pixels)
+
+    def loss(self, prediction: Tensor, video: Tensor, mask: Tensor) -> Tensor:
+        """Squared error over the masked tokens, in float32 under autocast too."""
+        errors = self.errors(prediction, video, mask)
+        if self.motion_weight is None:
+            return errors.mean()
+        look, motion = errors.chunk(2, dim=-1)  # the tubelet's first frame, its second
+        return (1 - self.motion_weight) * look.mean() + self.motion_weight * motion.mean()
+
+    def errors(self, prediction: Tensor, video: Tensor, mask: Tensor) -> Tensor:
+        """(B, masked, 1536) squared errors."""
+        target = pick(self.targets(video.float()), self._masked(mask, self._check_mask(mask, len(video))))
+        return F.mse_loss(prediction.float(), target, reduction="none")
+
+    def training_loss(
+        self, inputs: Mapping[str, Tensor | None], targets: Any = None, criterion: Any = None, *, epoch: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """(loss, prediction) of a batch without labels: targets and criterion are not looked at."""
+        video, mask = inputs["video"], inputs.get("mask")
+        assert video is not None
+        mask, _ = self._mask(mask, len(video))
+        prediction = self(video, mask)
+        return self.loss(prediction, video, mask), prediction
+
+    @torch.no_grad()
+    def reconstruct(self, video: Tensor, mask: Tensor | None = None) -> Reconstruction:
+        """The clip as the model guesses it, to look at."""
+        mask, count = self._mask(mask, len(video))
+        guessed = self._decode(self._encode(video, mask, count), mask, count).float()
+        pixels = self.pixels(video.float())
+        level, spread = self._levels(pixels)
+        # visible places hold the truth, masked ones the guess, in the units of the target
+        places = self._masked(mask, count)[..., None].expand_as(guessed)
+        target = self.from_tubelets(self.targets(video.float()).scatter(1, places, guessed))
+        if self.difference_group:
+            target = differences(target, self.difference_group, sign=1)
+        if self.normalize_target:
+            target = self._untile(self._tile(target) * spread + level)
+        hidden = self.from_tubelets(mask[..., None].expand(-1, -1, guessed.shape[-1]).float()).bool()
+        time = torch.arange(target.shape[1], device=target.device)
+        group = self.difference_group or self.cut["p0"]
+        moved = target - target[:, time // group * group]
+        return Reconstruction(target, moved, pixels.masked_fill(hidden, 0.5), mask)
+
+    def pixels(self, video: Tensor) -> Tensor:
+        """Normalised colours -> colours in [0, 1]."""
+        assert self.video_spec is not None
+        mean, std = (video.new_tensor(v).view(3, 1, 1) for v in (self.video_spec.mean, self.video_spec.std))
+        return video * std + mean
+
+    def to_tubelets(self, video: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, N, 2 * 16 * 16 * 3), the colour fastest"""
+        return rearrange(video, "b (t p0) c (h p1) (w p2) -> b (t h w) (p0 p1 p2 c)", **self.cut)
+
+    def from_tubelets(self, tubelets: Tensor) -> Tensor:
+        steps, rows, columns = self.grid
+        return rearrange(
+            tubelets,
+            "b (t h w) (p0 p1 p2 c) -> b (t p0) c (h p1) (w p2)",
+            **{"t": steps, "h": rows, "w": columns, **self.cut},
+        )
+
+    def _tile(self, video: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, N, pixels of a tubelet, 3)"""
+        return rearrange(self.to_tubelets(video), "b n (p c) -> b n p c", c=CHANNELS)
+
+    def _untile(self, tiles: Tensor) -> Tensor:
+        return self.from_tubelets(tiles.flatten(2))
+
+    def _levels(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of every tubelet's colours, over both its frames: (B, N, 1, 3) each."""
+        tiles = self._tile(pixels)
+        return tiles.mean(2, keepdim=True), tiles.var(2, keepdim=True).sqrt() + 1e-6
+
+    def _normalized(self, pixels: Tensor) -> Tensor:
+        level, spread = self._levels(pixels)
+        return self._untile((self._tile(pixels) - level) / spread)
+
+    # -- the rest of the contract ----------------------------------------------------------------------------------
+
+    def init_weights(self) -> None:
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and name != "to_decoder":  # which keeps torch's own
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for token in (self.mask_token, getattr(self.encoder, "region_tokens", None)):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=0.02, a=-0.02, b=0.02)
+
+    def config(self) -> dict[str, Any]:
+        return {name: value for name, value in super().config().items() if name != "num_classes"}
+
+    def example_inputs(self, batch: int = 1) -> dict[str, Tensor]:
+        return {
+            "video": torch.rand(batch, *self.input_shape, device=self.mask_token.device, dtype=self.mask_token.dtype)
+        }
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """For layer decay, which the published pre-training does not use."""
+        blocks = r"^encoder\.blocks" if coarse else r"^encoder\.blocks\.(\d+)"
+        return {"stem": r"^encoder\.patch_embed", "blocks": [(blocks, None)]}
+
+    def no_weight_decay(self) -> set[str]:
+        """The region tokens are decayed here and not in fine-tuning: published, and probably by oversight."""
+        return {"mask_token"}
+
+
+def pick(tokens: Tensor, numbers: Tensor) -> Tensor:
+    """(B, N, D), (B, n) -> (B, n, D)"""
+    return tokens.gather(1, numbers[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def differences(video: Tensor, group: int, sign: int = -1) -> Tensor:
+    """Every frame less (with ``sign`` 1: plus) the first of its group of so many; the first ones stay. (B, T, ...)"""
+    time = torch.arange(video.shape[1], device=video.device)
+    later = (time % group != 0).view(-1, *[1] * (video.ndim - 2))
+    return torch.where(later, video + sign * video[:, time // group * group], video)
+
+
+def check_difference(tubelet: int, group: int, motion_weight: float | None) -> None:
+    if group < 0 or group == 1:
+        raise InputError(f"difference_group is {group}; expected 0 (no differences) or at least 2 frames.")
+    if motion_weight is not None and not (group == tubelet == 2):
+        raise InputError("motion_weight splits a tubelet of two frames; it needs tubelet=2 and difference_group=2.")
