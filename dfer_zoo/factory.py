@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from . import fetch
 from .errors import InputError, UnknownModel, UnknownTag, WeightsError, near
+from .fetch import MODEL_FILE
 from .files import read_header, read_safetensors, sha256_of, write_atomically, write_safetensors
 from .models.base import DferModel, check_labels, skip_init
 from .registry import check_name, model_class
 from .weights import Metric, Weights, get_weights, list_pretrained
-
-MODEL_FILE = "model.safetensors"
 
 
 def create_model(
@@ -150,7 +149,7 @@ def _resolve(
         if name.startswith(prefix):
             if pretrained is not None or checkpoint_path is not None:
                 raise InputError(f"'{name}' already says which weights; leave out pretrained and checkpoint_path.")
-            path = find(name.removeprefix(prefix), **(location if prefix == "hf-hub:" else {}))
+            path = find(name.removeprefix(prefix), **({**location, "verify": verify} if prefix == "hf-hub:" else {}))
             record = _header_record(path)
             return record.arch, record, path
     if "/" in name or "\\" in name or name.startswith("."):

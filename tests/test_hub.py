@@ -1,0 +1,407 @@
+"""Weights from the Hub, with its real client: faults against a small server, the rest against a Hub mirror."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import open_clip
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import save_file
+
+import dfer_zoo
+from dfer_zoo import cli, fetch, hub
+from dfer_zoo.errors import InputError, UnknownTag, WeightsError, WeightsUnavailable
+from dfer_zoo.files import sha256_of
+from tests import hub_server, small
+from tests.hub_server import REVISION
+
+
+@pytest.fixture(autouse=True)
+def nothing_but_this_machine(monkeypatch, tmp_path):
+    """No test here may talk to anything else, whatever it does wrong; nor read the user's token or caches."""
+    connect = socket.socket.connect
+
+    def checked(self, address):
+        assert self.family == socket.AF_UNIX or address[0] in ("127.0.0.1", "localhost"), address
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", checked)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+@pytest.fixture
+def weights_file(monkeypatch, tmp_path):
+    """A file as `save_pretrained` writes it, big enough to be cut."""
+    small.open_zoo(monkeypatch, tmp_path)
+    torch.manual_seed(0)
+    model = dfer_zoo.create_model("small", width=512, labels=("left", "right", "none"))
+    return dfer_zoo.save_pretrained(model, tmp_path / "saved")
+
+
+@pytest.fixture
+def server(weights_file, monkeypatch):
+    with hub_server.serve(weights_file.read_bytes()) as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.url)
+        yield running
+
+
+@pytest.fixture
+def record(server, weights_file, monkeypatch, tmp_path):
+    """small.hub, pinned, with the digest and size of the file."""
+    found = small.record(
+        "hub",
+        distribution="hub",
+        repo_id="small/weights",
+        revision=REVISION,
+        filename="model.safetensors",
+        sha256=sha256_of(weights_file),
+        size=weights_file.stat().st_size,
+        model_args={"width": 512},
+    )
+    small.open_zoo(monkeypatch, tmp_path, found)
+    return found
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def damage(path: Path) -> None:
+    """The same size, another byte."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def whole_files(cache: Path) -> list[Path]:
+    """What a later call could take for the weights."""
+    return [path for path in cache.rglob("*") if path.is_file() and "snapshots" in path.parts]
+
+
+# -- as it should be ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_fetched_once_and_then_needs_no_request(record, server, cache):
+    model = dfer_zoo.create_model("small", pretrained="hub", cache_dir=cache)
+    assert model.labels == small.LABELS and model.weights == record
+    asked = len(server.requests)
+    assert any(request.startswith("GET") and REVISION in request for request in server.requests)
+    dfer_zoo.create_model("small.hub", cache_dir=cache)
+    assert len(server.requests) == asked
+
+
+def test_offline_works_from_the_cache_without_a_request(record, server, cache, monkeypatch):
+    with pytest.raises(WeightsUnavailable, match=r"offline was asked for.*hf download small/weights model.safetensors"):
+        fetch.fetch(record, cache_dir=cache, local_files_only=True)
+    assert server.requests == []
+    path = fetch.fetch(record, cache_dir=cache)
+    server.requests.clear()
+    assert fetch.fetch(record, cache_dir=cache, local_files_only=True) == path
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch.fetch(record, cache_dir=cache) == path
+    with pytest.raises(WeightsUnavailable, match="offline was asked for"):
+        fetch.fetch(record, cache_dir=cache / "another")
+    assert server.requests == []
+
+
+def test_a_damaged_file_is_fetched_again_once(record, server, cache):
+    path = fetch.fetch(record, cache_dir=cache)
+    damage(path)
+    assert sha256_of(fetch.fetch(record, cache_dir=cache)) == record.sha256
+    assert sum(request.startswith("GET") for request in server.requests) == 2
+
+
+def test_a_damaged_file_is_an_error_offline(record, server, cache):
+    path = fetch.fetch(record, cache_dir=cache)
+    damage(path)
+    with pytest.raises(WeightsError, match="damaged in the cache") as caught:
+        fetch.fetch(record, cache_dir=cache, local_files_only=True)
+    assert record.sha256 in str(caught.value) and sha256_of(path) in str(caught.value)
+
+
+def test_a_damaged_file_that_cannot_be_fetched_again_says_both(record, server, cache):
+    damage(fetch.fetch(record, cache_dir=cache))
+    server.fault = "down"
+    with pytest.raises(WeightsError, match=r"damaged in the cache: .*It was to be fetched again, and .*status 503"):
+        fetch.fetch(record, cache_dir=cache)
+
+
+def test_once_reads_a_fetched_file_once(record, server, cache, monkeypatch):
+    read = []
+    monkeypatch.setattr("dfer_zoo.store.sha256_of", lambda path: read.append(path) or sha256_of(path))
+    for _ in range(3):
+        fetch.fetch(record, cache_dir=cache, verify="once")
+    assert len(read) == 1
+    fetch.fetch(record, cache_dir=cache, verify="always")
+    assert len(read) == 2
+    with pytest.raises(InputError, match="verify is 'sometimes'"):
+        fetch.fetch(record, cache_dir=cache, verify="sometimes")
+
+
+EIGHT = """
+import os, sys, pathlib
+from tests import small
+from dfer_zoo import fetch
+record = small.record("hub", distribution="hub", repo_id="small/weights", revision=sys.argv[2],
+    filename="model.safetensors", sha256=sys.argv[3], size=int(sys.argv[4]))
+waiting, starting = os.pipe()
+children = []
+for number in range(8):
+    children.append(os.fork())
+    if not children[-1]:
+        os.close(starting)
+        os.read(waiting, 1)  # all of them at once, when the parent closes the other end
+        path = fetch.fetch(record, cache_dir=sys.argv[1])
+        pathlib.Path(sys.argv[1] + f".{number}").write_text(str(path))
+        os._exit(0)
+os.close(starting)
+sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, so that eight processes need not import torch eight times")
+def test_eight_processes_at_once_all_get_the_right_file(record, server, cache):
+    command = [sys.executable, "-c", EIGHT, str(cache), REVISION, record.sha256, str(record.size)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = {Path(cache.with_name(f"cache.{number}").read_text()) for number in range(8)}
+    assert len(found) == 1
+    assert sha256_of(found.pop()) == record.sha256
+
+
+def test_verify_reads_the_hub_cache_too(record, server, cache, capsys):
+    path = fetch.fetch(record, cache_dir=cache)
+    assert cli.main(["verify", "--cache-dir", str(cache)]) == 0
+    assert capsys.readouterr().out == f"small.hub  {path}  ok\n1 files, 0 damaged\n"
+    damage(path)
+    assert cli.main(["verify", "--cache-dir", str(cache)]) == 1
+    assert f"expected {record.sha256}" in capsys.readouterr().out
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+FAULTS = {
+    "unauthorized": r"no repository small/weights at http://127.*, or it is private. If it is yours, run `hf auth login`",
+    "gated": r"small/weights is gated. \(1\) Accept its conditions at http://.*/small/weights. \(2\) Then run `hf auth",
+    "forbidden": r"refuses access to small/weights",
+    "no repository": r"no repository small/weights",
+    "no revision": rf"small/weights has no revision {REVISION}.*/commits/main lists",
+    "no file": rf"small/weights has no file model.safetensors at {REVISION}.*/tree/{REVISION} lists",
+    "too many": r"too many requests from here. Wait a while, fetch in one process first",
+    "down": r"has a fault of its own \(status 503\). Try later, or set HF_ENDPOINT to a mirror",
+    "portal": r"does not answer as a Hub does.*login page",
+    "cut": r"the connection broke off in the middle of the file.*Try again",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_hub_is_one_sentence_with_a_way_out(record, server, cache, fault, capsys):
+    server.fault = fault
+    with pytest.raises(WeightsUnavailable, match=f"^small.hub: .*{FAULTS[fault]}") as caught:
+        fetch.fetch(record, cache_dir=cache)
+    assert "\n" not in str(caught.value)
+    if fault != "portal":
+        assert caught.value.__cause__ is not None
+    assert whole_files(cache) == []
+    server.fault = ""
+    assert sha256_of(fetch.fetch(record, cache_dir=cache)) == record.sha256
+
+
+def test_the_time_to_wait_is_passed_on(record, server, cache):
+    server.fault, server.headers = "too many", {"Retry-After": "37"}
+    with pytest.raises(WeightsUnavailable, match="Wait 37 seconds"):
+        fetch.fetch(record, cache_dir=cache)
+
+
+def test_wrong_bytes_of_the_right_size_are_fetched_twice_and_then_an_error(record, server, cache):
+    wrong = bytearray(server.content)
+    wrong[-1] ^= 1
+    server.served = bytes(wrong)
+    with pytest.raises(WeightsError, match="was fetched twice") as caught:
+        dfer_zoo.create_model("small.hub", cache_dir=cache)
+    assert record.sha256 in str(caught.value)
+    assert sum(request.startswith("GET") for request in server.requests) == 2
+    server.served = server.content
+    assert sha256_of(fetch.fetch(record, cache_dir=cache)) == record.sha256
+
+
+def test_another_size_is_seen_before_anything_is_fetched(record, server, cache):
+    server.served = server.content + b"more"
+    with pytest.raises(WeightsError, match=f"has {record.size + 4:,} bytes .* {record.size:,} were expected"):
+        fetch.fetch(record, cache_dir=cache)
+    assert not any(request.startswith("GET") for request in server.requests)
+
+
+def test_a_mirror_that_answers_with_another_commit_is_not_believed(record, server, cache):
+    server.fault = "moved"
+    with pytest.raises(WeightsError, match=f"answers with the commit {'f' * 40}, and {REVISION} was asked for"):
+        fetch.fetch(record, cache_dir=cache)
+    assert not any(request.startswith("GET") for request in server.requests)
+
+
+def test_no_network_fails_at_once(record, cache, monkeypatch):
+    """The client alone would try for 23 seconds; one refused connection is enough to know."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        tried = []
+        connect = socket.socket.connect
+        monkeypatch.setattr(socket.socket, "connect", lambda s, to: tried.append(to) or connect(s, to))
+        with pytest.raises(WeightsUnavailable, match=r"cannot be reached .*Try again.*hf download small/weights"):
+            fetch.fetch(record, cache_dir=cache)
+    assert len(tried) <= 1
+
+
+@pytest.mark.parametrize(
+    "number, sentence", [(errno.ENOSPC, "no room left for it"), (errno.EROFS, "cannot be written to")]
+)
+def test_a_full_or_read_only_disk_is_one_sentence(record, server, cache, monkeypatch, number, sentence):
+    def fails(*args, **options):
+        raise OSError(number, os.strerror(number), str(cache))
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
+    with pytest.raises(WeightsUnavailable, match=rf"{sentence}.*cache_dir= or HF_HUB_CACHE"):
+        fetch.fetch(record, cache_dir=cache)
+
+
+def test_a_file_in_the_place_of_the_cache_folder_is_one_sentence(record, server, cache):
+    cache.write_text("in the way")
+    with pytest.raises(WeightsUnavailable, match=r"the cache folder .* cannot be written to"):
+        fetch.fetch(record, cache_dir=cache)
+
+
+READ_ONLY = """
+import os, sys
+from dfer_zoo import errors, fetch
+from tests import small
+full, empty, other, revision, digest, size = sys.argv[1:]
+record = small.record("hub", distribution="hub", repo_id="small/weights", revision=revision,
+    filename="model.safetensors", sha256=digest, size=int(size))
+fetch.fetch(record, cache_dir=other)  # so that all modules are loaded while they can be read
+if os.getuid() == 0:
+    os.setuid(65534)  # the rights of a folder mean nothing to root
+print(fetch.fetch(record, cache_dir=full, verify="once"))
+try:
+    fetch.fetch(record, cache_dir=empty)
+except errors.WeightsUnavailable as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="the rights of folders are those of POSIX here")
+def test_a_read_only_cache_is_enough_when_the_file_is_there(record, server, cache, tmp_path):
+    if os.getuid() == 0:
+        for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest keeps its folders to itself
+            folder.chmod(folder.stat().st_mode | 0o055)
+    path = fetch.fetch(record, cache_dir=cache)
+    cache.chmod(0o555)
+    empty = tmp_path / "empty"
+    empty.mkdir(mode=0o555)
+    arguments = [str(cache), str(empty), str(tmp_path / "other"), REVISION, record.sha256, str(record.size)]
+    done = subprocess.run([sys.executable, "-c", READ_ONLY, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found, sentence = done.stdout.splitlines()
+    assert found == str(path)
+    assert f"the cache folder {empty} cannot be written to (Permission denied)" in sentence
+
+
+# -- repositories of users ---------------------------------------------------------------------------------------------
+
+
+def test_a_repository_of_a_user_is_loaded(server, cache):
+    for name in (f"hf-hub:small/weights@{REVISION}", "hf-hub:small/weights"):
+        model = dfer_zoo.create_model(name, cache_dir=cache)
+        assert model.labels == ("left", "right", "none") and model.num_features == 512
+
+
+def test_a_pinned_repository_needs_no_second_request(server, cache):
+    dfer_zoo.create_model(f"hf-hub:small/weights@{REVISION}", cache_dir=cache)
+    server.requests.clear()
+    dfer_zoo.create_model(f"hf-hub:small/weights@{REVISION}", cache_dir=cache)
+    assert server.requests == []
+    dfer_zoo.create_model("hf-hub:small/weights", cache_dir=cache)  # what main is has to be asked
+    assert server.requests != []
+    server.requests.clear()
+    dfer_zoo.create_model("hf-hub:small/weights", cache_dir=cache, local_files_only=True)
+    assert server.requests == []
+
+
+def test_a_repository_of_a_user_is_checked_against_the_digest_that_the_hub_gives(server, cache):
+    path = fetch.hub_repository(f"small/weights@{REVISION}", cache_dir=cache)
+    damage(path)
+    assert fetch.hub_repository(f"small/weights@{REVISION}", cache_dir=cache).read_bytes() == server.content
+    damage(path)
+    server.served = path.read_bytes()
+    with pytest.raises(WeightsError, match="fetched twice"):
+        fetch.hub_repository(f"small/weights@{REVISION}", cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    "name", ["weights", "small/weights/x", "small/weights@", "https://huggingface.co/a/b", "a/b c"]
+)
+def test_what_is_no_repository_is_said_before_anything_is_asked(server, name):
+    with pytest.raises(InputError, match="not of the form 'hf-hub:owner/repo'"):
+        dfer_zoo.create_model(f"hf-hub:{name}")
+    assert server.requests == []
+
+
+def test_a_repository_without_a_file_of_ours_is_one_sentence(server, cache):
+    with pytest.raises(WeightsUnavailable, match=r"small/others has no file model.safetensors at main"):
+        dfer_zoo.create_model("hf-hub:small/others", cache_dir=cache)
+
+
+# -- parts from open_clip ----------------------------------------------------------------------------------------------
+
+CLIP = "open_clip:ViT-B-32-quickgelu/openai"
+
+
+def test_a_part_comes_through_open_clips_own_functions(server, cache, monkeypatch, tmp_path):
+    """A small state stands for the real file, which is 600 MB and elsewhere."""
+    state = {"positional_embedding": torch.randn(77, 8), "text_projection": torch.randn(8, 8)}
+    save_file(state, tmp_path / "open_clip_model.safetensors")
+    asked = []
+
+    def download_pretrained(config, cache_dir=None):
+        asked.append((config["hf_hub"], config["quick_gelu"], cache_dir))
+        return str(tmp_path / "open_clip_model.safetensors")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", download_pretrained)
+    monkeypatch.setattr(hub, "ask", lambda *args: None)
+    found = fetch.part_state(CLIP, cache_dir=cache)
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+    assert asked == [("timm/vit_base_patch32_clip_224.openai/", True, str(cache))]
+
+
+def test_a_part_in_the_cache_needs_no_request(server, cache, tmp_path):
+    snapshot = cache / "models--timm--vit_base_patch32_clip_224.openai" / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    save_file({"text_projection": torch.ones(2, 2)}, snapshot / "open_clip_model.safetensors")
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(REVISION)
+    assert torch.equal(fetch.part_state(CLIP, cache_dir=cache)["text_projection"], torch.ones(2, 2))
+    assert fetch.part_state(CLIP, cache_dir=cache, local_files_only=True).keys() == {"text_projection"}
+    (snapshot / "open_clip_model.safetensors").write_bytes(b"cut")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        fetch.part_state(CLIP, cache_dir=cache)
+    assert server.requests == []
+
+
+def test_a_part_that_cannot_be_had_is_one_sentence(server, cache):
+    with pytest.raises(WeightsUnavailable, match=f"^{CLIP} is not in the cache .* offline was asked for"):
+        fetch.part_state(CLIP, cache_dir=cache, local_files_only=True)
+    server.fault = "down"
+    with pytest.raises(WeightsUnavailable, match=f"^{CLIP}: .*status 503"):
+        fetch.part_state(CLIP, cache_dir=cache)
+    assert len(server.requests) == 1
+    with pytest.raises(UnknownTag, match=r"open_clip has no weights 'ViT-B-32/openia'. Did you mean .*ViT-B-32/openai"):
+        fetch.part_state("open_clip:ViT-B-32/openia")
