@@ -137,7 +137,7 @@ class AVFusion(DferModel):
     inputs = ("video", "audio")
     optional_inputs = ("video", "audio")
     default_labels: ClassVar = {8: EIGHT}
-    backbones: ClassVar = {"face": "efficient_face"}
+    backbones: ClassVar = {"face": "efficient_face.affectnet7"}
 
     def __init__(
         self,

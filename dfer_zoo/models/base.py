@@ -197,14 +197,15 @@ def _statistics_at_rest(block: Any) -> Iterator[None]:
     """Batch norms that have counted this batch in the forward pass must not count it again when it is recomputed."""
     modules = block.modules() if isinstance(block, nn.Module) else ()
     norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
-    counting = [norm.track_running_stats for norm in norms]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0  # the old statistics count fully, this batch not at all
+        norm.num_batches_tracked = None
     try:
         yield
     finally:
-        for norm, was in zip(norms, counting):
-            norm.track_running_stats = was
+        for norm, (momentum, batches) in zip(norms, before):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 class _Uninitialised(TorchFunctionMode):

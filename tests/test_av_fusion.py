@@ -1,0 +1,395 @@
+"""av_fusion and efficient_face, beyond the numbers of the parity cases: files, missing modalities, clips, training."""
+
+import random
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import dfer_zoo
+from dfer_zoo.clip import Clip
+from dfer_zoo.convert import convert_state_dict
+from dfer_zoo.convert.checkpoint import convert_checkpoint
+from dfer_zoo.datasets import read_audiovisual_list, read_ravdess
+from dfer_zoo.errors import InputError, MediaError, WeightsError
+from dfer_zoo.models.av_fusion import AVFusion
+from dfer_zoo.models.efficient_face import EfficientFace
+from dfer_zoo.training.mixing import MODALITY_DROPOUT, stand_in
+from dfer_zoo.transforms import sampling
+from dfer_zoo.transforms.audio import centre_crop_or_pad, prepare, sixteen_bits
+from dfer_zoo.transforms.crops import crop_faces, largest_box
+from dfer_zoo.transforms.train_av_fusion import augment_frames
+from tests.parity.checks.av_fusion import seeded_input, seeded_state
+from tests.parity.runner import read_case
+
+FOLDER = Path(__file__).parent / "parity"
+TINY = {"image_size": 32, "num_frames": 3, "seconds": 1.0}
+every_fusion = pytest.mark.parametrize("fusion", ["ia", "it", "lt"])
+
+
+def case(name):
+    return read_case(FOLDER / "av_fusion" / f"{name}.json")
+
+
+def tiny(fusion="ia", seed=0, **changes):
+    """Fresh, but with statistics that let the input through to the logits in eval mode."""
+    torch.manual_seed(seed)
+    model = AVFusion(fusion=fusion, **{**TINY, **changes}).eval()
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.fill_(0.17)
+    return model
+
+
+def tiny_inputs(batch=2):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "video": torch.rand(batch, 3, 3, 32, 32, generator=generator),
+        "audio": torch.randn(batch, 10, 44, generator=generator),
+    }
+
+
+# -- files ---------------------------------------------------------------------------------------------------------------
+
+
+def authors_file(path, name, prefix="module."):
+    """A checkpoint as the training script writes it on a GPU."""
+    state = seeded_state(case(name)["state_dict"], case(name)["weights"])
+    content = {
+        "epoch": 87,
+        "arch": "multimodalcnn",
+        "state_dict": OrderedDict((prefix + key, tensor) for key, tensor in state.items()),
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.04, "params": [0, 1]}]},
+        "best_prec1": torch.tensor(75.0),
+    }
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("tag", "name", "heads"),
+    [("ravdess_ia", "model_ia_heads1", {}), ("ravdess_lt", "model_lt_heads4", {"num_heads": 4})],
+)
+@torch.no_grad()
+def test_an_authors_file_is_converted_once_and_found_by_its_name(tag, name, heads, tmp_path, monkeypatch):
+    monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
+    convert_checkpoint("av_fusion", tag, authors_file(tmp_path / "RAVDESS_multimodalcnn_15_best0.pth", name))
+    model = dfer_zoo.create_model("av_fusion", pretrained=tag, **heads)
+    assert model.labels[4] == "angry" and model.weights.tag == tag
+    inputs = {key: seeded_input(value) for key, value in case(name)["inputs"].items()}
+    reference = torch.tensor(case(name)["outputs"]["logits"])
+    assert (model(**inputs) - reference).norm() <= case(name)["tolerance"]["logits"] * reference.norm()
+
+
+@torch.no_grad()
+def test_the_frame_encoder_starts_from_a_converted_efficient_face(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
+    init = case("visual_init_from_efficientface")
+    state = seeded_state(init["state_dict"], init["checkpoint"]["weights"])
+    path = tmp_path / "EfficientFace_Trained_on_AffectNet7.pth.tar"
+    torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in state.items()}, "best_acc": 63.7}, path)
+    convert_checkpoint("efficient_face", "affectnet7", path)
+    model = dfer_zoo.create_model("av_fusion", pretrained="backbone", fusion="it", num_classes=5)
+    report = model.load_report
+    assert len(report.loaded) == 416 and set(report.dropped) == {"classifier.weight", "classifier.bias"}
+    assert set(report.loaded) | set(report.fresh) == set(model.state_dict())
+    face = dfer_zoo.create_model("efficient_face.affectnet7")
+    image = seeded_input(init["inputs"]["image"])
+    assert torch.equal(model.face(image), face.forward_features(image))
+    assert model.num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("arch", "state", "sentence"),
+    [
+        ("av_fusion", {"conv1.0.weight": 0, "fc.weight": 0}, "not a checkpoint of av_fusion: none of av1.q.weight"),
+        ("av_fusion", {"av.attn.q.weight": 0, "backbone.0": 0}, "not a checkpoint of av_fusion: no entry 'backbone.0'"),
+        ("efficient_face", {"audio_model.conv1d_0.0.weight": 0}, "not a checkpoint of efficient_face: no entry 'audio"),
+        ("efficient_face", {"conv1.0.weight": 0}, "not a checkpoint of efficient_face: it has no entry 'fc.weight'"),
+    ],
+)
+def test_another_models_file_is_refused_in_a_sentence(arch, state, sentence):
+    with pytest.raises(WeightsError, match=sentence):
+        convert_state_dict(arch, {key: torch.zeros(1) for key in state})
+
+
+def test_a_wrong_backbone_leaves_the_model_as_it_was():
+    model = tiny()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = EfficientFace(image_size=32).state_dict()
+    del state["encoder.expand.conv.weight"]
+    with pytest.raises(WeightsError, match="1 entries are missing, unknown or of another shape"):
+        model.load_backbones({"face": state})
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    with pytest.raises(InputError, match="from the part 'face'"):
+        model.load_backbones({})
+
+
+def parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_the_parameters_are_the_published_ones_less_those_that_nothing_uses():
+    idle_classifiers = 2 * (128 * 8 + 8)
+    idle_projections = 128 * 128 + 128 + 64 * 64 + 64
+    assert parameters(AVFusion(fusion="ia")) == 1_854_766 - idle_classifiers - idle_projections
+    assert parameters(AVFusion(fusion="it")) == 1_938_414 - idle_classifiers
+    assert parameters(AVFusion(fusion="lt")) == 2_045_550 - idle_classifiers
+    assert parameters(EfficientFace()) == 1_275_293
+
+
+@pytest.mark.parametrize("arch", ["av_fusion", "efficient_face"])
+def test_the_records_fit_their_models(arch):
+    for _, tag in dfer_zoo.list_pretrained(arch):
+        record = dfer_zoo.get_weights(arch, tag)
+        model = dfer_zoo.create_model(arch, **record.model_args)
+        assert parameters(model) == record.params and model.num_classes == len(record.labels)
+        assert model.audio_spec == record.audio
+        assert (model.video_spec.size, model.video_spec.frames) == (record.video.size, record.video.frames)
+
+
+# -- missing modalities --------------------------------------------------------------------------------------------------
+
+
+@every_fusion
+@pytest.mark.parametrize("training", [False, True])
+@torch.no_grad()
+def test_a_missing_modality_is_zeros(fusion, training):
+    inputs = tiny_inputs()
+    for name in inputs:
+        by_none = tiny(fusion).train(training)(**{**inputs, name: None})
+        by_zeros = tiny(fusion).train(training)(**{**inputs, name: torch.zeros_like(inputs[name])})
+        torch.testing.assert_close(by_none, by_zeros)
+        assert not torch.allclose(by_none, tiny(fusion).train(training)(**inputs))
+
+
+@torch.no_grad()
+def test_missing_frames_leave_the_same_batch_statistics_as_zeros():
+    one, other = tiny().train(), tiny().train()
+    audio = tiny_inputs()["audio"]
+    one(audio=audio), other(video=torch.zeros(2, 3, 3, 32, 32), audio=audio)
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(one.state_dict()[name], value, msg=name)
+
+
+def test_nothing_at_all_and_halves_of_different_batches_are_refused():
+    with pytest.raises(InputError, match="both None"):
+        tiny()()
+    with pytest.raises(InputError, match="of one batch, got 2 and 3 clips"):
+        tiny()(video=tiny_inputs(2)["video"], audio=tiny_inputs(3)["audio"])
+
+
+def test_stand_ins_are_zeros_noise_or_a_disturbance():
+    video = torch.full((2, 3, 3, 32, 32), 5.0)
+    assert stand_in(video, "zeros").abs().sum() == 0
+    torch.manual_seed(0)
+    noise = stand_in(video, "noise")
+    torch.manual_seed(0)
+    assert torch.equal(noise, torch.randn(video.shape))
+    torch.testing.assert_close(stand_in(video, "addnoise"), torch.full_like(video, 10.0))  # no deviation, no noise
+    with pytest.raises(InputError, match="expected 'zeros', 'noise' or 'addnoise'"):
+        stand_in(video, "silence")
+
+
+# -- the network ---------------------------------------------------------------------------------------------------------
+
+
+@every_fusion
+@torch.no_grad()
+def test_encoded_frames_can_be_used_again(fusion):
+    model, inputs = tiny(fusion), tiny_inputs()
+    frames = model.embed_frames(inputs["video"])
+    assert torch.equal(model.fuse(frames, inputs["audio"]), model.forward_features(**inputs))
+
+
+@pytest.mark.parametrize("fusion", ["it", "lt"])  # "ia" is in the contract of all models
+@torch.no_grad()
+def test_the_other_fusions_compile_as_one_graph(fusion):
+    model, inputs = tiny(fusion), tiny_inputs()
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(**inputs), model(**inputs))
+
+
+@torch.no_grad()
+def test_a_model_for_sound_alone_can_be_exported():
+    model, audio = tiny(), tiny_inputs()["audio"]
+    program = torch.export.export(model, (), {"audio": audio}).module()
+    torch.testing.assert_close(program(audio=audio), model(audio=audio))
+
+
+@every_fusion
+def test_checkpointing_counts_a_batch_once_in_the_statistics(fusion):
+    plain, saving = tiny(fusion).train(), tiny(fusion).train()
+    saving.set_grad_checkpointing()
+    inputs = tiny_inputs()
+    for model in (plain, saving):
+        model(**inputs).square().sum().backward()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(saving.state_dict()[name], value, msg=name)
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(saving.get_parameter(name).grad, parameter.grad, msg=name)
+
+
+def test_the_attention_gates_of_a_clip_share_out_the_other_modalitys_moments():
+    model = tiny("ia")
+    frames, sound = torch.randn(2, 64, 3), torch.randn(2, 128, 38)
+    weighted_frames, _ = model.gate(frames, sound)
+    gate = (weighted_frames / frames)[:, 0]
+    torch.testing.assert_close(gate.sum(1), torch.full((2,), 38.0))
+    assert torch.allclose(weighted_frames, frames * gate[:, None])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"fusion": "early"}, "fusion is 'early'; expected 'ia'"),
+        ({"num_heads": 3}, "num_heads is 3; it must divide"),
+        ({"fusion": "ia", "num_heads": 128}, "num_heads is 128; it must divide the width of the fusion, 64"),
+        ({"image_size": 100}, "image_size is 100; expected a multiple of 16"),
+        ({"seconds": 0.2}, "0.2 seconds are 9 frames of MFCCs"),
+        ({"num_frames": 0}, "num_frames is 0"),
+    ],
+)
+def test_impossible_sizes_are_refused(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        AVFusion(**arguments)
+
+
+# -- from a clip to tensors ----------------------------------------------------------------------------------------------
+
+
+def numbered_clip(frames, fps=30.0, seconds=None, rate=48000):
+    """Frame number n has the grey level n in blue, and is 40 x 60."""
+    images = np.zeros((frames, 40, 60, 3), np.uint8)
+    images[..., 2] = np.arange(frames)[:, None, None]
+    wave = None if seconds is None else 0.1 * np.sin(np.arange(int(seconds * rate)) / 20).astype(np.float32)
+    return Clip.from_arrays(images, wave, fps=fps, sample_rate=rate if seconds else None)
+
+
+@torch.no_grad()
+def test_a_clip_becomes_blue_first_frames_and_coefficients():
+    model = AVFusion()
+    sample = dfer_zoo.create_transform(model)(numbered_clip(100, seconds=4.0))
+    assert sample["video"].shape == (15, 3, 224, 224) and sample["audio"].shape == (10, 156)
+    levels = [3, 10, 17, 24, 31, 39, 46, 53, 60, 67, 75, 82, 89, 96, 0]  # the last lies behind the clip's end: black
+    assert sample["video"][:, 0, 0, 0].mul(255).round().int().tolist() == levels
+    assert sample["video"][:, 1:].abs().sum() == 0
+
+
+@torch.no_grad()
+def test_a_clip_without_sound_goes_through_transform_and_model():
+    model = AVFusion()
+    batch = dfer_zoo.create_transform(model).batch([numbered_clip(120)])
+    assert batch["audio"] is None
+    assert model.eval()(**batch).shape == (1, 8)
+
+
+def test_the_window_counts_thirty_frames_a_second():
+    spec = AVFusion().video_spec
+    ntsc = sampling.indices(150, 30000 / 1001, spec)
+    assert ntsc == sampling.indices(150, 30.0, spec) == sampling.indices(150, None, spec)
+    assert sampling.indices(300, 60.0, spec)[:3] == [6, 20, 34]
+    assert sampling.indices(90, 25.0, spec)[-1] == 86
+
+
+def test_the_aligned_mode_takes_frames_from_where_the_sound_is_cut():
+    spec = dfer_zoo.create_transform(AVFusion(), sampling="centred_window").video
+    aligned, published = sampling.indices(150, 30.0, spec), sampling.indices(150, 30.0, AVFusion().video_spec)
+    assert [index - 21 for index in aligned] == published  # half of the 42 frames that are too many
+    seconds, rate = 5.0, 22050
+    sound = centre_crop_or_pad(torch.arange(int(seconds * rate)), 79380)
+    assert abs(sound[0].item() / rate - 21 / 30) < 1 / 30
+    assert sampling.indices(100, 30.0, spec) == sampling.indices(100, 30.0, AVFusion().video_spec)
+
+
+def test_a_prepared_sound_file_is_not_changed_again():
+    wave = sixteen_bits(0.2 * torch.sin(torch.arange(79380) / 15))
+    spec = AVFusion().audio_spec
+    saved = prepare(wave.numpy(), 22050, spec)
+    assert torch.equal(saved, prepare(sixteen_bits(wave).numpy(), 22050, spec))
+
+
+def test_a_box_that_sticks_out_is_cut_to_the_frame():
+    assert largest_box((-3.6, 2.5, 50.5, 300.0), 60, 40) == (0, 2, 50, 38)
+    with pytest.raises(MediaError, match="has no pixel in a frame of 60 x 40"):
+        largest_box((61.0, 2.0, 70.0, 30.0), 60, 40)
+
+
+def test_the_first_frame_needs_a_face():
+    frames = [np.zeros((40, 60, 3), np.uint8)] * 2
+    assert [face.shape for face in crop_faces(frames, [(1, 1, 9, 9), None], 16)] == [(16, 16, 3)] * 2
+    with pytest.raises(MediaError, match="No face was found in frame 0 or before it"):
+        crop_faces(frames, [None, (1, 1, 9, 9)], 16)
+
+
+# -- training ------------------------------------------------------------------------------------------------------------
+
+
+def test_all_frames_of_a_clip_are_turned_alike():
+    rng = np.random.RandomState(0)
+    frame = rng.randint(0, 256, (32, 32, 3)).astype(np.uint8)
+    turned = augment_frames([frame] * 3, rng=random.Random(3))
+    assert all(np.array_equal(turned[0], other) for other in turned) and not np.array_equal(turned[0], frame)
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("softhard", 8), ("noise", 6), ("nodropout", 2)])
+def test_modality_dropout_draws_from_torchs_generator_in_the_published_order(mode, rows):
+    inputs, targets = tiny_inputs(), torch.tensor([3, 5])
+    given = {}
+    torch.manual_seed(4)
+    if mode == "softhard":
+        given = {"shares": torch.randint(0, 100, (2, 1, 1)), "order": torch.randperm(8)}
+    elif mode == "noise":
+        given = {"audio_noise": torch.randn(2, 10, 44), "video_noise": torch.randn(2, 3, 3, 32, 32)}
+        given["order"] = torch.randperm(6)
+    torch.manual_seed(4)
+    drawn = MODALITY_DROPOUT[mode](inputs["video"], inputs["audio"], targets)
+    expected = MODALITY_DROPOUT[mode](inputs["video"], inputs["audio"], targets, **given)
+    assert [len(part) for part in drawn] == [rows] * 3
+    assert all(torch.equal(a, b) for a, b in zip(drawn, expected))
+
+
+def test_an_order_of_the_wrong_length_is_refused():
+    inputs = tiny_inputs()
+    with pytest.raises(InputError, match=r"order must be \(8,\)"):
+        MODALITY_DROPOUT["softhard"](inputs["video"], inputs["audio"], torch.tensor([0, 1]), order=torch.randperm(6))
+
+
+# -- data ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_list_of_clips_is_read_by_subset(tmp_path):
+    path = tmp_path / "annotations.txt"
+    path.write_text("a/f.npy;a/s.wav;3;testing\n\n/b/f.npy;/b/s.wav;8;training\n")
+    rows = read_audiovisual_list(path, root="/data")
+    assert [(r.path, r.audio, r.label, r.subset) for r in rows] == [
+        ("/data/a/f.npy", "/data/a/s.wav", 2, "testing"),
+        ("/b/f.npy", "/b/s.wav", 7, "training"),
+    ]
+    assert read_audiovisual_list(path, subset="validation") == []
+    for line in ("a.npy;a.wav;0;testing", "a.npy;a.wav;3;test", "a.npy a.wav 3 testing"):
+        path.write_text(line)
+        with pytest.raises(InputError, match=r"line 1: expected 'faces;sound;label;subset'"):
+            read_audiovisual_list(path)
+
+
+def test_ravdess_is_split_by_actor_and_labelled_by_name(tmp_path):
+    for actor in (1, 5, 11):
+        folder = tmp_path / f"ACTOR{actor:02}"
+        folder.mkdir()
+        for name in (f"01-01-08-01-01-01-{actor:02}.mp4", f"02-01-08-01-01-01-{actor:02}.mp4"):
+            (folder / name).touch()
+    (tmp_path / "ACTOR05" / "03-01-08-01-01-01-05.wav").touch()
+    rows = read_ravdess(tmp_path)
+    assert len(rows) == 6 and {row.label for row in rows} == {7}
+    assert [row.subset for row in rows] == ["training"] * 2 + ["testing"] * 2 + ["validation"] * 2
+    tested = read_ravdess(tmp_path, subset="testing")
+    assert {row.audio for row in tested} == {str(tmp_path / "ACTOR05" / "03-01-08-01-01-01-05.wav")}
+    assert rows[0].audio is None
+    with pytest.raises(InputError, match="both in testing and in validation"):
+        read_ravdess(tmp_path, testing=(1,), validation=(1,))
+    (tmp_path / "holiday.mp4").touch()
+    with pytest.raises(InputError, match="not named as in RAVDESS"):
+        read_ravdess(tmp_path)
