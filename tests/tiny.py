@@ -35,3 +35,15 @@ TINY["mae_dfer_pretrain"] = {
     "decoder_heads": 3,
     "mask_ratio": 0.75,
 }
+
+TINY["dfer_clip"] = {
+    "clip_model": {
+        "embed_dim": 64,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2},
+        "text_cfg": {"width": 64, "heads": 1, "layers": 2},
+    },
+    "max_frames": 4,
+    "temporal_heads": 2,
+    "num_contexts": 2,
+}

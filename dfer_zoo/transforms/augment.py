@@ -44,6 +44,13 @@ def scale_brightness(frames: Frames, factor: float) -> list[np.ndarray]:
     return [table[frame] for frame in frames]
 
 
+def rotation(frames: Frames, low: float = -4, high: float = 4, *, rng: Any = random) -> list[np.ndarray]:
+    """One angle in degrees, uniform between the bounds, for all frames: counter-clockwise, nearest pixel, the size is
+    kept and the corners are black."""
+    angle = rng.uniform(low, high)
+    return [np.asarray(Image.fromarray(frame).rotate(angle)) for frame in frames]
+
+
 def flip(frames: Frames, *, rng: Any = random) -> list[np.ndarray]:
     """Left and right exchanged in all frames, or in none."""
     if rng.random() < 0.5:

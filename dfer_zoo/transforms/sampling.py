@@ -17,8 +17,10 @@ BLACK = -1
 Rule = Callable[[int, float | None, VideoSpec, int | None], list[int]]
 
 
-def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last") -> list[int]:
-    """The middle of each of `frames` equal parts.
+def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last", duration: int = 1) -> list[int]:
+    """The middle of each of `frames` equal parts. A clip that is not longer than that has no parts: all its frames are
+    taken, the last one repeated ("pad_last"), or the first one alone ("repeat_first"). With a `duration` the indices
+    are those where runs of so many frames begin.
 
     >>> segment_centres(32, 4)
     [4, 12, 20, 28]
@@ -27,16 +29,23 @@ def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last") 
         part = num_frames / frames
         # this order of operations: i * part + part / 2 and (2 * i + 1) * part / 2 differ by one frame at times
         return [int(i * part + part / 2) for i in range(frames)]
-    if num_frames > frames:
-        part = num_frames / frames
+    starts = num_frames - duration + 1
+    if starts > frames:
+        part = starts / frames
         return [int(part / 2 + part * i) for i in range(frames)]
     if short_clip == "repeat_first":
         return [0] * frames
-    return [*range(num_frames), *[num_frames - 1] * (frames - num_frames)]
+    if short_clip != "pad_last":
+        raise InputError(f"short_clip is '{short_clip}'; expected 'pad_last', 'repeat_first' or 'stretch'.")
+    return [min(i, num_frames - 1) for i in range(frames)]
 
 
 def segment_random(
-    num_frames: int, frames: int, short_clip: str = "pad_last", rng: np.random.RandomState | None = None
+    num_frames: int,
+    frames: int,
+    short_clip: str = "pad_last",
+    rng: np.random.RandomState | None = None,
+    duration: int = 1,
 ) -> list[int]:
     """For training: one frame at random of each of `frames` equal parts, in one draw from numpy's generator (the
     global one, as published, unless one is given). The parts are whole frames long, so a clip's tail is never seen;
@@ -45,10 +54,14 @@ def segment_random(
     >>> segment_random(66, 4, rng=np.random.RandomState(0))
     [12, 31, 37, 48]
     """
-    part = num_frames // frames
+    draw = (np.random if rng is None else rng).randint
+    starts = num_frames - duration + 1
+    part = starts // frames
+    if part < 1 and num_frames > frames:  # with a duration only
+        return sorted(draw(starts, size=frames).tolist())
     if part < 1:
-        return segment_centres(num_frames, frames, short_clip)
-    offsets = (np.random if rng is None else rng).randint(part, size=frames)
+        return segment_centres(num_frames, frames, short_clip, duration)
+    offsets = draw(part, size=frames)
     return [int(i * part + offset) for i, offset in enumerate(offsets)]
 
 

@@ -1,0 +1,165 @@
+"""DFER-CLIP's checkpoints, as its training script writes them, -> ours.
+
+Their module holds CLIP as a whole and its parts a second time, so nearly every tensor is there twice; and the embedded
+words of the class texts are there too, which says what texts a file was trained with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor
+
+from ..clip_text import clip_config, tokenize
+from ..errors import WeightsError
+from ..models.dfer_clip import PROMPTS
+from . import Conversion
+
+DEFAULT_CLIP = "ViT-B-32-quickgelu"
+
+# authors' names -> ours; the first pattern that matches counts
+RENAMES = (
+    (r"prompt_learner\.ctx", "prompt_learner.contexts"),
+    (r"clip_model_\.(token_embedding\.weight)", r"text_encoder.\1"),
+    (r"clip_model_\.logit_scale", "logit_scale"),
+    (r"temporal_net\.cls_token", "temporal_net.class_token"),
+    (r"temporal_net\.pos_embedding", "temporal_net.positions"),
+    (r"temporal_net\.temporal_transformer\.layers\.(\d+)\.0\.fn\.norm\.(.+)", r"temporal_net.blocks.\1.norm1.\2"),
+    (r"temporal_net\.temporal_transformer\.layers\.(\d+)\.0\.fn\.fn\.to_qkv\.(.+)", r"temporal_net.blocks.\1.attn.qkv.\2"),
+    (r"temporal_net\.temporal_transformer\.layers\.(\d+)\.0\.fn\.fn\.to_out\.0\.(.+)", r"temporal_net.blocks.\1.attn.proj.\2"),
+    (r"temporal_net\.temporal_transformer\.layers\.(\d+)\.1\.fn\.norm\.(.+)", r"temporal_net.blocks.\1.norm2.\2"),
+    (r"temporal_net\.temporal_transformer\.layers\.(\d+)\.1\.fn\.fn\.net\.0\.(.+)", r"temporal_net.blocks.\1.mlp.fc1.\2"),
+    (r"temporal_net\.temporal_transformer\.layers\.(\d+)\.1\.fn\.fn\.net\.3\.(.+)", r"temporal_net.blocks.\1.mlp.fc2.\2"),
+    (r"((?:image|text)_encoder\..+)", r"\1"),
+)  # fmt: skip
+# second names -> first names of the same tensors
+COPIES = (
+    (r"clip_model_\.visual\.(.+)", r"image_encoder.\1"),
+    (r"clip_model_\.((?:transformer|ln_final)\..+|positional_embedding|text_projection)", r"text_encoder.\1"),
+)
+BUFFERS = ("prompt_learner.token_prefix", "prompt_learner.token_suffix")
+
+
+def convert_dfer_clip(state: Mapping[str, Tensor]) -> Conversion:
+    renamed: dict[str, Tensor] = {}
+    dropped: list[str] = []
+    for name, tensor in state.items():
+        if name in BUFFERS:
+            dropped.append(name)
+        elif first := _substituted(name, COPIES):
+            if first in state and not torch.equal(state[first], tensor):
+                raise WeightsError(f"'{name}' and '{first}' are one tensor in DFER-CLIP, and differ in this file.")
+            dropped.append(name)
+        elif ours := our_name(name):
+            renamed[ours] = tensor
+        else:
+            raise WeightsError(f"'{name}' is no tensor of DFER-CLIP; this is another network's checkpoint.")
+    contexts = state["prompt_learner.ctx"]
+    model_args: dict[str, Any] = {
+        "num_contexts": contexts.shape[-2],
+        "class_specific_contexts": contexts.ndim == 3,
+        "temporal_depth": 1 + max(int(n.split(".")[2]) for n in renamed if n.startswith("temporal_net.blocks.")),
+        "max_frames": state["temporal_net.pos_embedding"].shape[1] - 1,
+        **_classes(state),
+    }
+    if clip_sizes(state) != clip_config(DEFAULT_CLIP):
+        model_args["clip_model"] = clip_sizes(state)
+    return Conversion(renamed, model_args, tuple(dropped))
+
+
+def our_name(name: str) -> str | None:
+    """The authors' (first) name of a tensor -> ours."""
+    return _substituted(name, RENAMES)
+
+
+def _substituted(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
+    for pattern, replacement in table:
+        if match := re.fullmatch(pattern, name):
+            return match.expand(replacement)
+    return None
+
+
+# -- what the tensors tell ---------------------------------------------------------------------------------------------
+
+
+def clip_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Sizes of the two towers, as open_clip writes them. Heads are 64 wide in all of OpenAI's models."""
+    width, embed_dim = state["image_encoder.proj"].shape
+    patch = state["image_encoder.conv1.weight"].shape[-1]
+    grid = round((len(state["image_encoder.positional_embedding"]) - 1) ** 0.5)
+    layers = _depth(state, "image_encoder")
+    vision = {"image_size": grid * patch, "layers": layers, "width": width, "patch_size": patch}
+    return {"embed_dim": embed_dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text_sizes(state)}
+
+
+def text_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    vocabulary, width = state["clip_model_.token_embedding.weight"].shape
+    return {
+        "context_length": len(state["text_encoder.positional_embedding"]),
+        "vocab_size": vocabulary,
+        "width": width,
+        "heads": width // 64,
+        "layers": _depth(state, "text_encoder"),
+    }
+
+
+def _depth(state: Mapping[str, Tensor], tower: str) -> int:
+    pattern = re.compile(rf"{tower}\.transformer\.resblocks\.(\d+)\.")
+    return 1 + max(int(match[1]) for name in state if (match := pattern.match(name)))
+
+
+def _classes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The class texts, read back from the embedded words; labels too where the texts are published ones.
+
+    Without those buffers nothing is known but the number of classes, and that only from class-specific contexts.
+    """
+    contexts = state["prompt_learner.ctx"]
+    if not set(BUFFERS) & state.keys():
+        return {"num_classes": len(contexts)} if contexts.ndim == 3 else {}
+    prefix, suffix = (state[name] for name in BUFFERS)
+    embedding = state["clip_model_.token_embedding.weight"]
+    num_classes, num_contexts = len(suffix), contexts.shape[-2]
+    if contexts.ndim == 3 and len(contexts) != num_classes:
+        raise WeightsError(f"There are contexts for {len(contexts)} classes and texts for {num_classes}.")
+    expected = (num_classes, len(state["text_encoder.positional_embedding"]) - 1 - num_contexts)
+    if suffix.shape[:2] != expected or prefix.shape[:2] != (num_classes, 1):
+        raise WeightsError(
+            f"The embedded texts are {tuple(prefix.shape)} and {tuple(suffix.shape)}; with {num_contexts} contexts "
+            f"they must be of {num_classes} classes, 1 and {expected[1]} tokens."
+        )
+    embedded = torch.cat([prefix, suffix], dim=1)  # (C, 77 - num_contexts, W): the placeholders are not kept
+    labels = PROMPTS["labels"].get(str(num_classes), [])
+    for texts in PROMPTS["texts"].values():
+        prompts = [texts[label] for label in labels]
+        if prompts and torch.equal(embedding[_ids(prompts, embedded)], embedded):
+            return {"num_classes": num_classes, "labels": labels, "prompts": prompts}
+    ids = token_ids(embedded, embedding)
+    prompts = [open_clip.decode(row[1 : row.argmax()].tolist()).strip() for row in ids]
+    if not torch.equal(_ids(prompts, embedded), ids):
+        raise WeightsError(f"The embedded class texts are not what a tokenizer makes of a text; read back: {prompts}.")
+    return {"num_classes": num_classes, "prompts": prompts}
+
+
+def _ids(prompts: list[str], embedded: Tensor) -> Tensor:
+    return tokenize(prompts, 1024)[0][:, : embedded.shape[1]].to(embedded.device)
+
+
+def token_ids(embedded: Tensor, embedding: Tensor) -> Tensor:
+    """Which rows of the table these vectors are, (C, L, W) -> (C, L). A vector that is no row is an error: the texts
+    would then not be what the model was trained with."""
+    rows, places = embedded.flatten(0, 1).unique(dim=0, return_inverse=True)
+    found = torch.empty(len(rows), dtype=torch.long)
+    for number, row in enumerate(rows):
+        candidates = (embedding[:, 0] == row[0]).nonzero()[:, 0]  # a first look at one column: the table is large
+        equal = candidates[(embedding[candidates] == row).all(dim=1)]
+        if not len(equal):
+            raise WeightsError(
+                "The embedded class texts of this file are not rows of its own token embedding, so the texts that it "
+                "was trained with cannot be told."
+            )
+        found[number] = equal[0]
+    return found[places].view(embedded.shape[:2])

@@ -1,0 +1,269 @@
+"""DFER-CLIP: frames by CLIP, mixed over time by a small transformer, named by descriptions of faces.
+
+Zhao, Patras. BMVC 2023, arXiv 2308.13382.
+
+There is no linear classifier: a clip is compared with one text per class ("a smiling mouth, raised cheeks, ..."), in
+front of which a few vectors are learned.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..clip_text import (
+    FeatureCache,
+    PromptLearner,
+    TextTower,
+    block_at,
+    build_clip,
+    class_texts,
+    clip_config,
+    read_prompts,
+    tokenize,
+)
+from ..errors import InputError, WeightsError, near
+from ..layers import TemporalTransformer
+from ..weights import VideoSpec
+from .base import DferModel, LoadReport, check_labels, check_shape
+
+PROMPTS = read_prompts("dfer_clip")
+TEXT_TYPES = tuple(PROMPTS["texts"])
+SENTENCE = "an expression of {}."  # the published pattern for a class that is a name and nothing else
+
+
+class DFERCLIP(DferModel):
+    """Labels and texts may be your own:
+
+    >>> model = DFERCLIP(labels=["calm", "bored"], prompts=["a relaxed face.", "half closed eyes, a resting chin."])
+    >>> model(torch.zeros(1, 16, 3, 224, 224)).shape
+    torch.Size([1, 2])
+
+    Labels without ``prompts`` get the published texts of ``text_type`` if all of them are among the eleven published
+    classes, and "an expression of LABEL." otherwise.
+    """
+
+    head_prefixes = ("prompt_learner.",)
+    default_labels: ClassVar = {int(count): tuple(labels) for count, labels in PROMPTS["labels"].items()}
+    unused_parameters = ("logit_scale",)  # the temperature is fixed; `zero_shot` reads it
+    frozen_parameters = ("text_encoder.*", "logit_scale")
+
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        labels: Sequence[str] | None = None,
+        prompts: Sequence[str] | None = None,
+        text_type: str = "class_descriptor",
+        num_contexts: int = 8,
+        class_token_position: str = "end",
+        class_specific_contexts: bool = True,
+        temporal_depth: int = 1,
+        temporal_heads: int = 8,
+        max_frames: int = 16,
+        temperature: float = 0.01,
+        clip_model: str | Mapping[str, Any] = "ViT-B-32-quickgelu",
+    ) -> None:
+        if text_type not in TEXT_TYPES:
+            raise InputError(f"There is no text type '{text_type}'.{near(text_type, TEXT_TYPES)}")
+        labels = self._class_names(7 if num_classes is None and labels is None else num_classes, labels)
+        config = clip_config(clip_model)
+        width, image_size = config["embed_dim"], config["vision_cfg"]["image_size"]
+        super().__init__(
+            num_classes=len(labels), num_features=width, video_spec=VideoSpec(max_frames, image_size, "segment_centres")
+        )
+        self.labels = labels
+        self.prompts = class_texts(labels, prompts, PROMPTS["texts"][text_type], SENTENCE)
+        self.text_type = text_type
+        self.num_contexts = num_contexts
+        self.class_token_position = class_token_position
+        self.class_specific_contexts = class_specific_contexts
+        self.temperature = temperature
+
+        clip = build_clip(clip_model)
+        self.image_encoder = clip.visual
+        self.temporal_net = TemporalTransformer(width, temporal_depth, temporal_heads, max_frames=max_frames)
+        self.text_encoder = TextTower(clip)
+        self.logit_scale = clip.logit_scale
+        self.prompt_learner = self._build_prompt_learner()
+        self._kept_text_features = FeatureCache()
+        self.init_unless_loading()
+
+    def init_weights(self) -> None:
+        self.prompt_learner.init_weights()
+        self.temporal_net.init_weights()
+
+    # -- forward ---------------------------------------------------------------------------------------------------
+
+    def forward_features(self, video: Tensor, audio: Tensor | None = None) -> Tensor:
+        return self.mix_frames(self.encode_frames(video))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        embedding = unit(x)
+        if pre_logits or not self.num_classes:
+            return embedding
+        return embedding @ self.encode_text().T / self.temperature
+
+    def encode_frames(self, video: Tensor) -> Tensor:
+        """Every frame by itself: (B, T, 3, H, W) -> (B, T, num_features), not normalised."""
+        size = self.video_spec.size
+        check_shape("video", video, "(B, T, 3, H, W)", (None, None, 3, size, size))
+        tower = self.image_encoder
+        patches = tower.conv1(video.flatten(0, 1)).flatten(2).mT  # (B*T, 49, 768)
+        class_token = tower.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        tokens = torch.cat([class_token, patches], dim=1) + tower.positional_embedding.to(patches.dtype)
+        tokens = tower.ln_pre(tokens)
+        *blocks, last = tower.transformer.resblocks
+        for block in blocks:
+            tokens = self.run_block(block, tokens)
+        # of the last block nothing but the class token is read
+        class_token = self.run_block(block_at, last, tokens, tokens[:, :1])
+        features = tower.ln_post(class_token[:, 0]) @ tower.proj
+        return features.unflatten(0, video.shape[:2])
+
+    def mix_frames(self, frames: Tensor) -> Tensor:
+        """Frame features of one clip after the other, in their order in time: (B, T, num_features) -> (B, num_features).
+
+        Frames that two windows of a video share need `encode_frames` once only."""
+        check_shape("frame features", frames, "(B, T, D)", (None, None, self.num_features))
+        if not 1 <= frames.shape[1] <= self.temporal_net.max_frames:
+            raise InputError(
+                f"video must be (B, T, 3, H, W) with 1 to {self.temporal_net.max_frames} frames (T), got "
+                f"{frames.shape[1]}: there are no more positions. Sample the clip first, as create_transform does."
+            )
+        return self.temporal_net(frames, self.run_block)
+
+    def encode_video(self, video: Tensor) -> Tensor:
+        """Clips as unit vectors, (B, T, 3, H, W) -> (B, num_features), to be compared with `encode_text`."""
+        return self.forward_head(self.forward_features(video), pre_logits=True)
+
+    def encode_text(self, texts: Sequence[str] | None = None) -> Tensor:
+        """Texts as unit vectors: the classes', learned contexts included, (num_classes, num_features); or your own, as
+        CLIP has them. The classes' follow from the weights alone: in eval mode they are computed once and kept."""
+        if texts is not None:
+            ids, ends = (t.to(self.logit_scale.device) for t in tokenize(texts, self._context_length))
+            return unit(self.text_encoder.encode_ids(ids, ends))
+        if self.training:
+            return self._encode_classes()
+        watched = itertools.chain(self.text_encoder.parameters(), self.prompt_learner.parameters())
+        return self._kept_text_features(watched, self._encode_classes)
+
+    def _encode_classes(self) -> Tensor:
+        prompts = self.prompt_learner(self.text_encoder.token_embedding)
+        return unit(self.text_encoder(prompts, self.prompt_learner.ends, self.run_block))
+
+    def zero_shot(self, video: Tensor, texts: Sequence[str] | None = None) -> Tensor:
+        """CLIP as it came, without what DFER-CLIP learns: the mean of the frames against plain texts, by default those
+        of the classes. (B, T, 3, H, W), of any T -> logits (B, number of texts). For "backbone" weights, and frames
+        with CLIP's own normalisation:
+
+        >>> transform = create_transform(model, mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD)  # doctest: +SKIP
+        >>> model.zero_shot(**transform.batch([clip]), texts=["a happy face", "a sad face"])       # doctest: +SKIP
+        """
+        clips = unit(self.encode_frames(video).mean(dim=1))
+        return self.logit_scale.exp() * clips @ self.encode_text(self.prompts if texts is None else texts).T
+
+    def train(self, mode: bool = True) -> DFERCLIP:
+        self._kept_text_features.drop()
+        super().train(mode)
+        return self
+
+    def _apply(self, *args: Any, **kwargs: Any) -> DFERCLIP:
+        self._kept_text_features.drop()  # else the old device would hold them until the next clip
+        return super()._apply(*args, **kwargs)
+
+    # -- head ------------------------------------------------------------------------------------------------------
+
+    def get_classifier(self) -> nn.Module:
+        """What is learned per class: the contexts."""
+        return self.prompt_learner
+
+    def reset_classifier(self, classes: int | Sequence[str], prompts: Sequence[str] | None = None) -> None:
+        """New classes, told apart by new texts, with new contexts; a number is enough where the labels are published."""
+        labels = self._class_names(classes, None) if isinstance(classes, int) else self._class_names(None, classes)
+        self.prompts = class_texts(labels, prompts, PROMPTS["texts"][self.text_type], SENTENCE)
+        self.num_classes, self.labels = len(labels), labels
+        learner = self._build_prompt_learner().train(self.training)
+        self.prompt_learner = learner.to(device=self.logit_scale.device, dtype=self.logit_scale.dtype)
+
+    def _build_prompt_learner(self) -> PromptLearner:
+        return PromptLearner(
+            self.prompts,
+            self.text_encoder.width,
+            self.num_contexts,
+            class_token_position=self.class_token_position,
+            class_specific=self.class_specific_contexts,
+            context_length=self._context_length,
+        )
+
+    @property
+    def _context_length(self) -> int:
+        return len(self.text_encoder.positional_embedding)
+
+    @classmethod
+    def _class_names(cls, num_classes: int | None, labels: Sequence[str] | None) -> tuple[str, ...]:
+        if labels is None:
+            if num_classes and num_classes not in cls.default_labels:
+                raise InputError(
+                    f"{cls.__name__} tells classes apart by texts, and {num_classes} classes have none: give "
+                    "labels=[...], and prompts=[...] that describe a face of each."
+                )
+            return cls.default_labels[num_classes] if num_classes else ()
+        if isinstance(labels, str):
+            raise InputError(f"labels is the text {labels!r}; expected a list of class names.")
+        check_labels(labels)
+        if num_classes not in (None, len(labels)):
+            raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
+        return tuple(labels)
+
+    def config(self) -> dict[str, Any]:
+        texts = {"labels": list(self.labels), "prompts": list(self.prompts)}
+        return {**super().config(), **texts}
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return {
+            "stem": r"^image_encoder\.(?:conv1|class_embedding|positional_embedding|ln_pre)"
+            r"|^text_encoder\.(?:token_embedding|positional_embedding)",
+            "blocks": [
+                (r"^(?:image|text)_encoder\.transformer\.resblocks\.(\d+)", None),
+                (r"^image_encoder\.(?:ln_post|proj)|^text_encoder\.(?:ln_final|text_projection)", (99999,)),
+            ],
+            "time": r"^temporal_net",
+        }  # the rest, contexts and scale, is the head
+
+    # -- weights ---------------------------------------------------------------------------------------------------
+
+    def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
+        """Both towers from a CLIP in open_clip's names, ``{"clip": state}``; contexts and temporal net stay fresh."""
+        if set(states) != {"clip"}:
+            raise WeightsError(f"{type(self).__name__} is put together from {{'clip': state}}, got {sorted(states)}.")
+        own, given = self.state_dict(), {our_clip_name(name): tensor for name, tensor in states["clip"].items()}
+        fresh = {name for name in own if name.startswith(("prompt_learner.", "temporal_net."))}
+        wanted = own.keys() - fresh
+        wrong = [n for n in wanted & given.keys() if own[n].shape != given[n].shape]
+        if wanted != given.keys() or wrong:
+            raise WeightsError(
+                f"This is not the CLIP of {type(self).__name__}: {len(wanted - given.keys())} of its {len(wanted)} "
+                f"tensors are missing, {len(given.keys() - wanted)} are unknown, {len(wrong)} have another shape "
+                f"(such as {sorted({*(wanted ^ given.keys()), *wrong})[0]}). Nothing was loaded."
+            )
+        self.load_state_dict(given, strict=False)
+        return LoadReport(tuple(sorted(wanted)), tuple(sorted(fresh)), ())
+
+
+def our_clip_name(name: str) -> str:
+    """open_clip's name of a tensor -> its name in `DFERCLIP`."""
+    if name.startswith("visual."):
+        return "image_encoder." + name.removeprefix("visual.")
+    return name if name == "logit_scale" else "text_encoder." + name
+
+
+def unit(x: Tensor) -> Tensor:
+    """Divided by its norm; as published without a floor."""
+    return x / x.norm(dim=-1, keepdim=True)
