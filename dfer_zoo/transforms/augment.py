@@ -44,7 +44,7 @@ def scale_brightness(frames: Frames, factor: float) -> list[np.ndarray]:
     return [table[frame] for frame in frames]
 
 
-def rotation(frames: Frames, low: float = -4, high: float = 4, *, rng: Any = random) -> list[np.ndarray]:
+def tilt(frames: Frames, low: float = -4, high: float = 4, *, rng: Any = random) -> list[np.ndarray]:
     """One angle in degrees, uniform between the bounds, for all frames: counter-clockwise, nearest pixel, the size is
     kept and the corners are black."""
     angle = rng.uniform(low, high)

@@ -17,14 +17,14 @@ from torch import Tensor
 from ..clip import Clip
 from ..errors import InputError, near
 from ..weights import VideoSpec
-from .augment import brightness, flip, random_resized_crop, rotation
+from .augment import brightness, flip, random_resized_crop, tilt
 from .images import to_tensor
 from .sampling import segment_random, take
 
 # data set -> what is done to the whole frames, before a part of them is cut out
 FIRST_STEPS: dict[str, tuple[Callable[..., list[np.ndarray]], ...]] = {
     "dfew": (brightness,),
-    "ferv39k": (rotation,),
+    "ferv39k": (tilt,),
     "mafw": (),
 }
 
