@@ -196,13 +196,18 @@ def test_it_compiles_as_one_graph(arch):
 
 @every_model
 @torch.no_grad()
-def test_it_exports(arch):
+def test_it_exports_for_any_batch_size(arch):
     model = build(arch)
     inputs = inputs_of(model)
+    batch = torch.export.Dim("batch", min=1, max=64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(model, args=(), kwargs=inputs)
-    torch.testing.assert_close(program.module()(**inputs), model(**inputs))
+        program = torch.export.export(
+            model, args=(), kwargs=inputs, dynamic_shapes={name: {0: batch} for name in inputs}
+        )
+    for size in (1, 3):
+        inputs = inputs_of(model, batch=size)
+        torch.testing.assert_close(program.module()(**inputs), model(**inputs), rtol=1e-4, atol=1e-5)
 
 
 @every_model

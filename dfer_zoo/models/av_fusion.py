@@ -250,8 +250,8 @@ class AVFusion(DferModel):
             video = audio.new_zeros(1, 1, 1, 1, 1).expand(len(audio), *video_shape)
         elif audio is None:
             audio = video.new_zeros(len(video), *self.audio_spec.shape)
-        elif len(video) != len(audio):
-            raise InputError(f"video and audio must be of one batch, got {len(video)} and {len(audio)} clips.")
+        elif video.shape[0] != audio.shape[0]:  # not len(), which would fix the batch size of an exported graph
+            raise InputError(f"video and audio must be of one batch, got {video.shape[0]} and {audio.shape[0]} clips.")
         return video, audio
 
     def embed_no_frames(self, zeros: Tensor) -> Tensor:
