@@ -78,7 +78,7 @@ class TemporalTransformer(nn.Module):
         """``run_block`` is the model's `run_block`, if it shall checkpoint."""
         tokens = frames
         if self.class_token is not None:
-            tokens = torch.cat([self.class_token.expand(len(frames), -1, -1).to(frames.dtype), frames], dim=1)
+            tokens = torch.cat([self.class_token.expand(frames.shape[0], -1, -1).to(frames.dtype), frames], dim=1)
         tokens = tokens + self.positions[:, : tokens.shape[1]]
         for block in self.blocks:
             tokens = block(tokens) if run_block is None else run_block(block, tokens)

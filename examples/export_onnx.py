@@ -34,7 +34,9 @@ def main(arguments: list[str] | None = None) -> float:
     # clips are independent of each other, so the batch axis may have any length
     batch = torch.export.Dim("batch", min=1, max=1024)
     program = torch.export.export(model, args=(), kwargs=inputs, dynamic_shapes={name: {0: batch} for name in inputs})
-    torch.onnx.export(program, (), f=options.out, input_names=list(inputs), output_names=["logits"], external_data=False)
+    torch.onnx.export(
+        program, (), f=options.out, input_names=list(inputs), output_names=["logits"], external_data=False
+    )
     describe(options.out, model.labels)
 
     session = onnxruntime.InferenceSession(options.out, providers=["CPUExecutionProvider"])

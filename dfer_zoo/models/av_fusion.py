@@ -247,9 +247,9 @@ class AVFusion(DferModel):
             raise InputError("video and audio are both None; at least one of them must be there.")
         if video is None:
             assert audio is not None
-            video = audio.new_zeros(1, 1, 1, 1, 1).expand(len(audio), *video_shape)
+            video = audio.new_zeros(1, 1, 1, 1, 1).expand(audio.shape[0], *video_shape)
         elif audio is None:
-            audio = video.new_zeros(len(video), *self.audio_spec.shape)
+            audio = video.new_zeros(video.shape[0], *self.audio_spec.shape)
         elif video.shape[0] != audio.shape[0]:  # not len(), which would fix the batch size of an exported graph
             raise InputError(f"video and audio must be of one batch, got {video.shape[0]} and {audio.shape[0]} clips.")
         return video, audio

@@ -75,7 +75,7 @@ class MessageTower(nn.Module):
 
     def transform(self, patches: Tensor, neighbours: int, run_block: Callable = call) -> Tensor:
         """Patch tokens (frames, P, D) -> (frames, 1 + P, D), not normalised."""
-        class_token = self.class_token.to(patches.dtype).expand(len(patches), 1, -1)
+        class_token = self.class_token.to(patches.dtype).expand(patches.shape[0], 1, -1)
         tokens = self.norm_pre(torch.cat([class_token, patches], dim=1) + self.positions)
         for block in self.blocks:
             tokens = run_block(block, tokens, neighbours)
@@ -349,7 +349,7 @@ class DKCLIP(DferModel):
     def embed_video(self, video: Tensor) -> VideoEmbedding:
         spec = self.video_spec
         check_shape("video", video, "(B, T, 3, H, W)", (None, spec.frames, 3, spec.size, spec.size))
-        batch, snippets = len(video), self.snippets
+        batch, snippets = video.shape[0], self.snippets
         # groups of T // N neighbours, snippets of N frames: not the same unless T = N * N, and published so
         tokens = self.local_tower(video.flatten(0, 1), snippets, self.run_block)
         frames = self.local_tower.embed(tokens[:, 0])
@@ -378,7 +378,7 @@ class DKCLIP(DferModel):
 
     def conditioned_texts(self, patches: Tensor) -> Tensor:
         """The class texts in view of the kept patch tokens (B, P, E) -> (B, K, E), of length 1."""
-        texts = self.text_features().expand(len(patches), -1, -1)
+        texts = self.text_features().expand(patches.shape[0], -1, -1)
         return unit(texts + self.conditioning(texts, patches))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

@@ -162,8 +162,8 @@ class MMADFER(DferModel):
         side = self.video_spec.size
         check_shape("video", video, "(B, T, 3, H, W)", (None, FRAMES, 3, side, side))
         if audio is None:
-            return video.new_full((len(video), *self.audio_spec.shape), self.audio_spec.missing)
-        check_shape("audio", audio, "(B, 1, frames, mel)", (len(video), *self.audio_spec.shape))
+            return video.new_full((video.shape[0], *self.audio_spec.shape), self.audio_spec.missing)
+        check_shape("audio", audio, "(B, 1, frames, mel)", (video.shape[0], *self.audio_spec.shape))
         return audio
 
     # -- training ------------------------------------------------------------------------------------------------------

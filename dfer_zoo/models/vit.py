@@ -93,9 +93,9 @@ class Encoder(nn.Module):
     def embed(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> (B, 1 + N + extra, width), patches row by row, positions added."""
         patches = self.patch_embed(x).flatten(2).transpose(1, 2)
-        tokens = [self.class_token.expand(len(x), -1, -1), patches]
+        tokens = [self.class_token.expand(x.shape[0], -1, -1), patches]
         if extra is not None:
-            tokens.append(extra.expand(len(x), -1, -1))
+            tokens.append(extra.expand(x.shape[0], -1, -1))
         # positions come last: the published tables have rows for the class token and for the prompts too
         return torch.cat(tokens, dim=1) + self.positions
 
