@@ -293,6 +293,7 @@ def read_row(row: Row) -> Clip:
         return Clip.from_arrays(
             faces,
             sound.waveform if sound else None,
+            fps=len(faces) / 3.6,  # they are spread over so many seconds: the record's rule takes each of them once
             sample_rate=sound.sample_rate if sound else None,
             source=row.path,
         )

@@ -12,11 +12,12 @@ import dfer_zoo
 from dfer_zoo.clip import Clip
 from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.convert.checkpoint import convert_checkpoint
-from dfer_zoo.datasets import read_audiovisual_list, read_ravdess
+from dfer_zoo.datasets import Row, read_audiovisual_list, read_ravdess, read_row
 from dfer_zoo.errors import InputError, MediaError, WeightsError
 from dfer_zoo.models.av_fusion import AVFusion
 from dfer_zoo.models.efficient_face import EfficientFace
 from dfer_zoo.training.mixing import MODALITY_DROPOUT, stand_in
+from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
 from dfer_zoo.transforms import sampling
 from dfer_zoo.transforms.audio import centre_crop_or_pad, prepare, sixteen_bits
 from dfer_zoo.transforms.crops import crop_faces, largest_box
@@ -311,6 +312,14 @@ def test_a_prepared_sound_file_is_not_changed_again():
     assert torch.equal(saved, prepare(sixteen_bits(wave).numpy(), 22050, spec))
 
 
+def test_prepared_faces_are_taken_one_by_one_as_they_were_saved(tmp_path):
+    saved = np.random.RandomState(0).randint(0, 256, (15, 224, 224, 3)).astype(np.uint8)  # blue first
+    np.save(tmp_path / "01_facecroppad.npy", saved)
+    clip = read_row(Row(str(tmp_path / "01_facecroppad.npy"), 0))
+    video = dfer_zoo.create_transform(AVFusion())(clip)["video"]
+    assert np.array_equal(video.mul(255).round().byte().permute(0, 2, 3, 1).numpy(), saved)
+
+
 def test_a_box_that_sticks_out_is_cut_to_the_frame():
     assert largest_box((-3.6, 2.5, 50.5, 300.0), 60, 40) == (0, 2, 50, 38)
     with pytest.raises(MediaError, match="has no pixel in a frame of 60 x 40"):
@@ -349,6 +358,18 @@ def test_modality_dropout_draws_from_torchs_generator_in_the_published_order(mod
     expected = MODALITY_DROPOUT[mode](inputs["video"], inputs["audio"], targets, **given)
     assert [len(part) for part in drawn] == [rows] * 3
     assert all(torch.equal(a, b) for a, b in zip(drawn, expected))
+
+
+def test_the_recipe_has_the_published_rates():
+    recipe = read_recipe(Path(__file__).parent.parent / "examples" / "recipes" / "av_fusion_ravdess.toml")
+    for epoch, rate in case("metrics_and_schedule")["outputs"]["learning_rate_by_epoch"].items():
+        update = 10 * (int(epoch) - 1)
+        for within in (0, 9):
+            ours = learning_rate(recipe.schedule, recipe.optimizer.lr, update + within, 10, recipe.train.epochs)
+            assert ours == pytest.approx(rate)
+    published = case("train_steps_ia")["optimiser"]
+    group = create_optimizer(tiny(), recipe).param_groups[0]
+    assert all(group[name] == published[name] for name in ("lr", "momentum", "dampening", "weight_decay", "nesterov"))
 
 
 def test_an_order_of_the_wrong_length_is_refused():
