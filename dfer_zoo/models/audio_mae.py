@@ -6,6 +6,7 @@ arXiv 2207.06405.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -29,6 +30,8 @@ class AudioMAE(EncoderClassifier):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("audio",)
+    # AudioSet's classes by their index: what the indices mean is in the data set's own list
+    default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {527: tuple(f"audioset_{i}" for i in range(527))}
     frozen_parameters: ClassVar[tuple[str, ...]] = ("encoder.positions",)  # a fixed table in the published training
 
     def __init__(

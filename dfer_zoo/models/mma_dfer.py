@@ -111,6 +111,7 @@ class MMADFER(DferModel):
         temporal_depth: int = 1,
         preset: str = "base",
         drop_path: float = 0.1,
+        drop_path_when_frozen: bool = False,
     ) -> None:
         shape = find_preset(preset, patch=16)
         super().__init__(
@@ -130,7 +131,7 @@ class MMADFER(DferModel):
         self.projection = nn.Linear(shape.width, self.num_features)
         self.temporal = TemporalTransformer(self.num_features, temporal_depth, max_frames=FRAMES)
         self.classifier = self.build_classifier(num_classes)
-        self.live_stochastic_depth = False
+        self.drop_path_when_frozen = drop_path_when_frozen
         self.init_unless_loading()
 
     def init_weights(self) -> None:
@@ -168,18 +169,11 @@ class MMADFER(DferModel):
 
     # -- training ------------------------------------------------------------------------------------------------------
 
-    def freeze_backbones(self, *, stochastic_depth: bool = False) -> None:
-        """What the published training freezes: patches, class tokens, blocks and norms of both encoders.
-
-        Frozen blocks rest in eval mode. The published training left them in train mode, so that their stochastic depth
-        went on drawing; ``stochastic_depth=True`` does that: the drop paths, and nothing else, follow `.train()`.
-        """
-        self.live_stochastic_depth = stochastic_depth
-        self.freeze()
-
     def train(self, mode: bool = True) -> MMADFER:
+        """Frozen blocks rest in eval mode. The published training left them in train mode, so that their stochastic
+        depth went on drawing; with ``drop_path_when_frozen`` it does: the drop paths alone follow the mode."""
         super().train(mode)
-        if self.live_stochastic_depth:
+        if self.drop_path_when_frozen:
             for module in self.modules():
                 if isinstance(module, DropPath):
                     module.train(mode)

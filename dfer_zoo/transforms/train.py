@@ -64,9 +64,19 @@ def av_fusion(transform: Transform) -> Augmentation:
     return augmented
 
 
+def mma_dfer(transform: Transform) -> Augmentation:
+    """A frame of each part of the clip, brightness, a crop and a flip; the sound as it is."""
+    from .train_mma_dfer import TrainTransform
+
+    if transform.video is None or transform.audio is None:
+        raise InputError("The augmentation 'mma_dfer' is for models of frames and sound.")
+    return TrainTransform(transform.video, transform.audio)
+
+
 # name -> (the evaluation transform) -> (clip -> sample)
 AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "none": no_augmentation,
     "flip": flip,
     "av_fusion": av_fusion,
+    "mma_dfer": mma_dfer,
 }

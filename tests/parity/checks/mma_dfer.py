@@ -258,7 +258,7 @@ class Origins:
 def check_train_step(case: Case) -> Iterator[Comparison]:
     origins = Origins(authors_table(case))
     model = build(MMADFER, convert_state_dict("mma_dfer", authors_state(case)))
-    model.freeze_backbones()
+    model.freeze()
     model.eval()
     options = case["optimizer"]
     assert options["name"] == "AdamW"
@@ -324,7 +324,7 @@ def check_trainable_parameters(case: Case) -> Iterator[Comparison]:
     origins = Origins(table)
     with skip_init():
         model = MMADFER(**origins.conversion.model_args)
-    model.freeze_backbones()
+    model.freeze()
     model.train()
     trains = {name for name, p in model.named_parameters() if p.requires_grad}
     unused = set(case["requires_grad_but_unused_in_the_forward"])
