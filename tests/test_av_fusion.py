@@ -280,6 +280,16 @@ def test_a_clip_becomes_blue_first_frames_and_coefficients():
 
 
 @torch.no_grad()
+def test_efficient_face_takes_the_frame_in_the_middle_of_a_clip():
+    model = EfficientFace()
+    image = dfer_zoo.create_transform(model)(numbered_clip(100))["image"]
+    mean, std = (torch.tensor(values) for values in (model.video_spec.mean, model.video_spec.std))
+    assert image.shape == (3, 224, 224)
+    torch.testing.assert_close(image[:, 0, 0] * std + mean, torch.tensor([0.0, 0.0, 50 / 255]), atol=1e-6, rtol=0)
+    assert model.eval()(image[None]).shape == (1, 7)
+
+
+@torch.no_grad()
 def test_a_clip_without_sound_goes_through_transform_and_model():
     model = AVFusion()
     batch = dfer_zoo.create_transform(model).batch([numbered_clip(120)])

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dfer_zoo import metrics
 from dfer_zoo.convert import Conversion, convert_state_dict
+from dfer_zoo.convert.checkpoint import read_checkpoint
 from dfer_zoo.datasets import read_audiovisual_list
 from dfer_zoo.factory import load_strictly
 from dfer_zoo.models.av_fusion import AVFusion, CrossScores, attention_received
@@ -153,17 +154,16 @@ def check_model(case: Case) -> Iterator[Comparison]:
     features = model.forward_features(video, audio)
     for name, reference in case["intermediates_both"].items():
         yield from summary(name, tap.of(name), reference, tolerance["intermediates"])
-    pooled = "audio_pooled_and_video_pooled"
-    yield close(pooled, features, outputs[pooled], tolerance["intermediates"])
-    logits = {
-        "logits": (video, audio),
-        "logits_audio_zero": (video, torch.zeros_like(audio)),
-        "logits_video_zero": (torch.zeros_like(video), audio),
-    }
-    for name, inputs in logits.items():
-        yield close(name, model(*inputs), outputs[name], tolerance["logits"])
-    yield close("logits_audio_zero, by None", model(video, None), outputs["logits_audio_zero"], tolerance["logits"])
-    yield close("logits_video_zero, by None", model(None, audio), outputs["logits_video_zero"], tolerance["logits"])
+    silent, dark = torch.zeros_like(audio), torch.zeros_like(video)
+    by_zeros = {"logits": (video, audio), "logits_audio_zero": (video, silent), "logits_video_zero": (dark, audio)}
+    by_none = {"logits_audio_zero": (video, None), "logits_video_zero": (None, audio)}
+    for name, reference in outputs.items():
+        if name == "audio_pooled_and_video_pooled":
+            yield close(name, features, reference, tolerance["intermediates"])
+            continue
+        yield close(name, model(*by_zeros[name]), reference, tolerance["logits"])
+        if name in by_none:
+            yield close(f"{name}, by None", model(*by_none[name]), reference, tolerance["logits"])
 
 
 @torch.no_grad()
@@ -184,11 +184,22 @@ def check_efficient_face(case: Case) -> Iterator[Comparison]:
     yield close("logits", logits, outputs["logits"], tolerance["logits"])
 
 
+def from_file(state: Mapping[str, Tensor], checkpoint: Mapping) -> dict[str, Tensor]:
+    """Through a file with the authors' wrapper and prefix, as the converter reads it."""
+    content: Mapping = {f"{checkpoint.get('prefix') or ''}{name}": tensor for name, tensor in state.items()}
+    if checkpoint.get("wrapper"):
+        content = {checkpoint["wrapper"]: content}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.pth.tar"
+        torch.save(content, path)
+        return {name: tensor.clone() for name, tensor in read_checkpoint(path).items()}
+
+
 @torch.no_grad()
 def check_backbone_init(case: Case) -> Iterator[Comparison]:
     """A checkpoint of the backbone into the frame encoder of a fresh network; compared in the authors' names."""
     outputs = case["outputs"]
-    face_state = seeded_state(case["state_dict"], case["checkpoint"]["weights"])
+    face_state = from_file(seeded_state(case["state_dict"], case["checkpoint"]["weights"]), case["checkpoint"])
     face = convert_state_dict("efficient_face", face_state)
     image = seeded_input(case["inputs"]["image"])
     model = AVFusion(image_size=image.shape[-1]).eval()
@@ -333,13 +344,15 @@ def check_image_transforms(case: Case) -> Iterator[Comparison]:
         for name, scale in (("l2", theirs["l2"]), ("std", theirs["std"]), ("mean", theirs["std"])):
             error = abs(mine[name] - theirs[name]) / scale
             yield Comparison("", f"{what}: {name}", error, tolerance["relative_l2"])
-        if "corner_values_channel0" in reference:
-            corners = ours[0][[0, 0, -1, -1], [0, -1, 0, -1]]
-            yield within(f"{what}: corners", corners, reference["corner_values_channel0"], absolute)
-        for name in reference:
-            if row := re.fullmatch(r"row_(\d+)_channel_(\d+)_every_(\d+)th", name):
-                number, channel, step = map(int, row.groups())
-                yield within(f"{what}: row", ours[channel, number, ::step], reference[name], absolute)
+        for name, values in reference.items():
+            if row := re.fullmatch(r"row_(\d+)_channel_(\d+)_every_(\d+)(st|nd|rd|th)", name):
+                number, channel, step = (int(part) for part in row.groups()[:3])
+                yield within(f"{what}: {name}", ours[channel, number, ::step], values, absolute)
+            elif corners := re.fullmatch(r"corner_values_channel(\d+)", name):
+                found = ours[int(corners[1])][[0, 0, -1, -1], [0, -1, 0, -1]]
+                yield within(f"{what}: {name}", found, values, absolute)
+            elif name not in ("summary", "p", "flipped", "angle_degrees"):
+                yield same(f"{what}: {name} is compared", False, True)
 
     def scaled(frame: np.ndarray) -> Tensor:
         return to_tensor(np.stack([frame]), VideoSpec(frames=1, size=frame.shape[0], sampling="leading_window"))[0]
@@ -448,12 +461,13 @@ def check_audio_preparation(case: Case) -> Iterator[Comparison]:
     tolerance = case["tolerance"]
     samples = 79380
     for name, recipe in case["inputs"].items():
-        t = np.arange(recipe["n"]) / 48000
+        rate = int(re.search(r"t=n/(\d+)", recipe["samples"])[1])
+        t = np.arange(recipe["n"]) / rate
         wave = 0.4 * np.sin(2 * np.pi * (180 * t + 120 * t**2)) * np.exp(-0.7 * t)
         wave = wave + 0.01 * seeded.normal("wave48", t.shape, recipe["seed"])
         saved = np.round(32767 * np.clip(wave, -1, 1)).astype(np.int16)
         reference = case["outputs"][name]
-        resampled = sounds.kaiser_resample(torch.from_numpy(saved.astype(np.float32) / 32768), 48000, 22050)
+        resampled = sounds.kaiser_resample(torch.from_numpy(saved.astype(np.float32) / 32768), rate, 22050)
         yield same(f"{name}: samples", len(resampled), reference["resampled_samples_before_crop"])
         yield from summary(f"{name}: resampled", resampled, reference["resampled"], tolerance["resampled_relative_l2"])
         short = sounds.sixteen_bits(sounds.centre_crop_or_pad(resampled, samples))
@@ -523,8 +537,8 @@ def check_face_crop(case: Case) -> Iterator[Comparison]:
         yield same(f"{what}: shape", list(face.shape), reference["shape"])
         yield within(f"{what}: samples", face.reshape(-1)[:: reference["stride"]][:16], reference["samples"], tolerance)
         for name, pixels in crop.items():
-            if row := re.fullmatch(r"pixels_row_(\d+)_every_(\d+)th", name):
-                yield within(f"{what}: row", face[int(row[1]), :: int(row[2])], pixels, tolerance)
+            if row := re.fullmatch(r"pixels_row_(\d+)_every_(\d+)(st|nd|rd|th)", name):
+                yield within(f"{what}: {name}", face[int(row[1]), :: int(row[2])], pixels, tolerance)
 
 
 def check_annotations(case: Case) -> Iterator[Comparison]:
