@@ -255,9 +255,9 @@ class DKCLIP(DferModel):
     }
     # the published semantic tower embeds its class token and throws the result away
     unused_parameters: ClassVar[tuple[str, ...]] = ("semantic_tower.norm.*", "semantic_tower.projection")
-    frozen_parameters: ClassVar[tuple[str, ...]] = ("text_tower.*", "logit_scale")
-    # what the released training freezes: a filter of names also catches two modules that start at random
-    released_freeze: ClassVar[tuple[str, ...]] = (*frozen_parameters, "interaction.*", "semantic_tower.*")
+    texts_and_scale: ClassVar[tuple[str, ...]] = ("text_tower.*", "logit_scale")
+    # the released training selects by parts of names, and misses two modules, which stay at their random numbers
+    frozen_parameters: ClassVar[tuple[str, ...]] = (*texts_and_scale, "interaction.*", "semantic_tower.*")
     consistency_epochs = 14  # so many epochs the snippets are trained too
     backbones: ClassVar[Mapping[str, str]] = {"clip": "open_clip:ViT-B-16-quickgelu/openai"}
 
@@ -284,10 +284,7 @@ class DKCLIP(DferModel):
         erase_below: float = 0.15,
         drop_path: float = 0.0,
     ) -> None:
-        if labels is None:
-            labels = self.labels_for(7 if num_classes is None else num_classes)
-        if num_classes not in (None, len(labels)):
-            raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
+        labels = self._class_names(7 if num_classes is None and labels is None else num_classes, labels)
         if frames % frames_per_snippet:
             raise InputError(f"{frames} frames cannot be cut into snippets of {frames_per_snippet}.")
         if image_size % patch_size:
@@ -312,24 +309,40 @@ class DKCLIP(DferModel):
 
     # -- classes ---------------------------------------------------------------------------------------------------
 
-    def set_classes(self, labels: Sequence[str], prompts: Sequence[str] | None = None) -> None:
-        """Other classes, described by these texts; by default by the published ones, or by their names."""
-        check_labels(labels)
+    def set_classes(self, labels: tuple[str, ...], prompts: Sequence[str] | None = None) -> None:
+        """Classes described by these texts; by default by the published ones, or else by their names."""
         texts = class_texts(labels, prompts, PROMPTS["texts"][PROMPTS["published"]])
-        ids, ends = tokenize(texts, self.context_length)
+        ids, ends = tokenize(texts, self.context_length) if texts else (torch.zeros(0, 1).long(), torch.zeros(0).long())
         device = self.logit_scale.device
         self._text_length = int(ends.max()) + 1 if len(texts) else 1
         # they follow from the texts, so no file holds them
         self.register_buffer("token_ids", ids.to(device), persistent=False)
         self.register_buffer("text_ends", ends.to(device), persistent=False)
         self._text_features = FeatureCache()
-        self.prompts, self.labels, self.num_classes = texts, tuple(labels), len(texts)
+        self.prompts, self.labels, self.num_classes = texts, labels, len(texts)
 
     def reset_classifier(self, classes: int | Sequence[str], prompts: Sequence[str] | None = None) -> None:
         """
         >>> model.reset_classifier(("calm", "bored"), prompts=("calm with ...", "bored with ..."))  # doctest: +SKIP
         """
-        self.set_classes(self.labels_for(classes) if isinstance(classes, int) else tuple(classes), prompts)
+        labels = self._class_names(classes, None) if isinstance(classes, int) else self._class_names(None, classes)
+        self.set_classes(labels, prompts)
+
+    @classmethod
+    def _class_names(cls, num_classes: int | None, labels: Sequence[str] | None) -> tuple[str, ...]:
+        if labels is None:
+            if num_classes and num_classes not in cls.default_labels:
+                raise InputError(
+                    f"DK-CLIP tells classes apart by texts, and {num_classes} classes have none: give labels=[...], and "
+                    "prompts=[...] that say what a face of each does."
+                )
+            return cls.default_labels[num_classes] if num_classes else ()
+        if isinstance(labels, str):
+            raise InputError(f"labels is the text {labels!r}; expected a list of class names.")
+        check_labels(labels)
+        if num_classes not in (None, len(labels)):
+            raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
+        return tuple(labels)
 
     def get_classifier(self) -> nn.Module:
         """What turns the texts into the weights of a clip's classifier."""
@@ -343,6 +356,15 @@ class DKCLIP(DferModel):
         # causal attention: nothing behind the last end mark matters
         words = self.text_tower.token_embedding(self.token_ids[:, : self._text_length])
         return self.text_tower(words, self.text_ends, self.run_block)
+
+    def train(self, mode: bool = True) -> DKCLIP:
+        self._text_features.drop()
+        super().train(mode)
+        return self
+
+    def _apply(self, *args: Any, **kwargs: Any) -> DKCLIP:
+        self._text_features.drop()  # else the old device would hold them until the next clip
+        return super()._apply(*args, **kwargs)
 
     # -- forward ---------------------------------------------------------------------------------------------------
 
@@ -383,7 +405,7 @@ class DKCLIP(DferModel):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         clip, patches = x[:, 0], x[:, 1:]
-        if pre_logits:
+        if pre_logits or not self.num_classes:
             return clip
         return self.logit_scale.exp() * torch.einsum("be,bke->bk", clip, self.conditioned_texts(patches))
 
@@ -434,9 +456,7 @@ class DKCLIP(DferModel):
         return tables | {"text_tower.positional_embedding"}
 
     def config(self) -> dict[str, Any]:
-        arguments = {**self.__dict__["_model_args"], "labels": list(self.labels), "prompts": list(self.prompts)}
-        arguments.pop("num_classes", None)
-        return arguments
+        return {**super().config(), "labels": list(self.labels), "prompts": list(self.prompts)}
 
     # -- weights ---------------------------------------------------------------------------------------------------
 

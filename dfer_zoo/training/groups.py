@@ -48,6 +48,6 @@ def dk_clip_groups(
     ``published_freeze`` freezes as the released training did, whose filter of names also caught the semantic tower and
     the snippet interaction: they stayed at random numbers.
     """
-    model.freeze(*(model.released_freeze if published_freeze else model.frozen_parameters))
+    model.freeze(*(model.frozen_parameters if published_freeze else model.texts_and_scale))
     rates = {"*.message*": 10 * lr, "local_tower.*": lr}
     return parameter_groups(model, lr=10 * lr, weight_decay=weight_decay, rates=rates)

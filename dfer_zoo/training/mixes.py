@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError, near
-from .mixing import MODALITY_DROPOUT
+from .mixing import MODALITY_DROPOUT, mix_clips
 
 Inputs = dict[str, Any]  # tensors, or None for a modality that is not there
 Soften = Callable[[Tensor], Tensor]
@@ -53,9 +53,18 @@ def modality_dropout(inputs: Inputs, targets: Tensor, soft: Soften, *, kind: str
     return {**inputs, "video": video, "audio": audio}, soft(targets)
 
 
+def fmix_or_mixup(
+    inputs: Inputs, targets: Tensor, soft: Soften, *, fmix: float = 0.5, beta: float = 0.8
+) -> tuple[Inputs, Tensor]:
+    """DK-CLIP's: with the chance ``fmix`` clips are laid over each other in blobs, else faded into each other."""
+    video, targets = mix_clips(inputs["video"], soft(targets), fmix=fmix, beta=beta)
+    return {**inputs, "video": video}, targets
+
+
 # name -> (inputs, class numbers, soft, **options) -> (inputs, soft targets)
 MIXES: dict[str, Callable[..., tuple[Inputs, Tensor]]] = {
     "none": no_mix,
     "drop_modalities": drop_modalities,
     "modality_dropout": modality_dropout,
+    "fmix_or_mixup": fmix_or_mixup,
 }

@@ -87,17 +87,6 @@ def _in_order(video: Tensor, audio: Tensor, targets: Tensor, order: Tensor) -> t
 # -- mixed clips and soft labels of dk_clip -----------------------------------------------------------------------------
 
 
-def smooth_labels(targets: Tensor, num_classes: int, smoothing: float = 0.1) -> Tensor:
-    """Class numbers (B,) -> soft labels (B, K): the share ``smoothing`` is spread over all classes, the right one too.
-
-    >>> smooth_labels(torch.tensor([1]), 2, 0.1).tolist()
-    [[0.05000000074505806, 0.949999988079071]]
-    """
-    off = smoothing / num_classes
-    labels = torch.full((len(targets), num_classes), off, device=targets.device)
-    return labels.scatter_(1, targets[:, None], 1 - smoothing + off)
-
-
 def blend(values: Tensor, share: float | Tensor, order: Tensor) -> Tensor:
     """Each row, or as much of it as ``share`` says, together with the row that ``order`` puts in its place."""
     return values * share + values[order] * (1 - share)

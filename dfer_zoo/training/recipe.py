@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, near
+from .schedules import warmup_into_cosine
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -187,12 +188,10 @@ def learning_rate(schedule: ScheduleSection, base: float, update: int, per_epoch
     if schedule.per == "epoch":
         now, total, warm = epoch, epochs, round(schedule.warmup_epochs)
     if schedule.cosine_from == "start":  # as DK-CLIP: linear up to the cosine that runs from update 0
-        if now < warm:
-            return base * now / warm
-    else:  # as MAE-DFER: both ends of the warm-up are among its values
-        if now < warm:
-            return base * now / max(1, warm - 1)
-        now, total = now - warm, total - warm
+        return warmup_into_cosine(now, lr=base, steps=total, warmup=warm, floor=schedule.min_lr)
+    if now < warm:  # as MAE-DFER: both ends of the warm-up are among its values
+        return base * now / max(1, warm - 1)
+    now, total = now - warm, total - warm
     return schedule.min_lr + 0.5 * (base - schedule.min_lr) * (1 + math.cos(math.pi * now / total))
 
 

@@ -73,10 +73,20 @@ def mma_dfer(transform: Transform) -> Augmentation:
     return TrainTransform(transform.video, transform.audio)
 
 
+def dk_clip(transform: Transform) -> Augmentation:
+    """Frames drawn from all parts of the clip, one of several crops, flipped, in other colours."""
+    from .train_dk_clip import TrainTransform
+
+    if transform.video is None:
+        raise InputError("The augmentation 'dk_clip' is for video, and this model takes none.")
+    return TrainTransform(transform.video)
+
+
 # name -> (the evaluation transform) -> (clip -> sample)
 AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "none": no_augmentation,
     "flip": flip,
     "av_fusion": av_fusion,
     "mma_dfer": mma_dfer,
+    "dk_clip": dk_clip,
 }

@@ -24,8 +24,9 @@ from dfer_zoo.models import dk_clip as dk
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.training.criteria import consistency, global_local_loss
 from dfer_zoo.training.groups import dk_clip_groups
-from dfer_zoo.training.mixing import blend, smooth_labels
-from dfer_zoo.training.schedules import warmup_into_cosine
+from dfer_zoo.training.mixes import soft_targets
+from dfer_zoo.training.mixing import blend
+from dfer_zoo.training.recipe import ScheduleSection, learning_rate
 from dfer_zoo.transforms import images, sampling
 from dfer_zoo.transforms.augment import Box
 from dfer_zoo.transforms.train_dk_clip import crop_and_resize, crop_places, crop_sizes, snap, train_indices
@@ -380,7 +381,7 @@ def check_loss(case: Any) -> Iterator[Comparison]:
     given = {name: tensor.requires_grad_() for name, tensor in inputs_of(case).items()}
     logits, local = given["logits_global"], given["logits_local_weighted"]
     batch, classes = logits.shape
-    clean = smooth_labels(torch.arange(batch) % classes, classes, config["label_smoothing"])
+    clean = soft_targets(torch.arange(batch) % classes, classes, config["label_smoothing"])
     yield close("on value", [clean.max()], [config["on_value"]], tolerance)
     yield close("off value", [clean.min()], [config["off_value"]], tolerance)
     targets = blend(clean, config["lambda"], torch.arange(batch).roll(1))
@@ -413,7 +414,7 @@ def check_train_step(case: Any) -> Iterator[Comparison]:
         table = case.neighbour(table.split()[-1])["state_dict"]
     model = build_model(case["config"], case["texts"], tensors(table, case["weights"]["seed"])).train()
     dk_clip_groups(model, published_freeze=True)
-    targets = smooth_labels(torch.tensor(case["labels"]), model.num_classes, case["label_smoothing"])
+    targets = soft_targets(torch.tensor(case["labels"]), model.num_classes, case["label_smoothing"])
     inputs = inputs_of(case)
     loss, logits = model.training_loss(inputs, targets, F.cross_entropy, epoch=0)
     loss.backward()
@@ -487,10 +488,10 @@ def check_optimizer_and_schedule(case: Any) -> Iterator[Comparison]:
 
     numbers = re.search(r"iterations per epoch (\d+), (\d+) epochs, (\d+) of warm-up", case["note"])
     per_epoch, epochs, warmup = (int(number) for number in numbers.groups())
-    times = {"steps": per_epoch * epochs, "warmup": per_epoch * warmup, "floor": base["lr"] / 100}
+    schedule = ScheduleSection("cosine", min_lr=base["lr"] / 100, warmup_epochs=float(warmup), cosine_from="start")
     for entry in case["schedule"]:
         for key, lr in (("lr_base", base["lr"]), ("lr_x10", 10 * base["lr"])):
-            ours = warmup_into_cosine(entry["step"], lr=lr, **times)
+            ours = learning_rate(schedule, lr, entry["step"], per_epoch, epochs)
             yield close(f"step {entry['step']}: {key}", [ours], [entry[key]], tolerance)
 
 
