@@ -350,6 +350,8 @@ class DKCLIP(DferModel):
 
     def text_features(self) -> Tensor:
         """The class texts (K, E), before a clip is looked at. Kept while nothing that they follow from changes."""
+        if not self.num_classes:
+            return self.semantic_projection.new_zeros(0, self.num_features)
         return self._text_features(self.text_tower.parameters(), self._encode_texts)
 
     def _encode_texts(self) -> Tensor:

@@ -1,0 +1,416 @@
+"""DK-CLIP beyond its recorded numbers: files, texts, still clips, what is trained, and what a clip is mixed with."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dfer_zoo
+from dfer_zoo.clip import Clip
+from dfer_zoo.convert import convert_state_dict
+from dfer_zoo.convert.checkpoint import read_checkpoint
+from dfer_zoo.convert.dk_clip import our_name
+from dfer_zoo.errors import InputError, WeightsError
+from dfer_zoo.factory import load_strictly
+from dfer_zoo.models.base import skip_init
+from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, unit, weigh_snippets
+from dfer_zoo.training.groups import dk_clip_groups
+from dfer_zoo.training.mixes import MIXES, soft_targets
+from dfer_zoo.training.mixing import fourier_mask, mix_clips
+from dfer_zoo.transforms import create_transform
+from dfer_zoo.transforms.train import augmentation
+from dfer_zoo.transforms.train_dk_clip import TrainTransform, change_colours, random_views, train_indices
+from tests.parity.checks.dk_clip import inputs_of, tensors, whole
+from tests.parity.compare import relative_l2
+from tests.parity.runner import read_case
+from tests.tiny import TINY
+
+CASES = Path(__file__).parent / "parity" / "dk_clip"
+
+
+@pytest.fixture(scope="module")
+def case():
+    return read_case(CASES / "tiny_t16_n4_7.json")
+
+
+@pytest.fixture
+def authors_state(case):
+    return tensors(case["state_dict"], case["weights"]["seed"])
+
+
+@pytest.fixture
+def model():
+    """A tiny one whose every parameter matters."""
+    return perturbed(dfer_zoo.create_model("dk_clip", **TINY["dk_clip"]))
+
+
+def perturbed(model):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+def videos(model, batch=2):
+    shape = (batch, model.video_spec.frames, 3, model.video_spec.size, model.video_spec.size)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+# -- sizes and files ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("patch_size", "count"), [(16, 315_983_873), (32, 317_527_553)])
+def test_it_has_the_published_number_of_parameters(patch_size, count):
+    with skip_init():
+        model = DKCLIP(patch_size=patch_size)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_every_published_entry_has_one_place_and_all_of_open_clips_are_among_them():
+    table = {name: tuple(e["shape"]) for name, e in read_case(CASES / "dfew7_vitb16.json")["state_dict"].items()}
+    with skip_init():
+        own = {name: tuple(tensor.shape) for name, tensor in DKCLIP().state_dict().items()}
+    assert {our_name(name): shape for name, shape in table.items()} == own
+    assert len(table) == len(own) == 690
+    with torch.device("meta"):
+        config = open_clip.get_model_config("ViT-B-16-quickgelu")
+        clip = open_clip.CLIP(config["embed_dim"], config["vision_cfg"], config["text_cfg"], quick_gelu=True)
+    theirs = {name: tuple(tensor.shape) for name, tensor in clip.state_dict().items()}
+    assert len(theirs) == 302
+    assert all(table[name] == shape for name, shape in theirs.items())
+
+
+@torch.no_grad()
+def test_a_checkpoint_of_the_released_training_becomes_a_model_of_the_zoo(case, authors_state, tmp_path):
+    training = {"model": authors_state, "optimizer": {"state": {}}, "max_accuracy": 75.4, "epoch": 28}
+    torch.save(training, tmp_path / "best.pth")
+    conversion = convert_state_dict("dk_clip", read_checkpoint(tmp_path / "best.pth"))
+    model = dfer_zoo.create_model("dk_clip", **conversion.model_args)
+    load_strictly(model, conversion.state, "best.pth")
+    dfer_zoo.save_pretrained(model, tmp_path / "mine")
+
+    again = dfer_zoo.create_model(f"local-dir:{tmp_path / 'mine'}")
+    assert again.labels == model.labels and again.prompts == tuple(case["texts"])
+    logits = again(inputs_of(case)["video"])
+    tolerance = case["tolerance"]["relative_l2_per_output"]["logits"]
+    assert relative_l2(logits, whole(case["outputs"]["logits"])) <= tolerance
+
+
+def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
+    with pytest.raises(WeightsError, match=r"not a checkpoint of DK-CLIP: it has no entry 'msim.positional_embedding'"):
+        convert_state_dict("dk_clip", {"visual.conv1.weight": torch.zeros(1)})
+    with pytest.raises(WeightsError, match=r"1 entries are not DK-CLIP's \(surprise\)"):
+        convert_state_dict("dk_clip", {**authors_state, "surprise": torch.zeros(1)})
+    conversion = convert_state_dict("dk_clip", {k: v for k, v in authors_state.items() if "alpha" not in k})
+    with pytest.raises(WeightsError, match=r"1 missing \(conditioning.alpha\)"):
+        load_strictly(DKCLIP(**conversion.model_args), conversion.state, "best.pth")
+
+
+# -- backbones ---------------------------------------------------------------------------------------------------------
+
+TINY_CLIP = {
+    "embed_dim": 64,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 64, "layers": 2},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
+}
+
+
+@torch.no_grad()
+def test_clip_fills_its_own_places_and_the_report_says_which(model):
+    clip = perturbed(open_clip.CLIP(**TINY_CLIP, quick_gelu=True)).eval()
+    openai = {**clip.state_dict(), "input_resolution": torch.tensor(16), "vocab_size": torch.tensor(49408)}
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = model.load_backbones({"clip": openai})
+    after = model.state_dict()
+    assert sorted(report.loaded + report.fresh) == sorted(after)
+    assert len(report.loaded) == len(clip.state_dict())
+    assert report.dropped == ("input_resolution", "vocab_size")
+    assert all(torch.equal(after[our_name(name)], tensor) for name, tensor in clip.state_dict().items())
+    assert all(torch.equal(after[name], before[name]) for name in report.fresh)
+    ids = open_clip.tokenize(list(model.prompts))
+    torch.testing.assert_close(model.text_features(), clip.encode_text(ids), rtol=1e-5, atol=1e-5)
+
+
+def test_a_clip_that_does_not_fit_changes_nothing(model):
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = open_clip.CLIP(**TINY_CLIP, quick_gelu=True).state_dict()
+    with pytest.raises(WeightsError, match=r"1 missing \(local_tower.projection\)"):
+        model.load_backbones({"clip": {k: v for k, v in state.items() if k != "visual.proj"}})
+    with pytest.raises(WeightsError, match=r"1 of another shape \(local_tower.positions\)"):
+        model.load_backbones({"clip": {**state, "visual.positional_embedding": torch.zeros(50, 64)}})
+    with pytest.raises(WeightsError, match="not a checkpoint of CLIP with a ViT"):
+        model.load_backbones({"clip": {"conv1.weight": torch.zeros(1)}})
+    with pytest.raises(InputError, match="no part face"):
+        model.load_backbones({"face": state})
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_x_clip_fills_all_but_the_semantic_tower_and_the_positions_of_frames(authors_state):
+    """Names and shapes as the specification has them; nobody has tried it on Microsoft's files."""
+    x_clip = {
+        name.replace("msim.", "mit.").replace("prompts_generator_cmam.", "prompts_generator."): tensor
+        for name, tensor in authors_state.items()
+        if not name.startswith("visual_semantic.")
+    }
+    x_clip["mit.positional_embedding"] = torch.zeros(1, 8, 128)  # of eight frames
+    model = DKCLIP(**convert_state_dict("dk_clip", authors_state).model_args)
+    report = model.load_backbones({"x_clip": x_clip})
+    assert report.dropped == ("mit.positional_embedding",)
+    assert {name.split(".")[0] for name in report.fresh} == {"semantic_tower", "interaction"}
+    assert [name for name in report.fresh if name.startswith("interaction")] == ["interaction.positions"]
+    own = model.state_dict()
+    for name, tensor in authors_state.items():
+        assert torch.equal(own[our_name(name)], tensor) == (our_name(name) in report.loaded), name
+
+
+# -- snippets ----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames_per_snippet", [1, 2, 4])
+def test_a_still_clip_has_finite_answers_and_no_snippet_stands_out(frames_per_snippet):
+    model = perturbed(DKCLIP(**{**TINY["dk_clip"], "frames": 8, "frames_per_snippet": frames_per_snippet})).eval()
+    still = videos(model)[:, :1].expand(-1, 8, -1, -1, -1)
+    details = model.explain(still)
+    assert all(tensor.isfinite().all() for tensor in details)
+    assert model(still).isfinite().all()
+
+
+def test_equal_similarities_give_equal_weights_erase_nothing_and_have_gradients():
+    for snippets in (2, 4, 8):  # an eighth is below the threshold
+        similarity = torch.full((3, snippets), 5.0, requires_grad=True)
+        weights, erased = weigh_snippets(similarity)
+        assert torch.equal(weights, torch.full((3, snippets), 1 / snippets))
+        assert not erased.any()
+        (weights * torch.randn(3, snippets)).sum().backward()
+        assert similarity.grad.isfinite().all()
+
+
+def test_a_still_clip_can_be_trained_on(model):
+    still = videos(model)[:, :1].expand(-1, 4, -1, -1, -1)
+    loss, _ = model.train().training_loss({"video": still}, torch.tensor([0, 1]), F.cross_entropy)
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_nothing_kept_is_zero():
+    assert torch.equal(kept_mean(torch.ones(1, 2, 3, 4), torch.ones(1, 2, dtype=torch.bool)), torch.zeros(1, 3, 4))
+
+
+@torch.no_grad()
+def test_what_it_explains_is_what_it_answers():
+    model = perturbed(DKCLIP(**{**TINY["dk_clip"], "frames": 16, "frames_per_snippet": 2})).eval()
+    video = videos(model, 4)
+    details = model.explain(video)
+    torch.testing.assert_close(details.logits, model(video))
+    torch.testing.assert_close(details.embedding, model.forward_head(model.forward_features(video), pre_logits=True))
+    torch.testing.assert_close(details.snippet_weights.sum(1), torch.ones(4))
+    torch.testing.assert_close(details.attention.sum(1), torch.ones(4))
+    assert details.erased.any() and not details.erased.all()
+    assert (details.local_logits[details.erased] == 0).all() and (details.local_logits[~details.erased] != 0).all()
+
+
+# -- texts -------------------------------------------------------------------------------------------------------------
+
+
+def test_known_labels_have_the_published_texts_and_others_their_names(model):
+    published = PROMPTS["texts"]["action_units"]
+    assert model.prompts == tuple(published[label] for label in model.labels)
+    model.reset_classifier(11)
+    assert model.labels[-1] == "disappointment" and model.prompts[:7] == tuple(published[n] for n in model.labels[:7])
+    model.reset_classifier(("fear", "calm"))
+    assert model.prompts == ("fear", "calm")
+    with pytest.raises(InputError, match="5 classes have none"):
+        model.reset_classifier(5)
+    with pytest.raises(InputError, match="2 prompts and 1 labels"):
+        model.reset_classifier(("calm",), prompts=("a", "b"))
+    with pytest.raises(InputError, match="num_classes is 3 and there are 2 labels"):
+        DKCLIP(**{**TINY["dk_clip"], "labels": ("a", "b"), "num_classes": 3})
+
+
+@torch.no_grad()
+def test_other_texts_in_another_order_are_other_logits_in_that_order(model):
+    video, logits = videos(model), model(videos(model))
+    labels = model.labels
+    model.reset_classifier(labels[::-1])
+    torch.testing.assert_close(model(video), logits.flip(1))
+    model.reset_classifier(labels, prompts=[f"a face of {label}" for label in labels])
+    assert not torch.allclose(model(video), logits)
+    model.reset_classifier(labels)
+    torch.testing.assert_close(model(video), logits)
+
+
+@torch.no_grad()
+def test_texts_are_computed_once_and_again_when_anything_they_follow_from_changes(model):
+    calls = []
+    model.text_tower.register_forward_hook(lambda *_: calls.append(1))
+    video = videos(model)
+    first = model(video)
+    assert torch.equal(model(video), first) and len(calls) == 1
+    parameter = model.text_tower.text_projection
+    parameter.mul_(1.5)
+    changed = model(video)
+    assert len(calls) == 2 and not torch.equal(changed, first)
+    parameter.div_(1.5)
+    torch.testing.assert_close(model(video), first)
+    model.load_state_dict({k: v * 0.9 for k, v in model.state_dict().items()})
+    assert not torch.allclose(model(video), first)
+    model.double()
+    assert model(video.double()).dtype == torch.float64
+
+
+@torch.no_grad()
+def test_texts_cut_behind_the_last_end_mark_give_what_whole_texts_give(model):
+    whole_texts = model.text_tower(model.text_tower.token_embedding(model.token_ids), model.text_ends)
+    assert model._text_length < model.token_ids.shape[1]
+    torch.testing.assert_close(model.text_features(), whole_texts, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_forward_leaves_the_mode_as_it_is(model, training):
+    model.train(training)
+    modes = [module.training for module in model.modules()]
+    model(videos(model))
+    model.explain(videos(model))
+    assert [module.training for module in model.modules()] == modes
+
+
+@torch.no_grad()
+def test_without_classes_it_gives_the_embedding():
+    model = DKCLIP(**{**TINY["dk_clip"], "labels": ()}).eval()
+    video = videos(model)
+    torch.testing.assert_close(model(video), model.explain(video).embedding)
+    torch.testing.assert_close(model(video).norm(dim=-1), torch.ones(2))
+
+
+def test_a_text_in_view_of_a_clip_is_another_for_every_clip(model):
+    features = model.forward_features(videos(model))
+    texts = model.conditioned_texts(features[:, 1:])
+    assert texts.shape == (2, 7, 64)
+    assert not torch.allclose(texts[0], texts[1])
+    assert not torch.allclose(texts[0], unit(model.text_features()))
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_snippets_are_trained_for_fourteen_epochs(model):
+    inputs, targets = {"video": videos(model)}, soft_targets(torch.tensor([1, 4]), 7, 0.1)
+    losses = {epoch: model.training_loss(inputs, targets, F.cross_entropy, epoch=epoch)[0] for epoch in (0, 13, 14)}
+    assert torch.equal(losses[0], losses[13])
+    torch.testing.assert_close(losses[14], F.cross_entropy(model(**inputs), targets))
+    assert losses[14] < losses[13]
+    model.consistency_epochs = 20
+    assert torch.equal(model.training_loss(inputs, targets, F.cross_entropy, epoch=14)[0], losses[0])
+
+
+def test_the_release_leaves_two_modules_at_random_numbers_and_ours_trains_them(model):
+    def trained(**options):
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        groups = dk_clip_groups(model, **options)
+        return {name: group["lr"] for group in groups for name in group["names"]}
+
+    released, ours = trained(published_freeze=True), trained()
+    extra = {name.split(".")[0] for name in ours.keys() - released.keys()}
+    assert extra == {"semantic_tower", "interaction"}
+    assert not any(name.startswith(("text_tower.", "logit_scale")) for name in ours)
+    assert {ours[n] for n in ours if n.startswith("local_tower") and ".message" not in n} == {2e-6}
+    assert {ours[n] for n in ours if not n.startswith("local_tower") or ".message" in n} == {10 * 2e-6}
+
+
+def test_a_few_updates_lower_the_loss_and_leave_the_texts_alone(model):
+    optimizer = torch.optim.AdamW(dk_clip_groups(model.train(), lr=2e-4))
+    inputs, targets = {"video": videos(model, 4)}, torch.tensor([0, 1, 2, 3])
+    texts = model.text_features().clone()
+    losses = []
+    for _ in range(12):
+        loss, _ = model.training_loss(inputs, targets, F.cross_entropy)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.05
+    assert torch.equal(model.text_features(), texts)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_fourier_mask_covers_its_share_in_blobs(share):
+    mask = fourier_mask(share, 32, rng=np.random.RandomState(0))
+    assert set(mask.unique().tolist()) <= {0.0, 1.0}
+    assert abs(mask.sum().item() - share * 32 * 32) < 1
+    changes = (mask[1:] != mask[:-1]).float().mean() + (mask[:, 1:] != mask[:, :-1]).float().mean()
+    assert changes < 0.2  # dots that know nothing of each other would have 0.84
+
+
+@pytest.mark.parametrize("fmix", [0.0, 1.0])
+def test_labels_are_mixed_in_the_shares_of_the_pixels(fmix):
+    video = torch.arange(6.0).view(6, 1, 1, 1, 1).expand(6, 2, 3, 16, 16)
+    labels = torch.eye(6)
+    mixed, soft = mix_clips(video, labels, fmix=fmix, rng=np.random.RandomState(3))
+    assert not torch.equal(mixed, video)
+    torch.testing.assert_close(soft.sum(1), torch.ones(6))
+    # every clip is filled with its own number, so the mean of the pixels is the mean of the labels
+    expected = (soft * torch.arange(6.0)).sum(1)
+    torch.testing.assert_close(mixed.mean((1, 2, 3, 4)), expected, rtol=0, atol=5 / 256 + 1e-4)
+    if fmix:
+        assert torch.equal(mixed, mixed.round())  # nothing is faded
+
+
+def test_recipes_know_its_mix_and_its_augmentation(model):
+    np.random.seed(0)
+    inputs, targets = MIXES["fmix_or_mixup"](
+        {"video": videos(model)}, torch.tensor([0, 6]), lambda t: soft_targets(t, 7, 0.1)
+    )
+    assert inputs["video"].shape == videos(model).shape and targets.shape == (2, 7)
+    clip = Clip.from_arrays(np.random.randint(0, 256, (9, 30, 40, 3), dtype=np.uint8))
+    sample = augmentation("dk_clip", create_transform(model))(clip)
+    assert sample["video"].shape == (4, 3, 16, 16)
+
+
+# -- frames and pixels -------------------------------------------------------------------------------------------------
+
+
+def test_a_short_clip_wraps_as_published_or_stays_at_its_end():
+    assert train_indices(5, 16) == [0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 0]
+    assert train_indices(5, 16, wrap=False) == [0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]
+
+
+def test_the_same_seeds_give_the_same_training_clip_and_others_another(model):
+    clip = Clip.from_arrays(np.random.default_rng(0).integers(0, 256, (20, 40, 30, 3), dtype=np.uint8))
+    transform = TrainTransform(model.video_spec)
+
+    def drawn(seed):
+        torch.manual_seed(seed)
+        return transform(clip, rng=random.Random(seed), sampling_rng=np.random.RandomState(seed))["video"]
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+
+
+def test_colours_change_frame_by_frame_and_grey_is_for_the_whole_clip():
+    frames = [np.full((4, 4, 3), (200, 100, 50), np.uint8)] * 3
+    torch.manual_seed(0)
+    jittered = change_colours(frames, rng=random.Random(0), jitter=1.0, grey=0.0)
+    assert len({frame.tobytes() for frame in jittered}) == 3
+    grey = change_colours(frames, rng=random.Random(0), jitter=0.0, grey=1.0)
+    assert all((frame == frame[..., :1]).all() for frame in grey)
+    assert all(np.array_equal(f, frames[0]) for f in change_colours(frames, jitter=0.0, grey=0.0))
+
+
+def test_twelve_views_are_four_draws_of_three_crops(model):
+    clip = Clip.from_arrays(np.random.default_rng(0).integers(0, 256, (20, 16, 48, 3), dtype=np.uint8))
+    views = random_views(clip, model.video_spec, rng=np.random.RandomState(0))
+    assert len(views) == 12 and all(view.shape == (4, 3, 16, 16) for view in views)
+    start, end, middle = views[0], views[4], views[8]  # of the same draw
+    rng = np.random.RandomState(0)
+    frames = np.stack(clip.take(train_indices(20, 4, rng=rng)))
+    for view, left in ((start, 0), (end, 32), (middle, 16)):
+        pixels = torch.from_numpy(frames[:, :, left : left + 16]).permute(0, 3, 1, 2) / 255
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.video_spec.mean, model.video_spec.std))
+        torch.testing.assert_close(view, (pixels - mean) / std)
