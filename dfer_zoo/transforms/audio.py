@@ -284,11 +284,9 @@ def kaldi_log_mel(signals: Tensor, sample_rate: int, bands: int = 128) -> Tensor
     torchaudio = torchaudio_or_none()
     if torchaudio is None:
         return _kaldi_log_mel_plain(signals, sample_rate, bands)
-    from torchaudio.compliance.kaldi import fbank
-
     return torch.stack(
         [
-            fbank(
+            torchaudio.compliance.kaldi.fbank(
                 signal[None],
                 sample_frequency=sample_rate,
                 num_mel_bins=bands,

@@ -1,0 +1,423 @@
+"""MMA-DFER, MAE-Face and AudioMAE, beyond the numbers of the parity cases: files, backbones, training, sound."""
+
+import argparse
+import dataclasses
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dfer_zoo
+from dfer_zoo import fetch
+from dfer_zoo.clip import Clip
+from dfer_zoo.convert import convert_state_dict
+from dfer_zoo.convert.checkpoint import convert_checkpoint, read_checkpoint
+from dfer_zoo.errors import InputError, MediaError, WeightsError
+from dfer_zoo.layers import DropPath
+from dfer_zoo.models.audio_mae import AudioMAE, published_positions
+from dfer_zoo.models.mae_face import MAEFace
+from dfer_zoo.models.mma_dfer import LABELS, MMADFER, MORE_LABELS, Prompts
+from dfer_zoo.models.vit import PRESETS, resize_positions
+from dfer_zoo.training.groups import parameter_groups
+from dfer_zoo.training.schedules import cosine, cosine_with_restarts
+from dfer_zoo.transforms import audio
+from dfer_zoo.transforms.train import augmentation
+from dfer_zoo.transforms.train_mma_dfer import TrainTransform
+from dfer_zoo.weights import AudioSpec, get_weights, manifest
+from tests.parity.checks.mma_dfer import authors_state, input_tensor
+from tests.parity.compare import relative_l2
+from tests.parity.runner import read_case
+from tests.reference_torchaudio import reference_torchaudio
+
+FOLDER = Path(__file__).parent / "parity" / "mma_dfer"
+TINY = {"preset": "tiny", "image_size": 32}
+SPEC = AudioSpec(front_end="kaldi_fbank", shape=(1, 512, 128))
+
+
+def tiny(seed=0, **changes):
+    """A model in which everything matters: fresh gates are closed, and hide what is behind them."""
+    torch.manual_seed(seed)
+    model = MMADFER(**{**TINY, **changes}).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith(".gate"):
+            nn.init.normal_(parameter)
+    return model
+
+
+def tiny_inputs(batch=2):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "video": torch.rand(batch, 16, 3, 32, 32, generator=generator),
+        "audio": torch.randn(batch, 1, 512, 128, generator=generator),
+    }
+
+
+def pretrained_parts(seed=0, rows=4, frames=1024):
+    """States of the two pre-trained encoders, as they are converted."""
+    torch.manual_seed(seed)
+    face = MAEFace(preset="tiny", image_size=16 * rows, pooling="class")
+    sound = AudioMAE(preset="tiny", frames=frames, pooling="class", num_classes=0)
+    return {"face": face.state_dict(), "sound": sound.state_dict()}
+
+
+def noise(samples, channels=1, seed=0):
+    return (0.1 * np.random.RandomState(seed).randn(channels, samples) + 0.05).astype(np.float32)
+
+
+# -- files ---------------------------------------------------------------------------------------------------------------
+
+
+class RecorderMeter:
+    """What the authors' script leaves in its files, of a class of its own."""
+
+    def __init__(self):
+        self.epoch_losses = np.zeros((2, 2), np.float32)
+
+
+def test_a_released_file_is_converted_once_and_gives_the_published_logits(tmp_path, monkeypatch):
+    case = read_case(FOLDER / "dfew_64.json")
+    monkeypatch.setattr(RecorderMeter, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "RecorderMeter", RecorderMeter, raising=False)
+    monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
+    published = get_weights("mma_dfer", "dfew_fold1")
+    # the record of a file with the image size of the case
+    at_64 = dataclasses.replace(
+        published,
+        params=published.params - (203 - 23) * 768,
+        model_args={**published.model_args, "image_size": 64},
+        video=dataclasses.replace(published.video, size=64),
+    )
+    monkeypatch.setitem(manifest(), ("mma_dfer", "dfew_fold1"), at_64)
+
+    state = {f"module.{name}": value for name, value in authors_state(case).items()}
+    file = tmp_path / "fold1_64.pth"
+    content = {"epoch": 25, "state_dict": state, "best_acc": torch.tensor([63.0]), "recorder": RecorderMeter()}
+    torch.save({**content, "optimizer": {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": []}}, file)
+    del state, content
+    path = convert_checkpoint("mma_dfer", "dfew_fold1", file)
+    file.unlink()
+
+    model = dfer_zoo.create_model("mma_dfer", pretrained="dfew_fold1")
+    path.unlink()
+    assert model.labels == LABELS and model.weights.model_args["temporal_depth"] == 1
+    inputs = {name: input_tensor(rule) for name, rule in case["inputs"].items()}
+    with torch.no_grad():
+        logits = model(video=inputs["image"], audio=inputs["audio"])
+    reference = case["outputs"]["logits"]
+    assert relative_l2(logits, np.reshape(reference["values"], reference["shape"])) <= case["tolerance"]["logits"]
+
+
+def authors_backbone(channels, rows, decoder=True, width=192):
+    """The names of a masked autoencoder's file, small."""
+    encoder = (MAEFace(preset="tiny", image_size=32) if channels == 3 else AudioMAE(preset="tiny", frames=32)).encoder
+    state = {name: value.clone() for name, value in encoder.state_dict().items() if name.startswith("blocks.")}
+    state |= {
+        "cls_token": torch.zeros(1, 1, width),
+        "pos_embed": torch.randn(1, rows, width),
+        "patch_embed.proj.weight": torch.randn(width, channels, 16, 16),
+        "patch_embed.proj.bias": torch.randn(width),
+        "norm.weight": torch.randn(width),
+        "norm.bias": torch.randn(width),
+    }
+    if decoder:
+        state |= {"mask_token": torch.zeros(1, 1, 8), "decoder_blocks.0.norm1.weight": torch.zeros(8)}
+    return state
+
+
+def test_a_backbone_file_with_its_options_is_read_and_its_decoder_dropped(tmp_path):
+    file = tmp_path / "audiomae_pretrained.pth"
+    options = argparse.Namespace(lr=1e-3, output_dir=Path("out"))
+    torch.save({"model": authors_backbone(1, 513), "args": options, "epoch": 31}, file)
+    conversion = convert_state_dict("audio_mae", read_checkpoint(file))
+    assert conversion.model_args == {"num_classes": 0, "frames": 1024, "preset": "tiny", "pooling": "class"}
+    assert sorted(conversion.dropped) == ["decoder_blocks.0.norm1.weight", "mask_token"]
+    model = AudioMAE(**conversion.model_args)
+    model.load_state_dict(conversion.state, strict=True)
+
+
+def test_a_file_of_something_else_is_refused_in_a_sentence():
+    face, sound = authors_backbone(3, 5), authors_backbone(1, 513)
+    with pytest.raises(WeightsError, match="not a checkpoint of audio_mae: its patches have 3 channels, not 1"):
+        convert_state_dict("audio_mae", face | {"pos_embed": torch.zeros(1, 513, 192)})
+    with pytest.raises(WeightsError, match="which is not a square image"):
+        convert_state_dict("mae_face", sound | {"pos_embed": torch.zeros(1, 258, 192)})
+    with pytest.raises(WeightsError, match="not a checkpoint of mma_dfer: 152 of its 152 entries are unknown"):
+        convert_state_dict("mma_dfer", face)
+    with pytest.raises(WeightsError, match=r"1 of its \d+ entries are unknown, the first are blocks.0.adapter"):
+        convert_state_dict("mae_face", face | {"blocks.0.adapter": torch.zeros(1)})
+    with pytest.raises(WeightsError, match="No preset has 12 blocks of width 200"):
+        convert_state_dict("mae_face", face | {"patch_embed.proj.weight": torch.zeros(200, 3, 16, 16)})
+
+
+def test_the_dropped_entries_make_up_the_difference_to_the_published_counts():
+    """179,312,147 parameters are published, 7,632,415 of them train; ours are those without what is never used."""
+    model = MMADFER()
+    heads = (12 + 1000) * (768 + 1)
+    second_norms = 2 * 2 * 512
+    assert sum(p.numel() for p in model.parameters()) == 178_531_871 == 179_312_147 - heads - second_norms
+    model.freeze()
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 7_630_367 == 7_632_415 - second_norms
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in sorted(manifest()) if name[0] in ("mma_dfer", "mae_face", "audio_mae")]
+)
+def test_a_record_describes_the_model_that_it_makes(name):
+    record = get_weights(*name)
+    small = {"preset": "tiny"}
+    model = dfer_zoo.create_model(name[0], **{**record.model_args, **small})
+    assert model.labels == record.labels and model.audio_spec == record.audio
+    if record.video is not None:
+        assert dataclasses.replace(record.video, face_crop="aligned") == model.video_spec
+    if name[0] == "mma_dfer" and record.fold:
+        assert record.dataset in record.metrics[0].protocol and "mean of the five folds" in record.metrics[0].protocol
+
+
+# -- backbones -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_starts_from_two_backbones_and_says_what_is_fresh(monkeypatch):
+    states = pretrained_parts()
+    sources = {"mae_face.pretrained": states["face"], "audio_mae.pretrained": states["sound"]}
+    monkeypatch.setattr(fetch, "part_state", lambda source, **location: sources[source])
+    torch.manual_seed(3)
+    model = dfer_zoo.create_model("mma_dfer", pretrained="backbone", **TINY, num_classes=11)
+    assert model.labels == LABELS + MORE_LABELS and model.weights.name == "mma_dfer.backbone"
+    report = model.load_report
+    names = set(model.state_dict())
+    assert set(report.loaded) == {n for n in names if n.startswith(("face.", "sound."))}
+    assert set(report.fresh) == (names - set(report.loaded)) | {"face.positions[:, 5:]", "sound.positions[:, 257:]"}
+    assert report.dropped == ()
+    assert torch.equal(model.face.norm.weight, states["face"]["encoder.norm.weight"])
+    expected = resize_positions(states["sound"]["encoder.positions"], (64, 8), (32, 8))
+    assert torch.equal(model.sound.positions[:, :257], expected)
+    # what is fresh is drawn from torch's generator
+    torch.manual_seed(3)
+    again = dfer_zoo.create_model("mma_dfer", pretrained="backbone", **TINY, num_classes=11).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+    assert model.sound.positions[:, 257:].std() > 0.5 > model.sound_prompts.initial.std()
+
+
+def test_a_wrong_backbone_changes_nothing_and_is_named():
+    model = tiny()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    good = pretrained_parts(rows=2)
+    lacking = {name: value for name, value in good["face"].items() if "blocks.3." not in name}
+    pooled = AudioMAE(preset="tiny", num_classes=5).state_dict()
+    wrong = [
+        ({"face": good["sound"], "sound": good["face"]}, "'face': 1 of another shape .patch_embed.weight"),
+        ({"face": lacking, "sound": good["sound"]}, "'face': 12 missing .blocks.3.attn.proj.bias"),
+        ({"face": good["face"] | {"encoder.gate": torch.zeros(1)}, "sound": good["sound"]}, "1 unexpected .gate"),
+        ({"face": good["face"], "sound": pooled}, "'sound': 2 missing .norm.bias, norm.weight"),
+        ({"face": good["face"]}, "parts are face, sound; found face"),
+        ({"face": {"w": torch.zeros(1)}, "sound": good["sound"]}, "missing .blocks.0.attn.proj.bias"),
+    ]
+    for states, message in wrong:
+        with pytest.raises(WeightsError, match=message):
+            model.load_backbones(states)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_backbone_is_fine_tuned_with_a_pooled_read_out_of_its_own():
+    model = MAEFace(preset="tiny", image_size=48, num_classes=4)
+    report = model.load_backbones({"encoder": pretrained_parts(rows=2)["face"]})
+    assert report.fresh == ("classifier.bias", "classifier.weight", "pooled_norm.bias", "pooled_norm.weight")
+    assert report.dropped == ("encoder: encoder.norm.bias", "encoder: encoder.norm.weight")
+    assert model.encoder.positions.shape == (1, 10, 192)
+
+
+def test_positions_of_the_same_grid_are_kept_to_the_bit():
+    table = torch.randn(1, 10, 4)
+    assert resize_positions(table, (3, 3), (3, 3)) is table
+    assert torch.equal(resize_positions(table, (3, 3), (5, 2))[:, 0], table[:, 0])
+
+
+# -- the model -----------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_no_sound_is_the_published_constant():
+    model, inputs = tiny(), tiny_inputs()
+    quiet = torch.full((2, 1, 512, 128), model.audio_spec.missing)
+    assert torch.equal(model(inputs["video"]), model(inputs["video"], quiet))
+    clip = Clip.from_arrays(np.zeros((20, 40, 50, 3), np.uint8))
+    sample = dfer_zoo.create_transform(model).batch([clip])
+    assert sample["audio"] is None and model(**sample).isfinite().all()
+    # what no sound is, and what the padding of a short one is, is one number
+    padded = audio.prepare(noise(8000), 16000, model.audio_spec)
+    assert torch.equal(padded[:, 60:], quiet[0, :, 60:])
+
+
+def test_prompts_get_their_second_set_in_their_own_places():
+    prompts = Prompts(width=2, groups=2)
+    for number, parameter in enumerate(prompts.progressive):
+        nn.init.constant_(parameter, number + 1.0)
+    tokens = torch.zeros(1, 10, 2)
+    assert prompts.add_group(tokens, 0)[0, :, 0].tolist() == [0, 0, 0, 0, 1, 1, 1, 0, 0, 0]
+    assert prompts.add_group(tokens, 1)[0, :, 1].tolist() == [0, 0, 0, 0, 0, 0, 0, 2, 2, 2]
+
+
+@torch.no_grad()
+def test_closed_gates_let_nothing_across():
+    torch.manual_seed(0)
+    model, inputs = MMADFER(**TINY).eval(), tiny_inputs()
+    faces, _ = [], model.face.norm.register_forward_hook(lambda m, args, result: faces.append(result))
+    model(**inputs)
+    model(inputs["video"], inputs["audio"].flip(0))
+    assert torch.equal(*faces)
+    nn.init.ones_(model.exchanges[0].face.gate)
+    model(inputs["video"], inputs["audio"].flip(0))
+    assert not torch.equal(faces[-1], faces[0])
+
+
+def test_presets_are_the_published_ones():
+    assert [(n, p.width, p.depth, p.heads, p.patch) for n, p in PRESETS.items()] == [
+        ("tiny", 192, 12, 3, 16),
+        ("small", 384, 12, 6, 16),
+        ("base", 768, 12, 12, 16),
+        ("large", 1024, 24, 16, 16),
+        ("huge", 1280, 32, 16, 14),
+        ("giant", 1408, 40, 16, 14),
+        ("gigantic", 1664, 48, 16, 14),
+    ]
+    widths = [int(PRESETS[name].width * PRESETS[name].mlp_ratio) for name in ("base", "giant", "gigantic")]
+    assert widths == [3072, 6144, 8192]
+    with pytest.raises(InputError, match=r"no preset 'bass'\. Did you mean base"):
+        MAEFace(preset="bass")
+    with pytest.raises(InputError, match="no preset 'huge'"):  # patches of 14 do not fit 512 x 128 prompts and tables
+        MMADFER(preset="huge")
+    with pytest.raises(InputError, match="image_size is 100; expected a multiple of 16"):
+        MMADFER(preset="tiny", image_size=100)
+    with pytest.raises(InputError, match="pooling is 'max'"):
+        MAEFace(preset="tiny", pooling="max")
+
+
+def test_contextual_tokens_need_the_norm_of_the_pre_trained_encoder():
+    sound = torch.rand(1, 1, 32, 128)
+    model = AudioMAE(preset="tiny", frames=32, pooling="class", num_classes=0).eval()
+    assert model.contextual_tokens(sound).shape == (1, 17, 192)
+    with pytest.raises(InputError, match="only pooling='class' has"):
+        AudioMAE(preset="tiny", frames=32).contextual_tokens(sound)
+
+
+def test_audio_mae_starts_with_the_published_table():
+    model = AudioMAE(preset="tiny", frames=64)
+    assert torch.equal(model.encoder.positions, published_positions((4, 8), 192))
+    assert not model.encoder.positions[0, 0].any()
+
+
+# -- training ------------------------------------------------------------------------------------------------------------
+
+
+def paths(model):
+    return [module for module in model.modules() if isinstance(module, DropPath)]
+
+
+def test_stochastic_depth_rests_in_frozen_encoders_unless_it_shall_live_as_published():
+    model, inputs = tiny(drop_path=0.5), tiny_inputs()
+    assert [p.drop_prob for p in paths(model)[:4]] == pytest.approx([0.5 / 11, 0.5 / 11, 1 / 11, 1 / 11])
+    model.freeze()
+    model.train()
+    assert not any(p.training for p in paths(model)) and model.exchanges.training
+    assert torch.equal(model(**inputs), model(**inputs))
+
+    live = tiny(drop_path=0.5, drop_path_when_frozen=True)
+    live.freeze()
+    live.train()
+    assert all(p.training for p in paths(live))
+    assert not any(block.training or block.norm1.training for block in [*live.face.blocks, *live.sound.blocks])
+    assert not torch.equal(live(**inputs), live(**inputs))
+    live.eval()
+    assert not any(p.training for p in paths(live))
+    assert torch.equal(live(**inputs), model.eval()(**inputs))
+
+
+def test_the_published_optimiser_decays_everything_that_trains():
+    model = tiny()
+    model.freeze()
+    (group,) = parameter_groups(model, lr=1e-4, weight_decay=1e-2, decay_all=True)
+    assert len(group["params"]) == sum(p.requires_grad for p in model.parameters())
+    assert any(name.endswith(".gate") for name in group["names"]) and "face.positions" in group["names"]
+
+
+def test_a_training_sample_is_drawn_anew_and_sound_may_be_missing():
+    frames = np.random.RandomState(0).randint(0, 256, (40, 50, 60, 3)).astype(np.uint8)
+    model = tiny()
+    clip = Clip.from_arrays(frames, noise(16000), sample_rate=16000)
+
+    def sample(seed, clip=clip):
+        draw = TrainTransform(model.video_spec, model.audio_spec, random.Random(seed), np.random.RandomState(seed))
+        return draw(clip)
+
+    first, again, other = sample(0), sample(0), sample(1)
+    assert first["video"].shape == (16, 3, 32, 32) and first["audio"].shape == (1, 512, 128)
+    assert torch.equal(first["video"], again["video"]) and not torch.equal(first["video"], other["video"])
+    assert torch.equal(first["audio"], other["audio"])
+    silent = sample(0, Clip.from_arrays(frames))
+    assert torch.equal(silent["audio"], torch.full((1, 512, 128), model.audio_spec.missing))
+    named = augmentation("mma_dfer", dfer_zoo.create_transform(model))(clip)
+    assert named.keys() == {"video", "audio"}
+    with pytest.raises(InputError, match="models of frames and sound"):
+        augmentation("mma_dfer", dfer_zoo.create_transform(MAEFace(preset="tiny", image_size=32)))
+
+
+def test_the_rate_falls_to_zero_and_restarts_where_asked():
+    assert cosine(25, lr=1e-4, epochs=25) == 0 and cosine(12.5, lr=1e-4, epochs=25) == pytest.approx(5e-5)
+    rates = [cosine_with_restarts(s, lr=1.0, floor=0.0, cycle=4, warmup=1, stretch=2, decay=0.5) for s in range(12)]
+    assert rates[0] == rates[4] == rates[11] == 0 and rates[1] == 1 and rates[5] == 0.5
+
+
+# -- sound ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
+def test_our_log_mels_are_torchaudios(rate, monkeypatch):
+    torchaudio = reference_torchaudio()
+    signal = torch.from_numpy(noise(rate, seed=rate))
+    monkeypatch.setattr(audio, "torchaudio_or_none", lambda: torchaudio)
+    theirs = audio.kaldi_log_mel(signal, rate)[0]
+    ours = audio._kaldi_log_mel_plain(signal, rate, 128)[0]
+    assert ours.shape == theirs.shape and relative_l2(ours, theirs) < 1e-5
+
+
+def test_only_the_first_channel_is_heard_and_all_of_them_count_in_the_mean():
+    left, right = noise(16000), noise(16000, seed=1)
+    stereo = audio.prepare(np.concatenate([left, right]), 16000, SPEC)
+    other = audio.prepare(np.concatenate([left, right[:, ::-1]]), 16000, SPEC)
+    torch.testing.assert_close(stereo, other, rtol=0, atol=1e-4)
+    mono = audio.prepare(left, 16000, SPEC)
+    # a constant is taken out of every window again, except where the pre-emphasis repeats the first sample
+    assert relative_l2(stereo, mono) < 0.05 and not torch.equal(stereo, mono)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_batch_of_sounds_of_any_length_is_each_of_them_alone(rate, monkeypatch):
+    monkeypatch.setattr(audio, "torchaudio_or_none", lambda: None)
+    sounds = [
+        torch.from_numpy(noise(n, channels=c)) for n, c in ((rate, 1), (rate // 40, 2), (7 * rate, 1), (3 * rate, 2))
+    ]
+    together = audio.kaldi_front_end_batch(sounds, rate, SPEC)
+    alone = torch.stack([audio.prepare(sound, rate, SPEC) for sound in sounds])
+    assert together.shape == (4, 1, 512, 128)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+    shorter = dataclasses.replace(SPEC, shape=(1, 64, 128))
+    torch.testing.assert_close(audio.kaldi_front_end_batch(sounds, rate, shorter), together[:, :, :64])
+
+
+def test_another_rate_than_the_records_is_an_error_and_nothing_is_resampled():
+    sound = noise(44100)
+    spec = AudioMAE(preset="tiny").audio_spec
+    with pytest.raises(MediaError, match="44100 Hz and these weights were trained with 16000 Hz"):
+        audio.prepare(sound, 44100, spec)
+    assert audio.prepare(sound, 44100, SPEC).shape == (1, 512, 128)
+    assert not torch.allclose(audio.prepare(sound, 44100, SPEC), audio.prepare(sound, 16000, SPEC), atol=0.1)
+
+
+def test_a_sound_shorter_than_a_window_says_so():
+    with pytest.raises(MediaError, match="399 samples at 16000 Hz, less than one window of 25 ms"):
+        audio.prepare(noise(399), 16000, SPEC)
+    assert audio.prepare(noise(400), 16000, SPEC).shape == (1, 512, 128)
