@@ -247,10 +247,15 @@ def _loaded(record: Weights, path: Path, model_args: Mapping[str, Any]) -> DferM
     load_strictly(model, state, f"{record.name} ({path})")
     model.labels, model.weights = record.labels, record
     if record.video is not None:
-        model.video_spec = record.video
+        model.video_spec = _resized(record.video, model.video_spec, ("frames", "size") if model_args else ())
     if record.audio is not None:
-        model.audio_spec = record.audio
+        model.audio_spec = _resized(record.audio, model.audio_spec, ("shape", "seconds") if model_args else ())
     return model
+
+
+def _resized(published: Any, own: Any, fields: Sequence[str]) -> Any:
+    """The record's preprocessing, with the sizes that the caller's arguments gave the model."""
+    return published if own is None else dataclasses.replace(published, **{name: getattr(own, name) for name in fields})
 
 
 def _replace_head(model: DferModel, num_classes: int | None, labels: Sequence[str] | None) -> None:

@@ -1,6 +1,7 @@
 """av_fusion and efficient_face, beyond the numbers of the parity cases: files, missing modalities, clips, training."""
 
 import random
+import wave
 from collections import OrderedDict
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from dfer_zoo.models.efficient_face import EfficientFace
 from dfer_zoo.training.mixing import MODALITY_DROPOUT, stand_in
 from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
 from dfer_zoo.transforms import sampling
-from dfer_zoo.transforms.audio import centre_crop_or_pad, prepare, sixteen_bits
+from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare, sixteen_bits
 from dfer_zoo.transforms.crops import crop_faces, largest_box
 from dfer_zoo.transforms.train_av_fusion import augment_frames
 from tests.parity.checks.av_fusion import seeded_input, seeded_state
@@ -82,6 +83,16 @@ def test_an_authors_file_is_converted_once_and_found_by_its_name(tag, name, head
     inputs = {key: seeded_input(value) for key, value in case(name)["inputs"].items()}
     reference = torch.tensor(case(name)["outputs"]["logits"])
     assert (model(**inputs) - reference).norm() <= case(name)["tolerance"]["logits"] * reference.norm()
+
+
+@torch.no_grad()
+def test_fewer_frames_can_be_asked_of_the_same_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
+    convert_checkpoint("av_fusion", "ravdess_it", authors_file(tmp_path / "best0.pth", "model_it_heads1", prefix=""))
+    model = dfer_zoo.create_model("av_fusion.ravdess_it", num_frames=4, seconds=1.0)
+    batch = dfer_zoo.create_transform(model).batch([numbered_clip(40, seconds=2.0)])
+    assert batch["video"].shape == (1, 4, 3, 224, 224) and batch["audio"].shape == (1, 10, 44)
+    assert model.video_spec.channel_order == "bgr" and model(**batch).shape == (1, 8)
 
 
 @torch.no_grad()
@@ -265,8 +276,8 @@ def numbered_clip(frames, fps=30.0, seconds=None, rate=48000):
     """Frame number n has the grey level n in blue, and is 40 x 60."""
     images = np.zeros((frames, 40, 60, 3), np.uint8)
     images[..., 2] = np.arange(frames)[:, None, None]
-    wave = None if seconds is None else 0.1 * np.sin(np.arange(int(seconds * rate)) / 20).astype(np.float32)
-    return Clip.from_arrays(images, wave, fps=fps, sample_rate=rate if seconds else None)
+    sound = None if seconds is None else 0.1 * np.sin(np.arange(int(seconds * rate)) / 20).astype(np.float32)
+    return Clip.from_arrays(images, sound, fps=fps, sample_rate=rate if seconds else None)
 
 
 @torch.no_grad()
@@ -316,18 +327,21 @@ def test_the_aligned_mode_takes_frames_from_where_the_sound_is_cut():
 
 
 def test_a_prepared_sound_file_is_not_changed_again():
-    wave = sixteen_bits(0.2 * torch.sin(torch.arange(79380) / 15))
-    spec = AVFusion().audio_spec
-    saved = prepare(wave.numpy(), 22050, spec)
-    assert torch.equal(saved, prepare(sixteen_bits(wave).numpy(), 22050, spec))
+    saved = sixteen_bits(0.2 * torch.sin(torch.arange(79380) / 15))
+    assert torch.equal(prepare(saved.numpy(), 22050, AVFusion().audio_spec), mfcc(saved, 22050))
 
 
-def test_prepared_faces_are_taken_one_by_one_as_they_were_saved(tmp_path):
+def test_prepared_files_are_taken_as_they_were_saved(tmp_path):
     saved = np.random.RandomState(0).randint(0, 256, (15, 224, 224, 3)).astype(np.uint8)  # blue first
     np.save(tmp_path / "01_facecroppad.npy", saved)
-    clip = read_row(Row(str(tmp_path / "01_facecroppad.npy"), 0))
-    video = dfer_zoo.create_transform(AVFusion())(clip)["video"]
-    assert np.array_equal(video.mul(255).round().byte().permute(0, 2, 3, 1).numpy(), saved)
+    samples = np.random.RandomState(1).randint(-9000, 9000, 79380).astype("<i2")
+    with wave.open(str(tmp_path / "03_croppad.wav"), "wb") as file:
+        file.setparams((1, 2, 22050, 0, "NONE", ""))
+        file.writeframes(samples.tobytes())
+    clip = read_row(Row(str(tmp_path / "01_facecroppad.npy"), 0, str(tmp_path / "03_croppad.wav")))
+    sample = dfer_zoo.create_transform(AVFusion())(clip)
+    assert np.array_equal(sample["video"].mul(255).round().byte().permute(0, 2, 3, 1).numpy(), saved)
+    assert torch.equal(sample["audio"], mfcc(torch.from_numpy(samples.astype(np.float32) / 32768), 22050))
 
 
 def test_a_box_that_sticks_out_is_cut_to_the_frame():
