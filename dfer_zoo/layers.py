@@ -6,13 +6,26 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.data.auto_augment import RandAugment, rand_augment_transform
+from timm.data.random_erasing import RandomErasing
 from timm.layers import DropPath, Mlp
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
 
 from .errors import InputError
 
-__all__ = ["Attention", "Block", "DropPath", "Mlp", "QuickGELU", "TanhGELU", "TemporalTransformer"]
+__all__ = [
+    "Attention",
+    "Block",
+    "DropPath",
+    "Mlp",
+    "QuickGELU",
+    "RandAugment",
+    "RandomErasing",
+    "TanhGELU",
+    "TemporalTransformer",
+    "rand_augment_transform",
+]
 
 
 class TanhGELU(nn.GELU):

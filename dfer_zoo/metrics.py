@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,6 +49,46 @@ def top_k(logits: np.ndarray, targets: Sequence[int], k: int) -> float:
     logits = np.asarray(logits)
     best = np.argsort(-logits, axis=1, kind="stable")[:, : min(k, logits.shape[1])]
     return float(100.0 * (best == np.asarray(targets)[:, None]).any(1).mean())
+
+
+def f1(table: np.ndarray) -> dict[str, float]:
+    """F1 over the classes that occur as true or predicted ones: weighted by clips, from pooled counts, plain mean."""
+    right, clips, guessed = np.diag(table).astype(float), table.sum(1), table.sum(0)
+    occurs = clips + guessed > 0
+    each = 2 * right[occurs] / (clips + guessed)[occurs]
+    return {
+        "weighted_f1": float(100.0 * (each * clips[occurs]).sum() / table.sum()),
+        "micro_f1": float(100.0 * right.sum() / table.sum()),
+        "macro_f1": float(100.0 * each.mean()),
+    }
+
+
+class View(NamedTuple):
+    """A model's answer for one view of a clip."""
+
+    clip: str
+    logits: Sequence[float]
+    label: int
+    segment: int = 0
+    crop: int = 0
+
+
+def merge_views(views: Iterable[View]) -> tuple[list[str], np.ndarray, list[int]]:
+    """(clips, mean probabilities (clips, K), labels), in the order in which the clips appear. Probabilities are averaged,
+    not logits; of a view that comes again, as processes that pad their last batch produce them, the first counts."""
+    seen: set[tuple[str, int, int]] = set()
+    answers: dict[str, list[np.ndarray]] = {}
+    labels: dict[str, int] = {}
+    for view in views:
+        if (key := (view.clip, view.segment, view.crop)) in seen:
+            continue
+        seen.add(key)
+        logits = np.asarray(view.logits, dtype=np.float64)
+        exponentials = np.exp(logits - logits.max())
+        answers.setdefault(view.clip, []).append(exponentials / exponentials.sum())
+        labels.setdefault(view.clip, view.label)
+    probabilities = np.stack([np.mean(each, axis=0) for each in answers.values()]) if answers else np.zeros((0, 0))
+    return list(answers), probabilities, list(labels.values())
 
 
 def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:

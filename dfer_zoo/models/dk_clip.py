@@ -254,7 +254,7 @@ class DKCLIP(DferModel):
         int(count): tuple(labels) for count, labels in PROMPTS["labels"].items()
     }
     # the published semantic tower embeds its class token and throws the result away
-    unused_parameters: ClassVar[tuple[str, ...]] = ("semantic_tower.norm.*", "semantic_tower.projection")
+    unused_parameters: tuple[str, ...] = ("semantic_tower.norm.*", "semantic_tower.projection")
     texts_and_scale: ClassVar[tuple[str, ...]] = ("text_tower.*", "logit_scale")
     # the released training selects by parts of names, and misses two modules, which stay at their random numbers
     frozen_parameters: ClassVar[tuple[str, ...]] = (*texts_and_scale, "interaction.*", "semantic_tower.*")

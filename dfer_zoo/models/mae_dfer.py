@@ -152,7 +152,7 @@ class JointAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:  # (B, N, D) -> (B, N, D)
         bias = None
-        if self.q_bias is not None:
+        if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         q, k, v = F.linear(tokens, self.qkv.weight, bias).chunk(3, dim=-1)
         return self.proj_drop(self.proj(attend(q, k, v, self.heads, self.attn_drop if self.training else 0.0)))

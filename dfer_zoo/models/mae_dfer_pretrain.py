@@ -34,6 +34,8 @@ CHANNELS = 3
 class Decoder(nn.Module):
     """A few plain blocks over visible and masked tokens together, and the pixels of the masked ones."""
 
+    position: Tensor
+
     def __init__(
         self,
         grid: Grid,
@@ -90,6 +92,8 @@ class MAEDFERPretrain(DferModel):
     torch.Size([1, 720, 1536])
     """
 
+    reading_order: Tensor
+    fixed_mask: Tensor
     has_classifier = False
     head_prefixes = ("to_decoder.", "mask_token", "decoder.")
 
@@ -147,7 +151,13 @@ class MAEDFERPretrain(DferModel):
             "learned_position": False,
             "drop": drop,
         }
-        block = {"heads": heads, "mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "drop": drop, "attn_drop": attn_drop}
+        block: dict[str, Any] = {
+            "heads": heads,
+            "mlp_ratio": mlp_ratio,
+            "qkv_bias": qkv_bias,
+            "drop": drop,
+            "attn_drop": attn_drop,
+        }
         self.encoder: LGIFormer | JointEncoder
         if attention == "joint":
             block["layer_scale"] = layer_scale
@@ -165,7 +175,7 @@ class MAEDFERPretrain(DferModel):
             self.encoder = LGIFormer(
                 grid, region=region, width=width, depth=depth, drop_path=drop_path, embedding=embedding, block=block
             )
-            self.window = tuple(region[1:])
+            self.window = (region[1], region[2])
             if interaction == "none":  # then nothing carries the last look across back to the local tokens
                 self.unused_parameters = (f"encoder.blocks.{depth - 1}.global_*",)
         self.encoder_norm = nn.LayerNorm(width, eps=EPS)

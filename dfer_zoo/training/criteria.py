@@ -8,6 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def soft_target_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the clips of the cross entropy with soft labels (B, K), in float32 under autocast too."""
+    return -(targets * F.log_softmax(logits.float(), dim=-1)).sum(-1).mean()
+
+
 def consistency(logits: Tensor, others: Tensor) -> Tensor:
     """How far one head's probabilities are from another's, as DK-CLIP has it: the probabilities of the first enter a
     cross entropy as if they were logits, and a gradient flows into both."""

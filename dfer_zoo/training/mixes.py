@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError, near
-from .mixing import MODALITY_DROPOUT, mix_clips
+from .mixing import MODALITY_DROPOUT, draw_mix, mix_clips, mix_in_pairs, mix_targets
 
 Inputs = dict[str, Any]  # tensors, or None for a modality that is not there
 Soften = Callable[[Tensor], Tensor]
@@ -61,10 +61,17 @@ def fmix_or_mixup(
     return {**inputs, "video": video}, targets
 
 
+def mixup_cutmix(inputs: Inputs, targets: Tensor, soft: Soften, **options: float) -> tuple[Inputs, Tensor]:
+    """MAE-DFER's: clips are faded into each other, or boxes of them exchanged."""
+    draw = draw_mix(*inputs["video"].shape[-2:], **options)  # type: ignore[arg-type]
+    return {**inputs, "video": mix_in_pairs(inputs["video"], draw)}, mix_targets(soft(targets), draw.share)
+
+
 # name -> (inputs, class numbers, soft, **options) -> (inputs, soft targets)
 MIXES: dict[str, Callable[..., tuple[Inputs, Tensor]]] = {
     "none": no_mix,
     "drop_modalities": drop_modalities,
     "modality_dropout": modality_dropout,
     "fmix_or_mixup": fmix_or_mixup,
+    "mixup_cutmix": mixup_cutmix,
 }

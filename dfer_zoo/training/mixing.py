@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -121,3 +123,62 @@ def mix_clips(
         return blend(video, mask, order), blend(labels, share, order)
     share = float(draw.beta(beta, beta))
     return blend(video, share, order), blend(labels, share, order)
+
+
+# -- mixup and CutMix of MAE-DFER ----------------------------------------------------------------------------------------
+# timm's Mixup cuts time and rows out of a clip where this cuts rows and columns, and its boxes keep odd sizes.
+
+
+class MixDraw(NamedTuple):
+    """One batch's draw: the clip's own share, and the box that is exchanged (None: whole clips are faded)."""
+
+    share: float
+    box: tuple[int, int, int, int] | None  # top, bottom, left, right; the ends excluded
+
+
+def draw_mix(
+    height: int,
+    width: int,
+    *,
+    mixup_alpha: float = 0.8,
+    cutmix_alpha: float = 1.0,
+    prob: float = 1.0,
+    switch_prob: float = 0.5,
+    rng: np.random.RandomState | None = None,
+) -> MixDraw:
+    """From numpy's generator (the global one, as published, unless one is given), in the published order."""
+    random = np.random if rng is None else rng
+    if random.rand() >= prob:
+        return MixDraw(1.0, None)
+    if mixup_alpha > 0 and cutmix_alpha > 0:
+        cuts = random.rand() < switch_prob
+    else:
+        cuts = cutmix_alpha > 0
+    alpha = cutmix_alpha if cuts else mixup_alpha
+    share = float(random.beta(alpha, alpha))
+    if share == 1.0 or not cuts:
+        return MixDraw(share, None)
+    side = np.sqrt(1 - share)
+    half_height, half_width = int(height * side) // 2, int(width * side) // 2
+    row, column = int(random.randint(height)), int(random.randint(width))
+    top, bottom = (min(max(edge, 0), height) for edge in (row - half_height, row + half_height))
+    left, right = (min(max(edge, 0), width) for edge in (column - half_width, column + half_width))
+    kept = 1 - (bottom - top) * (right - left) / (height * width)
+    return MixDraw(kept, (top, bottom, left, right))
+
+
+def mix_in_pairs(video: Tensor, draw: MixDraw) -> Tensor:
+    """Every clip of the batch mixed with the one that stands where it would from behind. (B, ..., H, W)"""
+    if len(video) % 2:
+        raise InputError(f"Clips are mixed in pairs, so a batch needs an even number of them; there are {len(video)}.")
+    if draw.box is None:
+        return video if draw.share == 1 else video * draw.share + video.flip(0) * (1 - draw.share)
+    top, bottom, left, right = draw.box
+    mixed = video.clone()
+    mixed[..., top:bottom, left:right] = video.flip(0)[..., top:bottom, left:right]
+    return mixed
+
+
+def mix_targets(targets: Tensor, share: float) -> Tensor:
+    """Soft labels (B, K), mixed as the clips are."""
+    return targets * share + targets.flip(0) * (1 - share)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, near
-from .schedules import warmup_into_cosine
+from .schedules import warmup_into_cosine, warmup_then_cosine
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -187,12 +186,9 @@ def learning_rate(schedule: ScheduleSection, base: float, update: int, per_epoch
     now, total, warm = update, epochs * per_epoch, round(schedule.warmup_epochs * per_epoch)
     if schedule.per == "epoch":
         now, total, warm = epoch, epochs, round(schedule.warmup_epochs)
-    if schedule.cosine_from == "start":  # as DK-CLIP: linear up to the cosine that runs from update 0
-        return warmup_into_cosine(now, lr=base, steps=total, warmup=warm, floor=schedule.min_lr)
-    if now < warm:  # as MAE-DFER: both ends of the warm-up are among its values
-        return base * now / max(1, warm - 1)
-    now, total = now - warm, total - warm
-    return schedule.min_lr + 0.5 * (base - schedule.min_lr) * (1 + math.cos(math.pi * now / total))
+    # as DK-CLIP: up to a cosine that runs from update 0; as MAE-DFER: both ends of the rise are among its values
+    rate = warmup_into_cosine if schedule.cosine_from == "start" else warmup_then_cosine
+    return rate(now, lr=base, steps=total, warmup=warm, floor=schedule.min_lr)
 
 
 def create_optimizer(model: Any, recipe: Recipe) -> Optimizer:

@@ -62,3 +62,15 @@ def warmup_into_cosine(step: int, *, lr: float, steps: int, warmup: int, floor: 
     if step < warmup:
         return lr * step / warmup
     return cosine(step, lr=lr, epochs=steps, floor=floor)
+
+
+def warmup_then_cosine(step: int, *, lr: float, steps: int, warmup: int = 0, floor: float = 0.0) -> float:
+    """MAE-DFER's: a straight rise from 0 that reaches ``lr`` in its last update, then half a cosine down towards ``floor``;
+    it starts at ``lr`` once more, and would be at the floor one update after the last.
+
+    >>> [warmup_then_cosine(step, lr=1.0, steps=8, warmup=2) for step in (0, 1, 2, 5)]
+    [0.0, 1.0, 1.0, 0.5]
+    """
+    if step < warmup:
+        return lr * step / max(1, warmup - 1)
+    return cosine(step - warmup, lr=lr, epochs=steps - warmup, floor=floor)

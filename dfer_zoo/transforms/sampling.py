@@ -90,6 +90,78 @@ def _window_centres(centred: bool) -> Rule:
     return rule
 
 
+def view_start(length: int, window: int, view: int | None, views: int) -> int:
+    """Where one of so many views of `window` begins in something longer; the first at its start, the last at its end.
+
+    A single view (or None) is the middle one, where the published code divides by zero.
+
+    >>> [view_start(100, 16, view, 3) for view in (0, 1, 2, None)]
+    [0, 42, 84, 42]
+    """
+    room = max(length - window, 0)
+    return int(room / 2) if view is None or views == 1 else int(view * (room / (views - 1)))
+
+
+def strided(num_frames: int, frames: int, rate: int, segment: int | None = None, segments: int = 1) -> list[int]:
+    """Every `rate`-th frame, the last one repeated where they are too few; of them one segment of `frames` frames.
+
+    >>> strided(100, 4, 8, segment=1, segments=2)
+    [72, 80, 88, 96]
+    """
+    sampled = list(range(0, num_frames, rate))
+    sampled += [sampled[-1]] * (frames - len(sampled))
+    start = view_start(len(sampled), frames, segment, segments)
+    return sampled[start : start + frames]
+
+
+def strided_random(num_frames: int, frames: int, rate: int, rng: np.random.RandomState | None = None) -> list[int]:
+    """For training: `frames` frames from a random window of rate * frames frames. They lie a little further apart than in
+    the test, since the last one is at the window's end; a shorter clip is taken whole and its last frame repeated.
+
+    >>> strided_random(240, 4, 8, rng=np.random.RandomState(0))
+    [140, 150, 161, 171]
+    """
+    window = rate * frames
+    if num_frames > window:
+        end = int((np.random if rng is None else rng).randint(window, num_frames))
+        start = end - window
+        chosen = np.linspace(start, end, frames).clip(start, end - 1)
+    else:
+        whole = np.linspace(0, num_frames, num_frames // rate)
+        chosen = np.concatenate([whole, np.full(frames - len(whole), num_frames)]).clip(0, num_frames - 1)
+    return chosen.astype(np.int64).tolist()
+
+
+def random_windows(
+    num_frames: int, frames: int, rate: int, windows: int = 1, rng: np.random.RandomState | None = None
+) -> tuple[list[int], list[int]]:
+    """For pre-training: (indices, starts) of `windows` times `frames` frames, one window from each part of the clip.
+
+    Within a window it goes on by `rate` while the frame after the next step exists, then the frame repeats: the last
+    frame of a clip is never reached, as published.
+    """
+    draw = (np.random if rng is None else rng).randint
+    starts_in_all = num_frames - frames * rate + 1
+    part = starts_in_all // windows
+    if part > 0:
+        starts = np.arange(windows) * part + draw(part, size=windows)
+    elif num_frames > max(windows, frames * rate):
+        starts = np.sort(draw(starts_in_all, size=windows))
+    else:
+        starts = np.zeros(windows, dtype=np.int64)
+    indices = []
+    for index in starts.tolist():
+        for _ in range(frames):
+            indices.append(index)
+            if index + 1 + rate < num_frames:
+                index += rate
+    return indices, starts.tolist()
+
+
+def _strided(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
+    return strided(num_frames, spec.frames, spec.rate, segment, spec.segments)
+
+
 def _segment_centres(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
     return segment_centres(num_frames, spec.frames, spec.short_clip)
 
@@ -98,6 +170,7 @@ def _segment_centres(num_frames: int, fps: float | None, spec: VideoSpec, segmen
 RULES: dict[str, Rule] = {
     "segment_centres": _segment_centres,
     "leading_window": _window_centres(centred=False),
+    "strided": _strided,
     "centred_window": _window_centres(centred=True),
 }
 

@@ -1,0 +1,200 @@
+"""MAE-DFER: the authors' names -> ours. Fine-tuned files hold the encoder at the top, pre-trained ones below `encoder.`."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import WeightsError
+from ..models.mae_dfer import MAEDFER, VideoMAE
+from ..models.mae_dfer_pretrain import MAEDFERPretrain
+from . import Conversion
+
+# (authors' pattern, ours)
+PARTS = r"(weight|bias)"
+BLOCK = r"blocks\.(\d+)\."
+ATTENTION = r"(q\.weight|kv\.weight|q_bias|v_bias|proj\.weight|proj\.bias)"
+EMBEDDING_NAMES = (
+    (r"lg_region_tokens", r"region_tokens"),
+    (r"pos_embed", r"position"),
+    (r"patch_embed\.proj\." + PARTS, r"patch_embed.\1"),
+)
+LGI_NAMES = (
+    (BLOCK + r"first_attn_norm0\." + PARTS, r"blocks.\1.local_norm.\2"),
+    (BLOCK + r"first_attn_norm1\." + PARTS, r"blocks.\1.local_context_norm.\2"),
+    (BLOCK + r"first_attn\." + ATTENTION, r"blocks.\1.local_attn.\2"),
+    (BLOCK + r"second_attn_norm0\." + PARTS, r"blocks.\1.global_norm.\2"),
+    (BLOCK + r"second_attn\." + ATTENTION, r"blocks.\1.global_attn.\2"),
+    (BLOCK + r"third_attn_norm0\." + PARTS, r"blocks.\1.interaction_norm.\2"),
+    (BLOCK + r"third_attn_norm1\." + PARTS, r"blocks.\1.interaction_context_norm.\2"),
+    (BLOCK + r"third_attn\." + ATTENTION, r"blocks.\1.interaction.\2"),
+    (BLOCK + r"norm2\." + PARTS, r"blocks.\1.mlp_norm.\2"),
+    (BLOCK + r"mlp\.(fc[12])\." + PARTS, r"blocks.\1.mlp.\2.\3"),
+)
+JOINT_NAMES = (
+    (BLOCK + r"(norm1|norm2|attn\.proj|mlp\.fc1|mlp\.fc2)\." + PARTS, r"blocks.\1.\2.\3"),
+    (BLOCK + r"attn\.(qkv\.weight|q_bias|v_bias)", r"blocks.\1.attn.\2"),
+    (BLOCK + r"gamma_1", r"blocks.\1.attn_scale"),
+    (BLOCK + r"gamma_2", r"blocks.\1.mlp_scale"),
+)
+HEAD_NAMES = (
+    (r"norm\." + PARTS, r"token_norm.\1"),
+    (r"fc_norm\." + PARTS, r"feature_norm.\1"),
+    (r"head\." + PARTS, r"classifier.\1"),
+)
+DECODER_NAMES = (
+    (r"encoder\.norm\." + PARTS, r"encoder_norm.\1"),
+    (r"encoder_to_decoder\.weight", r"to_decoder.weight"),
+    (r"mask_token", r"mask_token"),
+    (r"decoder\.(norm|head)\." + PARTS, r"decoder.\1.\2"),
+    *((r"decoder\." + theirs, "decoder." + ours) for theirs, ours in JOINT_NAMES),
+)
+
+
+def names(arch: str, state: Mapping[str, Any]) -> dict[str, str]:
+    """{authors' name: ours} of the entries of one of the three kinds of file; an unknown entry is an error."""
+    pretrained = arch == "mae_dfer_pretrain"
+    prefix = "encoder." if pretrained else ""
+    if pretrained:
+        blocks = LGI_NAMES if f"{prefix}lg_region_tokens" in state else JOINT_NAMES
+    else:
+        blocks = LGI_NAMES if arch == "mae_dfer" else JOINT_NAMES
+    table = [
+        *((re.escape(prefix) + theirs, "encoder." + ours) for theirs, ours in (*EMBEDDING_NAMES, *blocks)),
+        *(DECODER_NAMES if pretrained else HEAD_NAMES),
+    ]
+    patterns = [(re.compile(theirs), ours) for theirs, ours in table]
+    found, unknown = {}, []
+    for name in state:
+        match = next(((m, ours) for pattern, ours in patterns if (m := pattern.fullmatch(name))), None)
+        if match is None:
+            unknown.append(name)
+        else:
+            found[name] = match[0].expand(match[1])
+    if unknown:
+        raise WeightsError(
+            f"This is not a checkpoint of {arch}{_kind(state, arch)}: {len(unknown)} of its {len(state)} entries are "
+            f"unknown, the first are {', '.join(unknown[:3])}."
+        )
+    return found
+
+
+def _kind(state: Mapping[str, Any], arch: str) -> str:
+    """What the file is instead, where that can be seen."""
+    if "mask_token" in state or "encoder.patch_embed.proj.weight" in state:
+        kind = "mae_dfer_pretrain"
+    elif "patch_embed.proj.weight" not in state:
+        return ""
+    else:
+        kind = "mae_dfer" if "lg_region_tokens" in state else "video_mae"
+    return f" but of {kind}" if kind != arch else ""
+
+
+def convert_mae_dfer(state: Mapping[str, Tensor]) -> Conversion:
+    if "lg_region_tokens" not in state:
+        raise WeightsError(f"This is not a checkpoint of mae_dfer{_kind(state, 'mae_dfer')}: it has no region tokens.")
+    own, arguments, dropped = _shared(_renamed("mae_dfer", state))
+    arguments |= {**_lgi_arguments(own), **_classifier_arguments(own)}
+    return Conversion(own, _not_default(MAEDFER, arguments), dropped)
+
+
+def convert_video_mae(state: Mapping[str, Tensor]) -> Conversion:
+    own = _renamed("video_mae", state)
+    return Conversion(own, _not_default(VideoMAE, {**_joint_arguments(own), **_classifier_arguments(own)}))
+
+
+def convert_mae_dfer_pretrain(state: Mapping[str, Tensor]) -> Conversion:
+    own, arguments, dropped = _shared(_renamed("mae_dfer_pretrain", state))
+    decoder_width, width = own["to_decoder.weight"].shape
+    arguments |= {
+        **_encoder_arguments(own),
+        "decoder_width": decoder_width,
+        "decoder_depth": _depth(own, "decoder."),
+    }
+    if "encoder.region_tokens" in own:
+        arguments |= _lgi_arguments(own)
+    else:
+        arguments |= {"attention": "joint", **_joint_arguments(own), "heads": width // 64}
+    return Conversion(own, _not_default(MAEDFERPretrain, arguments), dropped)
+
+
+# -- what the entries tell of the constructor's arguments ----------------------------------------------------------------
+
+
+def _renamed(arch: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {ours: state[theirs] for theirs, ours in names(arch, state).items()}
+
+
+def _shared(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any], tuple[str, ...]]:
+    """Attentions that share their matrices stand in the authors' files twice or three times; we hold them once."""
+    twins = {"interaction": "local_attn", "global_attn": "local_attn"}
+    same = {
+        twin
+        for twin, first in twins.items()
+        if (pairs := [(n, n.replace(f".{twin}.", f".{first}.")) for n in state if f".{twin}." in n])
+        and all(torch.equal(state[a], state[b]) for a, b in pairs)
+    }
+    dropped = tuple(name for name in state if any(f".{twin}." in name for twin in same))
+    share = "all" if "global_attn" in same else "local" if same else "none"
+    if share == "all" and "interaction" not in same and any(".interaction." in name for name in state):
+        raise WeightsError("The global attention shares the local one's matrices and the interaction does not.")
+    return {n: t for n, t in state.items() if n not in dropped}, {"share_attention": share}, dropped
+
+
+def _encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    width, channels, tubelet, patch_size, _ = state["encoder.patch_embed.weight"].shape
+    return {
+        "width": width,
+        "channels": channels,
+        "tubelet": tubelet,
+        "patch_size": patch_size,
+        "depth": _depth(state, "encoder."),
+        "mlp_ratio": len(state["encoder.blocks.0.mlp.fc1.weight"]) / width,
+        "qkv_bias": any(name.endswith(".q_bias") for name in state),
+        "learned_position": "encoder.position" in state,
+    }
+
+
+def _lgi_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    block = "encoder.blocks.0."
+    interaction = "none"
+    if block + "interaction_norm.weight" in state:
+        interaction = "cross" if block + "interaction_context_norm.weight" in state else "self"
+    return {
+        **_encoder_arguments(state),
+        "local_attention": "cross" if block + "local_context_norm.weight" in state else "self",
+        "global_attention": block + "global_norm.weight" in state,
+        "interaction": interaction,
+    }
+
+
+def _joint_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    scaled = "encoder.blocks.0.attn_scale" in state
+    # any value above 0 makes the scales; their numbers are in the file
+    return {**_encoder_arguments(state), "layer_scale": 0.1 if scaled else 0.0}
+
+
+def _classifier_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        "num_classes": len(state["classifier.weight"]) if "classifier.weight" in state else 0,
+        "mean_pooling": "feature_norm.weight" in state,
+    }
+
+
+def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
+    pattern = re.compile(re.escape(prefix) + BLOCK + ".*")
+    return 1 + max((int(m[1]) for name in state if (m := pattern.fullmatch(name))), default=-1)
+
+
+def _not_default(model: type, arguments: Mapping[str, Any], always: Sequence[str] = ("num_classes",)) -> dict[str, Any]:
+    defaults = inspect.signature(model).parameters
+    return {
+        name: value
+        for name, value in arguments.items()
+        if name in defaults and (name in always or value != defaults[name].default)
+    }
