@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from . import fetch
 from .errors import InputError, UnknownModel, UnknownTag, WeightsError, near
 from .fetch import MODEL_FILE
-from .files import read_header, read_safetensors, sha256_of, write_atomically, write_safetensors
+from .files import read_header, read_safetensors, write_atomically, write_safetensors
 from .models.base import DferModel, check_labels, skip_init
-from .registry import check_name, model_class
+from .registry import MODELS, check_name, model_class
+from .version import __version__
 from .weights import Metric, Weights, get_weights, list_pretrained
 
 
@@ -67,13 +68,11 @@ def create_model(
 
 def load_weights(model: DferModel, path: str | Path) -> DferModel:
     """Fill an existing model from a safetensors file of the zoo, strictly."""
-    state, _ = read_safetensors(Path(path))
-    record = _header_record(Path(path))
+    path = Path(path)
+    record = _header_record(path)
     if model_class(record.arch) is not type(model):
         raise WeightsError(f"{path} holds weights of {record.arch}; the model is a {type(model).__name__}.")
-    load_strictly(model, state, str(path))
-    model.labels, model.weights = record.labels, record
-    return model
+    return _fill(model, record, path)
 
 
 def save_pretrained(
@@ -129,8 +128,6 @@ def unwrap(model: nn.Module) -> DferModel:
 
 
 def arch_of(model: DferModel) -> str:
-    from .registry import MODELS
-
     for name, place in MODELS.items():
         module, _, cls = place.partition(":")
         if type(model).__name__ == cls and type(model).__module__.endswith(f".{module}"):
@@ -154,9 +151,9 @@ def _resolve(
             return record.arch, record, path
     if "/" in name or "\\" in name or name.startswith("."):
         raise UnknownModel(f"'{name}' looks like a path or a repository; write 'local-dir:{name}' or 'hf-hub:{name}'.")
-    arch, _, tag = name.partition(".")
+    arch, dot, tag = name.partition(".")
     check_name(arch)
-    pretrained = _tag(arch, tag, pretrained)
+    pretrained = _tag(arch, tag if dot else None, pretrained)
     if checkpoint_path is not None:
         if pretrained is not None:
             raise InputError("Give either pretrained or checkpoint_path, not both.")
@@ -172,20 +169,20 @@ def _resolve(
     return arch, record, path
 
 
-def _tag(arch: str, tag: str, pretrained: Any) -> str | None:
+def _tag(arch: str, tag: str | None, pretrained: Any) -> str | None:
     if pretrained is not None and not isinstance(pretrained, str):
         tags = [t for _, t in list_pretrained(arch)]
         raise UnknownTag(
             f"pretrained={pretrained!r} does not say which weights of {arch}. There are: {', '.join(tags) or 'none'}."
         )
-    if tag and pretrained and tag != pretrained:
+    if None not in (tag, pretrained) and tag != pretrained:
         raise InputError(f"'{arch}.{tag}' and pretrained='{pretrained}' name different weights.")
-    return tag or pretrained or None
+    return pretrained if tag is None else tag
 
 
 def _local_folder(folder: str) -> Path:
-    path = Path(folder) / MODEL_FILE
-    if not path.exists():
+    path = Path(folder).expanduser() / MODEL_FILE
+    if not path.is_file():
         raise WeightsError(f"There is no {MODEL_FILE} in {folder}; `save_pretrained(model, folder)` writes one.")
     return path
 
@@ -204,7 +201,10 @@ def _header_record(path: Path) -> Weights:
             f"{path} does not say what it is: it has no dfer_zoo header. Authors' files are read by: "
             f"dfer-zoo convert ARCH TAG {path}"
         )
-    return Weights.from_header(header, str(path))
+    record = Weights.from_header(header, str(path))
+    if record.arch not in MODELS:
+        raise WeightsError(f"{path} holds weights of '{record.arch}', which dfer_zoo {__version__} does not know.")
+    return record
 
 
 # -- building ----------------------------------------------------------------------------------------------------------
@@ -241,15 +241,27 @@ def _check_classes(arch: str, count: int | None) -> None:
 
 
 def _loaded(record: Weights, path: Path, model_args: Mapping[str, Any]) -> DferModel:
-    state, _ = read_safetensors(path)
+    kind = model_class(record.arch)
+    if unknown := sorted(record.model_args.keys() - inspect.signature(kind).parameters.keys()):
+        raise WeightsError(
+            f"{path} asks for a {record.arch} with {', '.join(unknown)}, which dfer_zoo {__version__} does not know."
+        )
     with skip_init():
-        model = model_class(record.arch)(**{**record.model_args, **model_args})
+        model = kind(**{**record.model_args, **model_args})
+    return _fill(model, record, path, resized=bool(model_args))
+
+
+def _fill(model: DferModel, record: Weights, path: Path, *, resized: bool = True) -> DferModel:
+    """The file's values, and what belongs to them: labels, transforms, the record."""
+    state, _ = read_safetensors(path)
     load_strictly(model, state, f"{record.name} ({path})")
+    if len(record.labels) != model.num_classes:
+        raise WeightsError(f"{path} names {len(record.labels)} labels for {model.num_classes} classes.")
     model.labels, model.weights = record.labels, record
     if record.video is not None:
-        model.video_spec = _resized(record.video, model.video_spec, ("frames", "size") if model_args else ())
+        model.video_spec = _resized(record.video, model.video_spec, ("frames", "size") if resized else ())
     if record.audio is not None:
-        model.audio_spec = _resized(record.audio, model.audio_spec, ("shape", "seconds") if model_args else ())
+        model.audio_spec = _resized(record.audio, model.audio_spec, ("shape", "seconds") if resized else ())
     return model
 
 
@@ -313,8 +325,3 @@ def _model_card(record: Weights) -> str:
         f"{record.params:,} parameters, labels in order: {', '.join(record.labels)}.\n\n{numbers}\n"
         '```python\nimport dfer_zoo\n\nmodel = dfer_zoo.create_model("local-dir:.")\n```\n'
     )
-
-
-def with_identity(record: Weights, path: Path) -> Weights:
-    """The record with the size and digest of the file that was really loaded."""
-    return dataclasses.replace(record, sha256=sha256_of(path), size=path.stat().st_size)

@@ -86,7 +86,8 @@ def _opened(path: Path) -> Iterator[Any]:
         raise WeightsError(f"There is no weights file {path}.") from error
     except (SafetensorError, OSError) as error:
         raise WeightsError(
-            f"{path} is not a readable safetensors file ({error}). Delete it and fetch or convert it again."
+            f"{path} is not a readable safetensors file ({error}). If it is an authors' checkpoint: dfer-zoo convert "
+            "ARCH TAG FILE. If it is cut off, delete it and get it again."
         ) from error
 
 

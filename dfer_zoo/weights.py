@@ -154,8 +154,12 @@ def _check_identity(record: Weights, where: str) -> None:
         raise WeightsError(
             f"{where}: revision {record.revision!r} is not a 40-digit commit, so the weights could move."
         )
+    for name in ("sha256", "origin_sha256"):
+        if not re.fullmatch(r"[0-9a-f]{64}", getattr(record, name) or "0" * 64):
+            raise WeightsError(f"{where}: {name} is {getattr(record, name)!r}, not 64 hexadecimal digits.")
     if record.distribution in ("hub", "embedded"):
-        unknown = [f for f in ("filename", "sha256", "size") if getattr(record, f) is None]
+        identity = ("filename", "sha256", "size", *(("repo_id",) if record.distribution == "hub" else ()))
+        unknown = [field for field in identity if getattr(record, field) is None]
         if unknown:
             raise WeightsError(f"{where}: {', '.join(unknown)} may be null for the distribution 'convert' only.")
     if (record.distribution == "backbone") != bool(record.parts):

@@ -1,0 +1,310 @@
+"""From a name to a model: the grammar of names, strict loading, new heads, files."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import dfer_zoo
+from dfer_zoo.errors import InputError, UnknownModel, UnknownTag, WeightsError
+from dfer_zoo.factory import load_strictly, unwrap
+from dfer_zoo.files import METADATA_KEY, read_header, sha256_of
+from tests import small
+
+VIDEO = torch.rand(2, 3, 3, 4, 4)
+
+
+@pytest.fixture
+def zoo(monkeypatch, tmp_path):
+    """small, with weights inside the package: small.inside, and small.composed that is made from it."""
+    small.open_zoo(monkeypatch, tmp_path)
+    torch.manual_seed(0)
+    path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small"), tmp_path / "saved")
+    inside = small.record(
+        "inside", distribution="embedded", filename=path.name, sha256=sha256_of(path), size=path.stat().st_size
+    )
+    composed = small.record("composed", distribution="backbone", parts={"body": "small.inside"})
+    small.open_zoo(monkeypatch, tmp_path, inside, composed)
+    monkeypatch.setattr("dfer_zoo.fetch.EMBEDDED", path.parent)
+    return path
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def test_one_model_by_all_its_names(zoo, tmp_path):
+    expected = load_file(zoo)["body.weight"]
+    for name, options in [
+        ("small", {"pretrained": "inside"}),
+        ("small.inside", {}),
+        ("small.inside", {"pretrained": "inside"}),
+        (f"local-dir:{zoo.parent}", {}),
+        ("small", {"checkpoint_path": zoo}),
+        ("small", {"checkpoint_path": str(zoo)}),
+    ]:
+        model = dfer_zoo.create_model(name, **options)
+        assert torch.equal(model.body.weight, expected), name
+        assert model.labels == small.LABELS and not model.training
+        assert model.weights is not None
+    assert dfer_zoo.create_model("small").weights is None
+
+
+@pytest.mark.parametrize(
+    "name, options, error, sentence",
+    [
+        ("smal", {}, UnknownModel, "Did you mean small"),
+        ("smal", {"pretrained": "inside"}, UnknownModel, "Did you mean small"),
+        ("small.insid", {}, UnknownTag, "small has no weights 'insid'. Did you mean inside"),
+        ("small", {"pretrained": "insid"}, UnknownTag, "Did you mean inside"),
+        ("small", {"pretrained": True}, UnknownTag, "does not say which weights of small. There are: composed, inside"),
+        ("other", {"pretrained": True}, UnknownTag, "There are: none"),
+        ("small", {"pretrained": ""}, UnknownTag, "small has no weights ''"),
+        ("small.", {}, UnknownTag, "small has no weights ''"),
+        ("small.inside", {"pretrained": "composed"}, InputError, "name different weights"),
+        ("small", {"pretrained": "inside", "checkpoint_path": "x"}, InputError, "not both"),
+        ("local-dir:x", {"pretrained": "inside"}, InputError, "already says which weights"),
+        ("hf-hub:a/b", {"checkpoint_path": "x"}, InputError, "already says which weights"),
+        ("owner/repo", {}, UnknownModel, "write 'local-dir:owner/repo' or 'hf-hub:owner/repo'"),
+        ("./folder", {}, UnknownModel, "looks like a path"),
+        ("local-dir:/nowhere", {}, WeightsError, "There is no model.safetensors in /nowhere"),
+        ("small", {"checkpoint_path": "/nowhere.safetensors"}, WeightsError, "There is no weights file /nowhere"),
+        ("small", {"widht": 4}, InputError, "small has no argument 'widht'. Did you mean width"),
+        ("small", {"pretrained": "inside", "widht": 4}, InputError, "Did you mean width"),
+        ("small", {"num_classes": -1}, InputError, "num_classes is -1"),
+        ("small", {"labels": "happiness"}, InputError, "labels is the text 'happiness'"),
+        ("small", {"labels": ["a", "a"]}, InputError, "not distinct"),
+        ("small", {"labels": ["a", "b"], "num_classes": 3}, InputError, "num_classes is 3 and there are 2 labels"),
+    ],
+)
+def test_what_cannot_be_made_is_one_sentence(zoo, name, options, error, sentence):
+    with pytest.raises(error, match=sentence) as caught:
+        dfer_zoo.create_model(name, **options)
+    assert "\n" not in str(caught.value)
+
+
+# -- what is loaded ----------------------------------------------------------------------------------------------------
+
+
+def test_labels_and_preprocessing_come_with_the_weights(zoo):
+    """The record says more than the constructor's defaults, and goes before them."""
+    assert dfer_zoo.create_model("small").video_spec.sampling == "segment_centres"
+    model = dfer_zoo.create_model("small.inside")
+    assert model.video_spec == small.record().video
+    assert model.weights.dataset == "DFEW"
+
+
+def test_a_composed_model_says_what_is_loaded_and_what_is_fresh(zoo):
+    model = dfer_zoo.create_model("small.composed", num_classes=5)
+    assert torch.equal(model.body.weight, load_file(zoo)["body.weight"])
+    assert model.load_report.loaded == ("body.weight", "body.bias")
+    assert model(VIDEO).shape == (2, 5)
+
+
+def test_random_initialisation_is_left_out_when_weights_follow(zoo, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(small.Small, "init_weights", lambda self: drawn.append(self))
+    dfer_zoo.create_model("small.inside")
+    assert drawn == []
+    dfer_zoo.create_model("small")
+    assert len(drawn) == 1
+
+
+@pytest.mark.parametrize("change", [{"num_classes": 3}, {"labels": small.LABELS}, {"labels": list(small.LABELS)}, {}])
+def test_the_published_head_stays_where_the_same_classes_are_asked_for(zoo, change):
+    model = dfer_zoo.create_model("small.inside", **change)
+    assert torch.equal(model.classifier.weight, load_file(zoo)["classifier.weight"])
+    assert model.labels == small.LABELS
+
+
+@pytest.mark.parametrize("change", [{"num_classes": 8}, {"labels": ("a", "b")}, {"labels": small.LABELS[::-1]}])
+def test_other_classes_or_another_order_give_a_new_head_and_nothing_else(zoo, change):
+    model = dfer_zoo.create_model("small.inside", **change)
+    state = load_file(zoo)
+    assert torch.equal(model.body.weight, state["body.weight"])
+    assert model.classifier.weight.shape != state["classifier.weight"].shape or not torch.equal(
+        model.classifier.weight, state["classifier.weight"]
+    )
+    assert model(VIDEO).shape == (2, model.num_classes)
+    assert len(model.labels) == model.num_classes == change.get("num_classes", len(change.get("labels", ())))
+    with pytest.raises(WeightsError, match=r"3 of another shape \(body.bias \(8,\) for \(9,\)"):
+        dfer_zoo.create_model("small.inside", width=9, **change)
+
+
+def test_device_and_dtype(zoo):
+    model = dfer_zoo.create_model("small.inside", dtype=torch.bfloat16, device="cpu", num_classes=4)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert model.steps.dtype == torch.int64
+    assert dfer_zoo.create_model("small", device="meta").body.weight.is_meta
+
+
+def test_a_model_does_not_hold_on_to_its_file(zoo):
+    """Training a loaded model must not write into the file, nor a new file into the model."""
+    before = sha256_of(zoo)
+    model = dfer_zoo.create_model("small.inside")
+    with torch.no_grad():
+        model.body.weight.zero_()
+    assert sha256_of(zoo) == before
+    again = dfer_zoo.create_model("small.inside")
+    zoo.write_bytes(b"\0" * zoo.stat().st_size)
+    assert again.body.weight.abs().sum() > 0
+
+
+def test_a_file_in_half_precision_fills_a_model_in_single_precision_exactly(zoo, tmp_path):
+    model = dfer_zoo.create_model("small.inside", dtype=torch.float16)
+    path = dfer_zoo.save_pretrained(model, tmp_path / "half")
+    assert load_file(path)["body.weight"].dtype == torch.float16
+    again = dfer_zoo.create_model(f"local-dir:{path.parent}")
+    assert again.body.weight.dtype == torch.float32
+    assert torch.equal(again.body.weight, model.body.weight.float())
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def test_a_file_with_other_classes_does_not_fill_a_model(zoo, tmp_path):
+    path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small", num_classes=7), tmp_path / "seven")
+    model = dfer_zoo.create_model("small", num_classes=8)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=r"classifier.weight \(7, 8\) for \(8, 8\).*Nothing was loaded"):
+        dfer_zoo.load_weights(model, path)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+    assert model.weights is None
+    assert dfer_zoo.create_model("small", checkpoint_path=path).num_classes == 7
+    assert dfer_zoo.create_model("small", checkpoint_path=path, num_classes=8).num_classes == 8
+
+
+def test_weights_are_loaded_into_a_model_that_is_there(zoo):
+    model = dfer_zoo.create_model("small")
+    assert dfer_zoo.load_weights(model, zoo) is model
+    assert torch.equal(model.body.weight, load_file(zoo)["body.weight"])
+    assert model.weights.tag == "local" and model.labels == small.LABELS
+
+
+def test_weights_of_another_architecture_are_refused(zoo, tmp_path):
+    path = dfer_zoo.save_pretrained(dfer_zoo.create_model("other"), tmp_path / "other")
+    with pytest.raises(WeightsError, match="holds weights of other, and small was asked for"):
+        dfer_zoo.create_model("small", checkpoint_path=path)
+    with pytest.raises(WeightsError, match="holds weights of other; the model is a Small"):
+        dfer_zoo.load_weights(dfer_zoo.create_model("small"), path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.99])
+def test_a_truncated_file_is_one_sentence(zoo, share):
+    content = zoo.read_bytes()
+    zoo.write_bytes(content[: int(share * len(content))])
+    for name, options in [
+        (f"local-dir:{zoo.parent}", {}),
+        ("small", {"checkpoint_path": zoo}),
+    ]:
+        with pytest.raises(WeightsError, match="is not a readable safetensors file") as caught:
+            dfer_zoo.create_model(name, **options)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(WeightsError, match=r"small.inside inside the package is damaged: its sha256 is .* expected"):
+        dfer_zoo.create_model("small.inside")
+
+
+def test_a_wrong_digest_is_an_error_with_both(zoo):
+    before = sha256_of(zoo)
+    content = bytearray(zoo.read_bytes())
+    content[-1] ^= 1
+    zoo.write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        dfer_zoo.create_model("small.inside")
+    assert before in str(caught.value) and sha256_of(zoo) in str(caught.value)
+
+
+def test_a_pickle_is_not_opened(zoo, tmp_path):
+    torch.save(small.authors_state(), tmp_path / "model.pth")
+    with pytest.raises(WeightsError, match=r"not a readable safetensors file.*dfer-zoo convert ARCH TAG FILE"):
+        dfer_zoo.create_model("small", checkpoint_path=tmp_path / "model.pth")
+
+
+def rewritten(path, change):
+    """The file with its header changed."""
+    header = read_header(path)
+    change(header)
+    save_file(load_file(path), path, metadata={METADATA_KEY: json.dumps(header)})
+    return path
+
+
+def test_a_file_that_does_not_say_what_it_is(zoo):
+    save_file(load_file(zoo), zoo)
+    with pytest.raises(WeightsError, match=r"has no dfer_zoo header.*dfer-zoo convert ARCH TAG"):
+        dfer_zoo.create_model("small", checkpoint_path=zoo)
+    save_file(load_file(zoo), zoo, metadata={METADATA_KEY: "{"})
+    with pytest.raises(WeightsError, match="the header is not JSON"):
+        dfer_zoo.create_model("small", checkpoint_path=zoo)
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (lambda h: h.update(arch="future"), "weights of 'future', which dfer_zoo .* does not know"),
+        (lambda h: h["model_args"].update(depth=3), "asks for a small with depth, which dfer_zoo .* does not know"),
+        (lambda h: h.update(labels=["a", "b"]), "names 2 labels for 3 classes"),
+        (lambda h: h.update(colour="blue"), r"unknown fields \['colour'\]"),
+        (lambda h: h.pop("labels"), r"missing fields \['labels'\]"),
+        (lambda h: h["model_args"].update(width=9), "of another shape"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_one_sentence(zoo, change, sentence):
+    with pytest.raises(WeightsError, match=sentence):
+        dfer_zoo.create_model(f"local-dir:{rewritten(zoo, change).parent}")
+
+
+def test_a_file_that_is_older_than_a_field_is_still_read(zoo):
+    path = rewritten(zoo, lambda header: header["video"].pop("face_crop"))
+    assert dfer_zoo.create_model(f"local-dir:{path.parent}").video_spec.face_crop == "aligned"
+
+
+def test_every_kind_of_misfit_is_counted():
+    model = small.Small()
+    state = dict(model.state_dict())
+    state["surplus"] = torch.zeros(1)
+    state["steps"] = torch.zeros(())
+    state["body.weight"] = torch.zeros(1, 1)
+    del state["classifier.bias"]
+    with pytest.raises(WeightsError) as caught:
+        load_strictly(model, state, "this file")
+    assert str(caught.value) == (
+        "this file does not fit Small: 1 missing (classifier.bias); 1 unexpected (surplus); "
+        "1 of another shape (body.weight (1, 1) for (8, 48)); "
+        "1 of another kind (steps torch.float32 for torch.int64). Nothing was loaded."
+    )
+
+
+# -- saving ------------------------------------------------------------------------------------------------------------
+
+
+def test_wrappers_are_taken_off_before_saving(zoo, tmp_path):
+    model = dfer_zoo.create_model("small.inside")
+    for wrapped in (torch.nn.DataParallel(model), torch.compile(model, backend="eager")):
+        path = dfer_zoo.save_pretrained(wrapped, tmp_path / "wrapped")
+        assert load_file(path).keys() == load_file(zoo).keys()
+    with pytest.raises(InputError, match="Linear is not a model of dfer_zoo"):
+        unwrap(torch.nn.Linear(1, 1))
+
+
+def test_saving_is_reproducible_and_leaves_only_what_it_says(zoo, tmp_path):
+    model = dfer_zoo.create_model("small.inside", labels=("a", "b"))
+    first = dfer_zoo.save_pretrained(model, tmp_path / "new" / "one").read_bytes()
+    assert dfer_zoo.save_pretrained(model, tmp_path / "two").read_bytes() == first
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["README.md", "model.safetensors"]
+    again = dfer_zoo.create_model(f"local-dir:{tmp_path / 'two'}")
+    assert again.labels == ("a", "b") and torch.equal(again(VIDEO), model(VIDEO))
+    assert again.video_spec == model.video_spec
+
+
+def test_a_failed_save_keeps_the_old_file(zoo, tmp_path, monkeypatch):
+    path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small.inside"), tmp_path / "x")
+    before = path.read_bytes()
+
+    def fails(*args, **options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("dfer_zoo.files.save_file", fails)
+    with pytest.raises(OSError, match="no space"):
+        dfer_zoo.save_pretrained(dfer_zoo.create_model("small"), tmp_path / "x")
+    assert path.read_bytes() == before
+    assert sorted(found.name for found in path.parent.iterdir()) == ["README.md", "model.safetensors"]
