@@ -60,9 +60,10 @@ def create_model(
         model.weights = record
     else:
         assert path is not None
+        head = {name: model_args.pop(name) for name in model_class(arch).head_arguments if name in model_args}
         model = _loaded(record, path, model_args)
         _check_classes(arch, _count(num_classes, labels))
-        _replace_head(model, num_classes, labels)
+        _replace_head(model, num_classes, labels, head)
     return model.to(device=device, dtype=dtype).eval()
 
 
@@ -72,6 +73,7 @@ def load_weights(model: DferModel, path: str | Path) -> DferModel:
     record = _header_record(path)
     if model_class(record.arch) is not type(model):
         raise WeightsError(f"{path} holds weights of {record.arch}; the model is a {type(model).__name__}.")
+    _check_same_arguments(model, record, path)
     return _fill(model, record, path)
 
 
@@ -270,13 +272,34 @@ def _resized(published: Any, own: Any, fields: Sequence[str]) -> Any:
     return published if own is None else dataclasses.replace(published, **{name: getattr(own, name) for name in fields})
 
 
-def _replace_head(model: DferModel, num_classes: int | None, labels: Sequence[str] | None) -> None:
-    """A new head, where other classes, or another order, were asked for."""
+def _replace_head(
+    model: DferModel, num_classes: int | None, labels: Sequence[str] | None, head: Mapping[str, Any]
+) -> None:
+    """A new head, where other classes, another order, or other texts for them were asked for."""
     count = _count(num_classes, labels)
-    if labels is not None and tuple(labels) != model.labels:
-        model.reset_classifier(tuple(labels))
+    head = {name: value for name, value in head.items() if _plain(value) != _plain(getattr(model, name))}
+    if labels is not None and (head or tuple(labels) != model.labels):
+        model.reset_classifier(tuple(labels), **head)
     elif count is not None and count != model.num_classes:
-        model.reset_classifier(count)
+        model.reset_classifier(count, **head)
+    elif head:
+        model.reset_classifier(model.labels, **head)
+
+
+def _check_same_arguments(model: DferModel, record: Weights, path: str | Path) -> None:
+    """What tensors do not show: the number of heads, the texts of the classes."""
+    parameters = inspect.signature(type(model)).parameters
+    built = {**{name: parameter.default for name, parameter in parameters.items()}, **model.config()}
+    for name, value in record.model_args.items():
+        if built.get(name) is not None and _plain(built[name]) != _plain(value):
+            raise WeightsError(
+                f"{path} was made with {name}={value!r}, and this {type(model).__name__} with {built[name]!r}. "
+                "create_model(..., checkpoint_path=...) builds the model that fits."
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:

@@ -138,7 +138,7 @@ def _classes(state: Mapping[str, Tensor]) -> dict[str, Any]:
         if prompts and torch.equal(embedding[_ids(prompts, embedded)], embedded):
             return {"num_classes": num_classes, "labels": labels, "prompts": prompts}
     ids = token_ids(embedded, embedding)
-    prompts = [open_clip.decode(row[1 : row.argmax()].tolist()).strip() for row in ids]
+    prompts = [open_clip.decode(row[1 : row.argmax()]).strip() for row in ids]
     if not torch.equal(_ids(prompts, embedded), ids):
         raise WeightsError(f"The embedded class texts are not what a tokenizer makes of a text; read back: {prompts}.")
     return {"num_classes": num_classes, "prompts": prompts}

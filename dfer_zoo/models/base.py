@@ -37,6 +37,9 @@ class DferModel(nn.Module):
     inputs: ClassVar[tuple[str, ...]] = ("video",)  # forward's argument names
     optional_inputs: ClassVar[tuple[str, ...]] = ()  # those that may be None
     head_prefixes: ClassVar[tuple[str, ...]] = ("classifier.",)
+    head_arguments: ClassVar[
+        tuple[str, ...]
+    ] = ()  # constructor keywords that `reset_classifier` takes beside the classes
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {}  # by number of classes
     unused_parameters: tuple[str, ...] = ()  # patterns of names that no output depends on, kept for the files
     frozen_parameters: ClassVar[tuple[str, ...]] = ()  # patterns that the published training freezes

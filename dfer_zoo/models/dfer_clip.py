@@ -48,9 +48,11 @@ class DFERCLIP(DferModel):
     """
 
     head_prefixes = ("prompt_learner.",)
+    head_arguments = ("prompts",)
     default_labels: ClassVar = {int(count): tuple(labels) for count, labels in PROMPTS["labels"].items()}
     unused_parameters = ("logit_scale",)  # the temperature is fixed; `zero_shot` reads it
     frozen_parameters = ("text_encoder.*", "logit_scale")
+    backbones: ClassVar = {"clip": "open_clip:ViT-B-32-quickgelu/openai"}
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class DFERCLIP(DferModel):
         check_shape("video", video, "(B, T, 3, H, W)", (None, None, 3, size, size))
         tower = self.image_encoder
         patches = tower.conv1(video.flatten(0, 1)).flatten(2).mT  # (B*T, 49, 768)
-        class_token = tower.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        class_token = tower.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         tokens = torch.cat([class_token, patches], dim=1) + tower.positional_embedding.to(patches.dtype)
         tokens = tower.ln_pre(tokens)
         *blocks, last = tower.transformer.resblocks

@@ -250,6 +250,7 @@ class DKCLIP(DferModel):
     token_ids: Tensor
     text_ends: Tensor
     head_prefixes: ClassVar[tuple[str, ...]] = ()  # the head is the texts, which are no parameters
+    head_arguments = ("prompts",)
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {
         int(count): tuple(labels) for count, labels in PROMPTS["labels"].items()
     }
