@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .clip import Clip
-from .errors import InputError, near
+from .clip import Clip, Frames
+from .errors import InputError, MediaError, near
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Row:
     audio: str | None = None  # where the sound is, if not in the video file
     num_frames: int | None = None  # as the annotation says; the published rules trust it over the folder
     subset: str | None = None  # "training", "validation", "testing"
+    order: str = "numeric"  # of the frames in a folder, as `read_clip` takes it
 
 
 SUBSETS = ("training", "validation", "testing")
@@ -45,6 +46,7 @@ def read_frame_list(
     without_audio: str = "keep",
     num_classes: int | None = None,
     min_frames: int = 1,
+    order: str = "string",
     subset: str | None = None,
 ) -> list[Row]:
     """The three-field text lists of DFER-CLIP, MMA-DFER and DK-CLIP: "folder count label", one clip a line.
@@ -53,7 +55,9 @@ def read_frame_list(
     start of the absolute ones. ``audio`` says where the sound is: one of `AUDIO_RULES`, such a template, or a function
     of the folder; nothing is guessed from the path. For rows whose sound file is not there ``without_audio`` is "keep"
     (reading the clip will fail, as published for DFEW), "none" (no sound, as published for MAFW) or "error".
-    Clips shorter than ``min_frames`` are left out (DK-CLIP: 3).
+    Clips shorter than ``min_frames`` are left out (DK-CLIP: 3). Frames are sorted as texts, as published, also where
+    their names have no leading zeros (MMA-DFER's faces of MAFW: 0, 1, 10, 100, ...); ``order="numeric"`` is the order
+    of time, for weights that were trained with it.
 
     >>> read_frame_list("DFEW_set_1_test.txt", audio="dfew", num_classes=7)  # doctest: +SKIP
     """
@@ -73,7 +77,7 @@ def read_frame_list(
             if without_audio == "error":
                 raise InputError(f"{path}, line {number}: there is no sound file {sound}.")
             sound = None
-        rows.append(Row(folder, label, sound, count, subset))
+        rows.append(Row(folder, label, sound, count, subset, order))
     return rows
 
 
@@ -100,21 +104,6 @@ def audio_path(folder: str, rule: str | Callable[[str], str | None] | None) -> s
         raise InputError(
             f"The audio rule '{template}' cannot be filled in ({error}); it may hold {{name}}, {{number}}, {{parent}}, {{above}}."
         ) from error
-
-
-def natural_order(names: Iterable[str]) -> list[str]:
-    """Names by the numbers in them: 2.jpg before 10.jpg. The published systems sort frames as texts (10 before 2), and
-    weights trained so expect it so; this is for frames that were written without leading zeros and shall be in order.
-
-    >>> natural_order(["10.jpg", "2.jpg", "1.jpg"])
-    ['1.jpg', '2.jpg', '10.jpg']
-    """
-
-    def key(name: str) -> list[tuple[int, int, str]]:
-        parts = re.split(r"(\d+)", name)
-        return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
-
-    return sorted(names, key=key)
 
 
 def read_audiovisual_list(path: str | Path, *, root: str | Path | None = None, subset: str | None = None) -> list[Row]:
@@ -280,8 +269,28 @@ def _annotation_reader(path: Path) -> Callable[..., list[Row]]:
     raise InputError(f"{path}: the first line, {first.strip()[:80]!r}, is of none of the known annotation formats.")
 
 
+@dataclass(frozen=True)
+class FirstFrames:
+    """As many frames as an annotation says, although the folder may hold more."""
+
+    frames: Frames
+    count: int
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.count > len(self.frames):
+            raise MediaError(f"{self.source}: there are {len(self.frames)} frames, and its list says {self.count}.")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, indices: Sequence[int]) -> list[np.ndarray]:
+        return self.frames.take(indices)
+
+
 def read_row(row: Row) -> Clip:
-    """The clip of a row: drawn, or read from its files."""
+    """The clip of a row: drawn, or read from its files. Where the row says how many frames there are, it is trusted
+    over the folder, as the published rules do."""
     if row.path.startswith("puppet:"):
         from .puppets import Puppet
 
@@ -296,4 +305,7 @@ def read_row(row: Row) -> Clip:
             return clip
         sound = read_clip(row.audio)
         return dataclasses.replace(clip, waveform=sound.waveform, sample_rate=sound.sample_rate)
-    return read_clip(row.path, audio=row.audio)
+    clip = read_clip(row.path, audio=row.audio, order=row.order)
+    if row.num_frames is None or clip.frames is None:
+        return clip
+    return dataclasses.replace(clip, frames=FirstFrames(clip.frames, row.num_frames, row.path))

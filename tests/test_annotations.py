@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
+from PIL import Image
 
-from dfer_zoo.datasets import Row, audio_path, natural_order, read_frame_list
-from dfer_zoo.errors import InputError
+from dfer_zoo.datasets import Row, audio_path, read_frame_list, read_row
+from dfer_zoo.errors import InputError, MediaError
 
 
 def write(folder, text):
@@ -13,20 +15,20 @@ def write(folder, text):
 def test_a_line_is_folder_count_and_label(tmp_path):
     path = write(tmp_path, "/data/dfew/clip_224x224/01234 57 3\n\n/data/FERV39k/Interview/Sad/0123 28 1")
     assert read_frame_list(path) == [
-        Row("/data/dfew/clip_224x224/01234", 3, None, 57),
-        Row("/data/FERV39k/Interview/Sad/0123", 1, None, 28),
+        Row("/data/dfew/clip_224x224/01234", 3, None, 57, order="string"),
+        Row("/data/FERV39k/Interview/Sad/0123", 1, None, 28, order="string"),
     ]
 
 
 def test_the_folder_may_have_a_blank_and_a_root_and_short_clips_can_be_left_out(tmp_path):
     path = write(tmp_path, "DFEW/a clip 41 3\nDFEW/short 2 0\n")
-    assert read_frame_list(path, root="/mine", min_frames=3) == [Row("/mine/DFEW/a clip", 3, None, 41)]
+    assert read_frame_list(path, root="/mine", min_frames=3) == [Row("/mine/DFEW/a clip", 3, None, 41, order="string")]
 
 
 def test_the_start_of_a_path_is_replaced_or_it_is_an_error(tmp_path):
     path = write(tmp_path, "/theirs/clip_224x224/00001 20 0\n")
     rows = read_frame_list(path, replace=("/theirs", "/mine"), audio="dfew")
-    assert rows == [Row("/mine/clip_224x224/00001", 0, "/mine/raw_wav/1.wav", 20)]
+    assert rows == [Row("/mine/clip_224x224/00001", 0, "/mine/raw_wav/1.wav", 20, order="string")]
     with pytest.raises(InputError, match="does not start with '/other'"):
         read_frame_list(path, replace=("/other", "/mine"))
 
@@ -71,8 +73,29 @@ def test_a_label_outside_the_classes_is_named(tmp_path):
         read_frame_list(write(tmp_path, "folder 20 7\n"), num_classes=7)
 
 
-def test_frames_without_leading_zeros_can_be_put_in_order():
-    names = [f"{i}.jpg" for i in range(12)]
-    assert sorted(names) != names
-    assert natural_order(sorted(names)) == names
-    assert natural_order(["b2", "a10", "a9"]) == ["a9", "a10", "b2"]
+def frames_folder(folder, count):
+    """Frames without leading zeros; the grey level says which is which."""
+    folder.mkdir()
+    for number in range(count):
+        Image.fromarray(np.full((8, 8, 3), 10 * number, np.uint8)).save(folder / f"{number}.png")
+    return folder
+
+
+def test_frames_are_read_in_the_order_of_the_list_and_as_many_as_it_says(tmp_path):
+    folder = frames_folder(tmp_path / "00001", 12)
+    path = write(tmp_path, f"{folder} 11 0\n")
+
+    def levels(**options):
+        (row,) = read_frame_list(path, **options)
+        clip = read_row(row)
+        return [int(frame[0, 0, 0]) // 10 for frame in clip.take(range(clip.num_frames))]
+
+    assert levels() == [0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8]  # as texts, as published
+    assert levels(order="numeric") == list(range(11))
+
+
+def test_a_list_that_says_more_frames_than_there_are_is_an_error(tmp_path):
+    folder = frames_folder(tmp_path / "00001", 3)
+    (row,) = read_frame_list(write(tmp_path, f"{folder} 4 0\n"))
+    with pytest.raises(MediaError, match="there are 3 frames, and its list says 4"):
+        read_row(row)

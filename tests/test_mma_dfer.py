@@ -23,6 +23,7 @@ from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import LABELS, MMADFER, MORE_LABELS, Prompts
 from dfer_zoo.models.vit import PRESETS, resize_positions
 from dfer_zoo.training.groups import parameter_groups
+from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
 from dfer_zoo.training.schedules import cosine, cosine_with_restarts
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
@@ -421,3 +422,24 @@ def test_a_sound_shorter_than_a_window_says_so():
     with pytest.raises(MediaError, match="399 samples at 16000 Hz, less than one window of 25 ms"):
         audio.prepare(noise(399), 16000, SPEC)
     assert audio.prepare(noise(400), 16000, SPEC).shape == (1, 512, 128)
+
+
+# -- recipes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dataset, classes", [("dfew", 7), ("mafw", 11)])
+def test_the_recipes_are_the_published_training(dataset, classes):
+    recipe = read_recipe(Path(__file__).parent.parent / "examples" / "recipes" / f"mma_dfer_{dataset}.toml")
+    torch.manual_seed(0)
+    options = {**recipe.model.args, **TINY}
+    model = dfer_zoo.create_model(recipe.model.name, labels=recipe.model.labels or None, **options)
+    assert model.labels == (LABELS + MORE_LABELS)[:classes]
+    assert recipe.data.options["num_classes"] == classes and recipe.data.options["audio"] == dataset
+    assert recipe.model.freeze == ("published",)
+    model.freeze()
+    model.train()
+    assert all(p.training for p in paths(model))
+    (group,) = create_optimizer(model, recipe).param_groups
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (1e-4, 1e-2, (0.9, 0.999))
+    rates = [learning_rate(recipe.schedule, 1e-4, 10 * epoch + 9, 10, recipe.train.epochs) for epoch in range(25)]
+    assert rates == pytest.approx([cosine(epoch, lr=1e-4, epochs=25) for epoch in range(25)])
