@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+import math
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -209,6 +211,10 @@ def create_optimizer(model: Any, recipe: Recipe) -> Optimizer:
         groups = parameter_groups(
             model, lr=options.lr, weight_decay=options.weight_decay, rates=options.rates, decay_all=options.decay_all
         )
+        trained = [name for group in groups for name in group["names"]]
+        for pattern in options.rates:
+            if not fnmatch.filter(trained, pattern):
+                raise InputError(f"optimizer.rates: no trained parameter is called '{pattern}'.")
     for group in groups:
         group["base_lr"] = group.get("lr", options.lr)
     if options.name == "sgd":

@@ -68,18 +68,35 @@ def mma_dfer(transform: Transform) -> Augmentation:
     """A frame of each part of the clip, brightness, a crop and a flip; the sound as it is."""
     from .train_mma_dfer import TrainTransform
 
-    if transform.video is None or transform.audio is None:
-        raise InputError("The augmentation 'mma_dfer' is for models of frames and sound.")
-    return TrainTransform(transform.video, transform.audio)
+    return TrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
+
+
+def dfer_clip(dataset: str) -> Callable[[Transform], Augmentation]:
+    def build(transform: Transform) -> Augmentation:
+        from .train_dfer_clip import TrainTransform
+
+        return TrainTransform(_record(transform.video, "frames"), dataset)
+
+    return build
+
+
+def mae_dfer(transform: Transform) -> Augmentation:
+    from .train_mae_dfer import TrainTransform
+
+    return TrainTransform(_record(transform.video, "frames"))
+
+
+def _record(spec: Any, what: str) -> Any:
+    if spec is None:
+        raise InputError(f"This augmentation is for {what}, and the model takes none.")
+    return spec
 
 
 def dk_clip(transform: Transform) -> Augmentation:
     """Frames drawn from all parts of the clip, one of several crops, flipped, in other colours."""
     from .train_dk_clip import TrainTransform
 
-    if transform.video is None:
-        raise InputError("The augmentation 'dk_clip' is for video, and this model takes none.")
-    return TrainTransform(transform.video)
+    return TrainTransform(_record(transform.video, "frames"))
 
 
 # name -> (the evaluation transform) -> (clip -> sample)
@@ -88,5 +105,9 @@ AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "flip": flip,
     "av_fusion": av_fusion,
     "mma_dfer": mma_dfer,
+    "mae_dfer": mae_dfer,
+    "dfer_clip_dfew": dfer_clip("dfew"),
+    "dfer_clip_mafw": dfer_clip("mafw"),
+    "dfer_clip_ferv39k": dfer_clip("ferv39k"),
     "dk_clip": dk_clip,
 }

@@ -1,0 +1,250 @@
+"""examples/finetune.py: what it promises about resuming, about several processes, about recipes, and that it learns."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dfer_zoo import evaluation
+from dfer_zoo.datasets import read_rows
+from dfer_zoo.errors import InputError
+from dfer_zoo.factory import create_model
+from dfer_zoo.files import read_safetensors
+from dfer_zoo.training.recipe import ScheduleSection, learning_rate, read_recipe
+from tests import stand_in
+
+pytest.importorskip("accelerate")
+pytest.importorskip("tqdm")
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.toml"))
+LABELS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
+
+SMALL = f"""
+source = "a test"
+[model]
+name = "stand_in"
+labels = {LABELS}
+[data]
+train = "puppets:clips=22,seed=1,size=32"
+valid = "puppets:clips=8,seed=2,split=test,size=32"
+augment = "flip"
+[train]
+epochs = 3
+batch_size = 6
+seed = 3
+save_every = 2
+smoothing = 0.1
+mix = "drop_modalities"
+[optimizer]
+name = "adamw"
+lr = 1e-3
+weight_decay = 0.01
+[schedule]
+name = "cosine"
+warmup_epochs = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def finetune():
+    spec = importlib.util.spec_from_file_location("finetune", ROOT / "examples" / "finetune.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    from dfer_zoo.registry import MODELS
+
+    stand_in.register()
+    yield
+    MODELS.pop("stand_in")
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def start(recipe, out, *options, launcher=(), env=None):
+    command = [sys.executable, *launcher, "-m", "tests.stand_in", str(recipe), "--out", str(out), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", **(env or {})}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill_and_resume(recipe, out, kills, rng):
+    """Kill -9 after a random part of a second of training, so many times; then let it end. How many kills hit it at work."""
+    hits = 0
+    for _ in range(kills):
+        process = start(recipe, out, "--resume")
+        for line in process.stdout:  # until the data are there: what is killed before is no training
+            if "clips for training" in line:
+                break
+        time.sleep(rng.uniform(0, 1.2))
+        hits += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    finish(start(recipe, out, "--resume"))
+    return hits
+
+
+# what a training leaves behind; the state too, for it holds the optimiser's moments
+FILES = ("last/model.safetensors", "best/model.safetensors", "state.safetensors", "history.csv", "confusion.png")
+
+
+def test_killed_at_random_moments_it_resumes_to_identical_files(small, tmp_path):
+    kills = int(os.environ.get("DFER_ZOO_KILLS", "3"))
+    rng = random.Random(int(os.environ.get("DFER_ZOO_KILL_SEED", "0")))
+    finish(start(small, tmp_path / "whole"))
+    hits = kill_and_resume(small, tmp_path / "killed", kills, rng)
+    assert hits > 0
+    for name in FILES:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+    assert not list((tmp_path / "whole").rglob(".*")), "a temporary file was left by a run that was not killed"
+
+
+def test_a_folder_with_a_training_is_not_overwritten(small, tmp_path, finetune, monkeypatch, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "state.safetensors").write_bytes(b"")
+    monkeypatch.setattr(sys, "argv", ["finetune.py", str(small), "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit):
+        finetune.main()
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_workers_change_nothing(small, tmp_path, finetune, one_thread):
+    """Where torch uses one thread; a worker does, and a spectrum by two threads differs in its last digits."""
+    runs = []
+    for workers in (0, 2):
+        finetune.train(read_recipe(small, [f"data.workers={workers}", "train.epochs=1"]), tmp_path / str(workers))
+        runs.append((tmp_path / str(workers) / "last" / "model.safetensors").read_bytes())
+    # the record in the header is the same, so the files are
+    assert runs[0] == runs[1]
+
+
+def test_accumulated_pieces_are_the_whole_batch(small, tmp_path, finetune):
+    still = ["model.args.dropout=0.0", "train.mix=none", "train.epochs=1"]
+    for name, more in (("whole", []), ("pieces", ["train.micro_batch=4"])):
+        finetune.train(read_recipe(small, [*still, *more]), tmp_path / name)
+    whole, pieces = (read_safetensors(tmp_path / n / "last" / "model.safetensors")[0] for n in ("whole", "pieces"))
+    for name in whole:
+        torch.testing.assert_close(pieces[name], whole[name], rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_are_one(small, tmp_path, finetune):
+    """The same global batches, gradients averaged by gloo; nothing random per process and no batch statistics."""
+    still = ["model.args.dropout=0.0", "train.mix=none", "optimizer.name=sgd", "optimizer.lr=0.01"]
+    finetune.train(read_recipe(small, still), tmp_path / "one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    finish(start(small, tmp_path / "two", *(f"--set={c}" for c in still), launcher=launcher))
+    one, two = (read_safetensors(tmp_path / n / "last" / "model.safetensors")[0] for n in ("one", "two"))
+    start_model = create_model("stand_in", labels=LABELS, dropout=0.0).state_dict()
+    for name in one:
+        assert not torch.equal(one[name], start_model[name])
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+    one, two = (np.genfromtxt(tmp_path / n / "history.csv", delimiter=",", skip_header=1) for n in ("one", "two"))
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+
+
+# -- recipes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_says_what_is_wrong_with_it(small, tmp_path):
+    with pytest.raises(InputError, match=r"there is no 'epoch' here. Did you mean epochs"):
+        read_recipe(small, ["train.epoch=3"])
+    with pytest.raises(InputError, match=r"optimizer.name is 'adamW'. Did you mean adamw"):
+        read_recipe(small, ["optimizer.name=adamW"])
+    with pytest.raises(InputError, match="train: epochs is 'many'; expected int"):
+        read_recipe(small, ["train.epochs=many"])
+    with pytest.raises(InputError, match="changes nothing"):
+        read_recipe(small, ["train.epochs"])
+    with pytest.raises(InputError, match="train, optimizer must be given"):
+        (tmp_path / "empty.toml").write_text('source = "x"\n[model]\nname = "a"\n[data]\ntrain = "a"\nvalid = "b"\n')
+        read_recipe(tmp_path / "empty.toml")
+    with pytest.raises(InputError, match="is not TOML"):
+        (tmp_path / "broken.toml").write_text("[model")
+        read_recipe(tmp_path / "broken.toml")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_recipe(tmp_path / "none.toml")
+
+
+def test_a_rate_for_a_parameter_that_is_not_there_is_an_error(small, tmp_path, finetune):
+    with pytest.raises(InputError, match=r"no trained parameter is called 'visual\.\*'"):
+        finetune.train(read_recipe(small, ['optimizer.rates={"visual.*"=1e-3}']), tmp_path / "out")
+
+
+def test_a_state_of_another_model_is_refused(small, tmp_path, finetune):
+    from dfer_zoo.errors import WeightsError
+
+    finetune.train(read_recipe(small, ["train.epochs=1"]), tmp_path / "out")
+    with pytest.raises(WeightsError, match="the state of another model"):
+        finetune.train(read_recipe(small, ["model.args.size=16"]), tmp_path / "out", resume=True)
+
+
+def test_the_rates_are_the_published_ones():
+    from dfer_zoo.training import schedules
+
+    cosine = ScheduleSection(name="cosine", per="epoch")
+    steps = ScheduleSection(name="steps", milestones=(39, 54, 64))
+    for epoch in range(25):
+        rate = learning_rate(cosine, 1e-4, 7 * epoch + 3, per_epoch=7, epochs=25)
+        assert rate == pytest.approx(schedules.cosine(epoch, lr=1e-4, epochs=25), rel=1e-12)
+    for epoch in (0, 38, 39, 54, 99):
+        rate = learning_rate(steps, 0.04, 5 * epoch, per_epoch=5, epochs=100)
+        published = schedules.step_decay(epoch + 1, lr=0.04, milestones=(40, 55, 65))  # counted from 1
+        assert rate == pytest.approx(published, rel=1e-12)
+
+
+# -- it learns ---------------------------------------------------------------------------------------------------------
+
+
+def test_av_fusion_learns_puppets_from_scratch_and_knows_strangers(tmp_path, finetune):
+    """Four classes, small pictures, a minute or so of one core: UAR above 80 on identities that it never saw."""
+    labels = '["neutral", "happy", "angry", "surprised"]'
+    changes = [
+        f"model.labels={labels}",
+        'model.args={fusion="ia", num_frames=4, image_size=64}',
+        "data.train=puppets:clips=160,seed=1,size=64",
+        "data.valid=puppets:clips=80,seed=2,split=test,size=64",
+        "train.epochs=6",
+    ]
+    out = finetune.train(read_recipe(ROOT / "examples" / "recipes" / "puppets_demo.toml", changes), tmp_path)
+    assert out["history"][-1]["uar"] > 80
+    model = create_model(f"local-dir:{tmp_path / 'last'}")
+    rows = read_rows("puppets:clips=80,seed=2,split=test,size=64", model.labels)
+    answers = evaluation.probabilities(model, rows, batch_size=16)
+    assert evaluation.metrics.uar(evaluation.confusion(rows, answers)) == pytest.approx(out["history"][-1]["uar"])
