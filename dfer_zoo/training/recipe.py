@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import math
 import sys
 import typing
 from collections.abc import Mapping, Sequence
