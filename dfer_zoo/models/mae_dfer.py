@@ -379,7 +379,7 @@ class LGIFormer(Encoder):
         a gradient is wanted (the optimiser decays what has a gradient of zero, not what has none) or a hook looks on.
         """
         per_clip = local.shape[1]
-        region_tokens = self.region_tokens[None, :, None].expand(len(local), -1, -1, -1)
+        region_tokens = self.region_tokens[None, :, None].expand(local.shape[0], -1, -1, -1)
         regions = rearrange(torch.cat([region_tokens, local], dim=2), "b n s d -> (b n) s d")
         *blocks, last = self.blocks
         for block in blocks:

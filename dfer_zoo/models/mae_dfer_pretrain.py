@@ -267,12 +267,12 @@ class MAEDFERPretrain(DferModel):
     # -- forward ---------------------------------------------------------------------------------------------------
 
     def forward(self, video: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        mask, count = self._mask(mask, len(video))
+        mask, count = self._mask(mask, video.shape[0])
         return self._decode(self._encode(video, mask, count), mask, count)
 
     def forward_features(self, video: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """(B, T, 3, H, W) -> the encoder's visible tokens (B, visible, D). All of them: give a mask of zeros."""
-        return self._encode(video, *self._mask(mask, len(video)))
+        return self._encode(video, *self._mask(mask, video.shape[0]))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, mask: Tensor | None = None) -> Tensor:
         """Visible tokens -> the pixels of the masked ones; or their mean (B, D) with ``pre_logits``."""
@@ -282,7 +282,7 @@ class MAEDFERPretrain(DferModel):
             raise InputError(
                 "In training every mask is a new one; give forward_head the mask that the features are of."
             )
-        return self._decode(x, *self._mask(mask, len(x)))
+        return self._decode(x, *self._mask(mask, x.shape[0]))
 
     def _encode(self, video: Tensor, mask: Tensor, count: int) -> Tensor:
         check_shape("video", video, "(B, T, 3, H, W)", (None, *self.input_shape))
@@ -333,7 +333,7 @@ class MAEDFERPretrain(DferModel):
 
     def errors(self, prediction: Tensor, video: Tensor, mask: Tensor) -> Tensor:
         """(B, masked, 1536) squared errors."""
-        target = pick(self.targets(video.float()), self._masked(mask, self._check_mask(mask, len(video))))
+        target = pick(self.targets(video.float()), self._masked(mask, self._check_mask(mask, video.shape[0])))
         return F.mse_loss(prediction.float(), target, reduction="none")
 
     def training_loss(
@@ -342,14 +342,14 @@ class MAEDFERPretrain(DferModel):
         """(loss, prediction) of a batch without labels: targets and criterion are not looked at."""
         video, mask = inputs["video"], inputs.get("mask")
         assert video is not None
-        mask, _ = self._mask(mask, len(video))
+        mask, _ = self._mask(mask, video.shape[0])
         prediction = self(video, mask)
         return self.loss(prediction, video, mask), prediction
 
     @torch.no_grad()
     def reconstruct(self, video: Tensor, mask: Tensor | None = None) -> Reconstruction:
         """The clip as the model guesses it, to look at."""
-        mask, count = self._mask(mask, len(video))
+        mask, count = self._mask(mask, video.shape[0])
         guessed = self._decode(self._encode(video, mask, count), mask, count).float()
         pixels = self.pixels(video.float())
         level, spread = self._levels(pixels)
