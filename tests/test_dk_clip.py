@@ -143,6 +143,36 @@ def test_clip_fills_its_own_places_and_the_report_says_which(model):
     torch.testing.assert_close(model.text_features(), clip.encode_text(ids), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("tag", "source"),
+    [
+        ("backbone", "open_clip:ViT-B-16-quickgelu/openai"),
+        ("backbone_b32", "open_clip:ViT-B-32-quickgelu/openai"),
+    ],
+)
+def test_a_backbone_comes_from_openai_with_the_labels_of_ones_own(monkeypatch, tag, source):
+    asked = []
+
+    def part_state(name, **_):
+        asked.append(name)
+        return open_clip.CLIP(**TINY_CLIP, quick_gelu=True).state_dict()
+
+    monkeypatch.setattr("dfer_zoo.fetch.part_state", part_state)
+    mine = {"labels": ("calm", "bored"), "prompts": ("calm with a still face", "bored with drooping lids")}
+    model = dfer_zoo.create_model("dk_clip", tag, **{**TINY["dk_clip"], **mine})
+    assert asked == [source]
+    assert model.weights.tag == tag and model.labels == mine["labels"] and model.prompts == mine["prompts"]
+    assert any(name.startswith("semantic_tower.") for name in model.load_report.fresh)
+
+
+def test_the_published_numbers_say_how_they_were_chosen_and_pretend_no_weights():
+    tags = [tag for arch, tag in dfer_zoo.list_pretrained("dk_clip") if arch == "dk_clip"]
+    assert tags == ["backbone", "backbone_b32"]
+    metrics = dfer_zoo.get_weights("dk_clip", "backbone").metrics
+    assert metrics and all("not released" in m.protocol for m in metrics)
+    assert all("best epoch on the test fold" in m.protocol or "last epoch" in m.protocol for m in metrics)
+
+
 def test_a_clip_that_does_not_fit_changes_nothing(model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = open_clip.CLIP(**TINY_CLIP, quick_gelu=True).state_dict()
