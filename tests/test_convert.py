@@ -1,0 +1,79 @@
+"""Every architecture's converter against every other architecture's file: one sentence, never a model."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from dfer_zoo.convert import KEY_MAPS, convert_state_dict
+from dfer_zoo.convert.checkpoint import build
+from dfer_zoo.errors import InputError, WeightsError
+from dfer_zoo.factory import load_strictly
+from tests.parity.runner import read_case
+
+CASES = {
+    "av_fusion": "av_fusion/model_ia_heads1",
+    "efficient_face": "av_fusion/efficientface_7classes",
+    "mae_dfer": "mae_dfer/finetune_lgi_7",
+    "mae_dfer_pretrain": "mae_dfer/pretrain_lgi",
+    "video_mae": "mae_dfer/finetune_vit_base_7",
+    "mma_dfer": "mma_dfer/dfew_64",
+    "mae_face": "mma_dfer/maeface_base_gap",
+    "audio_mae": "mma_dfer/audiomae_base_finetune_512",
+    "dfer_clip": "dfer_clip/dfew_descriptor_ctx8_end_specific_depth1",
+    "dk_clip": "dk_clip/tiny_t16_n4_7",
+}
+
+
+def authors_names(arch):
+    """The names and shapes of the authors' file; the values differ from name to name and take no memory."""
+    table = read_case(Path(__file__).parent / "parity" / f"{CASES[arch]}.json")["state_dict"]
+    types = {"float32": torch.float32, "int64": torch.int64}
+    return {
+        name: torch.full((), number, dtype=types[entry["dtype"]]).expand(entry["shape"])
+        for number, (name, entry) in enumerate(table.items())
+    }
+
+
+def test_every_converter_has_a_file_here():
+    assert CASES.keys() == KEY_MAPS.keys()
+
+
+@pytest.mark.parametrize("arch", sorted(KEY_MAPS))
+@pytest.mark.parametrize("state", [{}, {"weight": torch.zeros(2, 2)}], ids=["empty", "something else"])
+def test_a_state_dict_of_nothing_known_is_one_sentence(arch, state):
+    with pytest.raises(WeightsError) as caught:
+        convert_state_dict(arch, state)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arch, other", list(itertools.permutations(sorted(KEY_MAPS), 2)))
+def test_another_architectures_file_is_one_sentence(arch, other):
+    with pytest.raises(WeightsError) as caught:
+        conversion = convert_state_dict(arch, authors_names(other))
+        load_strictly(build(arch, conversion.model_args), conversion.state, "this file")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arch", sorted(KEY_MAPS))
+def test_an_entry_too_many_is_named(arch):
+    state = authors_names(arch) | {"some.surplus.weight": torch.zeros(2)}
+    with pytest.raises(WeightsError, match=r"some\.surplus\.weight"):
+        convert_state_dict(arch, state)
+
+
+@pytest.mark.parametrize("arch", sorted(KEY_MAPS))
+def test_an_entry_too_few_is_an_error(arch):
+    """A weight in the middle of the network."""
+    state = authors_names(arch)
+    weights = [name for name, tensor in state.items() if tensor.ndim > 1]
+    del state[weights[len(weights) // 2]]
+    with pytest.raises(WeightsError):
+        conversion = convert_state_dict(arch, state)
+        load_strictly(build(arch, conversion.model_args), conversion.state, "this file")
+
+
+def test_a_name_without_a_converter_is_one_sentence():
+    with pytest.raises(InputError, match=r"no converter for 'mma'. Did you mean mma_dfer"):
+        convert_state_dict("mma", {})
