@@ -278,6 +278,8 @@ class FeatureCache:
         # not as inference tensors: those could not be used in a backward pass later
         with torch.inference_mode(False), torch.no_grad():
             features = compute()
+            if type(features) is not Tensor:  # a fake one, of someone who looks at shapes only
+                return features
             # the storages are held, so that another tensor cannot come to lie at the same address
             self._kept = (circumstances, [(p.detach(), p._version) for p in parameters], features)
         return features
@@ -305,6 +307,8 @@ def _is_wrapped(parameter: Tensor) -> bool:
 
 def _circumstances(parameter: Tensor) -> Any:
     kind = parameter.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return None
     return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
 

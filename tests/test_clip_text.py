@@ -227,3 +227,14 @@ def test_transforms_of_torch_func_go_past_the_cache():
     total = torch.func.grad(lambda p: torch.func.functional_call(module, p, ()).sum())(dict(module.named_parameters()))
     assert torch.equal(total["layer.weight"], torch.ones(3, 3))
     assert not recomputed(module)
+
+
+def test_shapes_can_be_looked_at_without_spoiling_what_is_kept():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    module = Counted().eval()
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        assert module().shape == (3,)
+    assert recomputed(module)
+    with torch.no_grad():
+        assert module.to("meta")().device.type == "meta"

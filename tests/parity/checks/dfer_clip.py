@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -237,9 +238,14 @@ def check_temporal(case: Case) -> Iterator[Comparison]:
     yield from compare_all(case, taps.found)
 
 
+def named_case(rule: str) -> str:
+    """The case that a sentence refers to."""
+    return re.search(r"\w+\.json", rule).group()
+
+
 def check_train_step(case: Case) -> Iterator[Comparison]:
     config, outputs, limits = case["config"], case["outputs"], case["tolerance"]
-    table = case.get("state_dict") or case.neighbour("dfew_descriptor_ctx8_end_specific_depth1")["state_dict"]
+    table = case.get("state_dict") or case.neighbour(named_case(case["state_dict_rule"]))["state_dict"]
     model, _ = build_model(config, seeded_state(table, case["weight_seed"]), case.name)
     model.train()
     model.freeze()
@@ -299,8 +305,10 @@ def check_train_step(case: Case) -> Iterator[Comparison]:
 @torch.no_grad()
 def check_checkpoint_keys(case: Case) -> Iterator[Comparison]:
     """A file with every name that the authors' have, and the logits of the neighbouring case from it."""
-    published = case.neighbour("dfew_descriptor_ctx8_end_specific_depth1")
     firsts = {n: {"shape": shape} for n, shape, *note in case["entries"] if not note}
+    shapes = {name: entry["shape"] for name, entry in firsts.items()}
+    neighbours = [case.neighbour(f"{name}_descriptor_ctx8_end_specific_depth1") for name in ("dfew", "mafw")]
+    published = next(n for n in neighbours if {k: e["shape"] for k, e in n["state_dict"].items()} == shapes)
     state = with_prompt_buffers(seeded_state(firsts, published["weight_seed"]), published["config"])
     for name, shape, *note in case["entries"]:
         if note and note[0].startswith("same tensor as "):
