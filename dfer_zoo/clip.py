@@ -121,6 +121,8 @@ class Clip:
         frames, times, waveform = self.frames, self.times, self.waveform
         if frames is not None and len(frames):
             first, last = self.frame_range(start, stop)
+            if first == last and 0 < first < len(frames):
+                first -= 1  # no new frame in this time: the one before is still shown
             frames = Span(frames, first, last)
             times = None if times is None else times[first:last] - (times[first] if last > first else 0.0)
         if waveform is not None and self.sample_rate:

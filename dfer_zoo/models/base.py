@@ -46,6 +46,7 @@ class DferModel(nn.Module):
     has_classifier: ClassVar[bool] = (
         True  # False: `num_classes` is 0 for good, and forward gives something else than logits
     )
+    frame_independent: ClassVar[bool] = False  # every frame is encoded by itself: `encode_frames`, `forward_frames`
     backbones: ClassVar[Mapping[str, str]] = {}  # see `load_backbones`
 
     def __new__(cls, *args: Any, **model_args: Any) -> DferModel:
@@ -89,6 +90,15 @@ class DferModel(nn.Module):
 
     def forward(self, video: Tensor, audio: Tensor | None = None) -> Tensor:
         return self.forward_head(self.forward_features(video, audio))
+
+    def encode_frames(self, video: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, T, D), where no frame sees another one: windows of a video that overlap encode what
+        they share once. Models with `frame_independent` have this, and the rest of their forward as `forward_frames`."""
+        raise InputError(f"{type(self).__name__} does not encode frames one by one.")
+
+    def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
+        """What `encode_frames` gave, (B, T, D) -> logits; ``forward(video) == forward_frames(encode_frames(video))``."""
+        raise InputError(f"{type(self).__name__} does not encode frames one by one.")
 
     def example_inputs(self, batch: int = 1) -> dict[str, Tensor]:
         """Random tensors of the right shapes, keyed by forward's argument names."""

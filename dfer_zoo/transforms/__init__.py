@@ -49,6 +49,17 @@ class Transform:
         """The transform of the other inputs."""
         return dataclasses.replace(self, inputs=tuple(other for other in self.inputs if other != name))
 
+    def frame_indices(self, clip: Clip) -> list[list[int]]:
+        """Which frames of the clip each of its `views` looks at; -1 is a black one."""
+        if self.video is None or not clip.num_frames:
+            return []
+        segments: list[int | None] = [None] if self.video.segments == 1 else [*range(self.video.segments)]
+        return [self._indices(clip, segment) for segment in segments]
+
+    def _indices(self, clip: Clip, segment: int | None) -> list[int]:
+        assert self.video is not None
+        return sampling.indices(clip.num_frames, clip.fps, self.video, segment)
+
     def _sample(self, clip: Clip, segment: int | None) -> dict[str, Tensor | None]:
         return {name: self._modality(name, clip, segment) for name in self.inputs}
 
@@ -62,8 +73,7 @@ class Transform:
             assert self.audio is not None
             return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio)
         assert self.video is not None
-        indices = sampling.indices(clip.num_frames, clip.fps, self.video, segment)
-        frames = images.prepare(sampling.take(clip, indices), self.video)
+        frames = images.prepare(sampling.take(clip, self._indices(clip, segment)), self.video)
         return frames[0] if name == "image" else frames
 
 
