@@ -325,21 +325,21 @@ class Search:
     detector: Detector
     report: dict[str, Any]
     source: str
-    found: dict[int, np.ndarray] = field(default_factory=dict)
+    # kept as tuples: small arrays that live between those of large frames keep the memory of a long file apart
+    found: dict[int, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
 
-    def look(self, index: int, frame: np.ndarray) -> np.ndarray:
-        if index not in self.found:
-            self.found[index] = self.detector(frame)
-            self.report["searched"] += 1
-            self.report["found"] += bool(len(self.found[index]))
-        return self.found[index]
+    def look(self, index: int, frame: np.ndarray) -> None:
+        boxes = self.detector(frame)
+        self.found[index] = tuple(map(tuple, boxes.tolist()))
+        self.report["searched"] += 1
+        self.report["found"] += bool(len(boxes))
 
     def look_at(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Boxes of the frames at rising indices, in one pass over those that are new."""
         new = [index for index in indices if index not in self.found]
         for index, frame in zip(new, in_order(self.frames, new)):
             self.look(index, frame)
-        return [self.found[index] for index in indices]
+        return [np.array(self.found[index]).reshape(-1, 4) for index in indices]
 
     def no_face(self) -> MediaError:
         return MediaError(

@@ -36,6 +36,7 @@ def read_clip(
     crop: str = "aligned",
     no_face: str = "error",
     audio: Any = None,
+    sample_rate: int | None = None,
     fps: float | None = None,
     order: str = "numeric",
     recover: bool = False,
@@ -43,8 +44,8 @@ def read_clip(
 ) -> Clip:
     """A clip from a video or sound file, a folder of frames, a list of image files, an array of frames, or a `Clip`.
 
-    ``faces`` and ``crop`` are those of `faces.find`. ``audio`` is a file with the sound, or False to leave it out.
-    ``fps`` is the frame rate of frames that do not carry one. ``order`` sorts a folder by the "numeric" value in the
+    ``faces`` and ``crop`` are those of `faces.find`. ``audio`` is a file with the sound, or False to leave it out;
+    ``sample_rate`` has ffmpeg resample it, which nothing does unasked. ``fps`` is the frame rate of frames that do not carry one. ``order`` sorts a folder by the "numeric" value in the
     names, or as a "string" (10 before 2), as some published lists are. ``recover`` takes from a damaged file what can
     be decoded. With ``stream`` the waveform too is read on demand, for long files.
 
@@ -60,6 +61,8 @@ def read_clip(
         clip = replace(clip, waveform=sound, sample_rate=sound.sample_rate)
     if clip.frames is None and clip.waveform is None:
         raise MediaError(f"{clip.source}: there are neither frames nor sound in this file.")
+    if sample_rate is not None:
+        clip = _resampled(clip, sample_rate)
     if isinstance(clip.waveform, SoundFile) and not stream:
         clip = replace(clip, waveform=np.asarray(clip.waveform))
     if clip.frames is not None and not (isinstance(faces, str) and faces == "none"):
@@ -101,6 +104,16 @@ def _open_file(path: Path, fps: float | None, recover: bool) -> Clip:
         return Clip(None, None, sound, sample_rate, str(path))
     times, rate = (video.times, video.fps) if fps is None else (None, fps)
     return Clip(video, rate, sound, sample_rate, str(path), times=times)
+
+
+def _resampled(clip: Clip, sample_rate: int) -> Clip:
+    if not 1 <= sample_rate <= 1_000_000:
+        raise InputError(f"sample_rate is {sample_rate}; expected samples per second.")
+    if clip.waveform is None or clip.sample_rate == sample_rate:
+        return clip
+    if not isinstance(clip.waveform, SoundFile):
+        raise InputError(f"{clip.source}: only the sound of files is resampled, and this one is an array.")
+    return replace(clip, waveform=replace(clip.waveform, sample_rate=sample_rate), sample_rate=sample_rate)
 
 
 def _existing(path: str | os.PathLike) -> Path:
@@ -228,10 +241,13 @@ class VideoFile:
         target = next(wanted, None)
         if target is None:
             return
+        from av.video.reformatter import VideoReformatter
+
+        to_rgb = VideoReformatter()  # one for all frames: each would set up a converter of its own
         number = -1
         for number, frame in enumerate(_decoded(self.path, self.recover)):
             while target == number:
-                yield _picture(frame, self.path, None if self.recover else number)
+                yield _picture(frame, to_rgb, self.path, None if self.recover else number)
                 target = next(wanted, None)
                 if target is None:
                     return
@@ -349,12 +365,12 @@ def _seconds(stamps: Sequence[float | None]) -> np.ndarray | None:
     return times if bool(np.all(np.diff(times) > 0)) else None
 
 
-def _picture(frame: Any, path: Path, number: int | None) -> np.ndarray:
+def _picture(frame: Any, to_rgb: Any, path: Path, number: int | None) -> np.ndarray:
     """RGB, upright. Phones film sideways and say so in the file; decoders leave it at that."""
     check_size(frame.width, frame.height, str(path))
     if number is not None and frame.is_corrupt:
         raise MediaError(f"{path}: frame {number} is damaged; recover=True uses what is there.")
-    picture = frame.to_ndarray(format="rgb24")
+    picture = to_rgb.reformat(frame, format="rgb24").to_ndarray()
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from .clip import Clip, Frames, in_order
 from .errors import DferZooError, InputError, MediaError
-from .factory import arch_of, create_model
+from .factory import create_model
 from .media import SoundCursor, SoundFile, read_clip
 from .models.base import DferModel
 from .transforms import Transform, collate, create_transform, images
@@ -230,7 +230,9 @@ def _models(
             models.append(_ready(one, options) if isinstance(one, DferModel) else _created(one, tag, options))
     for other in models:
         if other.num_classes < 2:
-            raise InputError(f"{arch_of(other)} has no classes to tell apart; give one that was trained on labels.")
+            raise InputError(
+                f"{type(other).__name__} has no classes to tell apart; give one that was trained on labels."
+            )
         if other.labels != models[0].labels:
             raise InputError(
                 f"The labels differ, so answers cannot be averaged: {', '.join(models[0].labels)} and "
@@ -343,7 +345,7 @@ class _Answer:
 
     def __init__(self, clip: Clip, times: list[tuple[float, float | None]], recognizer: Recognizer) -> None:
         self.clip, self.times, self.recognizer = clip, times, recognizer
-        self.rows: dict[tuple[int, int, int], np.ndarray] = {}
+        self.rows: dict[tuple[int, int, int], list[float]] = {}
         self.expected = 0
         self.missing: set[str] = set()
 
@@ -448,7 +450,7 @@ class _Runner:
         batch = {name: self.place(tensor) for name, tensor in collate([job.sample for job in jobs]).items()}
         frames = batch.pop("frames", None)
         logits = self.model(**batch) if frames is None else self.model.forward_frames(frames, **batch)
-        for job, row in zip(jobs, logits.float().cpu().numpy()):
+        for job, row in zip(jobs, logits.float().cpu().tolist()):
             job.answer.rows[job.place] = row
 
     def place(self, tensor: Tensor | None) -> Tensor | None:

@@ -134,6 +134,17 @@ def test_a_cut_holds_the_frames_and_the_sound_of_its_seconds(plain):
     assert clip.cut(7, 8).num_frames == 0 and clip.cut(7, 8).waveform is None
 
 
+def test_sound_is_resampled_on_request_only(plain):
+    clip = read_clip(plain, sample_rate=16000)
+    assert clip.sample_rate == 16000 and clip.waveform.shape[1] == pytest.approx(16000 * 3, rel=0.02)
+    tone = np.abs(np.fft.rfft(clip.waveform[0, 4000:20000])).argmax()
+    assert tone == 440
+    with pytest.raises(InputError, match="sample_rate is 0"):
+        read_clip(plain, sample_rate=0)
+    with pytest.raises(InputError, match="only the sound of files"):
+        read_clip(read_clip(plain), sample_rate=8000)
+
+
 def test_sound_can_be_left_out_or_come_from_another_file(folder, plain):
     assert read_clip(plain, audio=False).waveform is None
     silent = remade(folder, plain, "variable_rate.mp4")

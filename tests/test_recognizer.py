@@ -1,0 +1,409 @@
+"""The Recognizer does what is done by hand, window by window, and says with what."""
+
+import copy
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import dfer_zoo
+from dfer_zoo import AudioSpec, Clip, Recognizer, VideoSpec, read_clip
+from dfer_zoo.errors import InputError, MediaError
+from dfer_zoo.models.base import DferModel
+from dfer_zoo.recognizer import Prediction, Shelf, window_times
+from dfer_zoo.registry import MODELS
+from dfer_zoo.transforms import collate, create_transform
+from tests.media_files import ffmpeg, test_pattern
+from tests.tiny import TINY
+
+pytest.importorskip("av")
+LABELS = ("happy", "sad", "angry")
+
+
+class Colours(DferModel):
+    """A small system of its own: frames are encoded one by one, then mixed over time, with or without sound."""
+
+    inputs = ("video", "audio")
+    optional_inputs = ("audio",)
+    frame_independent = True
+
+    def __init__(self, *, num_classes: int = 3, frames: int = 4, segments: int = 1, seed: int = 0) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            num_features=8,
+            video_spec=VideoSpec(frames=frames, size=16, sampling="segment_centres", segments=segments),
+            audio_spec=AudioSpec(front_end="test_loudness", shape=(2,)),
+        )
+        torch.manual_seed(seed)
+        self.frame = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.GELU(), nn.Conv2d(8, 8, 3, 2), nn.GELU())
+        self.time = nn.Conv1d(8, 8, 3, padding=1)
+        self.sound = nn.Linear(2, 8)
+        self.classifier = nn.Linear(8, num_classes)
+        self.labels = LABELS[:num_classes]
+        self.encoded = 0
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.mul_(3)
+
+    def encode_frames(self, video):
+        self.encoded += video.shape[0] * video.shape[1]
+        return self.frame(video.flatten(0, 1)).mean((2, 3)).unflatten(0, video.shape[:2])
+
+    def mix(self, frames, audio):
+        mixed = self.time(frames.mT).mean(2)
+        return mixed if audio is None else mixed + self.sound(audio)
+
+    def forward_frames(self, frames, audio=None):
+        return self.forward_head(self.mix(frames, audio))
+
+    def forward_features(self, video, audio=None):
+        return self.mix(self.encode_frames(video), audio)
+
+
+@pytest.fixture(autouse=True)
+def loudness(monkeypatch):
+    """An audio front end of one line, for the small system."""
+    from dfer_zoo.transforms import audio
+
+    def front_end(waveform, sample_rate, spec):
+        return torch.stack([waveform.abs().mean(), waveform.std()])
+
+    monkeypatch.setitem(audio.FRONT_ENDS, "test_loudness", front_end)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("clips")
+
+
+@pytest.fixture(scope="module")
+def video(folder):
+    return test_pattern(folder / "talk.mp4", "-c:v", "libx264", "-bf", 3, "-c:a", "aac", seconds=6, size="96x64")
+
+
+@pytest.fixture(scope="module")
+def silent(folder, video):
+    ffmpeg("-i", video, "-an", "-c", "copy", folder / "silent.mp4")
+    return folder / "silent.mp4"
+
+
+@torch.no_grad()
+def by_hand(model, clip):
+    return model(**create_transform(model).batch([clip]))
+
+
+# -- the same numbers --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", sorted(MODELS))
+def test_logits_are_those_of_model_transform_and_read_clip(arch, video):
+    if arch not in TINY:
+        pytest.skip(f"{arch} has no small configuration")
+    torch.manual_seed(0)
+    model = dfer_zoo.create_model(arch, **TINY[arch])
+    if not model.num_classes or "labels" not in vars(model) or len(model.labels) != model.num_classes:
+        pytest.skip(f"{arch} is not a classifier")
+    rate = model.audio_spec and model.audio_spec.sample_rate  # one of the front ends wants 16000 Hz and no other
+    try:
+        expected = by_hand(model, read_clip(video, sample_rate=rate))
+    except TypeError:
+        pytest.skip(f"{arch} is not called with a clip alone")
+    prediction = Recognizer(model, faces="none")(video, sample_rate=rate)
+    np.testing.assert_allclose(prediction.logits[0, 0, 0], expected[0].numpy(), rtol=1e-5, atol=1e-6)
+    assert prediction.labels == model.labels
+    np.testing.assert_allclose(prediction.probabilities, expected[0].softmax(0), rtol=1e-4, atol=1e-6)
+    assert prediction.missing == ()
+
+
+def test_every_window_is_what_a_cut_clip_gives(video):
+    model = Colours().eval()
+    prediction = Recognizer(model, faces="none", window=2.0, stride=0.7)(video)
+    clip = read_clip(video)
+    assert [round(w.start, 3) for w in prediction.windows] == [0, 0.7, 1.4, 2.1, 2.8, 3.5, 4.0]
+    for window, logits in zip(prediction.windows, prediction.logits[:, 0, 0]):
+        np.testing.assert_allclose(logits, by_hand(model, clip.cut(window.start, window.stop))[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(prediction.probabilities, np.mean([w.probabilities for w in prediction.windows], axis=0))
+    assert sum(prediction.probabilities) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sharing_frames_between_windows_changes_no_bit(video, dtype):
+    sharing, plain = Colours().eval().to(dtype), Colours().eval().to(dtype)
+    plain.frame_independent = False
+    options = {"faces": "none", "window": 2.0, "stride": 0.5, "batch_size": 1}
+    shared, separate = (Recognizer(m, dtype=dtype, **options)(video) for m in (sharing, plain))
+    assert len(shared.windows) == 9
+    assert np.array_equal(shared.logits, separate.logits)
+    assert sharing.encoded < 0.8 * plain.encoded == 0.8 * 9 * 4
+
+
+@pytest.mark.parametrize("arch", sorted(MODELS))
+def test_sharing_frames_changes_nothing_in_any_architecture(arch, video):
+    if arch not in TINY:
+        pytest.skip(f"{arch} has no small configuration")
+    torch.manual_seed(0)
+    sharing = dfer_zoo.create_model(arch, **TINY[arch])
+    if not sharing.frame_independent:
+        pytest.skip(f"{arch} does not encode frames one by one")
+    plain = copy.deepcopy(sharing)
+    plain.frame_independent = False
+    options = {"faces": "none", "window": 1.5, "stride": 0.5, "batch_size": 1}
+    clip = read_clip(video)
+    shared, separate = (Recognizer(m, **options)(clip) for m in (sharing, plain))
+    assert len(shared.windows) == 10
+    np.testing.assert_allclose(shared.logits, separate.logits, rtol=1e-6, atol=1e-6)
+    inputs = sharing.example_inputs(2)
+    others = {name: tensor for name, tensor in inputs.items() if name != "video"}
+    with torch.no_grad():
+        again = sharing.forward_frames(sharing.encode_frames(inputs["video"]), **others)
+        assert torch.equal(again, sharing(**inputs))
+
+
+def test_views_are_averaged_in_their_probabilities(video, monkeypatch):
+    from dfer_zoo.transforms import sampling
+
+    def halves(num_frames, fps, spec, segment):
+        part = num_frames // 2
+        chosen = sampling.segment_centres(part, spec.frames)
+        return [(segment or 0) * part + index for index in chosen]
+
+    monkeypatch.setitem(sampling.RULES, "segment_centres", halves)
+    model = Colours(segments=2).eval()
+    for options in ({}, {"window": 2.0}):
+        prediction = Recognizer(model, faces="none", **options)(video)
+        first = prediction.windows[0]
+        clip = read_clip(video) if not options else read_clip(video).cut(first.start, first.stop)
+        views = create_transform(model).views(clip)
+        with torch.no_grad():
+            expected = model(**collate(views))
+        assert prediction.logits.shape[2:] == (2, 3)
+        np.testing.assert_allclose(prediction.logits[0, 0], expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(first.probabilities, expected.softmax(-1).mean(0), rtol=1e-5)
+
+
+def test_folds_are_averaged_in_their_probabilities(video):
+    folds = [Colours(seed=seed).eval() for seed in range(3)]
+    together = Recognizer(folds, faces="none", window=3.0)(video)
+    alone = [Recognizer(fold, faces="none", window=3.0)(video) for fold in folds]
+    np.testing.assert_allclose(together.probabilities, np.mean([a.probabilities for a in alone], axis=0), rtol=1e-6)
+    assert together.logits.shape == (3, 3, 1, 3) and len(together.models) == 3
+
+
+def test_a_batch_of_files_gives_what_each_file_gives(video, silent, folder):
+    model = Colours().eval()
+    short = folder / "short.mp4"
+    ffmpeg("-i", video, "-t", 1, short)
+    sources = [video, silent, short, np.zeros((9, 20, 20, 3), np.uint8), video]
+    for options in ({}, {"window": 1.0, "stride": 0.25}):
+        sources = sources[:3] if options else sources
+        recognizer = Recognizer(model, faces="none", batch_size=3, **options)
+        together = list(recognizer.many(sources, progress=False))
+        for source, prediction in zip(sources, together, strict=True):
+            alone = recognizer(source)
+            assert alone.windows[0].stop == prediction.windows[0].stop and alone.missing == prediction.missing
+            np.testing.assert_allclose(alone.logits, prediction.logits, rtol=1e-5, atol=1e-6)
+    assert together[1].missing == ("audio",) and together[0].missing == ()
+
+
+def test_one_bad_file_does_not_stop_the_others(video, folder):
+    bad = folder / "bad.mp4"
+    bad.write_bytes(b"")
+    recognizer = Recognizer(Colours().eval(), faces="none", window=1.0)
+    first, error, last = recognizer.many([video, bad, video], on_error="return")
+    assert isinstance(error, MediaError) and "the file is empty" in str(error)
+    assert first.probabilities == last.probabilities
+    with pytest.raises(MediaError, match="the file is empty"):
+        list(recognizer.many([video, bad, video]))
+
+
+def test_a_file_that_breaks_in_the_middle_leaves_nothing_behind(video):
+    class Breaking:
+        def __len__(self):
+            return 60
+
+        def take(self, indices):
+            if max(indices) > 40:
+                raise MediaError("it broke")
+            return [np.full((16, 16, 3), i, np.uint8) for i in indices]
+
+    recognizer = Recognizer(Colours().eval(), faces="none", window=0.5)
+    error, after = recognizer.many([Clip(Breaking(), fps=30), video], on_error="return")
+    assert str(error) == "it broke"
+    np.testing.assert_allclose(after.logits, recognizer(video).logits, rtol=1e-5, atol=1e-6)
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(0.01, 50), st.floats(0.05, 20), st.one_of(st.none(), st.floats(0.05, 20)))
+def test_windows_cover_a_clip_from_start_to_end(duration, window, stride):
+    times = list(window_times(duration, window, stride))
+    starts = [start for start, _ in times]
+    assert starts[0] == 0 and starts == sorted(set(starts))
+    assert all(0 <= start < stop <= duration + 1e-5 for start, stop in times)
+    assert times[-1][1] == pytest.approx(duration, abs=2e-3)
+    if len(times) > 1:
+        assert all(stop - start == pytest.approx(window) for start, stop in times)
+        step = window / 2 if stride is None else stride
+        assert all(b - a <= step + 1e-5 for a, b in itertools.pairwise(starts))
+
+
+def test_a_clip_without_a_rate_has_no_windows():
+    with pytest.raises(MediaError, match="give fps"):
+        Recognizer(Colours().eval(), faces="none", window=1.0)(np.zeros((9, 20, 20, 3), np.uint8))
+    whole = Recognizer(Colours().eval(), faces="none")(np.zeros((9, 20, 20, 3), np.uint8))
+    assert whole.windows[0].stop is None and json.dumps(whole.to_dict())
+
+
+def test_a_shelf_keeps_only_what_is_still_needed():
+    frames = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    shelf = Shelf(Clip.from_arrays(frames).frames, [1, 3, 5, 8])
+    assert [f[0, 0, 0] for f in shelf.take([3, 1])] == [3, 1]
+    shelf.forget(3)
+    assert [f[0, 0, 0] for f in shelf.take([5, 3])] == [5, 3]
+    assert sorted(shelf._kept) == [3, 5]
+
+
+# -- streams -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_says_what_windows_of_the_file_say(video):
+    model = Colours().eval()
+    clip = read_clip(video)
+    recognizer = Recognizer(model, faces="none", window=2.0, stride=1.0)
+    live = recognizer.stream(fps=30, sample_rate=clip.sample_rate)
+    answers = []
+    for number, frame in enumerate(clip.take(range(clip.num_frames))):
+        sound = clip.waveform[:, number * 1470 : (number + 1) * 1470]
+        if answer := live.push(frame, sound):
+            answers.append(answer)
+    expected = recognizer(Clip.from_arrays(clip.take(range(180)), clip.waveform[:, :264600], fps=30, sample_rate=44100))
+    assert [(a.windows[0].start, a.windows[0].stop) for a in answers] == [(0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]
+    np.testing.assert_allclose(np.concatenate([a.logits for a in answers]), expected.logits, rtol=1e-4, atol=1e-5)
+    assert len(live._frames) == 60 and sum(part.shape[1] for part in live._sound) < 88200 + 1470
+
+
+def test_a_stream_keeps_to_what_it_is_for():
+    frame = np.zeros((20, 20, 3), np.uint8)
+    with pytest.raises(InputError, match="needs windows"):
+        Recognizer(Colours().eval(), faces="none").stream(fps=30)
+    recognizer = Recognizer(Colours().eval(), faces="none", window=0.1)
+    with pytest.raises(InputError, match="fps is 0"):
+        recognizer.stream(fps=0)
+    with pytest.raises(InputError, match="rate is not known"):
+        recognizer.stream(fps=30).push(frame, np.zeros((1, 100), np.float32))
+    with pytest.raises(MediaError, match="expected uint8"):
+        recognizer.stream(fps=30).push(frame.astype(float))
+    assert recognizer.stream(fps=2).push(frame).label in LABELS
+
+
+# -- faces, answers and arguments --------------------------------------------------------------------------------------
+
+
+def test_the_answer_says_which_face_was_seen():
+    frames = np.random.default_rng(0).integers(0, 256, (20, 60, 80, 3), dtype=np.uint8)
+    recognizer = Recognizer(Colours().eval(), faces=lambda frame: [(10, 10, 40, 40)])
+    prediction = recognizer(frames)
+    assert prediction.faces["median_box"] == [10, 10, 40, 40] and prediction.faces["found"] == 20
+    assert prediction.faces["crop"] == "aligned"
+    prepared = read_clip(frames, faces=(7, 7, 43, 43))
+    np.testing.assert_allclose(recognizer(prepared).logits, prediction.logits, rtol=1e-5)
+    with pytest.raises(MediaError, match="no face was found"):
+        Recognizer(Colours().eval(), faces=lambda frame: [])(frames)
+    whole = Recognizer(Colours().eval(), faces=lambda frame: [], no_face="frame")(frames)
+    assert whole.faces["whole_frame"] is True
+
+
+def test_the_crop_rule_is_that_of_the_weights():
+    model = Colours().eval()
+    model.video_spec = dataclasses.replace(model.video_spec, face_crop="union_square")
+    frames = np.zeros((20, 60, 80, 3), np.uint8)
+    assert Recognizer(model, faces=lambda frame: [(10, 10, 40, 40)])(frames).faces["crop"] == "union_square"
+    with pytest.raises(InputError, match="different face crops"):
+        Recognizer([model, Colours().eval()])
+
+
+def test_an_answer_becomes_json_and_a_picture(video, tmp_path):
+    prediction = Recognizer(Colours().eval(), faces="none", window=2.0)(video)
+    data = json.loads(json.dumps(prediction.to_dict()))
+    assert data["label"] == prediction.label == prediction.top(1)[0][0]
+    assert list(data["probabilities"]) == list(LABELS) and len(data["windows"]) == 5
+    assert data["models"] == [{"model": "Colours", "weights": None}]
+    pytest.importorskip("matplotlib")
+    for one in (prediction, Recognizer(Colours().eval(), faces="none")(video)):
+        one.plot(tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_saved_weights_are_named_in_the_answer(tmp_path, video):
+    model = dfer_zoo.create_model("av_fusion", **TINY["av_fusion"])
+    dfer_zoo.save_pretrained(model, tmp_path / "mine", tag="mine", dataset="puppets", fold=2)
+    prediction = Recognizer(f"local-dir:{tmp_path / 'mine'}", faces="none")(video)
+    facts = prediction.models[0]
+    assert (facts["model"], facts["weights"], facts["dataset"], facts["fold"]) == ("av_fusion", "mine", "puppets", 2)
+
+
+def test_wrong_arguments_are_one_sentence():
+    small = Colours().eval()
+    for arguments, options, message in [
+        (("mma_dfer",), {}, "without weights answers at random"),
+        (([],), {}, "no model to ask"),
+        (([small, Colours(num_classes=2).eval()],), {}, "cannot be averaged"),
+        ((Colours(num_classes=0).eval(),), {}, "has no classes"),
+        ((small,), {"window": 0}, "window is 0"),
+        ((small,), {"window": float("nan")}, "window is nan"),
+        ((small,), {"stride": 1.0}, "stride without a window"),
+        ((small,), {"batch_size": 0}, "batch_size is 0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            Recognizer(*arguments, **options)
+    with pytest.raises(InputError, match="on_error is 'cry'"):
+        list(Recognizer(small).many([], on_error="cry"))
+
+
+def test_lower_precision_is_an_option(video):
+    prediction = Recognizer(Colours(), dtype=torch.bfloat16, faces="none")(video)
+    assert isinstance(prediction, Prediction) and np.isfinite(prediction.logits).all()
+
+
+# -- long files --------------------------------------------------------------------------------------------------------
+
+MEMORY = """
+import resource, sys
+import torch
+torch.set_num_threads(1)
+from tests.test_recognizer import Colours
+from dfer_zoo import Recognizer
+from dfer_zoo.transforms import audio
+audio.FRONT_ENDS["test_loudness"] = lambda w, rate, spec: torch.stack([w.abs().mean(), w.std()])
+answer = Recognizer(Colours().eval(), faces=lambda frame: [(4, 4, 40, 40)], window=2.0)(sys.argv[1])
+print(len(answer.windows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_long_file_needs_no_more_memory_than_a_short_one(folder):
+    used = {}
+    for minutes in (1, 20):
+        path = folder / f"{minutes}_minutes.mp4"
+        fast = ("-c:v", "libx264", "-preset", "ultrafast", "-c:a", "aac", "-ac", 2)
+        test_pattern(path, *fast, seconds=60 * minutes, rate=10, size="64x48")
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=Path(__file__).parent.parent,
+        )
+        assert done.returncode == 0, done.stderr
+        windows, used[minutes] = map(int, done.stdout.split())
+        assert windows == 60 * minutes - 1
+    assert used[20] < 1.1 * used[1]
