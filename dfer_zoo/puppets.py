@@ -609,7 +609,9 @@ def write_mp4(clip: Clip, path: str | Path) -> Path:
             container.mux(picture.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]))))
         container.mux(picture.encode())
         if clip.waveform is not None:
-            sound = av.AudioFrame.from_ndarray(np.ascontiguousarray(clip.waveform[:1]), format="fltp", layout="mono")
+            sound = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(np.asarray(clip.waveform)[:1]), format="fltp", layout="mono"
+            )
             sound.sample_rate = rate
             sound.pts = 0  # so that the codec's priming samples get negative times, and no reader plays them
             container.mux(voice.encode(sound))

@@ -212,7 +212,7 @@ def test_stand_ins_are_zeros_noise_or_a_disturbance():
 @torch.no_grad()
 def test_encoded_frames_can_be_used_again(fusion):
     model, inputs = tiny(fusion), tiny_inputs()
-    frames = model.embed_frames(inputs["video"])
+    frames = model.encode_frames(inputs["video"])
     assert torch.equal(model.fuse(frames, inputs["audio"]), model.forward_features(**inputs))
 
 

@@ -136,6 +136,7 @@ class AVFusion(DferModel):
 
     inputs = ("video", "audio")
     optional_inputs = ("video", "audio")
+    frame_independent = True
     default_labels: ClassVar = {8: EIGHT}
     backbones: ClassVar = {"face": "efficient_face.affectnet7"}
 
@@ -195,14 +196,21 @@ class AVFusion(DferModel):
     def forward_features(self, video: Tensor | None = None, audio: Tensor | None = None) -> Tensor:
         """(B, 256): the mean over time of what is left of the sound, then of the frames."""
         frames, sound = self._batch(video, audio)
-        return self.fuse(self.embed_frames(frames) if video is not None else self.embed_no_frames(frames), sound)
+        return self.fuse(self.encode_frames(frames) if video is not None else self.encode_no_frames(frames), sound)
 
     def forward(self, video: Tensor | None = None, audio: Tensor | None = None) -> Tensor:
         return self.forward_head(self.forward_features(video, audio))
 
-    def embed_frames(self, video: Tensor) -> Tensor:
+    def encode_frames(self, video: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, T, 1024); every frame by itself, so windows that overlap can share this."""
         return self.face(video.flatten(0, 1), self.run_block).unflatten(0, video.shape[:2])
+
+    def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
+        """Encoded frames (B, T, 1024) and MFCCs -> logits."""
+        if audio is None:
+            assert self.audio_spec is not None
+            audio = frames.new_zeros(frames.shape[0], *self.audio_spec.shape)
+        return self.forward_head(self.fuse(frames, audio))
 
     def fuse(self, frames: Tensor, sound: Tensor) -> Tensor:
         """Encoded frames (B, T, 1024) and MFCCs (B, 10, L) -> (B, 256)."""
@@ -254,11 +262,11 @@ class AVFusion(DferModel):
             raise InputError(f"video and audio must be of one batch, got {video.shape[0]} and {audio.shape[0]} clips.")
         return video, audio
 
-    def embed_no_frames(self, zeros: Tensor) -> Tensor:
-        """As `embed_frames`. Zeros are encoded once in eval mode; in training they are part of the batch statistics."""
+    def encode_no_frames(self, zeros: Tensor) -> Tensor:
+        """As `encode_frames`. Zeros are encoded once in eval mode; in training they are part of the batch statistics."""
         if self.training:
-            return self.embed_frames(zeros)
-        return self.embed_frames(zeros[:1, :1]).expand(*zeros.shape[:2], -1)
+            return self.encode_frames(zeros)
+        return self.encode_frames(zeros[:1, :1]).expand(*zeros.shape[:2], -1)
 
     # -- training and weights --------------------------------------------------------------------------------------
 

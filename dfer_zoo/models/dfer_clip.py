@@ -47,6 +47,7 @@ class DFERCLIP(DferModel):
     classes, and "an expression of LABEL." otherwise.
     """
 
+    frame_independent = True
     head_prefixes = ("prompt_learner.",)
     head_arguments = ("prompts",)
     default_labels: ClassVar = {int(count): tuple(labels) for count, labels in PROMPTS["labels"].items()}
@@ -126,6 +127,10 @@ class DFERCLIP(DferModel):
         class_token = self.run_block(block_at, last, tokens, tokens[:, :1])
         features = tower.ln_post(class_token[:, 0]) @ tower.proj
         return features.unflatten(0, video.shape[:2])
+
+    def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
+        """What `encode_frames` gave -> logits."""
+        return self.forward_head(self.mix_frames(frames))
 
     def mix_frames(self, frames: Tensor) -> Tensor:
         """Frame features of one clip after the other, in their order in time: (B, T, num_features) -> (B, num_features).
