@@ -104,11 +104,17 @@ def convert_mae_dfer(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def convert_video_mae(state: Mapping[str, Tensor]) -> Conversion:
+    if "blocks.0.attn.qkv.weight" not in state:
+        raise WeightsError(
+            f"This is not a checkpoint of video_mae{_kind(state, 'video_mae')}: it has no joint attention."
+        )
     own = _renamed("video_mae", state)
     return Conversion(own, _not_default(VideoMAE, {**_joint_arguments(own), **_classifier_arguments(own)}))
 
 
 def convert_mae_dfer_pretrain(state: Mapping[str, Tensor]) -> Conversion:
+    if "lg_region_tokens" in state or "head.weight" in state:
+        raise WeightsError(f"This is not a checkpoint of mae_dfer_pretrain{_kind(state, 'mae_dfer_pretrain')}.")
     own, arguments, dropped = _shared(_renamed("mae_dfer_pretrain", state))
     decoder_width, width = own["to_decoder.weight"].shape
     arguments |= {
@@ -127,6 +133,10 @@ def convert_mae_dfer_pretrain(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def _renamed(arch: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "encoder." if arch == "mae_dfer_pretrain" else ""
+    for needed in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
+        if prefix + needed not in state:
+            raise KeyError(prefix + needed)  # told to the user by the name that the authors' file has
     return {ours: state[theirs] for theirs, ours in names(arch, state).items()}
 
 

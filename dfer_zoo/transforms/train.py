@@ -99,6 +99,24 @@ def dk_clip(transform: Transform) -> Augmentation:
     return TrainTransform(_record(transform.video, "frames"))
 
 
+def mae_dfer(transform: Transform) -> Augmentation:
+    """Frames of a random window, RandAugment, a crop, a flip and an erased box, the same in all of them."""
+    from .train_mae_dfer import TrainTransform
+
+    if transform.video is None:
+        raise InputError("The augmentation 'mae_dfer' is for video, and this model takes none.")
+    return TrainTransform(transform.video)
+
+
+def mae_dfer_pretrain(transform: Transform) -> Augmentation:
+    """Frames of a random window, in one of a few fixed crops; for pictures that show the face already."""
+    from .train_mae_dfer import PretrainTransform
+
+    if transform.video is None:
+        raise InputError("The augmentation 'mae_dfer_pretrain' is for video, and this model takes none.")
+    return PretrainTransform(transform.video)
+
+
 # name -> (the evaluation transform) -> (clip -> sample)
 AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "none": no_augmentation,
@@ -110,4 +128,6 @@ AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "dfer_clip_mafw": dfer_clip("mafw"),
     "dfer_clip_ferv39k": dfer_clip("ferv39k"),
     "dk_clip": dk_clip,
+    "mae_dfer": mae_dfer,
+    "mae_dfer_pretrain": mae_dfer_pretrain,
 }
