@@ -80,12 +80,6 @@ def dfer_clip(dataset: str) -> Callable[[Transform], Augmentation]:
     return build
 
 
-def mae_dfer(transform: Transform) -> Augmentation:
-    from .train_mae_dfer import TrainTransform
-
-    return TrainTransform(_record(transform.video, "frames"))
-
-
 def _record(spec: Any, what: str) -> Any:
     if spec is None:
         raise InputError(f"This augmentation is for {what}, and the model takes none.")
@@ -103,18 +97,14 @@ def mae_dfer(transform: Transform) -> Augmentation:
     """Frames of a random window, RandAugment, a crop, a flip and an erased box, the same in all of them."""
     from .train_mae_dfer import TrainTransform
 
-    if transform.video is None:
-        raise InputError("The augmentation 'mae_dfer' is for video, and this model takes none.")
-    return TrainTransform(transform.video)
+    return TrainTransform(_record(transform.video, "frames"))
 
 
 def mae_dfer_pretrain(transform: Transform) -> Augmentation:
     """Frames of a random window, in one of a few fixed crops; for pictures that show the face already."""
     from .train_mae_dfer import PretrainTransform
 
-    if transform.video is None:
-        raise InputError("The augmentation 'mae_dfer_pretrain' is for video, and this model takes none.")
-    return PretrainTransform(transform.video)
+    return PretrainTransform(_record(transform.video, "frames"))
 
 
 # name -> (the evaluation transform) -> (clip -> sample)
@@ -123,7 +113,6 @@ AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "flip": flip,
     "av_fusion": av_fusion,
     "mma_dfer": mma_dfer,
-    "mae_dfer": mae_dfer,
     "dfer_clip_dfew": dfer_clip("dfew"),
     "dfer_clip_mafw": dfer_clip("mafw"),
     "dfer_clip_ferv39k": dfer_clip("ferv39k"),
