@@ -118,6 +118,20 @@ def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
         load_strictly(DKCLIP(**conversion.model_args), conversion.state, "best.pth")
 
 
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ({"frames": 5}, "5 frames cannot be cut into snippets of 2"),
+        ({"patch_size": 7}, "16 pixels cannot be cut into patches of 7"),
+        ({"width": 100}, "width is 100; every attention has heads of 64"),
+        ({"interaction_depth": 0}, "one block at least"),
+    ],
+)
+def test_sizes_that_cannot_be_are_one_sentence(argument, sentence):
+    with pytest.raises(InputError, match=sentence):
+        DKCLIP(**{**TINY["dk_clip"], **argument})
+
+
 # -- backbones ---------------------------------------------------------------------------------------------------------
 
 TINY_CLIP = {

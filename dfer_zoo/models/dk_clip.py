@@ -288,6 +288,13 @@ class DKCLIP(DferModel):
         labels = self._class_names(7 if num_classes is None and labels is None else num_classes, labels)
         if frames % frames_per_snippet:
             raise InputError(f"{frames} frames cannot be cut into snippets of {frames_per_snippet}.")
+        for name, size in (("width", width), ("embed_dim", embed_dim), ("text_width", text_width)):
+            if size < 1 or size % HEAD_WIDTH:
+                raise InputError(
+                    f"{name} is {size}; every attention has heads of {HEAD_WIDTH}, so it must be a multiple."
+                )
+        if interaction_depth < 1:
+            raise InputError(f"interaction_depth is {interaction_depth}; the snippets need one block at least.")
         if image_size % patch_size:
             raise InputError(f"An image of {image_size} pixels cannot be cut into patches of {patch_size}.")
         super().__init__(num_classes=len(labels), num_features=embed_dim, video_spec=video_spec(frames, image_size))

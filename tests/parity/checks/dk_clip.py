@@ -511,11 +511,15 @@ def check_frame_sampling(case: Any) -> Iterator[Comparison]:
         yield same(f"train, {key}: part", n // frames, entry["interval"])
         drawn = train_indices(n, frames, rng=np.random.RandomState(0))
         yield same(f"train, {key}: seed 0", drawn, entry["with_numpy_legacy_seed_0"])
-    for n, expected in case["multiview_4_train_mode"].items():
-        if n != "note":
-            rng = np.random.RandomState(0)
-            drawn = [index for _ in range(4) for index in train_indices(int(n), 16, rng=rng)]
-            yield same(f"four views of {n}", drawn, expected)
+    for key in case.data:
+        if found := re.fullmatch(r"multiview_(\d+)_train_mode", key):
+            views = int(found[1])
+            for n, expected in case[key].items():
+                if n != "note":
+                    rng = np.random.RandomState(0)
+                    frames = len(expected) // views
+                    drawn = [index for _ in range(views) for index in train_indices(int(n), frames, rng=rng)]
+                    yield same(f"{views} views of {n}", drawn, expected)
 
 
 def picture(entry: dict) -> np.ndarray:
@@ -539,10 +543,12 @@ def check_image_transforms(case: Any) -> Iterator[Comparison]:
     spec = dk.video_spec()
     yield close("mean", np.array(spec.mean) * 255, normalise["mean"], tolerance)
     yield close("std", np.array(spec.std) * 255, normalise["std"], tolerance)
-    for size, expected in case["rescale_short_side_256 (w x h -> [w,h])"].items():
-        width, height = (int(side) for side in size.split("x"))
-        resized = images.shorter_side(np.zeros((height, width, 3), np.uint8), 256, spec.resize)
-        yield same(f"rescale {size}", [resized.shape[1], resized.shape[0]], expected)
+    for key in case.data:
+        if found := re.match(r"rescale_short_side_(\d+)", key):
+            for size, expected in case[key].items():
+                width, height = (int(side) for side in size.split("x"))
+                resized = images.shorter_side(np.zeros((height, width, 3), np.uint8), int(found[1]), spec.resize)
+                yield same(f"rescale {size} to {found[1]}", [resized.shape[1], resized.shape[0]], expected)
 
     for number, entry in enumerate(case["test_pipeline"]):
         name = f"test {number} ({entry['label']} {entry['image']['h']}x{entry['image']['w']})"
