@@ -157,12 +157,24 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arch", metavar="ARCH", help='the architecture, such as "mma_dfer"')
     parser.add_argument("tag", metavar="TAG", help='which of its weights this is, such as "dfew_fold1"')
     parser.add_argument("file", metavar="FILE", help="the checkpoint as its authors publish it")
+    own = parser.add_argument_group("a checkpoint of your own training with the authors' code (TAG is then any name)")
+    own.add_argument("--output", metavar="FOLDER", help='where to write it; create_model("local-dir:FOLDER") reads it')
+    own.add_argument("--labels", metavar="A,B,...", help="its classes in order, if they are not the published ones")
 
 
 def convert_command(options: argparse.Namespace) -> int:
-    from .convert.checkpoint import convert_checkpoint
+    from .convert.checkpoint import convert_checkpoint, convert_own
+    from .errors import InputError
+    from .registry import check_name
 
-    print(convert_checkpoint(options.arch, options.tag, options.file))
+    check_name(options.arch)
+    if options.output:
+        labels = options.labels.split(",") if options.labels else None
+        print(convert_own(options.arch, options.file, options.output, tag=options.tag, labels=labels))
+    elif options.labels:
+        raise InputError("--labels belongs to --output; published weights have their own labels.")
+    else:
+        print(convert_checkpoint(options.arch, options.tag, options.file))
     return 0
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 import dfer_zoo
 from dfer_zoo import cli, store
-from dfer_zoo.convert.checkpoint import convert_checkpoint, read_checkpoint
+from dfer_zoo.convert.checkpoint import convert_checkpoint, convert_own, read_checkpoint
 from dfer_zoo.errors import InputError, UnknownTag, WeightsError, WeightsUnavailable
 from dfer_zoo.files import read_header, sha256_of
 from tests import small
@@ -452,3 +452,28 @@ def test_a_wrong_file_on_the_command_line_is_one_line_and_status_2(zoo, tmp_path
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "not a checkpoint of small" in err
     assert not zoo.exists()
+
+
+def test_a_checkpoint_of_ones_own_training_becomes_a_folder(zoo, tmp_path, capsys):
+    state = small.authors_state(num_classes=2)
+    path = authors_file(tmp_path / "best.pth", {"model": state})
+    folder = tmp_path / "mine"
+    assert cli.main(["convert", "small", "mine", str(path), "--output", str(folder), "--labels", "calm,tense"]) == 0
+    model = dfer_zoo.create_model(f"local-dir:{folder}")
+    assert model.labels == ("calm", "tense") and model.weights.name == "small.mine"
+    assert torch.equal(model.body.weight, state["encoder.weight"])
+    assert not zoo.exists()
+    assert cli.main(["convert", "small", "mine", str(path), "--output", str(tmp_path / "x"), "--labels", "a,b,c"]) == 2
+    assert "has 2 classes, and there are 3 labels" in capsys.readouterr().err
+    assert cli.main(["convert", "small", "converted", str(path), "--labels", "a,b"]) == 2
+    assert cli.main(["convert", "smal", "mine", str(path), "--output", str(tmp_path / "x")]) == 2
+    assert "Did you mean small" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_no_shape_tells_is_given_with_ones_own_checkpoint(zoo, tmp_path):
+    path = authors_file(tmp_path / "best.pth", small.authors_state())
+    stored = convert_own("small", path, tmp_path / "mine", frames=5)
+    assert dfer_zoo.create_model(f"local-dir:{stored.parent}").video_spec.frames == 5
+    with pytest.raises(InputError, match=r"small has no argument frame\. Did you mean frames"):
+        convert_own("small", path, tmp_path / "mine", frame=5)

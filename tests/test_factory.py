@@ -166,7 +166,7 @@ def test_a_file_with_other_classes_does_not_fill_a_model(zoo, tmp_path):
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small", num_classes=7), tmp_path / "seven")
     model = dfer_zoo.create_model("small", num_classes=8)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(WeightsError, match=r"classifier.weight \(7, 8\) for \(8, 8\).*Nothing was loaded"):
+    with pytest.raises(WeightsError, match="was made with num_classes=7, and this Small with 8"):
         dfer_zoo.load_weights(model, path)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert model.weights is None

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import pickle
 import pickletools
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
@@ -22,10 +23,10 @@ import torch
 from torch import Tensor
 
 from .. import store
-from ..errors import InputError, WeightsError
-from ..factory import load_strictly
+from ..errors import InputError, WeightsError, near
+from ..factory import load_strictly, save_pretrained
 from ..files import read_safetensors, sha256_of, write_safetensors
-from ..models.base import DferModel, skip_init
+from ..models.base import DferModel, check_labels, skip_init
 from ..registry import model_class
 from ..weights import Weights, get_weights
 from . import Conversion, convert_state_dict
@@ -81,6 +82,42 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{record.name} cannot be written to {store.weights_folder()} ({error.strerror or error}). "
             "Set DFER_ZOO_WEIGHTS to a folder with room that you may write to."
         ) from error
+
+
+def convert_own(
+    arch: str,
+    file: str | Path,
+    folder: str | Path,
+    *,
+    tag: str = "own",
+    labels: Sequence[str] | None = None,
+    **model_args: Any,
+) -> Path:
+    """A checkpoint of your own training with the authors' code -> ``folder/model.safetensors``, as `save_pretrained`
+    writes it and ``create_model("local-dir:folder")`` reads it.
+
+    Its options are those that the shapes tell, then ``model_args`` for what no shape tells (frames, for one), then the
+    published ones.
+
+    >>> convert_own("dk_clip", "best.pth", "my_dk_clip", frames=8)  # doctest: +SKIP
+    PosixPath('my_dk_clip/model.safetensors')
+    """
+    conversion = convert_state_dict(arch, read_checkpoint(file))
+    arguments = {**model_args, **conversion.model_args}
+    known = inspect.signature(model_class(arch)).parameters
+    if unknown := arguments.keys() - known.keys():
+        raise InputError(f"{arch} has no argument {', '.join(sorted(unknown))}.{near(unknown.pop(), known)}")
+    if labels is not None:
+        check_labels(labels)
+        if "num_classes" in known:
+            arguments.setdefault("num_classes", len(labels))
+    model = build(arch, arguments)
+    load_strictly(model, conversion.state, f"{file}, converted to {arch},")
+    if labels is not None:
+        if len(labels) != model.num_classes:
+            raise WeightsError(f"{file} has {model.num_classes} classes, and there are {len(labels)} labels.")
+        model.labels = tuple(labels)
+    return save_pretrained(model, folder, tag=tag)
 
 
 def checked_record(record: Weights, conversion: Conversion, path: Path) -> Weights:
