@@ -16,7 +16,7 @@ from dfer_zoo.convert.checkpoint import convert_checkpoint
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.dfer_clip import DFERCLIP, PROMPTS, unit
-from dfer_zoo.training.groups import parameter_groups
+from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
 from dfer_zoo.transforms.train_dfer_clip import TrainTransform
 from tests.parity import compare
 from tests.parity.checks.dfer_clip import seeded_state, seeded_video, with_prompt_buffers
@@ -361,12 +361,18 @@ def test_zero_shot_is_clip_on_the_mean_of_the_frames(tiny_clip):
 # -- training ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_published_freeze_and_its_three_learning_rates():
+@pytest.mark.parametrize("dataset", ["dfew", "mafw", "ferv39k"])
+def test_the_recipes_freeze_and_rate_as_published(dataset):
+    recipe = read_recipe(Path(__file__).parent.parent / "examples" / "recipes" / f"dfer_clip_{dataset}.toml")
+    assert recipe.model.pretrained == "backbone" and recipe.model.freeze == ("published",)
     model = tiny()
     model.freeze()
-    rates = {"temporal_net.*": 1e-2, "image_encoder.*": 1e-5, "prompt_learner.*": 1e-3}
-    groups = parameter_groups(model, lr=1.0, weight_decay=1e-4, rates=rates, decay_all=True)
-    assert {group["lr"] for group in groups} == set(rates.values()) and {g["weight_decay"] for g in groups} == {1e-4}
+    optimizer = create_optimizer(model, recipe)
+    groups = optimizer.param_groups
+    assert {(group["lr"], group["weight_decay"]) for group in groups} == {(1e-2, 1e-4), (1e-5, 1e-4), (1e-3, 1e-4)}
+    assert optimizer.defaults["momentum"] == 0.9 and not optimizer.defaults["nesterov"]
+    rates = [learning_rate(recipe.schedule, 1.0, epoch, 1, recipe.train.epochs) for epoch in range(recipe.train.epochs)]
+    assert rates == pytest.approx([1.0] * 30 + [0.1] * 10 + [0.01] * 10)
     trained = {name for group in groups for name in group["names"]}
     frozen = {name for name, _ in model.named_parameters()} - trained
     assert frozen == {n for n, _ in model.named_parameters() if n.startswith("text_encoder.")} | {"logit_scale"}
