@@ -140,6 +140,17 @@ def test_a_backbone_file_with_its_options_is_read_and_its_decoder_dropped(tmp_pa
     model.load_state_dict(conversion.state, strict=True)
 
 
+def test_the_length_of_a_spectrogram_is_read_from_the_table_of_positions():
+    large_patches = {
+        "pos_embed": torch.zeros(1, 1 + 73 * 9, 1280),
+        "patch_embed.proj.weight": torch.zeros(1280, 1, 14, 14),
+    }
+    blocks = {f"blocks.{i}.norm1.weight": torch.ones(1280) for i in range(32)}
+    arguments = convert_state_dict("audio_mae", large_patches | blocks).model_args
+    assert (arguments["preset"], arguments["frames"]) == ("huge", 1024)
+    assert convert_state_dict("audio_mae", authors_backbone(1, 1 + 8 * 40)).model_args["frames"] == 640
+
+
 def test_a_file_of_something_else_is_refused_in_a_sentence():
     face, sound = authors_backbone(3, 5), authors_backbone(1, 513)
     with pytest.raises(WeightsError, match="not a checkpoint of audio_mae: its patches have 3 channels, not 1"):
@@ -362,7 +373,7 @@ def test_a_training_sample_is_drawn_anew_and_sound_may_be_missing():
     assert torch.equal(silent["audio"], torch.full((1, 512, 128), model.audio_spec.missing))
     named = augmentation("mma_dfer", dfer_zoo.create_transform(model))(clip)
     assert named.keys() == {"video", "audio"}
-    with pytest.raises(InputError, match="models of frames and sound"):
+    with pytest.raises(InputError, match="augmentation is for sound"):
         augmentation("mma_dfer", dfer_zoo.create_transform(MAEFace(preset="tiny", image_size=32)))
 
 

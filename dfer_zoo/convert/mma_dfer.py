@@ -102,7 +102,10 @@ def convert_audio_mae(state: Mapping[str, Tensor]) -> Conversion:
     patches = state["pos_embed"].shape[1] - 1
     if patches < 1 or patches % bands:
         raise WeightsError(f"pos_embed has {patches} patches; a spectrogram with {bands} rows of them has a multiple.")
-    return _convert_encoder("audio_mae", state, channels=1, arguments={"frames": patches // bands * patch})
+    least = patches // bands * patch
+    # patches of 14 leave a rest at the end; the published lengths are multiples of 16
+    frames = next((n for n in range(least, least + patch) if n % 16 == 0), least)
+    return _convert_encoder("audio_mae", state, channels=1, arguments={"frames": frames})
 
 
 def _convert_encoder(
