@@ -9,17 +9,20 @@ Exit status: 0 done, 1 done but for some of the files, 2 not done (wrong use, or
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .errors import DferZooError
+from .errors import DferZooError, InputError
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .recognizer import Prediction
     from .weights import Weights
 
 
@@ -198,9 +201,128 @@ def verify_command(options: argparse.Namespace) -> int:
     return 1 if damaged else 0
 
 
+# -- predict -----------------------------------------------------------------------------------------------------------
+
+
+def predict_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="video or sound files, images, folders of frames")
+    parser.add_argument(
+        "--model", required=True, help='"mma_dfer", "mma_dfer.dfew_fold1", "hf-hub:...", "local-dir:..."'
+    )
+    parser.add_argument("--pretrained", metavar="TAG[,TAG...]", help="which weights; several are averaged")
+    parser.add_argument(
+        "--faces", default="auto", help="auto (default), none, cascade, mtcnn, yunet:FILE, or LEFT,TOP,RIGHT,BOTTOM"
+    )
+    parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
+    parser.add_argument(
+        "--window", type=float, metavar="SECONDS", help="an answer over time, for windows of this length"
+    )
+    parser.add_argument("--stride", type=float, metavar="SECONDS", help="between windows; half a window by default")
+    parser.add_argument("--fps", type=float, help="the rate of frames that do not carry one, such as folders")
+    parser.add_argument("--order", choices=("numeric", "string"), default="numeric", help="of the frames in a folder")
+    parser.add_argument("--recover", action="store_true", help="take from damaged files what can be decoded")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--device", help='"cpu" (default), "cuda", "mps"')
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision of the model")
+    parser.add_argument("--json", metavar="PATH", help="one JSON object per file; - is the standard output")
+    parser.add_argument("--plot", metavar="PATH", help="a picture; with several files, one for each")
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
+
+
+def predict_command(options: argparse.Namespace) -> int:
+    import torch
+
+    from .recognizer import Prediction, Recognizer
+
+    tags = options.pretrained.split(",") if options.pretrained else None
+    recognizer = Recognizer(
+        options.model,
+        tags[0] if tags and len(tags) == 1 else tags,
+        faces=_faces(options.faces),
+        no_face=options.no_face,
+        window=options.window,
+        stride=options.stride,
+        batch_size=options.batch_size,
+        device=options.device,
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
+    )
+    reading = {"fps": options.fps, "order": options.order, "recover": options.recover}
+    bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the answers themselves show the progress
+    answers = recognizer.many(options.files, on_error="return", progress=bar, **reading)
+    bad = 0
+    with _lines(options.json) as write:
+        for source, answer in zip(options.files, answers):
+            if isinstance(answer, Prediction):
+                if options.json != "-":
+                    print(_readable(answer, source), flush=True)
+                write({"source": str(source), **answer.to_dict()})
+                if options.plot:
+                    answer.plot(_plot_path(options.plot, source, len(options.files)))
+                continue
+            bad += 1
+            print(f"dfer-zoo predict: {answer}", file=sys.stderr, flush=True)
+            write({"source": str(source), "error": str(answer)})
+            if options.fail_fast:
+                break
+    return 1 if bad else 0
+
+
+def _faces(text: str) -> Any:
+    """A detector's name, or a box in four numbers."""
+    parts = text.split(",")
+    if len(parts) != 4:
+        return text
+    try:
+        return [float(part) for part in parts]
+    except ValueError as error:
+        raise InputError(f"--faces {text}: expected a detector's name or LEFT,TOP,RIGHT,BOTTOM in pixels.") from error
+
+
+@contextlib.contextmanager
+def _lines(path: str | None) -> Iterator[Callable[[dict], None]]:
+    """A function that writes one JSON object per line, at once, so that what is done is there if the rest fails."""
+    if path is None:
+        yield lambda row: None
+    elif path == "-":
+        yield lambda row: print(json.dumps(row), flush=True)
+    else:
+        try:
+            stream = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        except OSError as error:
+            raise InputError(f"--json {path}: this file cannot be written ({error.strerror}).") from error
+        with stream:
+            yield lambda row: print(json.dumps(row), file=stream)
+
+
+def _readable(answer: Prediction, source: str) -> str:
+    best = ", ".join(f"{label} {100 * chance:.1f} %" for label, chance in answer.top(3))
+    lines = [f"{source}: {best}"]
+    if len(answer.windows) > 1:
+        rows = [("FROM", "TO", "LABEL", "")]
+        for window in answer.windows:
+            chance = max(window.probabilities)
+            label = answer.labels[window.probabilities.index(chance)]
+            rows.append((f"{window.start:.2f} s", f"{window.stop or 0:.2f} s", label, f"{100 * chance:.1f} %"))
+        lines += ["  " + line for line in table(rows).splitlines()]
+    if answer.faces and answer.faces["searched"]:
+        whole = "; the whole frame was taken" if answer.faces.get("whole_frame") else ""
+        lines.append(
+            f"  face in {answer.faces['found']} of {answer.faces['searched']} frames ({answer.faces['detector']}){whole}"
+        )
+    if answer.missing:
+        lines.append(f"  without {' and '.join(answer.missing)}: there is none in this file")
+    return "\n".join(lines)
+
+
+def _plot_path(plot: str, source: str, files: int) -> Path:
+    path = Path(plot)
+    return path if files == 1 else path.with_name(f"{path.stem}.{Path(source).name}{path.suffix}")
+
+
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 COMMANDS = {
+    "predict": Command("Which expression a face in a video file shows.", predict_options, predict_command),
     "list": Command("The models and the weights there are.", list_options, list_command),
     "info": Command("What is known of a model or of its weights.", info_options, info_command),
     "convert": Command(

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from .clip import Clip, Frames, in_order
 from .errors import DferZooError, InputError, MediaError
+from .faces import find_detector
 from .factory import create_model
 from .media import SoundCursor, SoundFile, read_clip
 from .models.base import DferModel
@@ -106,7 +107,10 @@ class Prediction:
             axes.set(ylabel="probability")
             axes.tick_params(axis="x", rotation=45)
         if path is not None:
-            figure.savefig(path)
+            try:
+                figure.savefig(path)
+            except (OSError, ValueError) as error:
+                raise InputError(f"The plot cannot be written to {path} ({error}).") from error
         return figure
 
 
@@ -137,6 +141,9 @@ class Recognizer:
         **options: Any,
     ) -> None:
         check_window(window, stride)
+        check_device(device)
+        if isinstance(faces, str) and faces != "none":
+            find_detector(faces)  # an unknown name is an error now, and not once for every file
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected 1 or more.")
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
@@ -259,6 +266,14 @@ def check_window(window: float | None, stride: float | None) -> None:
             raise InputError(f"{name} is {value}; expected seconds, {SHORTEST_STRIDE} or more.")
     if stride is not None and window is None:
         raise InputError("A stride without a window means nothing; give window=, in seconds.")
+
+
+def check_device(device: str | torch.device | None) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # depends on what torch was built with
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device '{device}' cannot be used here ({reason}).") from error
 
 
 def window_times(duration: float, window: float, stride: float | None = None) -> Iterator[tuple[float, float]]:

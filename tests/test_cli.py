@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from dfer_zoo import cli
@@ -75,3 +76,99 @@ def test_every_command_has_help(capsys):
     for name in cli.COMMANDS:
         assert cli.main([name, "--help"]) == 0
         assert name in capsys.readouterr().out
+
+
+# -- predict -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with small saved weights, a folder of frames, a video and a file that is none."""
+    from PIL import Image
+
+    import dfer_zoo
+    from tests.media_files import test_pattern
+    from tests.tiny import TINY
+
+    folder = tmp_path_factory.mktemp("predict")
+    model = dfer_zoo.create_model("av_fusion", **TINY["av_fusion"])
+    dfer_zoo.save_pretrained(model, folder / "weights", tag="small")
+    (folder / "frames").mkdir()
+    for number, frame in enumerate(np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)):
+        Image.fromarray(frame).save(folder / "frames" / f"{number}.png")
+    pytest.importorskip("av")
+    test_pattern(folder / "talk.mp4", "-c:v", "libx264", "-c:a", "aac", seconds=3, size="64x64")
+    (folder / "bad.mp4").write_text("no video")
+    return folder
+
+
+def predict(place, *arguments):
+    return cli.main(["predict", "--model", f"local-dir:{place / 'weights'}", "--faces", "none", *map(str, arguments)])
+
+
+def test_predict_prints_a_line_for_a_file(place, capsys):
+    assert predict(place, place / "frames") == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{place / 'frames'}: ") and out.count(" %") == 3
+    assert "without audio: there is none in this file" in out and err == ""
+
+
+def test_predict_prints_a_timeline_for_windows(place, capsys):
+    assert predict(place, place / "talk.mp4", "--window", 2, "--stride", 0.5) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["FROM", "0.00", "0.50", "1.00"]
+
+
+def test_predict_writes_json_lines_and_one_bad_file_does_not_stop_the_others(place, tmp_path, capsys):
+    files = [place / "frames", place / "bad.mp4", place / "talk.mp4"]
+    assert predict(place, *files, "--json", tmp_path / "out.jsonl") == 1
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == [str(f) for f in files]
+    assert "cannot be decoded" in rows[1]["error"] and rows[0]["missing"] == ["audio"]
+    assert rows[2]["label"] == max(rows[2]["probabilities"], key=rows[2]["probabilities"].get)
+    assert rows[2]["models"][0]["weights"] == "small"
+    out, err = capsys.readouterr()
+    assert len(err.splitlines()) == 1 and "bad.mp4" in err and out.count(": ") >= 2
+    assert predict(place, place / "talk.mp4", "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out)["label"] == rows[2]["label"]
+
+
+def test_predict_stops_at_the_first_bad_file_on_request(place, capsys):
+    assert predict(place, place / "bad.mp4", place / "frames", "--fail-fast") == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_predict_draws_a_picture_for_every_file(place, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert predict(place, place / "talk.mp4", "--plot", tmp_path / "one.png") == 0
+    assert predict(place, place / "talk.mp4", place / "frames", "--plot", tmp_path / "many.png") == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["many.frames.png", "many.talk.mp4.png", "one.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--window", "-1"), "window is -1"),
+        (("--device", "toaster"), "device 'toaster' cannot be used"),
+        (("--pretrained", "no_such_tag"), "already says which weights"),
+        (("--faces", "1,2,3,x"), "expected a detector's name"),
+        (("--json", "no/such/folder/out.jsonl"), "cannot be written"),
+        (("--dtype", "int8"), "invalid choice"),
+    ],
+)
+def test_predict_used_wrongly_is_status_2_and_one_sentence(place, capsys, arguments, message):
+    assert predict(place, place / "frames", *arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err and "Traceback" not in err and out == ""
+
+
+def test_predict_needs_weights(place, capsys):
+    assert cli.main(["predict", "--model", "av_fusion", str(place / "frames")]) == 2
+    assert "without weights answers at random" in capsys.readouterr().err
+
+
+def test_a_face_box_can_be_given(place, capsys):
+    assert predict(place, place / "frames", "--faces", "0,0,20,20") == 0
+    assert "face in" not in capsys.readouterr().out
+    assert predict(place, place / "frames", "--faces", "magic") == 2
+    assert "no face detector 'magic'" in capsys.readouterr().err

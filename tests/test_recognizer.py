@@ -335,6 +335,8 @@ def test_an_answer_becomes_json_and_a_picture(video, tmp_path):
     assert list(data["probabilities"]) == list(LABELS) and len(data["windows"]) == 5
     assert data["models"] == [{"model": "Colours", "weights": None}]
     pytest.importorskip("matplotlib")
+    with pytest.raises(InputError, match=r"cannot be written to .*plot\.nonsense"):
+        prediction.plot(tmp_path / "plot.nonsense")
     for one in (prediction, Recognizer(Colours().eval(), faces="none")(video)):
         one.plot(tmp_path / "plot.png")
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
@@ -359,6 +361,7 @@ def test_wrong_arguments_are_one_sentence():
         ((small,), {"window": float("nan")}, "window is nan"),
         ((small,), {"stride": 1.0}, "stride without a window"),
         ((small,), {"batch_size": 0}, "batch_size is 0"),
+        ((small,), {"device": "toaster"}, "device 'toaster' cannot be used here"),
     ]:
         with pytest.raises(InputError, match=message):
             Recognizer(*arguments, **options)
@@ -386,6 +389,7 @@ print(len(answer.windows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.slow
 def test_a_long_file_needs_no_more_memory_than_a_short_one(folder):
     used = {}
     for minutes in (1, 20):
