@@ -110,12 +110,16 @@ HANDLED = {
     "decoder_num_classes",  # follows from the tubelet
     "encoder_num_classes",
 }
+# what a config of the variant "free" leaves out has the value of the authors' classes; one without a variant is published
+FREE_DEFAULTS = {"lg_region_size": [2, 2, 10], "lg_classify_token_type": "org"}
 LGI_ONLY = ("region", "local_attention", "interaction", "pooled_tokens")
 
 
 def our_arguments(config: Mapping, joint: bool) -> dict[str, Any]:
     if unknown := set(config) - OPTIONS.keys() - HANDLED:
         raise KeyError(f"options that this check does not know: {sorted(unknown)}")
+    if config.get("variant") == "free":
+        config = {**FREE_DEFAULTS, **config}
     arguments = {OPTIONS[name]: value for name, value in config.items() if name in OPTIONS}
     arguments = {name: value for name, value in arguments.items() if value is not None}
     if arguments.get("pooled_tokens") == "org":
@@ -140,9 +144,9 @@ def is_joint(config: Mapping) -> bool:
 
 
 def build(kind: type, arguments: Mapping, conversion: Conversion) -> nn.Module:
-    """With the case's options; what the converter concluded from the shapes is a claim to be compared, not used."""
+    """With the case's options. What it does not name is read off the shapes; what it names is compared in `concluded`."""
     with skip_init():
-        model = kind(**arguments)
+        model = kind(**{**conversion.model_args, **arguments})
     load_strictly(model, conversion.state, "the seeded checkpoint")
     return model.eval()
 
@@ -158,7 +162,7 @@ def concluded(conversion: Conversion, arguments: Mapping, model: nn.Module) -> I
     defaults = {name: p.default for name, p in inspect.signature(type(model)).parameters.items()}
     told = [name for name in defaults if name not in NOT_IN_THE_SHAPES]
     ours = {name: conversion.model_args.get(name, defaults[name]) for name in told}
-    theirs = {name: arguments.get(name, defaults[name]) for name in told}
+    theirs = {name: arguments.get(name, ours[name]) for name in told}
     pretraining = {"decoder_positions", "mask_ratio", "normalize_target", "difference_group", "motion_weight"}
     yield same(
         "arguments concluded from the checkpoint",
@@ -250,22 +254,27 @@ def tap_attention(taps: Taps, block: nn.Module, name: str) -> None:
         taps.output(name.format("third_attn"), block.interaction)
 
 
+BLOCK_OPTIONS = {
+    "dim": "width",
+    "num_heads": "heads",
+    "mlp_ratio": "mlp_ratio",
+    "qkv_bias": "qkv_bias",
+    "first_attn_type": "local_attention",
+    "third_attn_type": "interaction",
+}
+
+
 @torch.no_grad()
 def check_lgi_block(case: Case) -> Iterator[Comparison]:
     config, tolerance = case["config"], case["tolerance"]
-    known = {
-        "dim", "num_heads", "mlp_ratio", "qkv_bias", "first_attn_type", "third_attn_type", "norm_eps", "batch",
-        "regions_per_clip", "tokens_per_region_with_region_token",
-    }  # fmt: skip
-    yield same("options", sorted(config.keys() - known), [])
-    block = LGIBlock(
-        config["dim"],
-        config["num_heads"],
-        mlp_ratio=config["mlp_ratio"],
-        qkv_bias=config["qkv_bias"],
-        local_attention=config["first_attn_type"],
-        interaction=config["third_attn_type"],
-    ).eval()
+    known = {"batch", "regions_per_clip", "tokens_per_region_with_region_token", "norm_eps", *BLOCK_OPTIONS}
+    yield same("options", sorted(config.keys() - known - {"no_second", "no_third"}), [])
+    arguments = {ours: config[theirs] for theirs, ours in BLOCK_OPTIONS.items() if theirs in config}
+    if config.get("no_second"):
+        arguments["global_attention"] = False
+    if config.get("no_third"):
+        arguments["interaction"] = "none"
+    block = LGIBlock(**arguments).eval()
     state = seeded_state(case["state_dict"], case["weights"])
     ours = names("mae_dfer", {f"blocks.0.{name}": value for name, value in state.items()})
     own = {ours[f"blocks.0.{n}"].removeprefix("encoder.blocks.0."): value for n, value in state.items()}
@@ -429,9 +438,8 @@ def check_frame_indices(case: Case) -> Iterator[Comparison]:
         count, rate, segments = entry["frames_in_clip"], entry["sampling_rate"], entry["segments"]
         label = f"test, {count} frames, rate {rate}, {segments} segments"
         spec = VideoSpec(frames=length, size=8, sampling="strided", rate=rate, segments=segments)
-        sampled = list(range(0, count, rate))
-        sampled += [sampled[-1]] * (length - len(sampled))
-        yield same(f"{label}: sampled", sampled, entry["sampled"])
+        everything = sampling.strided(count, max(length, -(-count // rate)), rate, segment=0, segments=2)
+        yield same(f"{label}: sampled", everything, entry["sampled"])
         for view in entry["views"]:
             ours = sampling.indices(count, None, spec, view["segment"])
             yield same(f"{label}: segment {view['segment']}", ours, view["frames"])
@@ -492,13 +500,12 @@ def check_image_transform(case: Case) -> Iterator[Comparison]:
 def check_pretrain_transform(case: Case) -> Iterator[Comparison]:
     frames, tolerance = seeded_frames(case["inputs"]), case["tolerance"]
     size = case["outputs"][0]["output_shape"][-1]
-    faces = train.voxceleb2_face(list(frames), size)
-    cut = [int(n) for n in re.findall(r"\d+", case["inputs"]["then"].split(":", 1)[-1].replace("VoxCeleb2", ""))]
-    yield same(
-        "VoxCeleb2 crop",
-        all(np.array_equal(a, b[cut[0] : cut[1], cut[2] : cut[3]]) for a, b in zip(faces, frames)),
-        True,
-    )
+    faces = list(frames)
+    if cut := re.search(r"rows (\d+)\.\.(\d+), columns (\d+)\.\.(\d+)", case["inputs"].get("then", "")):
+        top, bottom, left, right = map(int, cut.groups())
+        faces = train.voxceleb2_face(faces, size)
+        alike = all(np.array_equal(face, frame[top:bottom, left:right]) for face, frame in zip(faces, frames))
+        yield same("VoxCeleb2 crop", alike, True)
     height, width = faces[0].shape[:2]
     sizes = [[snap(side, size) for side in pair] for pair in crop_sizes(width, height)]
     yield same("crop sizes", sizes, case["candidate_crop_sizes_width_height"])
@@ -516,66 +523,88 @@ def check_pretrain_transform(case: Case) -> Iterator[Comparison]:
         yield from summary(f"{label}: output", output, entry["output_summary"], tolerance)
 
 
-def augmentation_picture() -> np.ndarray:
-    x, y = np.meshgrid(np.arange(160, dtype=np.float32), np.arange(160, dtype=np.float32))
+def augmentation_picture(rule: str) -> np.ndarray:
+    """The picture that the case describes; its noise is named there with its shape and seed."""
+    noise = re.search(r"seeded\.uniform\('(\w+)',\s*\((\d+),\s*(\d+),\s*3\),\s*(\d+)\)", rule)
+    name, (height, width, seed) = noise[1], map(int, noise.groups()[1:])
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     smooth = np.stack(
         [120 + 90 * np.sin(x / 17) + 30 * np.cos(y / 9), 110 + 80 * np.cos(x / 23 + y / 31), 60 + x / 2 + y / 2], -1
     )
-    noisy = np.floor(smooth + 20 * seeded.uniform("image", (160, 160, 3), 0))
+    noisy = np.floor(smooth + 20 * seeded.uniform(name, (height, width, 3), seed))
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
 def check_train_augmentation(case: Case) -> Iterator[Comparison]:
     tolerance, outputs, config = case["tolerance"], case["outputs"], case["config"]
-    picture = augmentation_picture()
+    picture = augmentation_picture(case["inputs"]["picture"])
     yield from summary("picture", picture, case["inputs"]["picture_summary"], tolerance)
     yield same("fill", list(train.GREY), config["fill"])
     policy = train.policy(config["policy"])
     operations = {op.name: op for op in policy.ops}
     yield same("interpolation", {op.kwargs["resample"].name.lower() for op in policy.ops}, {config["interpolation"]})
-    listed = [entry["op"] for entry in outputs["randaugment_ops_at_magnitude_7"]]
-    yield same("operations", sorted(operations), sorted(set(listed)))
-    for entry in outputs["randaugment_ops_at_magnitude_7"]:
-        operation, argument = operations[entry["op"]], entry["argument"]
-        label = f"{entry['op']} {argument}"
-        # the level that magnitude 7 stands for, with either sign
-        levels = {tuple(level) for level in both_signs(operation)}
-        near = any(np.allclose(level[: len(argument)], argument) for level in levels)
-        yield same(f"{label}: argument of magnitude 7", near, True)
-        level = next((v for v in levels if np.allclose(v[: len(argument)], argument)), tuple(argument))
-        ours = operation.aug_fn(Image.fromarray(picture), *level, **operation.kwargs)
-        yield from summary(label, np.asarray(ours), entry["output_uint8_summary"], tolerance)
-
     clip = seeded_input(case["inputs"]["clip"])  # (3, T, H, W)
-    for entry in outputs["crop_resize_with_given_box"]:
-        box = Box(entry["left"], entry["top"], entry["width"], entry["height"])
-        ours = train.resize_crop(clip.transpose(0, 1), box, clip.shape[-1]).transpose(0, 1)
-        yield from summary(f"crop {tuple(box)}", ours, entry["output_summary"], tolerance)
-    for entry in outputs["crop_boxes_drawn_from_160x160"]:
-        box = train.draw_crop(160, 160, rng=random.Random(entry["python_seed"]))
-        ours = [box.top, box.left, box.height, box.width]
-        yield same(f"drawn crop, seed {entry['python_seed']}", ours, entry["top_left_height_width"])
-    for entry in outputs["random_erasing"]:
-        random.seed(entry["python_seed"])
-        torch.manual_seed(entry["python_seed"])
-        erased = train.erase(clip.transpose(0, 1))
-        changed = (erased != clip.transpose(0, 1)).all(1)  # (T, H, W)
-        label = f"erasing, seed {entry['python_seed']}"
-        box = bounding_box(changed[0])
-        yield same(f"{label}: box", box, entry["erased_box_top_left_bottom_right"])
-        alike = all(torch.equal(frame, changed[0]) for frame in changed)
-        yield same(f"{label}: same box in all frames", alike, entry["same_box_in_all_frames"])
-        if box is not None:
-            noise = erased[..., box[0] : box[2], box[1] : box[3]]
-            differs = not torch.equal(noise[0], noise[1])
-            yield same(f"{label}: noise differs", differs, entry["noise_differs_between_frames"])
+    for name, entries in outputs.items():
+        if magnitude := re.fullmatch(r"randaugment_ops_at_magnitude_([\d.]+)", name):
+            yield same("operations", sorted(operations), sorted({entry["op"] for entry in entries}))
+            for entry in entries:
+                yield from check_operation(operations[entry["op"]], float(magnitude[1]), picture, entry, tolerance)
+        elif name == "crop_resize_with_given_box":
+            yield from check_given_crops(clip, entries, tolerance)
+        elif sides := re.fullmatch(r"crop_boxes_drawn_from_(\d+)x(\d+)", name):
+            for entry in entries:
+                box = train.draw_crop(int(sides[1]), int(sides[2]), rng=random.Random(entry["python_seed"]))
+                ours = [box.top, box.left, box.height, box.width]
+                yield same(f"drawn crop, seed {entry['python_seed']}", ours, entry["top_left_height_width"])
+        elif name == "random_erasing":
+            for entry in entries:
+                yield from check_erasing(clip.transpose(0, 1), entry)
+        else:
+            yield Comparison("", f"{name}: no comparison for this entry", float("inf"), 0.0)
 
 
-def both_signs(operation: Any) -> Iterator[tuple]:
-    """The arguments of an operation at its mean magnitude, for many draws of the sign."""
+def check_operation(
+    operation: Any, magnitude: float, picture: np.ndarray, entry: Mapping, tolerance: float
+) -> Iterator[Comparison]:
+    """The level that a magnitude stands for, with either sign, and what it does to the picture."""
+    argument, label = entry["argument"], f"{entry['op']} {entry['argument']}"
+    levels = set(both_signs(operation, magnitude))
+    fitting = [level for level in levels if np.allclose(level[: len(argument)], argument)]
+    yield same(f"{label}: argument of magnitude {magnitude:g}", bool(fitting), True)
+    level = fitting[0] if fitting else tuple(argument)
+    ours = operation.aug_fn(Image.fromarray(picture), *level, **operation.kwargs)
+    yield from summary(label, np.asarray(ours), entry["output_uint8_summary"], tolerance)
+
+
+def both_signs(operation: Any, magnitude: float) -> Iterator[tuple]:
+    """An operation's arguments, for many draws of the sign."""
     for seed in range(20):
         random.seed(seed)
-        yield operation.level_fn(operation.magnitude, operation.hparams) if operation.level_fn else ()
+        yield operation.level_fn(magnitude, operation.hparams) if operation.level_fn else ()
+
+
+def check_given_crops(clip: Tensor, entries: list, tolerance: float) -> Iterator[Comparison]:
+    for entry in entries:
+        box = Box(entry["left"], entry["top"], entry["width"], entry["height"])
+        size = entry["output_summary"]["shape"][-1]
+        ours = train.resize_crop(clip.transpose(0, 1), box, size).transpose(0, 1)
+        yield from summary(f"crop {tuple(box)}", ours, entry["output_summary"], tolerance)
+
+
+def check_erasing(video: Tensor, entry: Mapping) -> Iterator[Comparison]:
+    """(T, 3, H, W)"""
+    random.seed(entry["python_seed"])
+    torch.manual_seed(entry["python_seed"])
+    erased = train.erase(video)
+    changed = (erased != video).all(1)  # (T, H, W)
+    label, box = f"erasing, seed {entry['python_seed']}", bounding_box(changed[0])
+    yield same(f"{label}: box", box, entry["erased_box_top_left_bottom_right"])
+    alike = all(torch.equal(frame, changed[0]) for frame in changed)
+    yield same(f"{label}: same box in all frames", alike, entry["same_box_in_all_frames"])
+    if entry["noise_differs_between_frames"] is not None and box is not None:
+        noise = erased[..., box[0] : box[2], box[1] : box[3]]
+        differs = not torch.equal(noise[0], noise[1])
+        yield same(f"{label}: noise differs", differs, entry["noise_differs_between_frames"])
 
 
 def bounding_box(mask: Tensor) -> list[int] | None:
