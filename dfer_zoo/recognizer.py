@@ -573,7 +573,7 @@ class Stream:
         """The next RGB frame (H, W, 3) uint8, and the samples (channels, n) that were heard with it. An answer when a
         window is full and a stride has passed since the last answer, else None."""
         clip = Clip.from_arrays([frame], source="stream")  # checks the frame
-        self._frames.append(clip.take([0])[0])
+        self._frames.append(np.ascontiguousarray(clip.take([0])[0]))  # BGR turned round is a view that OpenCV refuses
         if sound is not None:
             if self.sample_rate is None:
                 raise InputError("Sound came in and its rate is not known: stream(fps, sample_rate=...).")

@@ -247,6 +247,8 @@ def test_the_cascade_finds_a_photographed_face(astronaut):
     larger = np.kron(astronaut, np.ones((2, 2, 1), np.uint8))
     np.testing.assert_allclose(faces.Cascade()(larger)[0], 2 * found[0], atol=20)
     assert len(faces.Cascade()(np.zeros((100, 100, 3), np.uint8))) == 0
+    turned = np.ascontiguousarray(astronaut[..., ::-1])[..., ::-1]  # as a camera's BGR becomes RGB
+    np.testing.assert_array_equal(faces.Cascade()(turned), found)
 
 
 def test_mtcnn_finds_a_photographed_face_as_published(astronaut):
