@@ -1,12 +1,12 @@
 """The docs say what the manifest says, and their examples run."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.scripts import ROOT, load_script
+
 RUNNABLE = re.compile(r"<!-- runs -->\n```python\n(.*?)```", re.DOTALL)
 
 
@@ -15,10 +15,7 @@ def pages():
 
 
 def load_tables():
-    spec = importlib.util.spec_from_file_location("docs_tables", ROOT / "docs" / "tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/tables.py")
 
 
 def test_the_tables_are_those_of_the_manifest():

@@ -1,23 +1,13 @@
 """The ONNX example, on tiny models: the file gives torch's numbers for any batch size, and says its labels."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 import dfer_zoo
+from tests.scripts import load_script
 from tests.tiny import TINY
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "export_onnx.py"
-
-
-def example():
-    spec = importlib.util.spec_from_file_location("export_onnx", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.slow
@@ -25,6 +15,6 @@ def example():
 def test_the_file_computes_what_torch_computes(arch, tmp_path):
     path = tmp_path / "model.onnx"
     settings = [f"{name}={value!r}" for name, value in TINY[arch].items()]
-    assert example().main([arch, "--out", str(path), "--set", *settings]) < 1e-4
+    assert load_script("examples/export_onnx.py").main([arch, "--out", str(path), "--set", *settings]) < 1e-4
     stored = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert tuple(stored["labels"].split("\n")) == dfer_zoo.create_model(arch, **TINY[arch]).labels

@@ -1,6 +1,5 @@
 """The pre-training example on drawn faces: it learns, it writes what fine-tuning starts from, it shows what it guesses."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -8,23 +7,16 @@ from PIL import Image
 
 import dfer_zoo
 from dfer_zoo.files import read_safetensors
+from tests.scripts import load_script
 from tests.tiny import TINY
 
 pytest.importorskip("accelerate")
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "pretrain.py"
-
-
-def example():
-    spec = importlib.util.spec_from_file_location("pretrain", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_loss_falls_and_fine_tuning_starts_from_the_encoder(tmp_path):
     settings = [f"{name}={value!r}" for name, value in TINY["mae_dfer_pretrain"].items()]
     arguments = f"--data puppets:clips=32 --out {tmp_path} --epochs 4 --warmup-epochs 1 --batch-size 8 --lr 0.1 --set"
-    history = example().main([*arguments.split(), *settings])
+    history = load_script("examples/pretrain.py").main([*arguments.split(), *settings])
     assert history[-1]["loss"] < 0.97 * history[0]["loss"]
 
     state, _ = read_safetensors(tmp_path / "last" / "model.safetensors")
@@ -37,7 +29,7 @@ def test_the_loss_falls_and_fine_tuning_starts_from_the_encoder(tmp_path):
 
 def test_clips_that_cannot_be_read_are_left_out(tmp_path, capsys):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    pretrain = example()
+    pretrain = load_script("examples/pretrain.py")
     rows = pretrain.unlabelled(str(tmp_path))
     assert [Path(row.path).name for row in rows] == ["broken.mp4"]
     clips = pretrain.Clips(rows, lambda clip: {"video": clip.take([0])}, seed=0)
