@@ -119,7 +119,7 @@ def strided_random(num_frames: int, frames: int, rate: int, rng: np.random.Rando
     the test, since the last one is at the window's end; a shorter clip is taken whole and its last frame repeated.
 
     >>> strided_random(240, 4, 8, rng=np.random.RandomState(0))
-    [140, 150, 161, 171]
+    [172, 182, 193, 203]
     """
     window = rate * frames
     if num_frames > window:
