@@ -321,6 +321,83 @@ def _plot_path(plot: str, source: str, files: int) -> Path:
 
 # -- the table ---------------------------------------------------------------------------------------------------------
 
+# -- evaluate ----------------------------------------------------------------------------------------------------------
+
+
+def evaluate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help='"mma_dfer.dfew_fold1", "local-dir:FOLDER" or "hf-hub:OWNER/REPO"')
+    parser.add_argument(
+        "data", help='an annotation file, a folder with one folder per class, or "puppets:clips=100,split=test"'
+    )
+    parser.add_argument(
+        "--subset", help="only these rows, where the file names subsets (training, validation, testing)"
+    )
+    parser.add_argument("--root", help="put in front of the paths of the annotation file")
+    parser.add_argument("--audio", help='where the sound of folders of frames is: "dfew", "mafw" or a template')
+    parser.add_argument("--without", action="append", default=[], help="withhold a modality: video or audio")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--device", help='"cuda", "mps", ...; default: the processor')
+    parser.add_argument("--picture", help="write the confusion table as a picture to this file")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object with the confusion table instead of a table"
+    )
+
+
+def evaluate_command(options: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from . import metrics
+    from .datasets import read_rows
+    from .evaluation import confusion, probabilities, report
+    from .factory import create_model
+
+    model = create_model(options.name, device=options.device)
+    if model.weights is None:
+        raise DferZooError(f"{options.name} names no weights; a model at random has nothing to evaluate.")
+    reading = {name: value for name in ("root", "audio") if (value := getattr(options, name)) is not None}
+    rows = read_rows(options.data, model.labels, subset=options.subset, **reading)
+    answers = probabilities(
+        model, rows, batch_size=options.batch_size, without=options.without, progress=sys.stderr.isatty()
+    )
+    table = confusion(rows, answers)
+    if options.picture:
+        from .figures import confusion_picture, write_png
+
+        write_png(Path(options.picture), confusion_picture(table, model.labels, f"{options.name} on {options.data}"))
+    if options.json:
+        numbers = {"uar": metrics.uar(table), "war": metrics.war(table), "confusion": table.tolist()}
+        print(json.dumps({"model": options.name, "data": options.data, "labels": list(model.labels), **numbers}))
+    else:
+        print(report(rows, answers, model.labels))
+    return 0
+
+
+# -- demo --------------------------------------------------------------------------------------------------------------
+
+
+def demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("feelings", nargs="*", help="what the person feels, in turn (default: happy angry surprised)")
+    parser.add_argument("--out", default="dfer_zoo_demo", help="folder for the video and the picture")
+    parser.add_argument("--seed", type=int, default=8, help="another one moves, speaks and is lit differently")
+
+
+def demo_command(options: argparse.Namespace) -> int:
+    from .demonstration import FEELINGS, demonstrate
+
+    answer, video, picture = demonstrate(options.out, options.feelings or FEELINGS, options.seed)
+    rows = [("SECONDS", "LABEL", "PROBABILITY", "NEXT")]
+    for window in answer.windows:
+        ranked = sorted(zip(window.probabilities, answer.labels), reverse=True)[:2]
+        (first, label), (second, other) = ranked
+        until = "" if window.stop is None else f"{window.stop:.1f}"
+        rows.append((f"{window.start:.1f} - {until}", label, f"{first:.3f}", f"{other} {second:.3f}"))
+    print(
+        f"A drawn person, a test object, seen and heard by av_fusion.demo (all of it inside the package).\n\n{table(rows)}"
+    )
+    print(f"\nvideo:    {video}\ntimeline: {picture}\nyours:    dfer-zoo predict FILE --model ARCH --pretrained TAG")
+    return 0
+
+
 COMMANDS = {
     "predict": Command("Which expression a face in a video file shows.", predict_options, predict_command),
     "list": Command("The models and the weights there are.", list_options, list_command),
@@ -329,6 +406,8 @@ COMMANDS = {
         "Turn the authors' checkpoint into weights that create_model finds.", convert_options, convert_command
     ),
     "verify": Command("Read all weights on this machine and compare their digests.", verify_options, verify_command),
+    "evaluate": Command("Recognition rates on an annotated data set.", evaluate_options, evaluate_command),
+    "demo": Command("A drawn person is recognised: no network, no data.", demo_options, demo_command),
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+"""Recognition rates of a model on an annotated data set, as one readable page; `dfer-zoo evaluate` is the same.
+
+python examples/evaluate.py mma_dfer.dfew_fold1 DFEW_set_1_test.txt --audio dfew
+python examples/evaluate.py local-dir:runs/demo/last puppets:clips=80,split=test,seed=3
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import dfer_zoo
+from dfer_zoo.datasets import read_rows
+from dfer_zoo.evaluation import probabilities, report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="a model with weights")
+    parser.add_argument("data", help="an annotation file, a folder with one folder per class, or puppets")
+    parser.add_argument("--audio", help="where the sound of folders of frames is")
+    options = parser.parse_args()
+
+    model = dfer_zoo.create_model(options.name)
+    rows = read_rows(options.data, model.labels, **({"audio": options.audio} if options.audio else {}))
+    for name in (
+        (),
+        *((one,) for one in model.optional_inputs),
+    ):  # as it is, and without each input that may be missing
+        answers = probabilities(model, rows, without=name, progress=True)
+        print(f"\nwithout {name[0]}" if name else "\nall inputs")
+        print(report(rows, answers, model.labels))
+
+
+if __name__ == "__main__":
+    main()
