@@ -23,7 +23,6 @@ from dfer_zoo.errors import InputError
 from dfer_zoo.factory import create_model
 from dfer_zoo.files import read_safetensors
 from dfer_zoo.training.recipe import ScheduleSection, learning_rate, read_recipe
-from dfer_zoo.weights import get_weights
 from tests import stand_in
 from tests.tiny import TINY
 

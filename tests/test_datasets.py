@@ -1,0 +1,110 @@
+"""From any kind of data set to rows, clips and rates."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dfer_zoo import evaluation, figures
+from dfer_zoo.datasets import read_row, read_rows
+from dfer_zoo.errors import InputError
+from dfer_zoo.puppets import Puppet
+from tests.stand_in import StandIn
+
+LABELS = ("happy", "sad")
+
+
+def folder_with(tmp_path, *files):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    return tmp_path
+
+
+def test_a_folder_per_class_is_read_in_the_order_of_the_labels(tmp_path):
+    folder_with(tmp_path, "sad/b.mp4", "sad/a.mp4", "sad/notes.txt", "happy/c/0001.jpg", ".cache/x.mp4")
+    rows = read_rows(tmp_path, ("happy", "sad"))
+    assert [(row.path[len(str(tmp_path)) :], row.label) for row in rows] == [
+        ("/happy/c", 0),
+        ("/sad/a.mp4", 1),
+        ("/sad/b.mp4", 1),
+    ]
+    assert {row.label for row in read_rows(tmp_path, ("sad", "neutral", "happy"))} == {0, 2}
+    assert len(read_rows(tmp_path)) == 3  # without labels the folders are in alphabetical order
+
+
+def test_a_folder_that_is_no_label_is_an_error(tmp_path):
+    folder_with(tmp_path, "happy/a.mp4", "hapy/b.mp4")
+    with pytest.raises(InputError, match="named happy, sad; found hapy"):
+        read_rows(tmp_path, LABELS)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="found no folder"):
+        read_rows(tmp_path / "empty", LABELS)
+
+
+def test_the_format_of_a_list_is_seen_in_its_first_line(tmp_path):
+    (tmp_path / "three.txt").write_text("/data/clip one 30 1\n/data/two 12 0\n")
+    assert [(r.path, r.num_frames, r.label) for r in read_rows(tmp_path / "three.txt", LABELS)] == [
+        ("/data/clip one", 30, 1),
+        ("/data/two", 12, 0),
+    ]
+    (tmp_path / "four.txt").write_text("a.npy;a.wav;1;training\nb.npy;b.wav;2;testing\n")
+    assert [r.label for r in read_rows(tmp_path / "four.txt", LABELS)] == [0, 1]
+    assert [r.path for r in read_rows(tmp_path / "four.txt", LABELS, subset="testing")] == ["b.npy"]
+    (tmp_path / "other.csv").write_text("name,emotion\n")
+    with pytest.raises(InputError, match="none of the known annotation formats"):
+        read_rows(tmp_path / "other.csv", LABELS)
+    with pytest.raises(InputError, match=r"no data set 'nowhere.txt'"):
+        read_rows("nowhere.txt", LABELS)
+
+
+def test_ravdess_is_known_by_its_file_names(tmp_path):
+    folder_with(tmp_path, "ACTOR05/01-01-03-02-01-01-05.mp4", "ACTOR01/01-01-01-01-01-01-01.mp4")
+    assert [(row.label, row.subset) for row in read_rows(tmp_path)] == [(0, "training"), (2, "testing")]
+
+
+def test_puppets_are_a_data_set():
+    rows = read_rows("puppets:clips=6,seed=2,split=test,size=32,disagree=0.5", LABELS)
+    assert [row.label for row in rows] == [0, 1] * 3
+    assert sum(Puppet.parse(row.path).voice != "" for row in rows) == 3
+    clip = read_row(rows[0])
+    assert clip.take([0])[0].shape == (32, 32, 3) and clip.waveform is not None
+    with pytest.raises(InputError, match=r"no option 'clip'. Did you mean clips"):
+        read_rows("puppets:clip=3", LABELS)
+    with pytest.raises(InputError, match="expected a number"):
+        read_rows("puppets:clips=few", LABELS)
+
+
+def test_probabilities_are_those_of_the_clips_one_by_one():
+    torch.manual_seed(0)
+    model = StandIn(num_classes=2).eval()
+    rows = read_rows("puppets:clips=5,size=32", LABELS)
+    transform = evaluation.create_transform(model)
+    together = evaluation.probabilities(model, rows, batch_size=2)
+    with torch.no_grad():
+        alone = [model(**transform.batch([read_row(row)])).softmax(-1)[0].numpy() for row in rows]
+    np.testing.assert_allclose(together, np.stack(alone), rtol=1e-4, atol=1e-6)
+    mute = evaluation.probabilities(model, rows, batch_size=2, without=("audio",))
+    assert not np.allclose(mute, together)
+    with pytest.raises(InputError, match="cannot do without image"):
+        evaluation.probabilities(model, rows, without=("image",))
+
+
+def test_a_report_counts_the_clips_of_every_class():
+    rows = read_rows("puppets:clips=4,size=32", LABELS)
+    answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9]])
+    text = evaluation.report(rows, answers, LABELS)
+    assert text.startswith("UAR 75.00   WAR 75.00   4 clips")
+    assert "sad        2   50.00" in text
+
+
+def test_pictures_are_drawn_without_matplotlib(tmp_path):
+    table = figures.confusion_picture(np.array([[3, 1], [0, 4]]), LABELS, "a title")
+    path = figures.write_png(tmp_path / "table.png", table)
+    assert Image.open(path).size == table.size
+    shades = np.asarray(table)
+    assert (shades == (34, 84, 150)).all(-1).any()  # the full row is as dark as it gets
+    windows = [(0.0, 2.0), (1.0, 3.0)]
+    frames = [np.zeros((8, 8, 3), np.uint8)]
+    for times, answers in ((windows, [[0.2, 0.8], [0.6, 0.4]]), (windows[:1], [[0.2, 0.8]])):
+        figures.timeline_picture(times, np.array(answers), LABELS, frames, "a title")
