@@ -142,7 +142,7 @@ def _value(hint: Any, value: Any, where: str, defaults: bool = False) -> Any:
         return dict(value)
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
-    elif isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+    elif origin is None and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     raise WeightsError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}.")
 
