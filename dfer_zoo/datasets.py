@@ -81,6 +81,36 @@ def read_frame_list(
     return rows
 
 
+def read_clip_list(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    replace: tuple[str, str] | None = None,
+    num_classes: int | None = None,
+    order: str = "string",
+    subset: str | None = None,
+) -> list[Row]:
+    """The two-field text lists of MAE-DFER: "folder label", or "video 0" for pre-training. Options as `read_frame_list`'s.
+    The label is what stands behind the last blank, so that a path may hold blanks too.
+
+    >>> read_clip_list("dfew_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=7)  # doctest: +SKIP
+    """
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        clip, _, label = line.strip().rpartition(" ")
+        if not clip.strip() or not label.isdecimal():
+            raise InputError(f"{where}: expected 'folder label', found {line.strip()!r}.")
+        if num_classes is not None and int(label) >= num_classes:
+            raise InputError(
+                f"{where}: the label is {label}; with {num_classes} classes it must be below {num_classes}."
+            )
+        rows.append(Row(_relocated(clip.strip(), root, replace, where), int(label), subset=subset, order=order))
+    return rows
+
+
 def audio_path(folder: str, rule: str | Callable[[str], str | None] | None) -> str | None:
     """
     >>> audio_path("/data/dfew/clip_224x224/01234", "dfew")
@@ -266,6 +296,8 @@ def _annotation_reader(path: Path) -> Callable[..., list[Row]]:
         return read_audiovisual_list
     if re.fullmatch(r"\S.*\s\d+\s+\d+\s*", first):
         return read_frame_list
+    if re.fullmatch(r"\S.* \d+\s*", first):
+        return read_clip_list
     raise InputError(f"{path}: the first line, {first.strip()[:80]!r}, is of none of the known annotation formats.")
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfer_zoo.datasets import Row, audio_path, read_frame_list, read_row
+from dfer_zoo.datasets import Row, audio_path, read_clip_list, read_frame_list, read_row, read_rows
 from dfer_zoo.errors import InputError, MediaError
 
 
@@ -99,3 +99,14 @@ def test_a_list_that_says_more_frames_than_there_are_is_an_error(tmp_path):
     (row,) = read_frame_list(write(tmp_path, f"{folder} 4 0\n"))
     with pytest.raises(MediaError, match="there are 3 frames, and its list says 4"):
         read_row(row)
+
+
+def test_a_list_of_two_fields_is_folder_and_label(tmp_path):
+    path = write(tmp_path, "/theirs/jpg_256/00017 3\n\n/theirs/a clip/00018 0\n")
+    rows = [Row("/mine/jpg_256/00017", 3, order="string"), Row("/mine/a clip/00018", 0, order="string")]
+    assert read_clip_list(path, replace=("/theirs", "/mine"), num_classes=7) == rows
+    assert read_rows(path, replace=("/theirs", "/mine")) == rows
+    with pytest.raises(InputError, match="line 1: the label is 3; with 3 classes it must be below 3"):
+        read_clip_list(path, num_classes=3)
+    with pytest.raises(InputError, match="line 2: expected 'folder label', found '/data/00002 happy'"):
+        read_clip_list(write(tmp_path, "/data/00001 0\n/data/00002 happy\n"))
