@@ -10,6 +10,8 @@ import numpy as np
 
 from .errors import MediaError
 
+SHORTEST_SOUND = 0.05  # seconds; a shorter end of a sound track is none
+
 
 class Frames(Protocol):
     """Anything that hands out RGB uint8 frames by index; an array does, and so does a decoder that reads on demand."""
@@ -128,7 +130,8 @@ class Clip:
         if waveform is not None and self.sample_rate:
             first, last = (max(0, round(second * self.sample_rate)) for second in (start, stop))
             part = waveform[:, first:last] if isinstance(waveform, np.ndarray) else waveform.cut(first, last)
-            waveform = part if part.shape[1] else None  # the sound may be shorter than the picture
+            # the sound may be shorter than the picture, and what is left of it too short for any front end
+            waveform = part if part.shape[1] >= SHORTEST_SOUND * self.sample_rate else None
         return replace(self, frames=frames, times=times, waveform=waveform)
 
     @classmethod

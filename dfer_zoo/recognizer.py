@@ -254,9 +254,15 @@ def _ready(model: DferModel, options: Mapping[str, Any]) -> DferModel:
 
 def _created(name: str, tag: str | None, options: dict[str, Any]) -> DferModel:
     model = create_model(name, tag, **options)
-    if model.weights is None:
+    record = model.weights
+    if record is None:
         tags = ", ".join(t for _, t in list_pretrained(name)) or "none are listed"
         raise InputError(f"{name} without weights answers at random; name some: pretrained=... ({tags}).")
+    if record.distribution == "backbone" or model.labels != record.labels:
+        raise InputError(
+            f"{record.name} has not learned the labels {', '.join(model.labels)}: its head is new and answers at random. "
+            "Train it first, and give the trained model."
+        )
     return model
 
 

@@ -350,6 +350,22 @@ def test_saved_weights_are_named_in_the_answer(tmp_path, video):
     assert (facts["model"], facts["weights"], facts["dataset"], facts["fold"]) == ("av_fusion", "mine", "puppets", 2)
 
 
+def test_a_head_that_is_new_is_not_asked(tmp_path):
+    dfer_zoo.save_pretrained(dfer_zoo.create_model("av_fusion", **TINY["av_fusion"]), tmp_path)
+    for options in ({"labels": ["yes", "no"]}, {"num_classes": 3}):
+        with pytest.raises(InputError, match=r"has not learned the labels .* answers at random"):
+            Recognizer(f"local-dir:{tmp_path}", **options)
+
+
+def test_sound_that_ends_before_the_picture_is_missing_from_the_last_windows():
+    model = dfer_zoo.create_model("mma_dfer", **TINY["mma_dfer"])
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000 + 100).astype(np.float32)
+    clip = Clip.from_arrays(np.zeros((90, 32, 32, 3), np.uint8), noise, fps=30, sample_rate=16000)
+    prediction = Recognizer(model, faces="none", window=1.0, stride=1.0)(clip)
+    assert len(prediction.windows) == 3 and prediction.missing == ("audio",)
+    assert clip.cut(1, 2).waveform is None and clip.cut(0.9, 2).waveform.shape == (1, 1700)
+
+
 def test_wrong_arguments_are_one_sentence():
     small = Colours().eval()
     for arguments, options, message in [
