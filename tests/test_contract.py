@@ -6,6 +6,8 @@ import warnings
 import pytest
 import torch
 from safetensors.torch import load, save
+from timm.layers import trunc_normal_
+from torch import nn
 
 import dfer_zoo
 from dfer_zoo.errors import InputError
@@ -244,6 +246,18 @@ def test_skipping_the_initialisation_loses_no_number(arch):
     bare.load_state_dict(model.state_dict())
     inputs = inputs_of(model)
     assert torch.equal(bare.eval()(**inputs), model(**inputs))
+
+
+def test_no_way_of_drawing_numbers_hangs_or_draws_while_the_initialisation_is_skipped():
+    with skip_init():
+        tensors = [torch.full((40, 40), 1e9) for _ in range(6)]
+        for fill, tensor in zip((trunc_normal_, nn.init.xavier_uniform_, nn.init.orthogonal_), tensors):
+            fill(tensor)
+        nn.init.trunc_normal_(tensors[3], std=0.02)
+        before = torch.get_rng_state()
+        layer = nn.MultiheadAttention(16, 2)
+        nn.init.trunc_normal_(layer.in_proj_weight, std=0.02, a=-0.02, b=0.02)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @every_model

@@ -222,23 +222,17 @@ def _statistics_at_rest(block: Any) -> Iterator[None]:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Random fills become no-ops: weights follow, and drawing 300 million normals for nothing takes seconds."""
+    """No random numbers: weights follow, and drawing 300 million normals for nothing takes seconds."""
 
     active = False
-    _FILLS = frozenset(
-        {
-            Tensor.normal_,
-            Tensor.uniform_,
-            Tensor.erfinv_,
-            nn.init.normal_,
-            nn.init.uniform_,
-            nn.init.kaiming_uniform_,
-            nn.init.constant_,
-        }
-    )
+    _SKIPPED = frozenset({nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, nn.init.constant_})
+    # these may be called from within a loop that redraws what is too large, so they leave zeros, not what was there
+    _ZEROED = frozenset({Tensor.normal_, Tensor.uniform_})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in self._FILLS:
+        if func in self._ZEROED:
+            return args[0].zero_()
+        if func in self._SKIPPED:
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
