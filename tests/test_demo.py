@@ -1,0 +1,78 @@
+"""The demonstration: weights inside the package, a drawn person, no network."""
+
+import json
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfer_zoo import cli, create_model, evaluation, get_weights, metrics
+from dfer_zoo.datasets import read_rows
+
+pytest.importorskip("av")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **options):
+        raise OSError("this test has no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_the_demo_runs_without_a_network(tmp_path, no_network, capsys):
+    assert cli.main(["demo", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "test object" in text
+    # the windows that hold one feeling each, from neutral to its apex and back
+    answers = [line.split()[3] for line in text.splitlines() if line.startswith(("0.0 -", "3.6 -", "7.2 -"))]
+    assert answers == ["happy", "angry", "surprised"]
+    assert (tmp_path / "puppet.mp4").stat().st_size > 10_000
+    assert np.asarray(Image.open(tmp_path / "timeline.png")).std() > 0
+
+
+def test_a_wrong_feeling_is_one_line(tmp_path, capsys):
+    assert cli.main(["demo", "hungry", "--out", str(tmp_path)]) == 2
+    assert "no puppet for the label 'hungry'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("without", [(), ("audio",), ("video",)], ids=["both", "no audio", "no video"])
+def test_the_numbers_in_the_record_are_measured_again(without):
+    """The drawing goes through numpy and Pillow, the network through torch: other versions may move a clip or two of 160
+    over a border, and no more."""
+    record = get_weights("av_fusion", "demo")
+    model = create_model("av_fusion", "demo")
+    rows = read_rows("puppets:clips=160,seed=3,split=test,size=64", model.labels)
+    table = evaluation.confusion(rows, evaluation.probabilities(model, rows, without=without, batch_size=16))
+    what = {(): "both modalities", ("audio",): "video only", ("video",): "audio only"}[without]
+    recorded = {m.name: m.value for m in record.metrics if m.protocol.startswith(what)}
+    assert recorded.keys() == {"uar", "war"}
+    assert metrics.war(table) == pytest.approx(recorded["war"], abs=2 * 100 / 160)
+    assert metrics.uar(table) == pytest.approx(recorded["uar"], abs=2 * 100 / 160)
+
+
+def test_the_file_is_small_and_half_precision_and_says_what_it_is():
+    from dfer_zoo.fetch import fetch
+    from dfer_zoo.files import read_safetensors
+
+    record = get_weights("av_fusion", "demo")
+    path = fetch(record)
+    state, header = read_safetensors(path)
+    assert path.stat().st_size <= 5_000_000
+    assert {str(t.dtype) for t in state.values()} == {"torch.float16", "torch.int64"}
+    assert header["dataset"].startswith("puppets") and tuple(header["labels"]) == record.labels
+    assert "test object" in record.metrics[0].protocol
+
+
+def test_evaluate_prints_a_table_or_json(tmp_path, capsys):
+    data = "puppets:clips=8,seed=5,split=test,size=64"
+    assert cli.main(["evaluate", "av_fusion.demo", data, "--picture", str(tmp_path / "table.png")]) == 0
+    assert capsys.readouterr().out.startswith("UAR ")
+    assert Image.open(tmp_path / "table.png").size[0] > 100
+    assert cli.main(["evaluate", "av_fusion.demo", data, "--json"]) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert np.sum(numbers["confusion"]) == 8
+    assert cli.main(["evaluate", "av_fusion", data]) == 2
+    assert "names no weights" in capsys.readouterr().err
