@@ -18,13 +18,13 @@ _HOME = {
     "create_model": "factory",
     "load_weights": "factory",
     "save_pretrained": "factory",
-    "list_models": "registry",
+    "list_models": "weights",
     "list_pretrained": "weights",
     "get_weights": "weights",
-    "Weights": "weights",
-    "VideoSpec": "weights",
-    "AudioSpec": "weights",
-    "Metric": "weights",
+    "Weights": "records",
+    "VideoSpec": "records",
+    "AudioSpec": "records",
+    "Metric": "records",
     "create_transform": "transforms",
     "Clip": "clip",
     "read_clip": "media",
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from .factory import create_model as create_model
     from .factory import load_weights as load_weights
     from .factory import save_pretrained as save_pretrained
-    from .registry import list_models as list_models
+    from .records import AudioSpec as AudioSpec
+    from .records import Metric as Metric
+    from .records import VideoSpec as VideoSpec
+    from .records import Weights as Weights
     from .transforms import create_transform as create_transform
-    from .weights import AudioSpec as AudioSpec
-    from .weights import Metric as Metric
-    from .weights import VideoSpec as VideoSpec
-    from .weights import Weights as Weights
     from .weights import get_weights as get_weights
+    from .weights import list_models as list_models
     from .weights import list_pretrained as list_pretrained
 
 

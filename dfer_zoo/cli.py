@@ -23,7 +23,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .recognizer import Prediction
-    from .weights import Weights
+    from .records import Weights
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def list_options(parser: argparse.ArgumentParser) -> None:
 
 
 def list_command(options: argparse.Namespace) -> int:
-    from .registry import list_models
-    from .weights import list_pretrained
+    from .weights import list_models, list_pretrained
 
     tags: dict[str, list[str]] = {name: [] for name in list_models(options.pattern)}
     for arch, tag in list_pretrained(options.pattern):

@@ -19,9 +19,10 @@ from .errors import InputError, UnknownModel, UnknownTag, WeightsError, near
 from .fetch import MODEL_FILE
 from .files import read_header, read_safetensors, write_atomically, write_safetensors
 from .models.base import DferModel, check_labels, skip_init
+from .records import Metric, Weights
 from .registry import MODELS, check_name, model_class
 from .version import __version__
-from .weights import Metric, Weights, get_weights, list_pretrained
+from .weights import get_weights, list_pretrained
 
 
 def create_model(

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from . import store
 from .errors import InputError, UnknownTag, WeightsError, WeightsUnavailable, near
 from .files import read_safetensors
-from .weights import Weights, get_weights, list_pretrained
+from .records import Weights
+from .weights import get_weights, list_pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor

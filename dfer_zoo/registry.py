@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import importlib
 from typing import TYPE_CHECKING
 
@@ -23,21 +22,6 @@ MODELS = {
     "dfer_clip": "dfer_clip:DFERCLIP",
     "dk_clip": "dk_clip:DKCLIP",
 }
-
-
-def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """The names that `create_model` takes, filtered by a shell pattern and by having weights.
-
-    >>> list_models("mae*")
-    ['mae_dfer', 'mae_dfer_pretrain', 'mae_face']
-    """
-    names = [name for name in MODELS if fnmatch.fnmatch(name, pattern)]
-    if pretrained:
-        from .weights import list_pretrained
-
-        with_weights = {arch for arch, _ in list_pretrained()}
-        names = [name for name in names if name in with_weights]
-    return sorted(names)
 
 
 def check_name(name: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .errors import InputError, WeightsError
 from .files import beside, sha256_of, write_atomically
-from .weights import Weights
+from .records import Weights
 
 VERIFY = ("always", "once")
 

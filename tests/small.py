@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dfer_zoo import registry, weights
 from dfer_zoo.convert import KEY_MAPS, Conversion
 from dfer_zoo.models.base import DferModel, LoadReport, check_shape
-from dfer_zoo.weights import VideoSpec, Weights
+from dfer_zoo.records import VideoSpec, Weights
 
 LABELS = ("happiness", "sadness", "neutral")
 

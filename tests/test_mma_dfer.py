@@ -22,13 +22,14 @@ from dfer_zoo.models.audio_mae import AudioMAE, published_positions
 from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import LABELS, MMADFER, MORE_LABELS, Prompts
 from dfer_zoo.models.vit import PRESETS, resize_positions
+from dfer_zoo.records import AudioSpec
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
 from dfer_zoo.training.schedules import cosine, cosine_with_restarts
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train_mma_dfer import TrainTransform
-from dfer_zoo.weights import AudioSpec, get_weights, manifest
+from dfer_zoo.weights import get_weights, manifest
 from tests.parity.checks.mma_dfer import authors_state, input_tensor
 from tests.parity.compare import relative_l2
 from tests.parity.runner import read_case

@@ -8,8 +8,9 @@ import pytest
 import dfer_zoo
 from dfer_zoo import weights
 from dfer_zoo.errors import UnknownModel, UnknownTag, WeightsError
+from dfer_zoo.records import AudioSpec, Metric, Weights
 from dfer_zoo.registry import MODELS
-from dfer_zoo.weights import AudioSpec, Metric, Weights, get_weights, list_pretrained, read_manifest
+from dfer_zoo.weights import get_weights, list_pretrained, read_manifest
 from tests import small
 
 HUB = {"distribution": "hub", "repo_id": "a/b", "revision": "0" * 40, "filename": "f", "sha256": "0" * 64, "size": 1}

@@ -27,8 +27,9 @@ from ..errors import InputError, WeightsError, near
 from ..factory import load_strictly, save_pretrained
 from ..files import read_safetensors, sha256_of, write_safetensors
 from ..models.base import DferModel, check_labels, skip_init
+from ..records import Weights
 from ..registry import model_class
-from ..weights import Weights, get_weights
+from ..weights import get_weights
 from . import Conversion, convert_state_dict
 
 # What training scripts put beside the weights: options, meters, numbers. All of it is dropped.

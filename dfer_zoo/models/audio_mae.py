@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..weights import AudioSpec
+from ..records import AudioSpec
 from .base import check_shape
 from .vit import EncoderClassifier, find_preset
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError, WeightsError
 from ..layers import Mlp
-from ..weights import AudioSpec, VideoSpec
+from ..records import AudioSpec, VideoSpec
 from .base import DferModel, LoadReport, check_shape
 from .efficient_face import FaceEncoder, check_image_size, face_layers
 

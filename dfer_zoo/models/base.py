@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
-from ..weights import AudioSpec, VideoSpec, Weights
+from ..records import AudioSpec, VideoSpec, Weights
 
 
 @dataclasses.dataclass(frozen=True)

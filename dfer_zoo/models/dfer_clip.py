@@ -28,7 +28,7 @@ from ..clip_text import (
 )
 from ..errors import InputError, WeightsError, near
 from ..layers import TemporalTransformer
-from ..weights import VideoSpec
+from ..records import VideoSpec
 from .base import DferModel, LoadReport, check_labels, check_shape
 
 PROMPTS = read_prompts("dfer_clip")

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from ..clip_text import FeatureCache, TextTower, build_clip, class_texts, read_prompts, tokenize
 from ..errors import InputError, WeightsError
 from ..layers import Attention, Block, DropPath, Mlp, QuickGELU
+from ..records import VideoSpec
 from ..training.criteria import global_local_loss
-from ..weights import VideoSpec
 from .base import DferModel, LoadReport, check_labels, check_shape
 
 HEAD_WIDTH = 64  # of every attention, as in CLIP

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, WeightsError
 from ..layers import DropPath, Mlp
-from ..weights import VideoSpec
+from ..records import VideoSpec
 from .base import DferModel, LoadReport, check_shape
 
 EPS = 1e-6  # of every LayerNorm

@@ -14,7 +14,7 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from ..layers import DropPath, TemporalTransformer
-from ..weights import AudioSpec, VideoSpec
+from ..records import AudioSpec, VideoSpec
 from .audio_mae import MEL_BANDS, SILENT_FRAME
 from .base import DferModel, LoadReport, check_shape
 from .vit import Encoder, find_preset, load_encoders, square_grid

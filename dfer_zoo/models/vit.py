@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, WeightsError, near
 from ..layers import Block
-from ..weights import AudioSpec, VideoSpec
+from ..records import AudioSpec, VideoSpec
 from .base import DferModel, LoadReport
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..clip import Clip
 from ..errors import InputError, MediaError
-from ..weights import AudioSpec, VideoSpec, Weights
+from ..records import AudioSpec, VideoSpec, Weights
 from . import audio as audio_front_ends
 from . import images, sampling
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError, MediaError
-from ..weights import AudioSpec
+from ..records import AudioSpec
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..weights import VideoSpec
+from ..records import VideoSpec
 
 
 def pillow_bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..clip import Clip
 from ..errors import InputError, MediaError
-from ..weights import VideoSpec
+from ..records import VideoSpec
 
 BLACK = -1
 Rule = Callable[[int, float | None, VideoSpec, int | None], list[int]]

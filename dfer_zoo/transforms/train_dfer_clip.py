@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..clip import Clip
 from ..errors import InputError, near
-from ..weights import VideoSpec
+from ..records import VideoSpec
 from .augment import brightness, flip, random_resized_crop, tilt
 from .images import to_tensor
 from .sampling import segment_random, take

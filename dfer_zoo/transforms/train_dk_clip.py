@@ -17,7 +17,7 @@ from torchvision.transforms import ColorJitter
 
 from ..clip import Clip
 from ..errors import MediaError
-from ..weights import VideoSpec
+from ..records import VideoSpec
 from .augment import Box, Frames, flip
 from .images import RESIZES, shorter_side, three_crops, to_tensor
 from .sampling import segment_random

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..clip import Clip
 from ..layers import RandAugment, RandomErasing, rand_augment_transform
-from ..weights import VideoSpec
+from ..records import VideoSpec
 from . import images, sampling
 from .augment import Box, crop
 from .train_dk_clip import crop_sizes, snap

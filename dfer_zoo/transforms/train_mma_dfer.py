@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..clip import Clip
-from ..weights import AudioSpec, VideoSpec
+from ..records import AudioSpec, VideoSpec
 from . import audio, augment, images, sampling
 
 

@@ -20,11 +20,11 @@ from dfer_zoo.layers import TemporalTransformer
 from dfer_zoo.metrics import confusion, uar, war
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.dfer_clip import DFERCLIP, our_clip_name, unit
+from dfer_zoo.records import VideoSpec
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.transforms import images
 from dfer_zoo.transforms.sampling import segment_centres, segment_random
 from dfer_zoo.transforms.train_dfer_clip import random_view
-from dfer_zoo.weights import VideoSpec
 
 from .. import compare, seeded
 from ..compare import Comparison

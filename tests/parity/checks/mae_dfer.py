@@ -22,6 +22,7 @@ from dfer_zoo.factory import load_strictly
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.mae_dfer import MAEDFER, VIDEO, LGIBlock, VideoMAE, sinusoidal_table
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
+from dfer_zoo.records import VideoSpec
 from dfer_zoo.training.criteria import soft_target_cross_entropy
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.masking import tube_mask, window_mask
@@ -32,7 +33,6 @@ from dfer_zoo.transforms import images, sampling
 from dfer_zoo.transforms import train_mae_dfer as train
 from dfer_zoo.transforms.augment import Box
 from dfer_zoo.transforms.train_dk_clip import crop_sizes, snap
-from dfer_zoo.weights import VideoSpec
 
 from .. import compare, seeded
 from ..compare import Comparison, close, same, within

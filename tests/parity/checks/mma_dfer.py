@@ -19,11 +19,11 @@ from dfer_zoo.models.base import DferModel, skip_init
 from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import MMADFER
 from dfer_zoo.models.vit import Encoder
+from dfer_zoo.records import AudioSpec, VideoSpec
 from dfer_zoo.training import schedules
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.transforms import audio, augment, images, sampling
 from dfer_zoo.transforms.train_mma_dfer import augmented
-from dfer_zoo.weights import AudioSpec, VideoSpec
 
 from .. import seeded
 from ..compare import Comparison, close, same, summary, within
