@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, near
+from .records import check_labels
 
 CONTEXT_LENGTH = 77  # rows of the published position table
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
@@ -28,6 +29,29 @@ def read_prompts(name: str) -> dict[str, Any]:
     """The class texts of a system, as data: ``dfer_zoo/prompts/NAME.json``."""
     source = importlib.resources.files(__package__) / "prompts" / f"{name}.json"
     return json.loads(source.read_text(encoding="utf-8"))
+
+
+def class_names(
+    known: Mapping[int, tuple[str, ...]], num_classes: int | None, labels: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The classes of a system that tells them apart by texts: the given labels, or the published ones of that number.
+
+    >>> class_names({2: ("calm", "bored")}, 2, None)
+    ('calm', 'bored')
+    """
+    if labels is None:
+        if num_classes and num_classes not in known:
+            raise InputError(
+                f"This model tells classes apart by texts, and {num_classes} classes have none: give labels=[...], and "
+                "prompts=[...] that describe a face of each."
+            )
+        return known[num_classes] if num_classes else ()
+    if isinstance(labels, str):
+        raise InputError(f"labels is the text {labels!r}; expected a list of class names.")
+    check_labels(labels)
+    if num_classes not in (None, len(labels)):
+        raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
+    return tuple(labels)
 
 
 def class_texts(

@@ -18,8 +18,8 @@ from . import fetch
 from .errors import InputError, UnknownModel, UnknownTag, WeightsError, near
 from .fetch import MODEL_FILE
 from .files import read_header, read_safetensors, write_atomically, write_safetensors
-from .models.base import DferModel, check_labels, skip_init
-from .records import Metric, Weights
+from .models.base import DferModel, check_fit, skip_init
+from .records import Metric, Weights, check_labels
 from .registry import MODELS, check_name, model_class
 from .version import __version__
 from .weights import get_weights, list_pretrained
@@ -316,29 +316,7 @@ def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     """Every tensor of the model from the file and every tensor of the file into the model, or an exception that says which not."""
-    own = model.state_dict()
-    problems = {
-        "missing": sorted(own.keys() - state.keys()),
-        "unexpected": sorted(state.keys() - own.keys()),
-        "of another shape": [
-            f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
-            for k in sorted(own.keys() & state.keys())
-            if state[k].shape != own[k].shape
-        ],
-        # any width of floating point is taken: a file in half precision fills a model in float32 exactly
-        "of another kind": [
-            f"{k} {state[k].dtype} for {own[k].dtype}"
-            for k in sorted(own.keys() & state.keys())
-            if state[k].dtype != own[k].dtype and not (state[k].is_floating_point() and own[k].is_floating_point())
-        ],
-    }
-    found = [
-        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for kind, names in problems.items()
-        if names
-    ]
-    if found:
-        raise WeightsError(f"{what} does not fit {type(model).__name__}: {'; '.join(found)}. Nothing was loaded.")
+    check_fit(model.state_dict(), state, f"{what} does not fit {type(model).__name__}")
     model.load_state_dict(dict(state))
 
 

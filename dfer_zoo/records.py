@@ -6,11 +6,11 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import WeightsError
+from .errors import InputError, WeightsError
 
 DISTRIBUTIONS = ("hub", "convert", "embedded", "backbone", "local")  # "local": written by save_pretrained
 
@@ -159,3 +159,8 @@ def _check_identity(record: Weights, where: str) -> None:
             raise WeightsError(f"{where}: {', '.join(unknown)} may be null for the distribution 'convert' only.")
     if (record.distribution == "backbone") != bool(record.parts):
         raise WeightsError(f"{where}: 'parts' belongs to the distribution 'backbone', and to it alone.")
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    if len(set(labels)) != len(labels):
+        raise InputError(f"The labels {list(labels)} are not distinct.")

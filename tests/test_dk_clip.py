@@ -192,7 +192,7 @@ def test_a_clip_that_does_not_fit_changes_nothing(model):
     state = open_clip.CLIP(**TINY_CLIP, quick_gelu=True).state_dict()
     with pytest.raises(WeightsError, match=r"1 missing \(local_tower.projection\)"):
         model.load_backbones({"clip": {k: v for k, v in state.items() if k != "visual.proj"}})
-    with pytest.raises(WeightsError, match=r"1 of another shape \(local_tower.positions\)"):
+    with pytest.raises(WeightsError, match=r"1 of another shape \(local_tower.positions \("):
         model.load_backbones({"clip": {**state, "visual.positional_embedding": torch.zeros(50, 64)}})
     with pytest.raises(WeightsError, match="not a checkpoint of CLIP with a ViT"):
         model.load_backbones({"clip": {"conv1.weight": torch.zeros(1)}})

@@ -158,9 +158,9 @@ def test_a_pre_trained_file_becomes_the_backbone_of_the_fine_tuning(tmp_path, mo
 def test_a_backbone_of_another_size_is_refused_and_nothing_is_loaded():
     model, other = tiny(), tiny(MAEDFERPretrain, width=24, decoder_width=12)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(WeightsError, match=r"have another shape.*Nothing was loaded"):
+    with pytest.raises(WeightsError, match=r"of another shape.*Nothing was loaded"):
         model.load_backbones({"encoder": other.state_dict()})
-    with pytest.raises(WeightsError, match="keys are missing"):
+    with pytest.raises(WeightsError, match=r"\d+ missing \(encoder\."):
         model.load_backbones({"encoder": {}})
     with pytest.raises(InputError, match="takes one backbone, 'encoder'; got face"):
         model.load_backbones({"face": {}})

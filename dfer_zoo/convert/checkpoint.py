@@ -26,8 +26,8 @@ from .. import store
 from ..errors import InputError, WeightsError, near
 from ..factory import load_strictly, save_pretrained
 from ..files import read_safetensors, sha256_of, write_safetensors
-from ..models.base import DferModel, check_labels, skip_init
-from ..records import Weights
+from ..models.base import DferModel, skip_init
+from ..records import Weights, check_labels
 from ..registry import model_class
 from ..weights import get_weights
 from . import Conversion, convert_state_dict

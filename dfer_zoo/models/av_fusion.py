@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import InputError, WeightsError
+from ..errors import InputError
 from ..layers import Mlp
 from ..records import AudioSpec, VideoSpec
-from .base import DferModel, LoadReport, check_shape
+from .base import DferModel, LoadReport, check_fit, check_shape
 from .efficient_face import FaceEncoder, check_image_size, face_layers
 
 EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -283,17 +283,7 @@ class AVFusion(DferModel):
             raise InputError(f"av_fusion is put together from the part 'face', got {sorted(states)}.")
         state = states["face"]
         encoder = {name.removeprefix("encoder."): t for name, t in state.items() if name.startswith("encoder.")}
-        own = self.face.state_dict()
-        wrong = [
-            n
-            for n in own.keys() | encoder.keys()
-            if n not in own or n not in encoder or own[n].shape != encoder[n].shape
-        ]
-        if wrong:
-            raise WeightsError(
-                f"The part 'face' is not a state of efficient_face: {len(wrong)} entries are missing, unknown or of another "
-                f"shape ({', '.join(sorted(wrong)[:3])}). Nothing was loaded."
-            )
+        check_fit(self.face.state_dict(), encoder, "The part 'face' is not a state of efficient_face")
         self.face.load_state_dict(encoder)
         return LoadReport(
             loaded=tuple(f"face.{name}" for name in encoder),

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import InputError
-from ..records import AudioSpec, VideoSpec, Weights
+from ..errors import InputError, WeightsError
+from ..records import AudioSpec, VideoSpec, Weights, check_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,9 +248,32 @@ def skip_init() -> Iterator[None]:
         _Uninitialised.active = before
 
 
-def check_labels(labels: Sequence[str]) -> None:
-    if len(set(labels)) != len(labels):
-        raise InputError(f"The labels {list(labels)} are not distinct.")
+def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str) -> None:
+    """An exception that says which entries differ in name, shape or kind, or nothing. Before anything is loaded."""
+    common = sorted(own.keys() & given.keys())
+    problems = {
+        "missing": sorted(own.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - own.keys()),
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} for {tuple(own[name].shape)}"
+            for name in common
+            if given[name].shape != own[name].shape
+        ],
+        # any width of floating point is taken: a file in half precision fills a model in float32 exactly
+        "of another kind": [
+            f"{name} {given[name].dtype} for {own[name].dtype}"
+            for name in common
+            if given[name].dtype != own[name].dtype
+            and not (given[name].is_floating_point() and own[name].is_floating_point())
+        ],
+    }
+    found = [
+        f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for kind, names in problems.items()
+        if names
+    ]
+    if found:
+        raise WeightsError(f"{what}: {'; '.join(found)}. Nothing was loaded.")
 
 
 def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | None]) -> None:

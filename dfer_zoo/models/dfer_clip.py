@@ -21,6 +21,7 @@ from ..clip_text import (
     TextTower,
     block_at,
     build_clip,
+    class_names,
     class_texts,
     clip_config,
     read_prompts,
@@ -29,7 +30,7 @@ from ..clip_text import (
 from ..errors import InputError, WeightsError, near
 from ..layers import TemporalTransformer
 from ..records import VideoSpec
-from .base import DferModel, LoadReport, check_labels, check_shape
+from .base import DferModel, LoadReport, check_fit, check_shape
 
 PROMPTS = read_prompts("dfer_clip")
 TEXT_TYPES = tuple(PROMPTS["texts"])
@@ -73,7 +74,7 @@ class DFERCLIP(DferModel):
     ) -> None:
         if text_type not in TEXT_TYPES:
             raise InputError(f"There is no text type '{text_type}'.{near(text_type, TEXT_TYPES)}")
-        labels = self._class_names(7 if num_classes is None and labels is None else num_classes, labels)
+        labels = class_names(self.default_labels, 7 if num_classes is None and labels is None else num_classes, labels)
         config = clip_config(clip_model)
         width, image_size = config["embed_dim"], config["vision_cfg"]["image_size"]
         super().__init__(
@@ -191,7 +192,8 @@ class DFERCLIP(DferModel):
 
     def reset_classifier(self, classes: int | Sequence[str], prompts: Sequence[str] | None = None) -> None:
         """New classes, told apart by new texts, with new contexts; a number is enough where the labels are published."""
-        labels = self._class_names(classes, None) if isinstance(classes, int) else self._class_names(None, classes)
+        count, names = (classes, None) if isinstance(classes, int) else (None, classes)
+        labels = class_names(self.default_labels, count, names)
         self.prompts = class_texts(labels, prompts, PROMPTS["texts"][self.text_type], SENTENCE)
         self.num_classes, self.labels = len(labels), labels
         learner = self._build_prompt_learner().train(self.training)
@@ -210,22 +212,6 @@ class DFERCLIP(DferModel):
     @property
     def _context_length(self) -> int:
         return len(self.text_encoder.positional_embedding)
-
-    @classmethod
-    def _class_names(cls, num_classes: int | None, labels: Sequence[str] | None) -> tuple[str, ...]:
-        if labels is None:
-            if num_classes and num_classes not in cls.default_labels:
-                raise InputError(
-                    f"{cls.__name__} tells classes apart by texts, and {num_classes} classes have none: give "
-                    "labels=[...], and prompts=[...] that describe a face of each."
-                )
-            return cls.default_labels[num_classes] if num_classes else ()
-        if isinstance(labels, str):
-            raise InputError(f"labels is the text {labels!r}; expected a list of class names.")
-        check_labels(labels)
-        if num_classes not in (None, len(labels)):
-            raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
-        return tuple(labels)
 
     def config(self) -> dict[str, Any]:
         texts = {"labels": list(self.labels), "prompts": list(self.prompts)}
@@ -253,13 +239,7 @@ class DFERCLIP(DferModel):
         own, given = self.state_dict(), {our_clip_name(name): tensor for name, tensor in states["clip"].items()}
         fresh = {name for name in own if name.startswith(("prompt_learner.", "temporal_net."))}
         wanted = own.keys() - fresh
-        wrong = [n for n in wanted & given.keys() if own[n].shape != given[n].shape]
-        if wanted != given.keys() or wrong:
-            raise WeightsError(
-                f"This is not the CLIP of {type(self).__name__}: {len(wanted - given.keys())} of its {len(wanted)} "
-                f"tensors are missing, {len(given.keys() - wanted)} are unknown, {len(wrong)} have another shape "
-                f"(such as {sorted({*(wanted ^ given.keys()), *wrong})[0]}). Nothing was loaded."
-            )
+        check_fit({name: own[name] for name in wanted}, given, f"This is not the CLIP of {type(self).__name__}")
         self.load_state_dict(given, strict=False)
         return LoadReport(tuple(sorted(wanted)), tuple(sorted(fresh)), ())
 

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..clip_text import FeatureCache, TextTower, build_clip, class_texts, read_prompts, tokenize
-from ..errors import InputError, WeightsError
+from ..clip_text import FeatureCache, TextTower, build_clip, class_names, class_texts, read_prompts, tokenize
+from ..errors import InputError
 from ..layers import Attention, Block, DropPath, Mlp, QuickGELU
 from ..records import VideoSpec
 from ..training.criteria import global_local_loss
-from .base import DferModel, LoadReport, check_labels, check_shape
+from .base import DferModel, LoadReport, check_fit, check_shape
 
 HEAD_WIDTH = 64  # of every attention, as in CLIP
 PROMPTS = read_prompts("dk_clip")
@@ -285,7 +285,7 @@ class DKCLIP(DferModel):
         erase_below: float = 0.15,
         drop_path: float = 0.0,
     ) -> None:
-        labels = self._class_names(7 if num_classes is None and labels is None else num_classes, labels)
+        labels = class_names(self.default_labels, 7 if num_classes is None and labels is None else num_classes, labels)
         if frames % frames_per_snippet:
             raise InputError(f"{frames} frames cannot be cut into snippets of {frames_per_snippet}.")
         for name, size in (("width", width), ("embed_dim", embed_dim), ("text_width", text_width)):
@@ -333,24 +333,9 @@ class DKCLIP(DferModel):
         """
         >>> model.reset_classifier(("calm", "bored"), prompts=("calm with ...", "bored with ..."))  # doctest: +SKIP
         """
-        labels = self._class_names(classes, None) if isinstance(classes, int) else self._class_names(None, classes)
+        count, names = (classes, None) if isinstance(classes, int) else (None, classes)
+        labels = class_names(self.default_labels, count, names)
         self.set_classes(labels, prompts)
-
-    @classmethod
-    def _class_names(cls, num_classes: int | None, labels: Sequence[str] | None) -> tuple[str, ...]:
-        if labels is None:
-            if num_classes and num_classes not in cls.default_labels:
-                raise InputError(
-                    f"DK-CLIP tells classes apart by texts, and {num_classes} classes have none: give labels=[...], and "
-                    "prompts=[...] that say what a face of each does."
-                )
-            return cls.default_labels[num_classes] if num_classes else ()
-        if isinstance(labels, str):
-            raise InputError(f"labels is the text {labels!r}; expected a list of class names.")
-        check_labels(labels)
-        if num_classes not in (None, len(labels)):
-            raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
-        return tuple(labels)
 
     def get_classifier(self) -> nn.Module:
         """What turns the texts into the weights of a clip's classifier."""
@@ -490,14 +475,8 @@ class DKCLIP(DferModel):
         for part, foreign in states.items():
             convert, expected = BACKBONES[part]
             conversion = convert(foreign)
-            problems = {
-                "missing": [n for n in own if re.match(expected, n) and n not in conversion.state],
-                "unexpected": [n for n in conversion.state if n not in own],
-                "of another shape": [n for n, t in conversion.state.items() if n in own and own[n].shape != t.shape],
-            }
-            if any(problems.values()):
-                found = "; ".join(f"{len(n)} {kind} ({', '.join(n[:3])})" for kind, n in problems.items() if n)
-                raise WeightsError(f"The part '{part}' does not fit this dk_clip: {found}. Nothing was loaded.")
+            wanted = {name: tensor for name, tensor in own.items() if re.match(expected, name)}
+            check_fit(wanted, conversion.state, f"The part '{part}' does not fit this dk_clip")
             filled.update(conversion.state)
             dropped.extend(conversion.dropped)
         self.load_state_dict(filled, strict=False)  # compared above; what is not in the parts stays as it is

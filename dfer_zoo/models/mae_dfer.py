@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..errors import InputError, WeightsError
+from ..errors import InputError
 from ..layers import DropPath, Mlp
 from ..records import VideoSpec
-from .base import DferModel, LoadReport, check_shape
+from .base import DferModel, LoadReport, check_fit, check_shape
 
 EPS = 1e-6  # of every LayerNorm
 
@@ -522,14 +522,11 @@ class VideoTransformer(DferModel):
             raise InputError(f"{type(self).__name__} takes one backbone, 'encoder'; got {', '.join(states) or 'none'}.")
         own, source = self.state_dict(), states["encoder"]
         wanted = {name for name in own if name.startswith("encoder.")}
-        missing = sorted(wanted - source.keys())
-        reshaped = sorted(n for n in wanted & source.keys() if own[n].shape != source[n].shape)
-        if missing or reshaped:
-            raise WeightsError(
-                f"The backbone does not fit the encoder of {type(self).__name__}: {len(missing)} keys are missing "
-                f"({', '.join(missing[:3])}), {len(reshaped)} have another shape ({', '.join(reshaped[:3])}). "
-                "Nothing was loaded."
-            )
+        check_fit(
+            {name: own[name] for name in wanted},
+            {name: source[name] for name in wanted & source.keys()},
+            f"The backbone does not fit the encoder of {type(self).__name__}",
+        )
         self.load_state_dict({name: source[name] for name in wanted}, strict=False)
         return LoadReport(
             loaded=tuple(sorted(wanted)),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import InputError, WeightsError, near
 from ..layers import Block
 from ..records import AudioSpec, VideoSpec
-from .base import DferModel, LoadReport
+from .base import DferModel, LoadReport, check_fit
 
 
 @dataclass(frozen=True)
@@ -189,16 +189,8 @@ def _fit(part: str, encoder: Encoder, state: Mapping[str, Tensor]) -> dict[str, 
     given = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
     if isinstance(encoder.norm, nn.Identity):  # a pooled read-out has a norm of its own, and the file's is not used
         given = {name: value for name, value in given.items() if not name.startswith("norm.")}
-    problems = {
-        "missing": own.keys() - given.keys(),
-        "unexpected": given.keys() - own.keys(),
-        "of another shape": {
-            name for name in own.keys() & given.keys() if name != "positions" and own[name].shape != given[name].shape
-        },
-    }
-    found = [f"{len(names)} {kind} ({', '.join(sorted(names)[:3])})" for kind, names in problems.items() if names]
-    if found:
-        raise WeightsError(f"This is no file for the part '{part}': {'; '.join(found)}. Nothing was loaded.")
+    resizable = {"positions": given["positions"]} if "positions" in given else {}
+    check_fit({**own, **resizable}, given, f"This is no file for the part '{part}'")
     table = resize_positions(given["positions"].float(), _grid_of(part, given["positions"], encoder), encoder.grid)
     appended = own["positions"][:, table.shape[1] :]
     return {**given, "positions": torch.cat([table.to(appended), appended], dim=1)}
