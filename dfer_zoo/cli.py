@@ -140,7 +140,7 @@ def describe(record: Weights) -> str:
         rate = "the file's own rate" if audio.sample_rate is None else f"{audio.sample_rate} Hz"
         length = "" if audio.seconds is None else f", {audio.seconds:g} s"
         rows.append(("audio", f"{audio.front_end} {tuple(audio.shape)} from {rate}{length}"))
-    rows += [("published", f"{m.name} {m.value:g} %: {m.protocol} ({m.source})") for m in record.metrics]
+    rows += [("number", f"{m.name} {m.value:g} %: {m.protocol} ({m.source})") for m in record.metrics]
     rows.append(("licence", f"{record.license} ({record.license_source})"))
     rows.append(("comes as", record.distribution + (f", {record.repo_id}" if record.repo_id else "")))
     if record.origin_url:
