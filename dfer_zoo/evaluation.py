@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,14 +50,19 @@ def probabilities(
 def _samples(
     rows: Sequence[Row], transform: Transform, without: Sequence[str], progress: bool
 ) -> Iterator[tuple[int, dict[str, Tensor | None]]]:
-    numbered = range(len(rows))
-    if progress:
-        from tqdm import tqdm
-
-        numbered = tqdm(numbered, desc="clips", leave=False)
-    for number in numbered:
+    for number in _shown(range(len(rows)), progress):
         for sample in transform.views(read_row(rows[number])):
             yield number, {name: None if name in without else tensor for name, tensor in sample.items()}
+
+
+def _shown(numbers: range, progress: bool) -> Iterable[int]:
+    if not progress:
+        return numbers
+    try:
+        from tqdm import tqdm
+    except ImportError:  # the extra "train"
+        return numbers
+    return tqdm(numbers, desc="clips", leave=False)
 
 
 def _batches(
