@@ -62,7 +62,8 @@ def test_torchaudio_and_our_own_arithmetic_agree(loudness):
 def test_a_quiet_clip_is_the_same_beside_a_loud_one():
     loud, quiet = noise(40000), 1e-4 * noise(40000, seed=1).cumsum(0).sin()
     together = audio.mfcc(torch.stack([loud, quiet]), 22050)
-    torch.testing.assert_close(together[1], audio.mfcc(quiet, 22050))
+    # values are hundreds, and sums are ordered by the number of threads; sharing the floor would be off by a quarter
+    torch.testing.assert_close(together[1], audio.mfcc(quiet, 22050), rtol=1e-5, atol=1e-3)
 
 
 def test_digital_silence_has_the_floor_in_its_first_coefficient():

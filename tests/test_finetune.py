@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.util
 import os
 import random
 import signal
@@ -24,7 +23,9 @@ from dfer_zoo.errors import InputError
 from dfer_zoo.factory import create_model
 from dfer_zoo.files import read_safetensors
 from dfer_zoo.training.recipe import ScheduleSection, learning_rate, read_recipe
+from dfer_zoo.weights import get_weights
 from tests import stand_in
+from tests.scripts import load_script
 from tests.tiny import TINY
 
 pytest.importorskip("accelerate")
@@ -63,10 +64,7 @@ warmup_epochs = 1
 
 @pytest.fixture(scope="module")
 def finetune():
-    spec = importlib.util.spec_from_file_location("finetune", ROOT / "examples" / "finetune.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("examples/finetune.py")
 
 
 @pytest.fixture(autouse=True)
@@ -255,7 +253,10 @@ def tiny(recipe, **changes):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_loads_and_does_a_step(path, tmp_path, finetune, one_thread):
-    progress = finetune.train(tiny(read_recipe(path)), tmp_path)
+    recipe = read_recipe(path)
+    if recipe.model.pretrained:
+        get_weights(recipe.model.name, recipe.model.pretrained)  # an unknown tag would be an exception
+    progress = finetune.train(tiny(recipe), tmp_path)
     (line,) = progress["history"]
     assert np.isfinite(line["loss"]) and line["loss"] > 0.1
     assert (tmp_path / "last" / "model.safetensors").exists()
