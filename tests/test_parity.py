@@ -1,5 +1,7 @@
 """Every case in tests/parity, with the code of `python -m tests.parity`."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -7,9 +9,25 @@ import pytest
 from tests.parity.runner import case_files, check_file
 
 FOLDER = Path(__file__).parent / "parity"
+LARGE = 50_000_000  # numbers in the networks of a case; above it a check takes half a minute on two cores
 
 
-@pytest.mark.parametrize("path", list(case_files([FOLDER])), ids=lambda p: f"{p.parent.name}/{p.stem}")
+def numbers(value) -> int:
+    """How many numbers the tensors have that a case describes by their shapes."""
+    if isinstance(value, dict):
+        shape = value.get("shape")
+        own = math.prod(shape) if isinstance(shape, list) and all(isinstance(n, int) for n in shape) else 0
+        return own + sum(numbers(item) for key, item in value.items() if key not in ("outputs", "intermediates"))
+    return sum(numbers(item) for item in value) if isinstance(value, list) else 0
+
+
+def cases():
+    for path in case_files([FOLDER]):
+        marks = pytest.mark.slow if numbers(json.loads(path.read_text())) > LARGE else ()
+        yield pytest.param(path, marks=marks, id=f"{path.parent.name}/{path.stem}")
+
+
+@pytest.mark.parametrize("path", list(cases()))
 def test_the_case_is_reproduced(path):
     failures = [str(comparison) for comparison in check_file(path) if not comparison.ok]
     assert not failures, "\n".join(failures)
