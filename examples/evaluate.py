@@ -1,7 +1,7 @@
 """Recognition rates of a model on an annotated data set, as one readable page; `dfer-zoo evaluate` is the same.
 
 python examples/evaluate.py mma_dfer.dfew_fold1 DFEW_set_1_test.txt --audio dfew
-python examples/evaluate.py local-dir:runs/demo/last puppets:clips=80,split=test,seed=3
+python examples/evaluate.py local-dir:runs/demo/last puppets:clips=80,split=test,seed=2026
 """
 
 from __future__ import annotations
