@@ -282,8 +282,10 @@ def _container(path: Path) -> Iterator[Any]:
     except ImportError as error:
         raise MediaError('Reading media files needs PyAV: pip install "dfer-zoo[video]".') from error
     try:
-        # a prefix and a single protocol: no name is taken for an address, and no file can lead to another one
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace") as container:
+        # a prefix and a single protocol: no name is taken for an address, and no file can lead to another one. Said to
+        # the container alone: PyAV before 18 crashes if options for streams meet a stream that shows up late
+        only_files = {"protocol_whitelist": "file"}
+        with av.open(f"file:{path}", container_options=only_files, metadata_errors="replace") as container:
             kind = container.format.name
             if kind in NOT_MEDIA or kind.endswith("_pipe"):
                 raise MediaError(f"{path}: this is not a video or sound file (it looks like '{kind}').")

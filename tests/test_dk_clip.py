@@ -494,12 +494,3 @@ def test_weights_do_not_go_into_a_model_of_other_texts(model, tmp_path):
     other = dfer_zoo.create_model("dk_clip", **{**TINY["dk_clip"], "prompts": ["a face"] * 7})
     with pytest.raises(WeightsError, match="was made with prompts="):
         dfer_zoo.load_weights(other, path)
-
-
-@torch.no_grad()
-def test_it_exports_for_any_number_of_clips(model):
-    program = torch.export.export(
-        model, args=(), kwargs={"video": videos(model)}, dynamic_shapes={"video": {0: torch.export.Dim("clips", min=1)}}
-    )
-    five = videos(model, 5)
-    torch.testing.assert_close(program.module()(video=five), model(five), rtol=1e-4, atol=1e-5)

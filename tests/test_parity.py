@@ -4,12 +4,19 @@ import json
 import math
 from pathlib import Path
 
+import PIL
 import pytest
 
 from tests.parity.runner import case_files, check_file
 
 FOLDER = Path(__file__).parent / "parity"
 LARGE = 50_000_000  # numbers in the networks of a case; above it a check takes half a minute on two cores
+
+
+# Recorded with Pillow 13, whose shrinking differs from that of all versions before it by a grey level in places; for
+# Python 3.10 there is no Pillow 13.
+PILLOW_13 = {"dfer_clip/image_transforms", "mma_dfer/image_test_transform"}
+OLD_PILLOW = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="the bytes of Pillow 13 are asked for")
 
 
 def numbers(value) -> int:
@@ -23,8 +30,9 @@ def numbers(value) -> int:
 
 def cases():
     for path in case_files([FOLDER]):
-        marks = pytest.mark.slow if numbers(json.loads(path.read_text())) > LARGE else ()
-        yield pytest.param(path, marks=marks, id=f"{path.parent.name}/{path.stem}")
+        name = f"{path.parent.name}/{path.stem}"
+        marks = [pytest.mark.slow] if numbers(json.loads(path.read_text())) > LARGE else []
+        yield pytest.param(path, marks=[*marks, OLD_PILLOW] if name in PILLOW_13 else marks, id=name)
 
 
 @pytest.mark.parametrize("path", list(cases()))
