@@ -18,7 +18,7 @@ from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.media import ImageFiles, SoundCursor, SoundFile, _rate, numeric_order
 from tests.media_files import ffmpeg, frames_by_ffmpeg, sound_by_ffmpeg, test_pattern
 
-pytest.importorskip("av")
+av = pytest.importorskip("av")
 H264 = ("-c:v", "libx264", "-bf", 3, "-g", 30, "-pix_fmt", "yuv420p", "-c:a", "aac", "-ac", 2)
 
 
@@ -348,6 +348,10 @@ def test_what_is_left_of_a_damaged_file_is_read_on_request(folder, plain, kind):
     assert all(np.array_equal(a, b) for a, b in zip(clip.take(range(clip.num_frames - 5)), whole))
 
 
+@pytest.mark.skipif(
+    int(av.__version__.split(".")[0]) < 18,
+    reason="PyAV before 18 can wait for itself for ever when a damaged file is closed",
+)
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi"])
 def test_damaged_bytes_give_a_clip_or_a_media_error_and_nothing_else(folder, plain, tmp_path, suffix):
     whole, random = folder / f"fuzzed{suffix}", np.random.default_rng(0)
