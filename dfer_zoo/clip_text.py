@@ -143,6 +143,11 @@ def _call(block: Callable, *args: Any) -> Any:
     return block(*args)
 
 
+def unit(vectors: Tensor) -> Tensor:
+    """Divided by their norms; as published without a floor."""
+    return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
 class TextTower(nn.Module):
     """CLIP's text transformer, from embedded words on: between the words there may be learned vectors."""
 

@@ -26,6 +26,7 @@ from ..clip_text import (
     clip_config,
     read_prompts,
     tokenize,
+    unit,
 )
 from ..errors import InputError, WeightsError, near
 from ..layers import TemporalTransformer
@@ -249,8 +250,3 @@ def our_clip_name(name: str) -> str:
     if name.startswith("visual."):
         return "image_encoder." + name.removeprefix("visual.")
     return name if name == "logit_scale" else "text_encoder." + name
-
-
-def unit(x: Tensor) -> Tensor:
-    """Divided by its norm; as published without a floor."""
-    return x / x.norm(dim=-1, keepdim=True)

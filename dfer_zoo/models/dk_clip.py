@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..clip_text import FeatureCache, TextTower, build_clip, class_names, class_texts, read_prompts, tokenize
+from ..clip_text import FeatureCache, TextTower, build_clip, class_names, class_texts, read_prompts, tokenize, unit
 from ..errors import InputError
 from ..layers import Attention, Block, DropPath, Mlp, QuickGELU
 from ..records import VideoSpec
@@ -507,10 +507,6 @@ def clip_sizes(embed_dim: int, width: int, depth: int, vocab_size: int, context_
         "layers": depth,
     }
     return {"embed_dim": embed_dim, "vision_cfg": {}, "text_cfg": text, "quick_gelu": True}
-
-
-def unit(vectors: Tensor) -> Tensor:
-    return vectors / vectors.norm(dim=-1, keepdim=True)
 
 
 def init_attention(module: nn.Module, projection: bool = True) -> None:
