@@ -310,6 +310,7 @@ class _Frames:
 # Face coordinates: x to the right, y down, the head is an ellipse of half height 1 around the origin.
 
 _TURN = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+_CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], 1)
 _ARC = np.linspace(-1, 1, 13)  # along a lid or a lip
 _BOW = 1 - _ARC**2
 
@@ -336,16 +337,18 @@ class _Pen:
         self.draw.line(self.place(points, depth), fill=colour, width=max(1, round(width * self.unit)), joint="curve")
 
     def disc(self, x: float, y: float, radius: float, colour: tuple, depth: float = 0.5) -> None:
-        self.area(np.stack([x + radius * np.cos(_TURN), y + radius * np.sin(_TURN)], 1), colour, depth)
+        self.area(radius * _CIRCLE + (x, y), colour, depth)
 
 
 def _colour(values: np.ndarray) -> tuple[int, int, int]:
-    red, green, blue = np.clip(values, 0, 255).astype(int).tolist()
+    red, green, blue = (min(max(int(value), 0), 255) for value in values.tolist())
     return red, green, blue
 
 
 def _curve(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.stack(np.broadcast_arrays(x, y), 1)
+    points = np.empty((max(np.size(x), np.size(y)), 2))
+    points[:, 0], points[:, 1] = x, y
+    return points
 
 
 def _draw_puppet(canvas: Image.Image, show: _Performance, emotion: str, t: float) -> None:

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
 from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.puppets import ACTION_UNITS, SAMPLE_RATE, Puppet, emotion_of, puppets
@@ -157,12 +158,28 @@ def test_an_mp4_holds_the_frames_and_the_sound(tmp_path):
     assert np.corrcoef(sound[0, :79000], original[:79000])[0, 1] > 0.99
 
 
-def test_a_thousand_clips_a_minute_are_drawn_on_one_core():
-    """16 frames and the voice; in processor time, so that neighbours on the machine do not count."""
-    start = time.process_time()
-    for seed in range(10):
-        Puppet(EMOTIONS[seed % len(EMOTIONS)], identity=seed, seed=seed).clip().take(range(3, 108, 7))
-    assert (time.process_time() - start) / 10 < 60 / 1000
+def test_drawing_is_cheap_beside_the_pixels_and_samples_that_every_drawing_has():
+    """16 frames and the voice against their noise, soft edges and blur alone: a ratio, for a slow or busy machine slows
+    both. It was 2.5 where a minute of one core drew 1900 clips; 4.8 is a thousand a minute of that core."""
+    ratios = []
+    for seed in range(9):
+        puppet = Puppet(EMOTIONS[seed % len(EMOTIONS)], identity=seed, seed=seed)
+        ratios.append(processor_time(lambda p=puppet: p.clip().take(range(3, 108, 7))) / processor_time(least_work))
+    assert np.median(ratios) < 4.8
+
+
+def least_work():
+    rng = np.random.default_rng(0)
+    for _ in range(16):
+        picture = Image.new("RGB", (336, 336)).reduce(3).filter(ImageFilter.GaussianBlur(0.4))
+        np.clip(np.asarray(picture) + rng.standard_normal((112, 112, 3), dtype=np.float32), 0, 255)
+    rng.standard_normal((2, round(3.6 * SAMPLE_RATE)), dtype=np.float32)
+
+
+def processor_time(work):
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
 
 
 def test_drawing_needs_neither_torch_nor_opencv():
