@@ -23,7 +23,6 @@ LABELS = ("happiness", "sadness", "neutral")
 class Small(DferModel):
     """Frames are averaged, then two linear layers."""
 
-    backbones: ClassVar = {"body": "body."}
     default_labels: ClassVar = {3: LABELS}
 
     def __init__(self, *, num_classes: int = 3, width: int = 8, frames: int = 2):

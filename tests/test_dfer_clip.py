@@ -340,7 +340,7 @@ def test_another_clip_is_refused_whole(tiny_clip, change, message):
 
 def test_the_backbone_record_names_the_quickgelu_variant():
     parts = dfer_zoo.get_weights("dfer_clip", "backbone").parts
-    assert parts == DFERCLIP.backbones
+    assert sorted(parts) == ["clip"]
     name, _, tag = parts["clip"].removeprefix("open_clip:").partition("/")
     assert open_clip.get_model_config(name)["quick_gelu"] and open_clip.get_pretrained_cfg(name, tag)
 

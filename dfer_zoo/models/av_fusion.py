@@ -138,7 +138,6 @@ class AVFusion(DferModel):
     optional_inputs = ("video", "audio")
     frame_independent = True
     default_labels: ClassVar = {8: EIGHT}
-    backbones: ClassVar = {"face": "efficient_face.affectnet7"}
 
     def __init__(
         self,

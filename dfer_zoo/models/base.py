@@ -47,7 +47,6 @@ class DferModel(nn.Module):
         True  # False: `num_classes` is 0 for good, and forward gives something else than logits
     )
     frame_independent: ClassVar[bool] = False  # every frame is encoded by itself: `encode_frames`, `forward_frames`
-    backbones: ClassVar[Mapping[str, str]] = {}  # see `load_backbones`
 
     def __new__(cls, *args: Any, **model_args: Any) -> DferModel:
         model = super().__new__(cls)

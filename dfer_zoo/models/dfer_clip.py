@@ -55,7 +55,6 @@ class DFERCLIP(DferModel):
     default_labels: ClassVar = {int(count): tuple(labels) for count, labels in PROMPTS["labels"].items()}
     unused_parameters = ("logit_scale",)  # the temperature is fixed; `zero_shot` reads it
     frozen_parameters = ("text_encoder.*", "logit_scale")
-    backbones: ClassVar = {"clip": "open_clip:ViT-B-32-quickgelu/openai"}
 
     def __init__(
         self,

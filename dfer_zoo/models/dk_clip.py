@@ -260,7 +260,6 @@ class DKCLIP(DferModel):
     # the released training selects by parts of names, and misses two modules, which stay at their random numbers
     frozen_parameters: ClassVar[tuple[str, ...]] = (*texts_and_scale, "interaction.*", "semantic_tower.*")
     consistency_epochs = 14  # so many epochs the snippets are trained too
-    backbones: ClassVar[Mapping[str, str]] = {"clip": "open_clip:ViT-B-16-quickgelu/openai"}
 
     def __init__(
         self,

@@ -101,7 +101,6 @@ class MMADFER(DferModel):
         for encoder in ("face", "sound")
         for part in ("patch_embed.*", "class_token", "blocks.*", "norm.*")
     )
-    backbones: ClassVar[Mapping[str, str]] = {"face": "MAE-Face", "sound": "AudioMAE"}
 
     def __init__(
         self,

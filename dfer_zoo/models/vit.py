@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +103,6 @@ class Encoder(nn.Module):
 class EncoderClassifier(DferModel):
     """An encoder, a read-out, a head. ``pooling="mean"`` averages the patch tokens and is what both repositories
     fine-tune with; "class" reads the class token, as the pre-trained files stand."""
-
-    backbones: ClassVar[Mapping[str, str]] = {"encoder": "a pre-trained encoder of the same kind"}
 
     def __init__(
         self,
