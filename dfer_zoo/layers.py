@@ -64,6 +64,10 @@ class TemporalTransformer(nn.Module):
         super().__init__()
         if pool not in ("token", "mean", "none"):
             raise InputError(f"pool is '{pool}'; expected 'token', 'mean' or 'none'.")
+        if depth < 0:
+            raise InputError(f"The temporal transformer's depth is {depth}; expected 0 blocks or more.")
+        if heads < 1 or width % heads:
+            raise InputError(f"The temporal transformer's width of {width} cannot be cut into {heads} heads.")
         self.max_frames = max_frames
         self.pool = pool
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if pool == "token" else None
@@ -72,7 +76,7 @@ class TemporalTransformer(nn.Module):
             Block(
                 width,
                 heads,
-                mlp_ratio=(mlp_width or 2 * width) / width,
+                mlp_ratio=((mlp_width or 2 * width) + 0.5) / width,  # timm cuts the product, which may lie just below
                 qkv_bias=False,
                 norm_layer=nn.LayerNorm,  # torch's, with an eps of 1e-5; timm's own ViTs have 1e-6
                 act_layer=TanhGELU,

@@ -1,0 +1,11 @@
+"""Blocks that several models share."""
+
+import pytest
+
+from dfer_zoo.layers import TemporalTransformer
+
+
+@pytest.mark.parametrize(("width", "mlp_width"), [(88, 120), (448, 488), (64, None)])
+def test_a_hidden_layer_is_as_wide_as_was_asked(width, mlp_width):
+    net = TemporalTransformer(width, mlp_width=mlp_width)
+    assert net.blocks[0].mlp.fc1.out_features == (mlp_width or 2 * width)
