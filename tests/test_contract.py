@@ -3,6 +3,7 @@
 import inspect
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
@@ -119,6 +120,8 @@ def test_a_new_head_keeps_device_and_dtype_and_the_body(arch):
     assert model(**inputs_of(model)).shape == (2, 3)
     with pytest.raises(InputError, match="not distinct"):
         model.reset_classifier(("yes", "yes"))
+    model.reset_classifier(np.int64(7))  # what numpy counts in
+    assert model.num_classes == len(model.labels) == 7
 
 
 @every_model

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import functools
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -39,7 +40,7 @@ class DferModel(nn.Module):
     head_prefixes: ClassVar[tuple[str, ...]] = ("classifier.",)
     head_arguments: ClassVar[
         tuple[str, ...]
-    ] = ()  # constructor keywords that `reset_classifier` takes beside the classes
+    ] = ()  # constructor keywords that `reset_classifier` takes beside the classes; the first that is given counts
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {}  # by number of classes
     unused_parameters: tuple[str, ...] = ()  # patterns of names that no output depends on, kept for the files
     frozen_parameters: ClassVar[tuple[str, ...]] = ()  # patterns that the published training freezes
@@ -121,6 +122,7 @@ class DferModel(nn.Module):
         """A new head for so many classes, or for these labels; on the model's device, in its dtype."""
         if not self.has_classifier:
             raise InputError(f"{type(self).__name__} has no classifier, so there is nothing to put in its place.")
+        classes = plain_count(classes)
         labels = self.labels_for(classes) if isinstance(classes, int) else tuple(classes)
         check_labels(labels)
         reference = next(self.parameters())
@@ -273,6 +275,11 @@ def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str)
     ]
     if found:
         raise WeightsError(f"{what}: {'; '.join(found)}. Nothing was loaded.")
+
+
+def plain_count(classes: int | Sequence[str]) -> int | Sequence[str]:
+    """Labels as they are; a number of classes as an int, if it is one of numpy's."""
+    return int(classes) if isinstance(classes, numbers.Integral) else classes
 
 
 def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | None]) -> None:

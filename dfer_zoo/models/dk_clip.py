@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..layers import Attention, Block, DropPath, Mlp, QuickGELU
 from ..records import VideoSpec
 from ..training.criteria import global_local_loss
-from .base import DferModel, LoadReport, check_fit, check_shape
+from .base import DferModel, LoadReport, check_fit, check_shape, plain_count
 
 HEAD_WIDTH = 64  # of every attention, as in CLIP
 PROMPTS = read_prompts("dk_clip")
@@ -332,6 +332,7 @@ class DKCLIP(DferModel):
         """
         >>> model.reset_classifier(("calm", "bored"), prompts=("calm with ...", "bored with ..."))  # doctest: +SKIP
         """
+        classes = plain_count(classes)
         count, names = (classes, None) if isinstance(classes, int) else (None, classes)
         labels = class_names(self.default_labels, count, names)
         self.set_classes(labels, prompts)
