@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import open_clip
@@ -65,11 +65,19 @@ def class_texts(
     if prompts is None:
         known = all(label in published for label in labels)  # never half of them: descriptions and bare names differ
         return tuple(published[label] if known else pattern.format(label) for label in labels)
-    if isinstance(prompts, str) or not all(isinstance(text, str) for text in prompts):
-        raise InputError(f"prompts must be a list of texts, one for each label, got {prompts!r}.")
+    prompts = check_texts("prompts", prompts, ", one for each label")
     if len(prompts) != len(labels):
         raise InputError(f"There are {len(prompts)} prompts and {len(labels)} labels ({', '.join(labels)}).")
-    return tuple(prompts)
+    return prompts
+
+
+def check_texts(name: str, texts: Any, what: str = "") -> tuple[str, ...]:
+    """Texts in an order. A single text would be taken for its letters, and a mapping for its keys."""
+    if isinstance(texts, Iterable) and not isinstance(texts, (str, Mapping, Set)):
+        found = tuple(texts)
+        if all(isinstance(text, str) for text in found):
+            return found
+    raise InputError(f"{name} must be a list of texts{what}, got {texts!r}.")
 
 
 def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> tuple[Tensor, Tensor]:
@@ -295,7 +303,7 @@ class FeatureCache:
         self._kept = None
 
     def __call__(self, parameters: Iterable[Tensor], compute: Callable[[], Tensor]) -> Tensor:
-        """The kept tensor, or a new one where something changed, where a gradient is wanted, or while being traced."""
+        """A copy of what is kept; computed where something changed, where a gradient is wanted, or while being traced."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return compute()
         parameters = list(parameters)
@@ -303,7 +311,7 @@ class FeatureCache:
             return compute()
         kept, circumstances = self._kept, _circumstances(parameters[0])
         if kept is not None and kept[0] == circumstances and _unchanged(kept[1], parameters):
-            return kept[2]
+            return _copied(kept[2])
         # not as inference tensors: those could not be used in a backward pass later
         with torch.inference_mode(False), torch.no_grad():
             features = compute()
@@ -311,10 +319,16 @@ class FeatureCache:
                 return features
             # the storages are held, so that another tensor cannot come to lie at the same address
             self._kept = (circumstances, [(p.detach(), p._version) for p in parameters], features)
-        return features
+        return _copied(features)
 
     def __reduce__(self) -> tuple[type[FeatureCache], tuple[()]]:
         return FeatureCache, ()  # copies and pickles of a model start without
+
+
+def _copied(features: Tensor) -> Tensor:
+    """For whoever writes to it."""
+    with torch.inference_mode(False), torch.no_grad():
+        return features.clone()
 
 
 def _constant(parameters: Sequence[Tensor]) -> bool:

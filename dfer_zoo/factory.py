@@ -61,7 +61,7 @@ def create_model(
         model.weights = record
     else:
         assert path is not None
-        head = {name: model_args.pop(name) for name in model_class(arch).head_arguments if name in model_args}
+        head = {name: model_args.pop(name, None) for name in model_class(arch).head_arguments}
         model = _loaded(record, path, model_args)
         _check_classes(arch, _count(num_classes, labels))
         _replace_head(model, num_classes, labels, head)
@@ -278,12 +278,13 @@ def _replace_head(
 ) -> None:
     """A new head, where other classes, another order, or other texts for them were asked for."""
     count = _count(num_classes, labels)
-    head = {name: value for name, value in head.items() if _plain(value) != _plain(getattr(model, name))}
-    if labels is not None and (head or tuple(labels) != model.labels):
+    head = dict([(name, value) for name, value in head.items() if value is not None][:1])
+    differs = any(_plain(value) != _plain(getattr(model, name)) for name, value in head.items())
+    if labels is not None and (differs or tuple(labels) != model.labels):
         model.reset_classifier(tuple(labels), **head)
     elif count is not None and count != model.num_classes:
         model.reset_classifier(count, **head)
-    elif head:
+    elif differs:
         model.reset_classifier(model.labels, **head)
 
 

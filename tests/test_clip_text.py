@@ -104,8 +104,9 @@ def test_published_texts_are_taken_for_all_classes_or_for_none():
     assert class_texts(("fear",), ["my own"], published) == ("my own",)
     with pytest.raises(InputError, match="There are 1 prompts and 2 labels"):
         class_texts(("fear", "anger"), ["my own"], published)
-    with pytest.raises(InputError, match="must be a list of texts"):
-        class_texts(("f", "a"), "my", published)
+    for wrong in ("my", {"f": "my own", "a": "my other"}, {"my own", "my other"}):
+        with pytest.raises(InputError, match="prompts must be a list of texts, one for each label"):
+            class_texts(("f", "a"), wrong, published)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +212,14 @@ def test_a_wanted_gradient_is_never_taken_from_the_cache():
     assert recomputed(module)
     module().sum().backward()
     assert torch.equal(module.layer.weight.grad, torch.ones(3, 3))
+
+
+@torch.no_grad()
+def test_whoever_writes_to_features_writes_to_their_own():
+    module = Counted().eval()
+    for _ in range(2):
+        module().zero_()
+    assert not recomputed(module)
 
 
 def test_copies_start_without_kept_features():

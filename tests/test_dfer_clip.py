@@ -178,6 +178,27 @@ def test_kept_texts_are_never_stale(change):
     torch.testing.assert_close(logits, plain)
 
 
+@pytest.mark.parametrize("class_specific", [True, False])
+@torch.no_grad()
+def test_texts_without_contexts_are_never_stale_either(class_specific, tmp_path):
+    """Contexts of no numbers lie nowhere, whatever their texts are."""
+    dfer_zoo.save_pretrained(tiny(num_contexts=0, class_specific_contexts=class_specific), tmp_path)
+    model = dfer_zoo.create_model(f"local-dir:{tmp_path}")
+    for labels in (model.labels, ("calm", "bored")):
+        model.encode_text()
+        model.reset_classifier(labels, prompts=[f"a face of {label}, it seems." for label in labels])
+        torch.testing.assert_close(model.encode_text(), model._encode_classes())
+
+
+@torch.no_grad()
+def test_class_texts_that_were_handed_out_may_be_written_to():
+    model = tiny()
+    kept = model.encode_text().clone()
+    for _ in range(2):
+        model.encode_text().mul_(2)
+    assert torch.equal(model.encode_text(), kept)
+
+
 @torch.no_grad()
 def test_a_compiled_model_follows_its_weights():
     model = tiny()
@@ -228,6 +249,9 @@ def test_labels_of_ones_own_get_the_published_sentence_unless_texts_are_given():
         ({"labels": "abc"}, "labels is the text 'abc'"),
         ({"labels": ["a", "a"]}, "not distinct"),
         ({"text_type": "class_name"}, "Did you mean class_names"),
+        ({"labels": ["a", "b"], "prompts": {"a": "a smile.", "b": "a tear."}}, "prompts must be a list of texts"),
+        ({"temporal_heads": 3}, "cannot be cut into 3 heads"),
+        ({"temporal_depth": -1}, "depth is -1"),
         ({"class_token_position": "behind"}, "expected one of end, middle, front"),
         ({"num_contexts": 80}, "does not fit into 77"),
         ({"num_contexts": -1}, "expected 0 or more"),
@@ -239,6 +263,22 @@ def test_arguments_that_make_no_sense_are_one_sentence(arguments, message):
         tiny(**arguments)
     with pytest.raises(InputError, match="5 classes have none"):
         tiny().reset_classifier(5)
+
+
+@pytest.mark.parametrize("texts", ["tears", {"a": "a smile."}, {"a smile.", "tears"}, [], ["tears", 3], 3])
+def test_texts_are_a_list_of_texts(texts):
+    model = tiny()
+    with pytest.raises(InputError, match="texts must be a list of texts"):
+        model.encode_text(texts)
+    with pytest.raises(InputError, match="texts must be a list of texts"):
+        model.zero_shot(clips(model), texts)
+
+
+@torch.no_grad()
+def test_zero_shot_needs_a_frame():
+    model = tiny()
+    with pytest.raises(InputError, match="video has no frames"):
+        model.zero_shot(clips(model)[:, :0])
 
 
 @torch.no_grad()
@@ -272,6 +312,42 @@ def test_other_classes_on_trained_weights_keep_the_body_and_make_new_contexts(tm
     assert torch.equal(same.prompt_learner.contexts, contexts)
     reworded = load(prompts=[f"{text} indeed" for text in model.prompts])
     assert reworded.labels == model.labels and not torch.equal(reworded.prompt_learner.contexts, contexts)
+
+
+@pytest.mark.parametrize("arch", ["dfer_clip", "dk_clip"])
+@torch.no_grad()
+def test_the_same_texts_can_be_given_to_other_labels(arch, tmp_path):
+    model = dfer_zoo.create_model(arch, **TINY[arch])
+    dfer_zoo.save_pretrained(model, tmp_path)
+    texts = list(model.prompts)
+    for labels in (["Freude", "Trauer", "nichts", "Wut", "Staunen", "Ekel", "Angst"], model.labels[::-1]):
+        other = dfer_zoo.create_model(f"local-dir:{tmp_path}", labels=labels, prompts=texts)
+        assert other.labels == tuple(labels) and other.prompts == model.prompts
+    unchanged = dfer_zoo.create_model(f"local-dir:{tmp_path}", prompts=None)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(unchanged.state_dict()[name], tensor), name
+
+
+def test_another_text_type_on_trained_weights_is_other_texts(tmp_path):
+    model = tiny(labels=["fear", "anger"], text_type="class_names")
+    dfer_zoo.save_pretrained(model, tmp_path)
+    load = lambda **arguments: dfer_zoo.create_model(f"local-dir:{tmp_path}", **arguments)  # noqa: E731
+
+    for same in (load(), load(text_type="class_names")):
+        assert same.text_type == "class_names"
+        assert torch.equal(same.prompt_learner.contexts, model.prompt_learner.contexts)
+    described = load(text_type="class_descriptor")
+    assert described.labels == ("fear", "anger") and described.text_type == "class_descriptor"
+    assert described.prompts == tiny(labels=["fear", "anger"]).prompts
+    assert load(labels=["contempt", "fear"]).prompts == ("contempt.", "fear.")
+
+    described.reset_classifier(7, prompts=["my own."] * 7)
+    assert described.text_type is None
+    dfer_zoo.save_pretrained(described, tmp_path)
+    assert load().text_type is None and load().prompts == ("my own.",) * 7
+    own = load(prompts=["my own."] * 7, text_type="class_descriptor")
+    assert torch.equal(own.prompt_learner.contexts, described.prompt_learner.contexts)
+    assert load(text_type="class_descriptor").prompts == tiny().prompts
 
 
 def test_weights_do_not_go_into_a_model_of_other_texts(tmp_path):

@@ -21,6 +21,7 @@ from ..clip_text import (
     TextTower,
     block_at,
     build_clip,
+    check_texts,
     class_names,
     class_texts,
     clip_config,
@@ -31,7 +32,7 @@ from ..clip_text import (
 from ..errors import InputError, WeightsError, near
 from ..layers import TemporalTransformer
 from ..records import VideoSpec
-from .base import DferModel, LoadReport, check_fit, check_shape
+from .base import DferModel, LoadReport, check_fit, check_shape, plain_count
 
 PROMPTS = read_prompts("dfer_clip")
 TEXT_TYPES = tuple(PROMPTS["texts"])
@@ -51,7 +52,7 @@ class DFERCLIP(DferModel):
 
     frame_independent = True
     head_prefixes = ("prompt_learner.",)
-    head_arguments = ("prompts",)
+    head_arguments = ("prompts", "text_type")
     default_labels: ClassVar = {int(count): tuple(labels) for count, labels in PROMPTS["labels"].items()}
     unused_parameters = ("logit_scale",)  # the temperature is fixed; `zero_shot` reads it
     frozen_parameters = ("text_encoder.*", "logit_scale")
@@ -72,17 +73,13 @@ class DFERCLIP(DferModel):
         temperature: float = 0.01,
         clip_model: str | Mapping[str, Any] = "ViT-B-32-quickgelu",
     ) -> None:
-        if text_type not in TEXT_TYPES:
-            raise InputError(f"There is no text type '{text_type}'.{near(text_type, TEXT_TYPES)}")
         labels = class_names(self.default_labels, 7 if num_classes is None and labels is None else num_classes, labels)
         config = clip_config(clip_model)
         width, image_size = config["embed_dim"], config["vision_cfg"]["image_size"]
         super().__init__(
             num_classes=len(labels), num_features=width, video_spec=VideoSpec(max_frames, image_size, "segment_centres")
         )
-        self.labels = labels
-        self.prompts = class_texts(labels, prompts, PROMPTS["texts"][text_type], SENTENCE)
-        self.text_type = text_type
+        self._set_texts(labels, prompts, text_type)
         self.num_contexts = num_contexts
         self.class_token_position = class_token_position
         self.class_specific_contexts = class_specific_contexts
@@ -151,8 +148,11 @@ class DFERCLIP(DferModel):
 
     def encode_text(self, texts: Sequence[str] | None = None) -> Tensor:
         """Texts as unit vectors: the classes', learned contexts included, (num_classes, num_features); or your own, as
-        CLIP has them. The classes' follow from the weights alone: in eval mode they are computed once and kept."""
+        CLIP has them. The classes' follow from the weights alone: in eval mode, where no gradient of them can be wanted,
+        they are computed once and kept."""
         if texts is not None:
+            if not (texts := check_texts("texts", texts)):
+                raise InputError("texts must be a list of texts, and this one is empty.")
             ids, ends = (t.to(self.logit_scale.device) for t in tokenize(texts, self._context_length))
             return unit(self.text_encoder.encode_ids(ids, ends))
         if self.training:
@@ -172,7 +172,10 @@ class DFERCLIP(DferModel):
         >>> transform = create_transform(model, mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD)  # doctest: +SKIP
         >>> model.zero_shot(**transform.batch([clip]), texts=["a happy face", "a sad face"])       # doctest: +SKIP
         """
-        clips = unit(self.encode_frames(video).mean(dim=1))
+        frames = self.encode_frames(video)
+        if not frames.shape[1]:
+            raise InputError(f"video has no frames (T): it is {tuple(video.shape)}.")
+        clips = unit(frames.mean(dim=1))
         return self.logit_scale.exp() * clips @ self.encode_text(self.prompts if texts is None else texts).T
 
     def train(self, mode: bool = True) -> DFERCLIP:
@@ -190,14 +193,27 @@ class DFERCLIP(DferModel):
         """What is learned per class: the contexts."""
         return self.prompt_learner
 
-    def reset_classifier(self, classes: int | Sequence[str], prompts: Sequence[str] | None = None) -> None:
-        """New classes, told apart by new texts, with new contexts; a number is enough where the labels are published."""
+    def reset_classifier(
+        self, classes: int | Sequence[str], prompts: Sequence[str] | None = None, text_type: str | None = None
+    ) -> None:
+        """New classes, told apart by new texts, with new contexts; a number is enough where the labels are published.
+        Without ``prompts`` the texts are of ``text_type``, by default of the one that the classes have now."""
+        classes = plain_count(classes)
         count, names = (classes, None) if isinstance(classes, int) else (None, classes)
         labels = class_names(self.default_labels, count, names)
-        self.prompts = class_texts(labels, prompts, PROMPTS["texts"][self.text_type], SENTENCE)
-        self.num_classes, self.labels = len(labels), labels
+        self._set_texts(labels, prompts, text_type or self.text_type or PROMPTS["published"])
+        self._kept_text_features.drop()  # without contexts no parameter shows that the texts are others
         learner = self._build_prompt_learner().train(self.training)
         self.prompt_learner = learner.to(device=self.logit_scale.device, dtype=self.logit_scale.dtype)
+
+    def _set_texts(self, labels: tuple[str, ...], prompts: Sequence[str] | None, text_type: str) -> None:
+        """The texts of these classes; ``self.text_type`` is None if they are others than the published ones."""
+        if text_type not in TEXT_TYPES:
+            raise InputError(f"There is no text type '{text_type}'.{near(text_type, TEXT_TYPES)}")
+        published = class_texts(labels, None, PROMPTS["texts"][text_type], SENTENCE)
+        self.prompts = published if prompts is None else class_texts(labels, prompts, {})
+        self.text_type = text_type if self.prompts == published else None
+        self.num_classes, self.labels = len(labels), labels
 
     def _build_prompt_learner(self) -> PromptLearner:
         return PromptLearner(
@@ -215,7 +231,8 @@ class DFERCLIP(DferModel):
 
     def config(self) -> dict[str, Any]:
         texts = {"labels": list(self.labels), "prompts": list(self.prompts)}
-        return {**super().config(), **texts}
+        text_type = {"text_type": self.text_type} if self.text_type else {}
+        return {**super().config(), **texts, **text_type}
 
     # -- training --------------------------------------------------------------------------------------------------
 
