@@ -22,7 +22,7 @@ from dfer_zoo.datasets import read_rows
 from dfer_zoo.errors import InputError
 from dfer_zoo.factory import create_model
 from dfer_zoo.files import read_safetensors
-from dfer_zoo.training.recipe import ScheduleSection, learning_rate, read_recipe
+from dfer_zoo.training.recipe import ScheduleSection, create_optimizer, learning_rate, read_recipe
 from dfer_zoo.weights import get_weights
 from tests import stand_in
 from tests.scripts import load_script
@@ -205,7 +205,7 @@ def test_a_recipe_says_what_is_wrong_with_it(small, tmp_path):
 
 
 def test_a_rate_for_a_parameter_that_is_not_there_is_an_error(small, tmp_path, finetune):
-    with pytest.raises(InputError, match=r"no trained parameter is called 'visual\.\*'"):
+    with pytest.raises(InputError, match=r"no parameter is called 'visual\.\*'"):
         finetune.train(read_recipe(small, ['optimizer.rates={"visual.*"=1e-3}']), tmp_path / "out")
 
 
@@ -260,6 +260,29 @@ def test_a_recipe_loads_and_does_a_step(path, tmp_path, finetune, one_thread):
     (line,) = progress["history"]
     assert np.isfinite(line["loss"]) and line["loss"] > 0.1
     assert (tmp_path / "last" / "model.safetensors").exists()
+
+
+def trained_by(recipe, out, finetune, monkeypatch):
+    """The names of what this recipe trains."""
+    models = []
+
+    def seen(model, recipe):
+        models.append(model)
+        return create_optimizer(model, recipe)
+
+    monkeypatch.setattr(finetune, "create_optimizer", seen)
+    finetune.train(recipe, out)
+    return {name for name, parameter in models[0].named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("data", ["dfew", "ferv39k", "mafw"])
+def test_dk_clip_trains_as_released_when_asked_to(data, tmp_path, finetune, monkeypatch):
+    """The rates for what is frozen then stay in the recipe and do no harm."""
+    path = ROOT / "examples" / "recipes" / f"dk_clip_{data}.toml"
+    recipe = tiny(read_recipe(path, ['model.freeze=["published"]']))
+    trained = trained_by(recipe, tmp_path, finetune, monkeypatch)
+    parts = {"local_tower", "semantic_norm", "semantic_projection", "conditioning"}
+    assert {name.split(".")[0] for name in trained} == parts
 
 
 def test_there_is_a_recipe_for_every_published_run():

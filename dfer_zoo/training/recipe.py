@@ -32,7 +32,7 @@ class ModelSection:
     name: str
     pretrained: str = ""  # a tag, "backbone", or empty: from scratch
     labels: tuple[str, ...] = ()  # empty: the weights' or the model's own
-    freeze: tuple[str, ...] = ()  # shell patterns; "published": what the published training freezes
+    freeze: tuple[str, ...] = ()  # shell patterns; "published": what `model.freeze()` does
     args: Mapping[str, Any] = field(default_factory=dict)  # of the constructor
 
 
@@ -210,10 +210,10 @@ def create_optimizer(model: Any, recipe: Recipe) -> Optimizer:
         groups = parameter_groups(
             model, lr=options.lr, weight_decay=options.weight_decay, rates=options.rates, decay_all=options.decay_all
         )
-        trained = [name for group in groups for name in group["names"]]
+        names = [name for name, _ in model.named_parameters()]  # the frozen ones too: what to freeze is another choice
         for pattern in options.rates:
-            if not fnmatch.filter(trained, pattern):
-                raise InputError(f"optimizer.rates: no trained parameter is called '{pattern}'.")
+            if not fnmatch.filter(names, pattern):
+                raise InputError(f"optimizer.rates: no parameter is called '{pattern}'.")
     for group in groups:
         group["base_lr"] = group.get("lr", options.lr)
     if options.name == "sgd":
