@@ -131,8 +131,8 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
     model = dfer_zoo.create_model(
         recipe.model.name, recipe.model.pretrained or None, labels=recipe.model.labels or None, **recipe.model.args
     )
-    if recipe.model.freeze:
-        model.freeze(*(p for p in recipe.model.freeze if p != "published"))
+    for pattern in recipe.model.freeze:
+        model.freeze(*([] if pattern == "published" else [pattern]))
     transform = create_transform(model, **recipe.data.transform)
     data, reader = recipe.data, recipe.data.options
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, **reader)

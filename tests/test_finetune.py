@@ -285,6 +285,18 @@ def test_dk_clip_trains_as_released_when_asked_to(data, tmp_path, finetune, monk
     assert {name.split(".")[0] for name in trained} == parts
 
 
+def test_more_can_be_frozen_than_the_published_training_does(small, tmp_path, finetune, monkeypatch):
+    path = ROOT / "examples" / "recipes" / "dk_clip_dfew.toml"
+    alone, more = (
+        trained_by(tiny(read_recipe(path, [f"model.freeze={patterns}"])), tmp_path / name, finetune, monkeypatch)
+        for name, patterns in (("alone", ["published"]), ("more", ["published", "conditioning.alpha"]))
+    )
+    assert more == alone - {"conditioning.alpha"} != alone
+    # the stand-in's training freezes nothing, so "published" leaves its head
+    recipe = read_recipe(small, ['model.freeze=["published", "classifier.bias"]', "train.epochs=1"])
+    assert trained_by(recipe, tmp_path / "head", finetune, monkeypatch) == {"classifier.weight"}
+
+
 def test_there_is_a_recipe_for_every_published_run():
     runs = {(recipe.model.name, path.stem.split("_")[-1]) for path in RECIPES for recipe in [read_recipe(path)]}
     for name in ("mma_dfer", "mae_dfer", "dfer_clip", "dk_clip"):
