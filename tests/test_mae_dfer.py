@@ -18,6 +18,7 @@ from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock, VideoMAE, attend
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
+from dfer_zoo.training.masking import tube_mask, window_mask
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.mixing import MixDraw, draw_mix, mix_in_pairs
 from dfer_zoo.transforms import create_transform, sampling
@@ -320,6 +321,30 @@ def test_a_mask_that_does_not_fit_is_one_sentence(mask, sentence):
     model = tiny(MAEDFERPretrain)
     with pytest.raises(InputError, match=sentence):
         model(model.example_inputs(2)["video"], mask)
+
+
+@pytest.mark.parametrize(("ratio", "rows", "hidden"), [(0.94, 10, 94), (0.95, 12, 114), (0.7, 12, 84), (0.9, 10, 90)])
+def test_the_share_of_a_mask_is_one_product_of_ratio_and_places(ratio, rows, hidden):
+    """`ratio * rows * columns` rounds twice, and one place is then hidden less than the model counts with."""
+    assert tube_mask((1, rows, 10), ratio).sum() == hidden
+    half = (rows // 2, 10)
+    model = tiny(MAEDFERPretrain, image_size=(16 * rows, 160), region=(2, *half), mask_ratio=ratio)
+    for symmetry in (None, "global", "local"):
+        assert window_mask((1, rows, 10), ratio, half, symmetry=symmetry).sum() == 2 * model.masked_per_window
+
+
+@pytest.mark.parametrize(
+    ("draw", "sentence"),
+    [
+        (lambda: tube_mask((1, 10, 10), 1.2), "mask ratio is 1.2; expected a share between 0 and 1"),
+        (lambda: tube_mask((1, 10, 10), -0.2), "mask ratio is -0.2; expected a share between 0 and 1"),
+        (lambda: window_mask((1, 10, 10), 1.2, (5, 10)), "mask ratio is 1.2; expected a share between 0 and 1"),
+        (lambda: window_mask((1, 10, 10), 0.9, (0, 10)), r"divide the 10 rows; it is \(0, 10\)"),
+    ],
+)
+def test_a_mask_that_cannot_be_drawn_is_one_sentence(draw, sentence):
+    with pytest.raises(InputError, match=sentence):
+        draw()
 
 
 @pytest.mark.parametrize("region", [(2, 2, 4), (2, 2, 2)], ids=["regions as wide as the frame", "narrower regions"])

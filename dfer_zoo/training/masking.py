@@ -19,7 +19,7 @@ def tube_mask(grid: Sequence[int], ratio: float, *, rng: np.random.RandomState |
     720
     """
     frames, rows, columns = grid
-    masked = int(ratio * rows * columns)
+    masked = _share(ratio, rows * columns)
     return np.tile(_shuffled(rows * columns - masked, masked, rng), frames)
 
 
@@ -38,13 +38,13 @@ def window_mask(
     """
     frames, rows, columns = grid
     height, width = window
-    if width != columns or rows % height:
+    if width != columns or height < 1 or rows % height:
         raise InputError(f"A window must span the {columns} columns and divide the {rows} rows; it is {tuple(window)}.")
     if symmetry not in (None, "global", "local"):
         raise InputError(f"symmetry is '{symmetry}'; expected None, 'global' or 'local'.")
     if symmetry and width % 2:
         raise InputError(f"A window of {width} columns has no two equal halves.")
-    masked = int(ratio * height * width)
+    masked = _share(ratio, height * width)
     visible = height * width - masked
     half = height * width // 2
     left = _toss(rng) if symmetry == "global" else None
@@ -60,6 +60,12 @@ def window_mask(
         hidden = np.ones_like(drawn)
         windows.append(np.concatenate([drawn, hidden] if in_left else [hidden, drawn], axis=1))
     return np.tile(np.concatenate(windows).ravel(), frames)
+
+
+def _share(ratio: float, places: int) -> int:
+    if not 0 <= ratio <= 1:
+        raise InputError(f"The mask ratio is {ratio}; expected a share between 0 and 1.")
+    return int(ratio * places)
 
 
 def _toss(rng: np.random.RandomState | None) -> bool:
