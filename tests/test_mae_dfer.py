@@ -323,6 +323,35 @@ def test_a_mask_that_does_not_fit_is_one_sentence(mask, sentence):
         model(model.example_inputs(2)["video"], mask)
 
 
+@torch.no_grad()
+def test_matched_positions_need_as_many_visible_tokens_in_each_frame_of_a_region():
+    """As many in the region alone is not enough: the frames are read one after another, and their tokens would be
+    counted into other regions."""
+    model = tiny(MAEDFERPretrain, decoder_positions="matched")
+    video = model.example_inputs(1)["video"]
+    visible = torch.zeros(1, 4, 2, 8, dtype=torch.bool)  # token frames, regions of a frame, places of a region
+    visible[:, :, :, :2] = True
+    model(video, ~visible.flatten(1))
+    visible[:, 0::2, 0, 2] = visible[:, 1::2, 1, 2] = True  # 3 + 1 in the upper regions, 1 + 3 in the lower ones
+    visible[:, 1::2, 0, 1] = visible[:, 0::2, 1, 1] = False
+    assert (model.encoder.into_regions(visible.flatten(1)).sum(2) == 4).all()
+    with pytest.raises(InputError, match="in every region, and in each of its frames"):
+        model(video, ~visible.flatten(1))
+
+
+def test_the_compiled_pre_training_takes_masks_of_its_own_ratio():
+    model = tiny(MAEDFERPretrain, depth=1, decoder_depth=1, decoder_positions="matched").train()
+    video, mask = model.example_inputs(2)["video"], model.draw_mask(2)
+    torch._dynamo.reset()
+    compiled = torch.compile(model.training_loss, fullgraph=True, backend="eager")
+    loss, prediction = compiled({"video": video, "mask": mask})
+    torch.testing.assert_close(prediction, model(video, mask))
+    torch.testing.assert_close(loss, model.loss(prediction, video, mask))
+    for other in (torch.zeros_like(mask), mask[:, torch.randperm(64)]):  # of another ratio, of uneven regions
+        with pytest.raises(RuntimeError, match="masks of its own mask_ratio"):
+            compiled({"video": video, "mask": other})
+
+
 @pytest.mark.parametrize(("ratio", "rows", "hidden"), [(0.94, 10, 94), (0.95, 12, 114), (0.7, 12, 84), (0.9, 10, 90)])
 def test_the_share_of_a_mask_is_one_product_of_ratio_and_places(ratio, rows, hidden):
     """`ratio * rows * columns` rounds twice, and one place is then hidden less than the model counts with."""
@@ -443,8 +472,28 @@ def test_all_tokens_can_be_seen_as_features():
 def test_a_share_of_the_motion_needs_tubelets_of_two_frames():
     with pytest.raises(InputError, match="needs tubelet=2 and difference_group=2"):
         tiny(MAEDFERPretrain, motion_weight=0.5, difference_group=4)
-    with pytest.raises(InputError, match="leaves none of a window's 8 places visible"):
-        tiny(MAEDFERPretrain, mask_ratio=1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"mask_ratio": 1.0}, "mask_ratio 1.0 hides 8 of a window's 8 places"),
+        ({"mask_ratio": 0}, "mask_ratio 0 hides 0 of a window's 8 places"),
+        ({"mask_ratio": -0.5}, "mask_ratio -0.5 hides -4 of a window's 8 places"),
+        ({"difference_group": 3}, "difference_group is 3; expected .* divide the 8 frames"),
+        ({"difference_group": 100}, "difference_group is 100; expected .* divide the 8 frames"),
+        ({"layer_scale": 0.1}, "layer_scale is 0.1; the blocks of the LGI-Former have none"),
+    ],
+)
+def test_a_wrong_option_of_the_pre_training_is_one_sentence(changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        tiny(MAEDFERPretrain, **changes)
+
+
+def test_a_loss_needs_something_hidden():
+    model = tiny(MAEDFERPretrain)
+    with pytest.raises(InputError, match="hides nothing"):
+        model.training_loss({**model.example_inputs(1), "mask": torch.zeros(1, 64, dtype=torch.bool)})
 
 
 # -- inputs ------------------------------------------------------------------------------------------------------------

@@ -136,13 +136,15 @@ class MAEDFERPretrain(DferModel):
         )
         check_option("attention", attention, ("local_global", "joint"))
         check_option("decoder_positions", decoder_positions, ("published", "matched"))
+        if layer_scale and attention != "joint":
+            raise InputError(f"layer_scale is {layer_scale}; the blocks of the LGI-Former have none, expected 0.")
         self.input_shape = (frames, CHANNELS, height, breadth)
         self.cut = {"p0": tubelet, "p1": patch_size, "p2": patch_size}
         self.grid = grid = Grid.of(frames, image_size, tubelet, patch_size)
         self.matched = decoder_positions == "matched"
         self.normalize_target, self.difference_group = normalize_target, difference_group
         self.motion_weight = motion_weight
-        check_difference(tubelet, difference_group, motion_weight)
+        check_difference(frames, tubelet, difference_group, motion_weight)
 
         embedding = {
             "channels": CHANNELS,
@@ -195,8 +197,11 @@ class MAEDFERPretrain(DferModel):
         self.mask_ratio = mask_ratio
         area = self.window[0] * self.window[1]
         self.masked_per_window = int(mask_ratio * area)
-        if not 0 <= self.masked_per_window < area:
-            raise InputError(f"mask_ratio {mask_ratio} leaves none of a window's {area} places visible.")
+        if not 0 < self.masked_per_window < area:
+            raise InputError(
+                f"mask_ratio {mask_ratio} hides {self.masked_per_window} of a window's {area} places; "
+                "expected one that hides some and leaves some visible."
+            )
         self.num_visible = grid.tokens * (area - self.masked_per_window) // area
         self.register_buffer("reading_order", self._reading_order(), persistent=False)
         self.register_buffer("fixed_mask", self.draw_mask(1, torch.Generator().manual_seed(0)), persistent=False)
@@ -230,15 +235,31 @@ class MAEDFERPretrain(DferModel):
         if mask.dtype != torch.bool:
             raise InputError(f"mask must be boolean, True where masked, got {mask.dtype}.")
         visible = (~mask).sum(1)
+        if torch.compiler.is_compiling():  # a graph has one number of tokens, and no numbers to look at
+            fits = (visible == self.num_visible).all() & self._can_be_shared_out(mask)
+            torch._assert_async(fits, "A compiled model takes masks of its own mask_ratio, alike in all regions.")
+            return self.num_visible
         if (visible != visible[0]).any():
             raise InputError(f"Every clip must have as many masked tokens as the others; visible: {visible.tolist()}.")
+        if not self._can_be_shared_out(mask):
+            raise InputError(
+                "The LGI-Former needs as many visible tokens in every region, and in each of its frames; "
+                "this mask has not."
+            )
+        count = int(visible[0])
         if isinstance(self.encoder, LGIFormer):
-            per_region = (~self.encoder.into_regions(mask)).sum(2)  # (B, n)
-            if self.matched and (per_region != per_region[0, 0]).any():
-                raise InputError("The LGI-Former needs as many visible tokens in every region; this mask has not.")
-            if int(visible[0]) % (self.grid.frames * self.encoder.region_grid.rows * self.encoder.region_grid.columns):
-                raise InputError(f"{int(visible[0])} visible tokens cannot be shared out evenly among the regions.")
-        return int(visible[0])
+            _, rows, columns = self.encoder.region_grid
+            if count % (self.grid.frames * rows * columns):
+                raise InputError(f"{count} visible tokens cannot be shared out evenly among the regions.")
+        return count
+
+    def _can_be_shared_out(self, mask: Tensor) -> Tensor:
+        """Whether `_by_region` finds every token's own region. As published, nobody asks."""
+        if not (self.matched and isinstance(self.encoder, LGIFormer)):
+            return mask.new_ones(())
+        visible = ~self.encoder.into_regions(mask)
+        shares = rearrange(visible, "b n (t s) -> b n t s", t=self.encoder.region[0]).sum(-1)
+        return (shares == shares[0, 0, 0]).all()
 
     def _reading_order(self) -> Tensor:
         """(N,): in which order the visible tokens are collected, frame by frame. As published: row by row, which keeps
@@ -326,6 +347,8 @@ class MAEDFERPretrain(DferModel):
     def loss(self, prediction: Tensor, video: Tensor, mask: Tensor) -> Tensor:
         """Squared error over the masked tokens, in float32 under autocast too."""
         errors = self.errors(prediction, video, mask)
+        if not errors.numel():
+            raise InputError("The mask hides nothing, so that there is nothing to guess and no loss.")
         if self.motion_weight is None:
             return errors.mean()
         look, motion = errors.chunk(2, dim=-1)  # the tubelet's first frame, its second
@@ -442,8 +465,10 @@ def differences(video: Tensor, group: int, sign: int = -1) -> Tensor:
     return torch.where(later, video + sign * video[:, time // group * group], video)
 
 
-def check_difference(tubelet: int, group: int, motion_weight: float | None) -> None:
-    if group < 0 or group == 1:
-        raise InputError(f"difference_group is {group}; expected 0 (no differences) or at least 2 frames.")
+def check_difference(frames: int, tubelet: int, group: int, motion_weight: float | None) -> None:
+    if group < 0 or group == 1 or (group and frames % group):
+        raise InputError(
+            f"difference_group is {group}; expected 0 (no differences) or at least 2 that divide the {frames} frames."
+        )
     if motion_weight is not None and not (group == tubelet == 2):
         raise InputError("motion_weight splits a tubelet of two frames; it needs tubelet=2 and difference_group=2.")
