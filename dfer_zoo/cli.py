@@ -333,6 +333,10 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", help="put in front of the paths of the annotation file")
     parser.add_argument("--audio", help='where the sound of folders of frames is: "dfew", "mafw" or a template')
+    parser.add_argument(
+        "--faces", default="none", help="for videos that are no face crops yet; as of predict, and by default none"
+    )
+    parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument("--without", action="append", default=[], help="withhold a modality: video or audio")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", help='"cuda", "mps", ...; default: the processor')
@@ -356,7 +360,13 @@ def evaluate_command(options: argparse.Namespace) -> int:
     reading = {name: value for name in ("root", "audio") if (value := getattr(options, name)) is not None}
     rows = read_rows(options.data, model.labels, subset=options.subset, **reading)
     answers = probabilities(
-        model, rows, batch_size=options.batch_size, without=options.without, progress=sys.stderr.isatty()
+        model,
+        rows,
+        batch_size=options.batch_size,
+        without=options.without,
+        faces=_faces(options.faces),
+        no_face=options.no_face,
+        progress=sys.stderr.isatty(),
     )
     table = confusion(rows, answers)
     if options.picture:

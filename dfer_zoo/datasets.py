@@ -320,9 +320,10 @@ class FirstFrames:
         return self.frames.take(indices)
 
 
-def read_row(row: Row) -> Clip:
+def read_row(row: Row, *, faces: Any = "none", crop: str = "aligned", no_face: str = "error") -> Clip:
     """The clip of a row: drawn, or read from its files. Where the row says how many frames there are, it is trusted
-    over the folder, as the published rules do."""
+    over the folder, as the published rules do. ``faces``, ``crop`` and ``no_face`` are those of `read_clip`, for data
+    that are no face crops yet; puppets and prepared faces are."""
     if row.path.startswith("puppet:"):
         from .puppets import Puppet
 
@@ -338,6 +339,6 @@ def read_row(row: Row) -> Clip:
         sound = read_clip(row.audio)
         return dataclasses.replace(clip, waveform=sound.waveform, sample_rate=sound.sample_rate)
     clip = read_clip(row.path, audio=row.audio, order=row.order)
-    if row.num_frames is None or clip.frames is None:
-        return clip
-    return dataclasses.replace(clip, frames=FirstFrames(clip.frames, row.num_frames, row.path))
+    if row.num_frames is not None and clip.frames is not None:
+        clip = dataclasses.replace(clip, frames=FirstFrames(clip.frames, row.num_frames, row.path))
+    return read_clip(clip, faces=faces, crop=crop, no_face=no_face)

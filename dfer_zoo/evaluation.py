@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import metrics
+from .clip import Clip
 from .datasets import Row, read_row
 from .errors import InputError
 from .transforms import Transform, collate, create_transform
@@ -23,9 +25,13 @@ def probabilities(
     transform: Transform | None = None,
     batch_size: int = 8,
     without: Sequence[str] = (),
+    faces: Any = "none",
+    no_face: str = "error",
     progress: bool = False,
 ) -> np.ndarray:
-    """(clips, classes). Views along time are averaged as published. ``without=("audio",)`` withholds a modality."""
+    """(clips, classes). Views along time are averaged as published. ``without=("audio",)`` withholds a modality.
+    ``faces`` and ``no_face``, as `read_clip` takes them, are for data that are no face crops yet; the crop rule is the
+    weights' own."""
     for name in without:
         if name not in model.optional_inputs:
             able = ", ".join(model.optional_inputs) or "none"
@@ -33,36 +39,38 @@ def probabilities(
     if not rows:
         raise InputError("There is no clip to evaluate.")
     transform = transform or create_transform(model)
+    read = functools.partial(read_row, faces=faces, crop=transform.face_crop, no_face=no_face)
+    views = _samples(map(read, _shown(rows, progress)), transform, without)
     reference = next(model.parameters())
-    training, sums, views = model.training, np.zeros((len(rows), model.num_classes)), np.zeros((len(rows), 1))
+    training, sums, counts = model.training, np.zeros((len(rows), model.num_classes)), np.zeros((len(rows), 1))
     model.eval()
     try:
-        for numbers, samples in _batches(_samples(rows, transform, without, progress), batch_size):
+        for numbers, samples in _batches(views, batch_size):
             inputs = {k: None if v is None else v.to(reference) for k, v in collate(samples).items()}
             answers = model(**inputs).float().softmax(-1).cpu().numpy()
             np.add.at(sums, numbers, answers)
-            np.add.at(views, numbers, 1)
+            np.add.at(counts, numbers, 1)
     finally:
         model.train(training)
-    return sums / views
+    return sums / counts
 
 
 def _samples(
-    rows: Sequence[Row], transform: Transform, without: Sequence[str], progress: bool
+    clips: Iterable[Clip], transform: Transform, without: Sequence[str]
 ) -> Iterator[tuple[int, dict[str, Tensor | None]]]:
-    for number in _shown(range(len(rows)), progress):
-        for sample in transform.views(read_row(rows[number])):
+    for number, clip in enumerate(clips):
+        for sample in transform.views(clip):
             yield number, {name: None if name in without else tensor for name, tensor in sample.items()}
 
 
-def _shown(numbers: range, progress: bool) -> Iterable[int]:
+def _shown(rows: Sequence[Row], progress: bool) -> Iterable[Row]:
     if not progress:
-        return numbers
+        return rows
     try:
         from tqdm import tqdm
     except ImportError:  # the extra "train"
-        return numbers
-    return tqdm(numbers, desc="clips", leave=False)
+        return rows
+    return tqdm(rows, desc="clips", leave=False)
 
 
 def _batches(

@@ -49,13 +49,13 @@ from dfer_zoo.transforms.train import augmentation
 class Clips(Dataset):
     """Training samples by (epoch, number): what is drawn depends on these alone, not on the order or the worker."""
 
-    def __init__(self, rows, augmented, seed: int) -> None:
-        self.rows, self.augmented, self.seed = rows, augmented, seed
+    def __init__(self, rows, read, augmented, seed: int) -> None:
+        self.rows, self.read, self.augmented, self.seed = rows, read, augmented, seed
 
     def __getitem__(self, key: tuple[int, int]):
         epoch, number = key
         seed_all(self.seed, epoch, number)
-        return self.augmented(read_row(self.rows[number])), self.rows[number].label
+        return self.augmented(self.read(self.rows[number])), self.rows[number].label
 
     @staticmethod
     def stack(samples):
@@ -90,13 +90,13 @@ def shares(batch: list[int], recipe: Recipe, rank: int, world: int) -> list[list
     return [mine[i : i + piece] for i in range(0, len(mine), piece)]
 
 
-def validate(model, transform, rows, accelerator) -> np.ndarray:
+def validate(model, transform, rows, finding, accelerator) -> np.ndarray:
     """The confusion table; every process answers for its part of the clips."""
     part = rows[accelerator.process_index :: accelerator.num_processes]
     pairs = []
     if part:
         answers = evaluation.probabilities(
-            model, part, transform=transform, progress=accelerator.is_local_main_process
+            model, part, transform=transform, progress=accelerator.is_local_main_process, **finding
         ).argmax(1)
         pairs = [(row.label, int(answer)) for row, answer in zip(part, answers)]
     pairs = gather_object(pairs)
@@ -137,10 +137,12 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
     data, reader = recipe.data, recipe.data.options
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, **reader)
     valid_rows = read_rows(data.valid, model.labels, subset=data.valid_subset or None, **reader)
+    finding = {"faces": data.faces, "no_face": data.no_face}
     accelerator.print(f"{arch_of(model)}: {len(rows)} clips for training, {len(valid_rows)} for validation")
     objective, optimizer = accelerator.prepare(Objective(model), create_optimizer(model, recipe))
     model, scaler = accelerator.unwrap_model(objective).model, accelerator.scaler
-    dataset = Clips(rows, augmentation(data.augment, transform), settings.seed)
+    read = partial(read_row, crop=transform.face_crop, **finding)
+    dataset = Clips(rows, read, augmentation(data.augment, transform), settings.seed)
     per_epoch = len(batches(recipe, len(rows), 0, world))
     soft = partial(soft_targets, num_classes=model.num_classes, smoothing=settings.smoothing)
 
@@ -190,7 +192,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
                 if accelerator.is_main_process:
                     save_state(state_file, model, optimizer, scaler, progress)
 
-        table = validate(model, transform, valid_rows, accelerator)
+        table = validate(model, transform, valid_rows, finding, accelerator)
         line = {
             "epoch": epoch + 1,
             "lr": max(group["lr"] for group in optimizer.param_groups),

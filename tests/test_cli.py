@@ -1,6 +1,7 @@
 """The command line: exit statuses, messages, and what it does not import."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -171,4 +172,18 @@ def test_a_face_box_can_be_given(place, capsys):
     assert predict(place, place / "frames", "--faces", "0,0,20,20") == 0
     assert "face in" not in capsys.readouterr().out
     assert predict(place, place / "frames", "--faces", "magic") == 2
+    assert "no face detector 'magic'" in capsys.readouterr().err
+
+
+# -- evaluate ----------------------------------------------------------------------------------------------------------
+
+
+def evaluate(place, *arguments):
+    return cli.main(["evaluate", f"local-dir:{place / 'weights'}", *map(str, arguments)])
+
+
+def test_evaluate_cuts_out_faces_on_request(place, tmp_path, capsys):
+    shutil.copytree(place / "frames", tmp_path / "happy" / "1")
+    assert evaluate(place, tmp_path, "--faces", "4,4,20,20") == 0
+    assert evaluate(place, tmp_path, "--faces", "magic") == 2
     assert "no face detector 'magic'" in capsys.readouterr().err

@@ -1,13 +1,15 @@
 """From any kind of data set to rows, clips and rates."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from dfer_zoo import evaluation, figures
-from dfer_zoo.datasets import read_row, read_rows
-from dfer_zoo.errors import InputError
+from dfer_zoo.datasets import Row, read_row, read_rows
+from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.puppets import Puppet
 from tests.stand_in import StandIn
 
@@ -88,6 +90,44 @@ def test_probabilities_are_those_of_the_clips_one_by_one():
     assert not np.allclose(mute, together)
     with pytest.raises(InputError, match="cannot do without image"):
         evaluation.probabilities(model, rows, without=("image",))
+
+
+@pytest.fixture
+def room(tmp_path):
+    """Whole frames in a folder; the red of a pixel is its column, the green its row."""
+    frame = np.zeros((60, 80, 3), np.uint8)
+    frame[..., 0], frame[..., 1] = np.arange(80), np.arange(60)[:, None]
+    (tmp_path / "room").mkdir()
+    for number in range(4):
+        Image.fromarray(frame).save(tmp_path / "room" / f"{number}.png")
+    return Row(str(tmp_path / "room"), 0, num_frames=3)
+
+
+def a_face(frame):
+    return [(10.4, 5.0, 30.0, 35.0)]
+
+
+def test_faces_are_cut_out_of_whole_frames_where_that_is_asked_for(room):
+    assert read_row(room).take([0])[0].shape == (60, 80, 3)
+    clip = read_row(room, faces=a_face, crop="largest")
+    (face,) = clip.take([0])
+    assert clip.num_frames == 3 and face.shape == (30, 20, 3) and tuple(face[0, 0, :2]) == (10, 5)
+    with pytest.raises(MediaError, match="no face was found"):
+        read_row(room, faces=lambda frame: []).take([0])
+    assert read_row(room, faces=lambda frame: [], no_face="frame").take([0])[0].shape == (60, 80, 3)
+
+
+@pytest.mark.parametrize("crop", ["aligned", "largest"])
+def test_an_evaluation_cuts_faces_by_the_rule_of_the_weights(room, crop):
+    model = StandIn(num_classes=2).eval()
+    model.video_spec = dataclasses.replace(model.video_spec, face_crop=crop)
+    transform = evaluation.create_transform(model)
+    found = evaluation.probabilities(model, [room], faces=a_face)
+    with torch.no_grad():
+        (expected,) = model(**transform.batch([read_row(room, faces=a_face, crop=crop)])).softmax(-1).numpy()
+        (whole,) = model(**transform.batch([read_row(room)])).softmax(-1).numpy()
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+    assert not np.allclose(found[0], whole)
 
 
 def test_a_report_counts_the_clips_of_every_class():

@@ -209,6 +209,29 @@ def test_a_rate_for_a_parameter_that_is_not_there_is_an_error(small, tmp_path, f
         finetune.train(read_recipe(small, ['optimizer.rates={"visual.*"=1e-3}']), tmp_path / "out")
 
 
+def test_faces_are_searched_in_training_and_in_validation_where_a_recipe_says_so(
+    small, tmp_path, finetune, monkeypatch
+):
+    from PIL import Image
+
+    from dfer_zoo import faces
+
+    for name in ("train/happy/1", "valid/sad/1"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / name / "0.png")
+    searched = []
+    monkeypatch.setattr(
+        faces, "find_detector", lambda name: lambda frame: searched.append(name) or np.array([[8, 8, 40, 40]])
+    )
+    changes = [f"data.{part}={tmp_path / part}" for part in ("train", "valid")]
+    recipe = read_recipe(small, [*changes, "train.epochs=1", "train.mix=none", "data.augment=none"])
+    finetune.train(recipe, tmp_path / "without")
+    assert searched == []
+    found = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, faces="mtcnn"))
+    finetune.train(found, tmp_path / "with")
+    assert searched == ["mtcnn"] * 2  # one frame for training, one for validation
+
+
 def test_a_state_of_another_model_is_refused(small, tmp_path, finetune):
     from dfer_zoo.errors import WeightsError
 

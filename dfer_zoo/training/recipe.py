@@ -43,6 +43,8 @@ class DataSection:
     train_subset: str = ""  # of annotation files that name subsets
     valid_subset: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)  # of the annotation's reader
+    faces: str = "none"  # a detector, as `read_clip` takes it, for data that are no face crops yet
+    no_face: str = "error"  # or "frame": a clip without a face is taken whole
     transform: Mapping[str, Any] = field(default_factory=dict)  # changes of the video record, see `create_transform`
     augment: str = "none"  # a key of `transforms.train.AUGMENTATIONS`
     workers: int = 0

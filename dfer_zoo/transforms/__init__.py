@@ -45,6 +45,11 @@ class Transform:
         """Samples stacked along a new first axis."""
         return collate([self(clip) for clip in clips])
 
+    @property
+    def face_crop(self) -> str:
+        """The crop rule of `faces.find` that belongs to the record."""
+        return self.video.face_crop if self.video else "aligned"
+
     def without(self, name: str) -> Transform:
         """The transform of the other inputs."""
         return dataclasses.replace(self, inputs=tuple(other for other in self.inputs if other != name))
