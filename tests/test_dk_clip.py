@@ -1,5 +1,7 @@
 """DK-CLIP beyond its recorded numbers: files, texts, still clips, what is trained, and what a clip is mixed with."""
 
+import json
+import math
 import random
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train_dk_clip import TrainTransform, change_colours, random_views, train_indices
 from tests.parity.checks.dk_clip import inputs_of, tensors, whole
 from tests.parity.compare import relative_l2
-from tests.parity.runner import read_case
+from tests.parity.runner import check_file, read_case
 from tests.tiny import TINY
 
 CASES = Path(__file__).parent / "parity" / "dk_clip"
@@ -264,6 +266,41 @@ def test_what_it_explains_is_what_it_answers():
     torch.testing.assert_close(details.attention.sum(1), torch.ones(4))
     assert details.erased.any() and not details.erased.all()
     assert (details.local_logits[details.erased] == 0).all() and (details.local_logits[~details.erased] != 0).all()
+
+
+def published_weights(similarity, erase_below=0.15):
+    low, high = similarity.amin(1, keepdim=True), similarity.amax(1, keepdim=True)
+    weights = ((similarity - low) / (high - low)).softmax(1)
+    return weights, weights < erase_below
+
+
+def test_a_recorded_division_by_zero_asks_for_a_number_of_ours(tmp_path, monkeypatch):
+    """A case of clips with one snippet each: the published weight is 0 / 0 and is recorded as null."""
+    case = json.loads((CASES / "noise_erasing.json").read_text())
+    for entry in case["inputs"]:
+        entry["call"] = entry["call"].replace("[4, 4", "[4, 1")
+    tokens = inputs_of(case)["tokens"]
+    shapes = {"weights": [4, 1], "local_weighted": [4, 1, 7], "local_summed": [4, 7]}
+    undefined = {name: {"shape": shape, "values": [None] * math.prod(shape)} for name, shape in shapes.items()}
+    kept_mean = {"shape": [4, 5, 6], "values": tokens.flatten().tolist()}
+    case["outputs"] = {**undefined, "erased": [[0]] * 4, "kept_mean": kept_mean}
+    path = tmp_path / "case.json"
+    path.write_text(json.dumps(case))
+    assert [c.output for c in check_file(path) if not c.ok] == []
+    monkeypatch.setattr("dfer_zoo.models.dk_clip.weigh_snippets", published_weights)
+    assert [c.output for c in check_file(path) if not c.ok] == list(undefined)
+
+
+@pytest.mark.parametrize("call", ["[2, 1, 3, 32, 32]", "[2, 16, 3, 32, 32]"])
+def test_a_case_may_repeat_a_frame_and_says_what_else_it_does_to_its_input(case, call):
+    entry = case["inputs"]["video"]
+    entry = {**entry, "call": f"seeded.normal('video', {call}, 0)", "then": "frame 0 repeated 16 times"}
+    still = {**case.data, "inputs": {"video": entry}}
+    video = inputs_of(still)["video"]
+    assert video.shape == (2, 16, 3, 32, 32) and torch.equal(video, video[:, :1].expand_as(video))
+    entry["then"] = "upside down"
+    with pytest.raises(ValueError, match="upside down"):
+        inputs_of(still)
 
 
 # -- texts -------------------------------------------------------------------------------------------------------------

@@ -47,8 +47,19 @@ def inputs_of(case: Any) -> dict[str, Tensor]:
     made = {}
     for entry in entries:
         draw = getattr(seeded, entry.get("distribution", "normal"))
-        made[entry["name"]] = torch.from_numpy(draw(entry["name"], entry["shape"], entry["seed"])) * entry["scale"]
+        shape = re.search(r"\[[\d, ]*\]", entry["call"])  # of what is drawn; the entry's own is of what becomes of it
+        drawn = torch.from_numpy(draw(entry["name"], json.loads(shape[0]), entry["seed"])) * entry["scale"]
+        made[entry["name"]] = finished(drawn, entry.get("then", "as is"), case["config"].get("T"))
     return made
+
+
+def finished(drawn: Tensor, then: str, frames: int) -> Tensor:
+    """What a case does to an input in words: nothing, or a clip that stands still."""
+    if then == "as is":
+        return drawn
+    if "repeat" in then and drawn.ndim == 5 and (drawn.shape[1] == 1 or re.search("frame 0|first frame", then)):
+        return drawn[:, :1].expand(-1, frames, -1, -1, -1)
+    raise ValueError(f"no input is known that is drawn as {tuple(drawn.shape)}, then '{then}'")
 
 
 def whole(output: dict) -> np.ndarray:
@@ -65,9 +76,13 @@ def compared(name: str, ours: Any, output: dict, tolerance: float) -> Iterator[C
 
 def as_published(ours: Tensor, recorded: np.ndarray) -> Tensor:
     """Mended: in a clip that stands still the published code divides 0 by 0. Ours must have a number there, and no more
-    can be asked of it; all the rest is compared."""
-    undefined = torch.from_numpy(np.isnan(recorded)) & ours.isfinite()
-    return torch.where(undefined, math.nan, ours)
+    can be asked of it, so it becomes a NaN like theirs, and a NaN of ours a number; all the rest is compared."""
+    undefined = torch.from_numpy(np.isnan(recorded))
+    return torch.where(undefined, torch.where(ours.isfinite(), math.nan, 0.0), ours)
+
+
+def compared_mended(name: str, ours: Tensor, output: dict, tolerance: float) -> Iterator[Comparison]:
+    yield from compared(name, as_published(ours, whole(output)) if "values" in output else ours, output, tolerance)
 
 
 def build_model(config: dict, texts: list[str], state: dict[str, Tensor]) -> dk.DKCLIP:
@@ -143,8 +158,7 @@ def check_model(case: Any) -> Iterator[Comparison]:
         "probabilities_local": details.local_logits.sum(1).softmax(-1),
     }
     for name, recorded in case["outputs"].items():
-        ours = as_published(outputs[name], whole(recorded)) if "values" in recorded else outputs[name]
-        yield from compared(name, ours, recorded, per_output.get(name, tolerance.get("relative_l2")))
+        yield from compared_mended(name, outputs[name], recorded, per_output.get(name, tolerance.get("relative_l2")))
     yield close("explained logits", details.logits, whole(case["outputs"]["logits"]), per_output["logits"])
     yield same("erased", details.erased.int().tolist(), case["erased"])
     by_number = {name[:2]: name for name in case["intermediates"]}
@@ -299,7 +313,7 @@ def check_noise_erasing(case: Any) -> Iterator[Comparison]:
         ("local_weighted", local),
         ("local_summed", local.sum(1)),
     ):
-        yield from compared(name, ours, outputs[name], tolerance)
+        yield from compared_mended(name, ours, outputs[name], tolerance)
 
 
 def check_noise_erasing_table(case: Any) -> Iterator[Comparison]:
