@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import dfer_zoo
-from dfer_zoo import Clip, fetch
+from dfer_zoo import Clip, cli, fetch
 from dfer_zoo.clip_text import build_clip, tokenize
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.convert.checkpoint import convert_checkpoint
+from dfer_zoo.convert.checkpoint import convert_checkpoint, convert_own
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.dfer_clip import DFERCLIP, PROMPTS, unit
@@ -551,6 +551,58 @@ def test_a_state_dict_says_its_own_sizes_and_texts(arguments):
         assert (again.labels, again.prompts) == (model.labels, model.prompts)
 
 
+@pytest.mark.parametrize("text_type", ["class_descriptor", "class_names"])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"),
+        ("contempt", "fear", "anxiety"),
+        PROMPTS["labels"]["11"][::-1],
+    ],
+)
+def test_published_texts_say_their_labels_in_any_order(labels, text_type):
+    model = tiny(labels=labels, text_type=text_type)
+    found = convert_state_dict("dfer_clip", their_state(model)).model_args
+    assert (tuple(found["labels"]), tuple(found["prompts"])) == (model.labels, model.prompts)
+    assert DFERCLIP(**{**TINY_ARGS, **found}).text_type == text_type
+
+
+OWN_TEXTS = ["a resting face.", "half closed eyes, a resting chin.", "a raised brow.", "a jaw that hangs.", "tears."]
+
+
+@torch.no_grad()
+def test_a_file_of_own_classes_becomes_a_folder(tmp_path, capsys):
+    model = tiny(labels=list("abcde"), prompts=OWN_TEXTS)
+    torch.save(their_state(model), tmp_path / "own.pth")
+    convert = ["convert", "dfer_clip", "own", str(tmp_path / "own.pth"), "--output", str(tmp_path / "own")]
+    assert cli.main([*convert, "--labels", "calm,bored,curious,tired,moved"]) == 0
+    again = dfer_zoo.create_model(f"local-dir:{tmp_path / 'own'}", temporal_heads=2)
+    assert again.labels == ("calm", "bored", "curious", "tired", "moved")
+    video = clips(model)
+    assert torch.equal(again(video), model(video))
+
+    capsys.readouterr()
+    assert cli.main([*convert, "--labels", "calm,bored"]) == 2
+    assert "own.pth has 5 classes, and there are 2 labels" in capsys.readouterr().err
+
+
+def test_own_texts_do_not_get_published_labels(tmp_path):
+    """However many they are."""
+    model = tiny(labels=list("abcdefg"), prompts=[*OWN_TEXTS, "a face.", "another face."])
+    torch.save(their_state(model), tmp_path / "own.pth")
+    with pytest.raises(InputError, match=r"says no labels for its 7 class texts \('a resting face ?\.', .*labels="):
+        convert_own("dfer_clip", tmp_path / "own.pth", tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+def test_published_texts_of_a_file_may_be_given_other_labels(tmp_path):
+    torch.save(their_state(tiny()), tmp_path / "own.pth")
+    names = ("Freude", "Trauer", "nichts", "Wut", "Staunen", "Ekel", "Angst")
+    convert_own("dfer_clip", tmp_path / "own.pth", tmp_path / "own", labels=names)
+    model = dfer_zoo.create_model(f"local-dir:{tmp_path / 'own'}")
+    assert model.labels == names and model.prompts == tiny().prompts
+
+
 def test_what_contradicts_itself_is_no_checkpoint():
     def converted(change):
         state = their_state(tiny())
@@ -566,10 +618,35 @@ def test_what_contradicts_itself_is_no_checkpoint():
         converted(lambda s: s.update({"fc.weight": torch.zeros(1)}))
     with pytest.raises(WeightsError, match="This is not a checkpoint of dfer_clip: it has no entry"):
         converted(lambda s: s.pop("image_encoder.proj"))
+    with pytest.raises(WeightsError, match=r"no entry 'text_encoder\.transformer\.resblocks\.0\."):
+        converted(without("text_encoder.transformer."))
+    for shape in ((64,), (1, 7, 2, 64)):
+        with pytest.raises(WeightsError, match=r"The contexts are \(.*\); expected"):
+            converted(lambda s, shape=shape: s.update({"prompt_learner.ctx": torch.zeros(shape)}))
     with pytest.raises(WeightsError, match="contexts for 7 classes and texts for 5"):
         converted(lambda s: s.update({n: s[n][:5] for n in s if n.startswith("prompt_learner.token_")}))
     with pytest.raises(WeightsError, match="they must be of 7 classes"):
         converted(lambda s: s.update({"prompt_learner.token_suffix": s["prompt_learner.token_suffix"][:, 1:]}))
+
+
+def without(part: str):
+    """Takes the tensors of a part away, under either of their names."""
+
+    def change(state: dict[str, torch.Tensor]) -> None:
+        for name in list(state):
+            if name.replace("clip_model_.", "text_encoder.").startswith(part):
+                del state[name]
+
+    return change
+
+
+def test_a_file_without_temporal_blocks_is_not_the_published_one(tmp_path, monkeypatch, capsys):
+    state = their_state(tiny(num_contexts=8))
+    without("temporal_net.temporal_transformer.")(state)
+    torch.save(state, tmp_path / "cut.pth")
+    monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
+    assert cli.main(["convert", "dfer_clip", "dfew_fold1", str(tmp_path / "cut.pth")]) == 2
+    assert "it has temporal_depth=0, and 1 was expected" in capsys.readouterr().err
 
 
 def write_released_file(path: Path, state: dict[str, torch.Tensor], monkeypatch) -> None:

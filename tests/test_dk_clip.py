@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import dfer_zoo
 from dfer_zoo.clip import Clip
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.convert.checkpoint import read_checkpoint
+from dfer_zoo.convert.checkpoint import convert_own, read_checkpoint
 from dfer_zoo.convert.dk_clip import our_name
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.factory import load_strictly
@@ -108,6 +108,15 @@ def test_a_checkpoint_of_the_released_training_becomes_a_model_of_the_zoo(case, 
     logits = again(inputs_of(case)["video"])
     tolerance = case["tolerance"]["relative_l2_per_output"]["logits"]
     assert relative_l2(logits, whole(case["outputs"]["logits"])) <= tolerance
+
+
+def test_a_checkpoint_of_own_classes_is_converted_with_their_labels(authors_state, tmp_path):
+    torch.save({"model": authors_state}, tmp_path / "best.pth")
+    texts = ["loose jaw.", "tight jaw."]
+    for options, prompts in (({}, ("calm", "tense")), ({"prompts": texts}, tuple(texts))):
+        convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "mine", labels=["calm", "tense"], **options)
+        model = dfer_zoo.create_model(f"local-dir:{tmp_path / 'mine'}")
+        assert model.labels == ("calm", "tense") and model.prompts == prompts
 
 
 def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):

@@ -110,15 +110,28 @@ def convert_own(
         raise InputError(f"{arch} has no argument {', '.join(sorted(unknown))}.{near(unknown.pop(), known)}")
     if labels is not None:
         check_labels(labels)
-        if "num_classes" in known:
-            arguments.setdefault("num_classes", len(labels))
+        _check_count(file, arguments.get("num_classes", len(labels)), labels)
+        if "labels" in known:
+            arguments["labels"] = tuple(labels)
+        elif "num_classes" in known:
+            arguments["num_classes"] = len(labels)
+    elif "prompts" in conversion.model_args and "labels" not in conversion.model_args:
+        texts = conversion.model_args["prompts"]
+        raise InputError(
+            f"{file} says no labels for its {len(texts)} class texts ({', '.join(map(repr, texts))}); give them in this "
+            "order with labels=[...], or --labels A,B,... on the command line."
+        )
     model = build(arch, arguments)
     load_strictly(model, conversion.state, f"{file}, converted to {arch},")
     if labels is not None:
-        if len(labels) != model.num_classes:
-            raise WeightsError(f"{file} has {model.num_classes} classes, and there are {len(labels)} labels.")
+        _check_count(file, model.num_classes, labels)
         model.labels = tuple(labels)
     return save_pretrained(model, folder, tag=tag)
+
+
+def _check_count(file: str | Path, num_classes: int, labels: Sequence[str]) -> None:
+    if len(labels) != num_classes:
+        raise WeightsError(f"{file} has {num_classes} classes, and there are {len(labels)} labels.")
 
 
 def checked_record(record: Weights, conversion: Conversion, path: Path) -> Weights:

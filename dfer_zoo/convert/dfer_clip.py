@@ -59,10 +59,14 @@ def convert_dfer_clip(state: Mapping[str, Tensor]) -> Conversion:
         else:
             raise WeightsError(f"'{name}' is no tensor of DFER-CLIP; this is another network's checkpoint.")
     contexts = state["prompt_learner.ctx"]
+    if contexts.ndim not in (2, 3):
+        raise WeightsError(
+            f"The contexts are {tuple(contexts.shape)}; expected (classes, contexts, width), or one set for all classes."
+        )
     model_args: dict[str, Any] = {
         "num_contexts": contexts.shape[-2],
         "class_specific_contexts": contexts.ndim == 3,
-        "temporal_depth": 1 + max(int(n.split(".")[2]) for n in renamed if n.startswith("temporal_net.blocks.")),
+        "temporal_depth": _depth(renamed, "temporal_net.blocks"),
         "max_frames": state["temporal_net.pos_embedding"].shape[1] - 1,
         **_classes(state),
     }
@@ -91,7 +95,7 @@ def clip_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     width, embed_dim = state["image_encoder.proj"].shape
     patch = state["image_encoder.conv1.weight"].shape[-1]
     grid = round((len(state["image_encoder.positional_embedding"]) - 1) ** 0.5)
-    layers = _depth(state, "image_encoder")
+    layers = _tower_depth(state, "image_encoder")
     vision = {"image_size": grid * patch, "layers": layers, "width": width, "patch_size": patch}
     return {"embed_dim": embed_dim, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text_sizes(state)}
 
@@ -103,17 +107,25 @@ def text_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "vocab_size": vocabulary,
         "width": width,
         "heads": width // 64,
-        "layers": _depth(state, "text_encoder"),
+        "layers": _tower_depth(state, "text_encoder"),
     }
 
 
-def _depth(state: Mapping[str, Tensor], tower: str) -> int:
-    pattern = re.compile(rf"{tower}\.transformer\.resblocks\.(\d+)\.")
-    return 1 + max(int(match[1]) for name in state if (match := pattern.match(name)))
+def _tower_depth(state: Mapping[str, Tensor], tower: str) -> int:
+    blocks = f"{tower}.transformer.resblocks"
+    depth = _depth(state, blocks)
+    if not depth:
+        raise KeyError(f"{blocks}.0.ln_1.weight")
+    return depth
+
+
+def _depth(state: Mapping[str, Tensor], blocks: str) -> int:
+    pattern = re.compile(rf"{re.escape(blocks)}\.(\d+)\.")
+    return 1 + max((int(match[1]) for name in state if (match := pattern.match(name))), default=-1)
 
 
 def _classes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The class texts, read back from the embedded words; labels too where the texts are published ones.
+    """The class texts, read back from the embedded words; labels too where all texts are published ones of one type.
 
     Without those buffers nothing is known but the number of classes, and that only from class-specific contexts.
     """
@@ -132,11 +144,17 @@ def _classes(state: Mapping[str, Tensor]) -> dict[str, Any]:
             f"they must be of {num_classes} classes, 1 and {expected[1]} tokens."
         )
     embedded = torch.cat([prefix, suffix], dim=1)  # (C, 77 - num_contexts, W): the placeholders are not kept
-    labels = PROMPTS["labels"].get(str(num_classes), [])
-    for texts in PROMPTS["texts"].values():
-        prompts = [texts[label] for label in labels]
-        if prompts and torch.equal(embedding[_ids(prompts, embedded)], embedded):
-            return {"num_classes": num_classes, "labels": labels, "prompts": prompts}
+    for text_type, texts in PROMPTS["texts"].items():
+        published = dict(zip(texts, embedding[_ids(list(texts.values()), embedded)]))
+        labels = [label for row in embedded for label, text in published.items() if torch.equal(row, text)]
+        if len(labels) == len(set(labels)) == num_classes:
+            of_type = {} if text_type == PROMPTS["published"] else {"text_type": text_type}
+            return {
+                "num_classes": num_classes,
+                "labels": labels,
+                "prompts": [texts[label] for label in labels],
+                **of_type,
+            }
     ids = token_ids(embedded, embedding)
     prompts = [open_clip.decode(row[1 : row.argmax()]).strip() for row in ids]
     if not torch.equal(_ids(prompts, embedded), ids):
