@@ -9,6 +9,7 @@ import pytest
 
 from tests.parity import compare, runner, seeded
 from tests.parity.__main__ import main
+from tests.parity.checks import dfer_clip
 
 CASES = Path(__file__).parent / "parity"
 
@@ -77,6 +78,23 @@ def test_every_case_of_the_repository_has_a_check():
     for path in runner.case_files([CASES]):
         case = runner.read_case(path)
         assert runner.find_check(case["architecture"], case["kind"]), path
+
+
+def test_a_text_is_its_tokens():
+    assert dfer_clip.same_texts(["a smiling mouth , raised cheeks ."], ["a smiling mouth, raised cheeks."]).ok
+    assert not dfer_clip.same_texts(["tears."], ["a tear."]).ok
+
+
+def test_a_list_of_names_finds_the_case_of_its_network_beside_it_or_in_the_repository(tmp_path):
+    case = runner.read_case(write(tmp_path, architecture="dfer_clip", kind="checkpoint_keys"))
+    beside = {"architecture": "dfer_clip", "kind": "model", "state_dict": {"prompt_learner.ctx": {"shape": [4, 64]}}}
+    (tmp_path / "generic.json").write_text(json.dumps(beside))
+    assert dfer_clip.case_of_shapes(case, {"prompt_learner.ctx": [4, 64]}).path.stem == "generic"
+    for stem in ("dfew_descriptor_ctx8_end_specific_depth1", "dfew_names_ctx4_end_generic_depth2"):
+        table = runner.read_case(CASES / "dfer_clip" / f"{stem}.json")["state_dict"]
+        assert dfer_clip.case_of_shapes(case, {name: e["shape"] for name, e in table.items()}).path.stem == stem
+    with pytest.raises(FileNotFoundError, match="no model case beside it or in the repository"):
+        dfer_clip.case_of_shapes(case, {"prompt_learner.ctx": [5, 64]})
 
 
 def test_a_summary_sees_a_change_in_one_sampled_value_and_in_the_scale():
