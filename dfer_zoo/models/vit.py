@@ -196,11 +196,14 @@ def _fit(part: str, encoder: Encoder, state: Mapping[str, Tensor]) -> dict[str, 
 
 def _grid_of(part: str, table: Tensor, encoder: Encoder) -> tuple[int, int]:
     """What grid a table is for: a square for images; as many mel bands as the encoder for sound."""
-    patches = table.shape[1] - 1
-    columns = math.isqrt(patches) if encoder.grid[0] == encoder.grid[1] else encoder.grid[1]
-    if table.shape[-1] != encoder.positions.shape[-1] or patches % columns or patches == 0:
+    patches = max(0, table.shape[1] - 1) if table.ndim == 3 else 0
+    # told by the channels: a spectrogram's grid may happen to be a square too
+    sound = encoder.patch_embed.in_channels == 1
+    columns = encoder.grid[1] if sound else math.isqrt(patches)
+    rows = patches // columns if sound else columns
+    if patches == 0 or table.shape != (1, 1 + rows * columns, encoder.positions.shape[-1]):
         raise WeightsError(f"The part '{part}': a table of positions {tuple(table.shape)} does not fit this encoder.")
-    return patches // columns, columns
+    return rows, columns
 
 
 def resize_positions(table: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
