@@ -243,6 +243,23 @@ def test_a_backbone_is_fine_tuned_with_a_pooled_read_out_of_its_own():
     assert model.encoder.positions.shape == (1, 10, 192)
 
 
+@pytest.mark.parametrize("file_frames", [512, 1024])
+def test_a_spectrogram_whose_grid_is_square_is_no_image(file_frames):
+    sound = pretrained_parts(frames=file_frames)["sound"]
+    model = AudioMAE(preset="tiny", frames=128, pooling="class", num_classes=0)
+    model.load_backbones({"encoder": sound})
+    expected = resize_positions(sound["encoder.positions"], (file_frames // 16, 8), (8, 8))
+    assert torch.equal(model.encoder.positions, expected)
+
+
+@pytest.mark.parametrize("shape", [(), (192,), (1, 0, 192), (1, 1, 192), (1, 13, 192), (2, 5, 192), (1, 5, 191)])
+def test_a_table_of_positions_for_no_square_image_is_refused(shape):
+    state = {**pretrained_parts(rows=2)["face"], "encoder.positions": torch.zeros(shape)}
+    model = MAEFace(preset="tiny", image_size=48, pooling="class")
+    with pytest.raises(WeightsError, match=r"a table of positions .* does not fit this encoder"):
+        model.load_backbones({"encoder": state})
+
+
 def test_positions_of_the_same_grid_are_kept_to_the_bit():
     table = torch.randn(1, 10, 4)
     assert resize_positions(table, (3, 3), (3, 3)) is table
@@ -307,6 +324,12 @@ def test_presets_are_the_published_ones():
         MMADFER(preset="tiny", image_size=100)
     with pytest.raises(InputError, match="pooling is 'max'"):
         MAEFace(preset="tiny", pooling="max")
+
+
+@pytest.mark.parametrize("depth", [0, -1])
+def test_without_a_temporal_layer_no_frame_would_be_seen(depth):
+    with pytest.raises(InputError, match=f"temporal_depth is {depth}; expected 1 or more"):
+        MMADFER(**TINY, temporal_depth=depth)
 
 
 def test_contextual_tokens_need_the_norm_of_the_pre_trained_encoder():

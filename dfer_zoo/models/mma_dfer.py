@@ -13,6 +13,7 @@ import torch
 from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..layers import DropPath, TemporalTransformer
 from ..records import AudioSpec, VideoSpec
 from .audio_mae import MEL_BANDS, SILENT_FRAME
@@ -112,6 +113,10 @@ class MMADFER(DferModel):
         drop_path: float = 0.1,
         drop_path_when_frozen: bool = False,
     ) -> None:
+        if temporal_depth < 1:
+            raise InputError(
+                f"temporal_depth is {temporal_depth}; expected 1 or more: without one the answer ignores the clip."
+            )
         shape = find_preset(preset, patch=16)
         super().__init__(
             num_classes=num_classes,
