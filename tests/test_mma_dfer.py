@@ -444,6 +444,24 @@ def test_a_batch_of_sounds_of_any_length_is_each_of_them_alone(rate, monkeypatch
     torch.testing.assert_close(audio.kaldi_front_end_batch(sounds, rate, shorter), together[:, :, :64])
 
 
+def test_what_lies_behind_the_last_frame_counts_in_the_mean_and_is_not_transformed(monkeypatch):
+    framed, log_mel = [], audio.kaldi_log_mel
+    monkeypatch.setattr(audio, "kaldi_log_mel", lambda x, *rest: (framed.append(x), log_mel(x, *rest))[1])
+    long = noise(60 * 16000)
+    result = audio.prepare(long, 16000, SPEC)
+    assert framed[0].shape == (1, 511 * 160 + 400)
+    whole = log_mel(torch.from_numpy(long - long.mean()), 16000)[:, :512]
+    torch.testing.assert_close(result, (whole + 4.2677393) / (2 * 4.5689974), rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_of_sounds_takes_mono_as_it_comes_and_says_that_it_is_empty():
+    mono = torch.from_numpy(noise(8000))
+    together = audio.kaldi_front_end_batch([mono[0], mono], 16000, SPEC)
+    assert torch.equal(together[0], together[1])
+    with pytest.raises(InputError, match="no sound in this batch"):
+        audio.kaldi_front_end_batch([], 16000, SPEC)
+
+
 def test_another_rate_than_the_records_is_an_error_and_nothing_is_resampled():
     sound = noise(44100)
     spec = AudioMAE(preset="tiny").audio_spec

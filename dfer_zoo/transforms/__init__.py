@@ -84,6 +84,8 @@ class Transform:
 
 def collate(samples: Sequence[dict[str, Tensor | None]]) -> dict[str, Tensor | None]:
     """Stack samples; a modality must be there in all of them or in none."""
+    if not samples:
+        raise InputError("There is no clip in this batch; it needs one or more.")
     batch: dict[str, Tensor | None] = {}
     for name in samples[0]:
         there = [tensor for tensor in (sample[name] for sample in samples) if tensor is not None]

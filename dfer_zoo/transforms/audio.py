@@ -257,17 +257,20 @@ def kaldi_front_end(waveform: Tensor, sample_rate: int, spec: AudioSpec) -> Tens
     nothing is resampled: the mel axis ends at half of the file's own rate.
     """
     _check_rate(sample_rate, spec)
-    spectrum = kaldi_log_mel((waveform[0] - waveform.mean())[None], sample_rate, spec.shape[2])[0]
+    signal = waveform[:1, : _kaldi_heard(sample_rate, spec)] - waveform.mean()
+    spectrum = kaldi_log_mel(signal, sample_rate, spec.shape[2])[0]
     return _audioset_scaled(_cut_or_padded(spectrum, spec.shape[1]))[None]
 
 
 def kaldi_front_end_batch(waveforms: Sequence[Tensor], sample_rate: int, spec: AudioSpec) -> Tensor:
     """The same for many clips of one rate and any lengths at once: (B, 1, frames, mel)."""
     _check_rate(sample_rate, spec)
-    shift, window = _kaldi_sizes(sample_rate)
-    heard = window + shift * (spec.shape[1] - 1)  # what lies behind this is cut off in the end
+    if not waveforms:
+        raise InputError("There is no sound in this batch; it needs one or more.")
+    heard = _kaldi_heard(sample_rate, spec)
+    waveforms = [torch.atleast_2d(waveform) for waveform in waveforms]
     counts = torch.tensor([_count_kaldi_frames(w.shape[-1], sample_rate) for w in waveforms])
-    signals = [(w[0] - w.mean())[:heard] for w in waveforms]
+    signals = [w[0, :heard] - w.mean() for w in waveforms]
     longest = max(len(signal) for signal in signals)
     spectra = _kaldi_log_mel_plain(
         torch.stack([F.pad(signal, (0, longest - len(signal))) for signal in signals]), sample_rate, spec.shape[2]
@@ -315,6 +318,12 @@ def _kaldi_log_mel_plain(signals: Tensor, sample_rate: int, bands: int) -> Tenso
 def _kaldi_sizes(sample_rate: int) -> tuple[int, int]:
     """(shift, window) in samples"""
     return int(sample_rate * 10.0 * 0.001), int(sample_rate * 25.0 * 0.001)
+
+
+def _kaldi_heard(sample_rate: int, spec: AudioSpec) -> int:
+    """How many samples the record's frames look at; what lies behind them would be cut off in the end."""
+    shift, window = _kaldi_sizes(sample_rate)
+    return window + shift * (spec.shape[1] - 1)
 
 
 def _count_kaldi_frames(samples: int, sample_rate: int) -> int:
