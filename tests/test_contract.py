@@ -284,6 +284,32 @@ def test_a_wrong_shape_is_one_sentence(arch):
 
 
 @every_model
+@torch.no_grad()
+def test_pixels_that_no_transform_has_seen_are_one_sentence(arch):
+    model = build(arch)
+    inputs = inputs_of(model)
+    for name, tensor in inputs.items():
+        with pytest.raises(InputError, match=rf"{name} must be floating point .* got torch\.uint8"):
+            model(**{**inputs, name: tensor.to(torch.uint8)})
+
+
+@every_model
+def test_arguments_that_would_fail_late_are_one_sentence(arch):
+    known = inspect.signature(model_class(arch)).parameters
+    for name in known.keys() & {"num_classes", "image_size", "frames"}:
+        with pytest.raises(InputError, match=rf"{name} is 48\.0; expected a whole number"):
+            model_class(arch)(**{name: 48.0})
+    for rate in (-0.1, 1.0, 1.5) if "drop_path" in known else ():
+        with pytest.raises(InputError, match=rf"drop_path is {rate}; expected a probability"):
+            model_class(arch)(drop_path=rate)
+
+
+def test_a_batch_of_no_clip_is_one_sentence():
+    with pytest.raises(InputError, match="no clip in this batch"):
+        dfer_zoo.create_transform(build("av_fusion")).batch([])
+
+
+@every_model
 def test_layer_decay_groups_come_from_timm(arch):
     from timm.optim import param_groups_layer_decay
 

@@ -50,6 +50,7 @@ class DferModel(nn.Module):
     frame_independent: ClassVar[bool] = False  # every frame is encoded by itself: `encode_frames`, `forward_frames`
 
     def __new__(cls, *args: Any, **model_args: Any) -> DferModel:
+        check_arguments(model_args)
         model = super().__new__(cls)
         model.__dict__["_model_args"] = model_args  # what `config` needs to build the model again
         return model
@@ -282,7 +283,17 @@ def plain_count(classes: int | Sequence[str]) -> int | Sequence[str]:
     return int(classes) if isinstance(classes, numbers.Integral) else classes
 
 
-def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | None]) -> None:
+def check_arguments(model_args: Mapping[str, Any]) -> None:
+    """What the constructors of all models take and torch would refuse late, or in words about something else."""
+    for name in ("num_classes", "image_size", "frames"):
+        if isinstance(model_args.get(name), float):
+            raise InputError(f"{name} is {model_args[name]}; expected a whole number.")
+    drop_path = model_args.get("drop_path", 0.0)
+    if not 0 <= drop_path < 1:
+        raise InputError(f"drop_path is {drop_path}; expected a probability from 0 to below 1.")
+
+
+def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | None], *, floating: bool = True) -> None:
     """One sentence when a tensor is not what forward takes: ``check_shape("video", video, "(B, T, 3, H, W)", (None, 16, 3, 224, 224))``."""
     if not isinstance(tensor, Tensor):
         raise InputError(f"{name} must be a tensor {layout}, got {type(tensor).__name__}.")
@@ -292,3 +303,7 @@ def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | No
             letter if want is None else str(want) for letter, want in zip(layout.strip("()").split(", "), shape)
         )
         raise InputError(f"{name} must be {layout} = ({wanted}), got {tuple(tensor.shape)}.")
+    if floating and not tensor.is_floating_point():
+        raise InputError(
+            f"{name} must be floating point numbers, as create_transform(model) makes them; got {tensor.dtype}."
+        )

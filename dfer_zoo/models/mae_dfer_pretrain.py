@@ -231,7 +231,7 @@ class MAEDFERPretrain(DferModel):
         return self.fixed_mask.expand(batch, -1), self.num_visible
 
     def _check_mask(self, mask: Tensor, batch: int) -> int:
-        check_shape("mask", mask, "(B, N)", (batch, self.grid.tokens))
+        check_shape("mask", mask, "(B, N)", (batch, self.grid.tokens), floating=False)
         if mask.dtype != torch.bool:
             raise InputError(f"mask must be boolean, True where masked, got {mask.dtype}.")
         visible = (~mask).sum(1)
