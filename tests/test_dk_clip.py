@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 import dfer_zoo
-from dfer_zoo.clip import Clip
+from dfer_zoo.clip import ArrayFrames, Clip
 from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.convert.checkpoint import convert_own, read_checkpoint
 from dfer_zoo.convert.dk_clip import our_name
@@ -24,6 +24,7 @@ from dfer_zoo.training.groups import dk_clip_groups
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.mixing import fourier_mask, mix_clips
 from dfer_zoo.transforms import create_transform
+from dfer_zoo.transforms.images import three_crops
 from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train_dk_clip import TrainTransform, change_colours, random_views, train_indices
 from tests.parity.checks.dk_clip import inputs_of, tensors, whole
@@ -511,6 +512,24 @@ def test_twelve_views_are_four_draws_of_three_crops(model):
         pixels = torch.from_numpy(frames[:, :, left : left + 16]).permute(0, 3, 1, 2) / 255
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.video_spec.mean, model.video_spec.std))
         torch.testing.assert_close(view, (pixels - mean) / std)
+
+
+SIZES = [(50, 200), (120, 90), (90, 120), (100, 100)]
+
+
+def test_frames_of_several_sizes_are_cropped_each_by_itself(model):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
+    alone = [three_crops([frame], model.video_spec) for frame in frames]
+    for view, parts in zip(three_crops(frames, model.video_spec), zip(*alone)):
+        assert torch.equal(view, torch.cat(parts))
+
+
+def test_frames_of_several_sizes_are_trained_on_at_the_same_place(model):
+    clip = Clip(ArrayFrames([np.full((*size, 3), 90, np.uint8) for size in SIZES]))
+    transform = TrainTransform(model.video_spec)
+    for seed in range(5):  # the places differ; most are outside of a narrow frame
+        assert transform(clip, rng=random.Random(seed))["video"].shape == (4, 3, 16, 16)
 
 
 # -- the factory and models whose classes are texts --------------------------------------------------------------------

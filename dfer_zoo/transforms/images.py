@@ -106,13 +106,16 @@ def three_crops(frames: Sequence[np.ndarray], spec: VideoSpec) -> list[Tensor]:
     """Squares from the start, the end and the middle of the longer side, each (T, 3, size, size). The shorter side is
     as long as they are, whatever the record says."""
     resized = [shorter_side(frame, spec.size, spec.resize) for frame in frames]
-    height, width = resized[0].shape[:2]
-    step = (max(height, width) - spec.size) // 2
-    views = []
-    for offset in (0, 2 * step, step):
-        top, left = (0, offset) if width > height else (offset, 0)
-        views.append(to_tensor(np.stack([f[top : top + spec.size, left : left + spec.size] for f in resized]), spec))
-    return views
+    return [
+        to_tensor(np.stack([crop_along(frame, spec.size, place) for frame in resized]), spec) for place in (0, 2, 1)
+    ]
+
+
+def crop_along(frame: np.ndarray, size: int, place: int) -> np.ndarray:
+    """A square from the start (0), the middle (1) or the end (2) of the longer side; the shorter one is ``size``."""
+    height, width = frame.shape[:2]
+    offset = place * ((max(height, width) - size) // 2)
+    return frame[:, offset : offset + size] if width > height else frame[offset : offset + size]
 
 
 def to_square(frame: np.ndarray, spec: VideoSpec) -> np.ndarray:

@@ -97,8 +97,9 @@ class TrainTransform:
     ) -> dict[str, Tensor]:
         spec = self.video
         frames = clip.take(train_indices(clip.num_frames, spec.frames, wrap=self.wrap, rng=sampling_rng))
-        frames = [shorter_side(frame, spec.resize_shorter or spec.size, spec.resize) for frame in frames]
-        height, width = frames[0].shape[:2]
+        height, width = shorter_side(frames[0], spec.resize_shorter or spec.size, spec.resize).shape[:2]
+        # one of another shape is pressed into this one, so that the place is in all of them
+        frames = [RESIZES[spec.resize](frame, height, width) for frame in frames]
         box = draw_crop(width, height, spec.size, rng=rng)
         frames = flip(crop_and_resize(frames, box, spec.size, spec.resize), rng=rng)
         return {"video": to_tensor(np.stack(change_colours(frames, rng=rng)), spec)}
