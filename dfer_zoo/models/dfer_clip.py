@@ -231,8 +231,7 @@ class DFERCLIP(DferModel):
 
     def config(self) -> dict[str, Any]:
         texts = {"labels": list(self.labels), "prompts": list(self.prompts)}
-        text_type = {"text_type": self.text_type} if self.text_type else {}
-        return {**super().config(), **texts, **text_type}
+        return {**super().config(), **texts, "text_type": self.text_type or PROMPTS["published"]}
 
     # -- training --------------------------------------------------------------------------------------------------
 
