@@ -40,7 +40,7 @@ from dfer_zoo.factory import arch_of
 from dfer_zoo.figures import confusion_picture, write_png
 from dfer_zoo.files import write_atomically
 from dfer_zoo.training.mixes import MIXES, soft_targets
-from dfer_zoo.training.recipe import Recipe, create_optimizer, learning_rate, read_recipe
+from dfer_zoo.training.recipe import Recipe, create_optimizer, read_recipe, set_learning_rates
 from dfer_zoo.training.state import load_state, save_state
 from dfer_zoo.transforms import collate, create_transform
 from dfer_zoo.transforms.train import augmentation
@@ -105,7 +105,7 @@ def validate(model, transform, rows, finding, accelerator) -> np.ndarray:
 
 def write_csv(path: Path, history: list[dict]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, history[0], lineterminator="\n")
+    writer = csv.DictWriter(text, ("epoch", "lr", "loss", "uar", "war"), lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     write_atomically(path, text.getvalue().encode())
@@ -134,6 +134,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
     for pattern in recipe.model.freeze:
         model.freeze(*([] if pattern == "published" else [pattern]))
     transform = create_transform(model, **recipe.data.transform)
+    model.video_spec, model.audio_spec = transform.video, transform.audio  # what is saved says how it was trained
     data, reader = recipe.data, recipe.data.options
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, **reader)
     valid_rows = read_rows(data.valid, model.labels, subset=data.valid_subset or None, **reader)
@@ -163,10 +164,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
         loss_sum = progress["loss"] if rank == 0 else 0.0
 
         for update, pieces in enumerate(bar, start=progress["update"]):
-            for group in optimizer.param_groups:
-                now = epoch * per_epoch + update
-                rate = learning_rate(recipe.schedule, group["base_lr"], now, per_epoch, settings.epochs)
-                group["lr"] = rate * group.get("lr_scale", 1.0)
+            set_learning_rates(optimizer, recipe, epoch * per_epoch + update, per_epoch)
             for number, piece in enumerate(pieces, start=1):
                 inputs, targets = next(loader)
                 seed_all(settings.seed, epoch, update, number, rank)
@@ -195,7 +193,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
         table = validate(model, transform, valid_rows, finding, accelerator)
         line = {
             "epoch": epoch + 1,
-            "lr": max(group["lr"] for group in optimizer.param_groups),
+            "lr": set_learning_rates(optimizer, recipe, (epoch + 1) * per_epoch - 1, per_epoch),
             "loss": sum(gather_object([loss_sum])) / max(1, progress["clips"]),
             "uar": metrics.uar(table),
             "war": metrics.war(table),

@@ -136,6 +136,33 @@ def test_killed_at_random_moments_it_resumes_to_identical_files(small, tmp_path)
     assert not list((tmp_path / "whole").rglob(".*")), "a temporary file was left by a run that was not killed"
 
 
+def test_interrupted_after_the_last_update_of_an_epoch_it_tells_the_same_story(small, tmp_path, finetune, monkeypatch):
+    """The state then holds all updates of the epoch and one line of history; neither columns nor rates may differ."""
+    finetune.train(read_recipe(small), tmp_path / "whole")
+    validate, calls = finetune.validate, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return validate(*args)
+
+    monkeypatch.setattr(finetune, "validate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.train(read_recipe(small), tmp_path / "cut")
+    finetune.train(read_recipe(small), tmp_path / "cut", resume=True)
+    for name in FILES:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
+
+
+def test_what_is_saved_says_how_the_clips_were_prepared(small, tmp_path, finetune):
+    changes = ["train.epochs=1", 'data.transform={short_clip="black", face_crop="union_square"}']
+    finetune.train(read_recipe(small, changes), tmp_path)
+    for name in ("best", "last"):
+        spec = create_model(f"local-dir:{tmp_path / name}").video_spec
+        assert (spec.short_clip, spec.face_crop) == ("black", "union_square")
+
+
 def test_a_folder_with_a_training_is_not_overwritten(small, tmp_path, finetune, monkeypatch, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "state.safetensors").write_bytes(b"")

@@ -194,6 +194,14 @@ def learning_rate(schedule: ScheduleSection, base: float, update: int, per_epoch
     return rate(now, lr=base, steps=total, warmup=warm, floor=schedule.min_lr)
 
 
+def set_learning_rates(optimizer: Any, recipe: Recipe, update: int, per_epoch: int) -> float:
+    """Set the rates of one update (counted from 0 over all epochs) in every group; the highest of them."""
+    for group in optimizer.param_groups:
+        rate = learning_rate(recipe.schedule, group["base_lr"], update, per_epoch, recipe.train.epochs)
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+    return max(group["lr"] for group in optimizer.param_groups)
+
+
 def create_optimizer(model: Any, recipe: Recipe) -> Optimizer:
     """AdamW or SGD, with the recipe's groups. ``base_lr`` of a group is its highest rate; ``lr_scale``, where timm's
     layer decay sets it, multiplies whatever the schedule gives."""
