@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -19,9 +20,9 @@ import torch
 
 from dfer_zoo import evaluation
 from dfer_zoo.datasets import read_rows
-from dfer_zoo.errors import InputError
+from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.factory import create_model
-from dfer_zoo.files import read_safetensors
+from dfer_zoo.files import read_header, read_safetensors
 from dfer_zoo.training.recipe import ScheduleSection, create_optimizer, learning_rate, read_recipe
 from dfer_zoo.weights import get_weights
 from tests import stand_in
@@ -106,19 +107,28 @@ def finish(process):
 
 
 def kill_and_resume(recipe, out, kills, rng):
-    """Kill -9 after a random part of a second of training, so many times; then let it end. How many kills hit it at work."""
-    hits = 0
-    for _ in range(kills):
+    """Kill -9 a random part of a second after the first state is there, then, so often, after one of the second epoch;
+    then let it end. What the runs printed."""
+    outputs = []
+    for number in range(kills):
         process = start(recipe, out, "--resume")
         for line in process.stdout:  # until the data are there: what is killed before is no training
             if "clips for training" in line:
                 break
-        time.sleep(rng.uniform(0, 1.2))
-        hits += process.poll() is None
+        while process.poll() is None and epochs_done(out) < min(number, 1):
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.4))
         process.send_signal(signal.SIGKILL)
-        process.communicate()
-    finish(start(recipe, out, "--resume"))
-    return hits
+        outputs.append(process.communicate()[0])
+    return [*outputs, finish(start(recipe, out, "--resume"))]
+
+
+def epochs_done(out):
+    """By the state in the folder; -1 where there is none."""
+    try:
+        return read_header(out / "state.safetensors")["progress"]["epoch"]
+    except WeightsError:
+        return -1
 
 
 # what a training leaves behind; the state too, for it holds the optimiser's moments
@@ -129,8 +139,8 @@ def test_killed_at_random_moments_it_resumes_to_identical_files(small, tmp_path)
     kills = int(os.environ.get("DFER_ZOO_KILLS", "3"))
     rng = random.Random(int(os.environ.get("DFER_ZOO_KILL_SEED", "0")))
     finish(start(small, tmp_path / "whole"))
-    hits = kill_and_resume(small, tmp_path / "killed", kills, rng)
-    assert hits > 0
+    outputs = kill_and_resume(small, tmp_path / "killed", kills, rng)
+    assert any(re.search(r"continuing at epoch [23],", output) for output in outputs), "no kill hit it within its work"
     for name in FILES:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
     assert not list((tmp_path / "whole").rglob(".*")), "a temporary file was left by a run that was not killed"
@@ -260,8 +270,6 @@ def test_faces_are_searched_in_training_and_in_validation_where_a_recipe_says_so
 
 
 def test_a_state_of_another_model_is_refused(small, tmp_path, finetune):
-    from dfer_zoo.errors import WeightsError
-
     finetune.train(read_recipe(small, ["train.epochs=1"]), tmp_path / "out")
     with pytest.raises(WeightsError, match="the state of another model"):
         finetune.train(read_recipe(small, ["model.args.size=16"]), tmp_path / "out", resume=True)
