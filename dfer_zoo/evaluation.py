@@ -99,6 +99,9 @@ def report(rows: Sequence[Row], answers: np.ndarray, labels: Sequence[str]) -> s
     lines.append(f"{'':{width}}  clips  recall")
     for name, clips, recall in zip(labels, table.sum(1), recalls):
         lines.append(f"{name:{width}}  {int(clips):5d}  {'-' if np.isnan(recall) else f'{recall:6.2f}':>6}")
+    if absent := [name for name, clips in zip(labels, table.sum(1)) if not clips]:
+        present = metrics.uar_of_present(table)
+        lines += ["", f"There is no clip of {', '.join(absent)}; the mean recall of the others is {present:.2f}."]
     return "\n".join(lines)
 
 

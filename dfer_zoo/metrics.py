@@ -44,6 +44,16 @@ def uar(table: np.ndarray) -> float:
     return float(recalls(table)[occurs].mean()) if occurs.any() else float("nan")
 
 
+def uar_of_present(table: np.ndarray) -> float:
+    """The mean recall of the classes that have clips, whatever is predicted: for lists that lack a class.
+
+    >>> uar(np.array([[3, 1], [0, 0]])), uar_of_present(np.array([[3, 1], [0, 0]]))
+    (nan, 75.0)
+    """
+    each = recalls(table)
+    return float(np.nanmean(each)) if table.sum() else float("nan")
+
+
 def top_k(logits: np.ndarray, targets: Sequence[int], k: int) -> float:
     """Share of clips whose class is among the k highest logits; k is cut to the number of classes."""
     logits = np.asarray(logits)

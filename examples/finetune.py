@@ -195,13 +195,16 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
             "epoch": epoch + 1,
             "lr": set_learning_rates(optimizer, recipe, (epoch + 1) * per_epoch - 1, per_epoch),
             "loss": sum(gather_object([loss_sum])) / max(1, progress["clips"]),
-            "uar": metrics.uar(table),
+            "uar": metrics.uar_of_present(table),
             "war": metrics.war(table),
         }
         accelerator.print("  ".join(f"{name} {value:.6g}" for name, value in line.items()))
-        better = line["uar"] > progress["best"]
+        better = line[settings.best] > progress["best"]
         progress |= {"epoch": epoch + 1, "update": 0, "loss": 0.0, "clips": 0}
-        progress |= {"best": line["uar"] if better else progress["best"], "history": [*progress["history"], line]}
+        progress |= {
+            "best": line[settings.best] if better else progress["best"],
+            "history": [*progress["history"], line],
+        }
         if accelerator.is_main_process:
             measured = [
                 dfer_zoo.Metric(

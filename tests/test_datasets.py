@@ -135,7 +135,13 @@ def test_a_report_counts_the_clips_of_every_class():
     answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.9]])
     text = evaluation.report(rows, answers, LABELS)
     assert text.startswith("UAR 75.00   WAR 75.00   4 clips")
-    assert "sad        2   50.00" in text
+    assert "sad        2   50.00" in text and "no clip" not in text
+
+
+def test_a_report_says_which_class_has_no_clip():
+    rows = read_rows("puppets:clips=4,size=32", LABELS)[::2]
+    text = evaluation.report(rows, np.array([[0.9, 0.1], [0.2, 0.8]]), LABELS)
+    assert text.startswith("UAR nan") and "There is no clip of sad; the mean recall of the others is 50.00." in text
 
 
 def test_pictures_are_drawn_without_matplotlib(tmp_path):

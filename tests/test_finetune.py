@@ -173,6 +173,34 @@ def test_what_is_saved_says_how_the_clips_were_prepared(small, tmp_path, finetun
         assert (spec.short_clip, spec.face_crop) == ("black", "union_square")
 
 
+def best_epoch(finetune, monkeypatch, recipe, out, *tables):
+    """Which epoch a training kept whose validations gave these tables, as {(true, answer): clips}."""
+    answers = iter(tables)
+
+    def validate(*_):
+        table = np.zeros((8, 8), int)
+        for place, clips in next(answers).items():
+            table[place] = clips
+        return table
+
+    monkeypatch.setattr(finetune, "validate", validate)
+    finetune.train(recipe, out)
+    return create_model(f"local-dir:{out / 'best'}").weights.metrics[0].protocol.split()[-1]
+
+
+def test_the_best_epoch_is_chosen_by_what_the_recipe_says(small, tmp_path, finetune, monkeypatch):
+    many, even = {(0, 0): 9, (1, 0): 1}, {(0, 0): 5, (0, 1): 4, (1, 1): 1}  # UAR 50 and 78, WAR 90 and 60
+    for rate, epoch in (("uar", "2"), ("war", "1")):
+        recipe = read_recipe(small, ["train.epochs=2", f"train.best={rate}"])
+        assert best_epoch(finetune, monkeypatch, recipe, tmp_path / rate, many, even) == epoch
+
+
+def test_the_best_epoch_is_kept_though_an_answer_is_a_class_without_clips(small, tmp_path, finetune, monkeypatch):
+    recipe = read_recipe(small, ["train.epochs=2"])
+    assert best_epoch(finetune, monkeypatch, recipe, tmp_path, {(0, 7): 1, (0, 0): 1}, {(0, 7): 1}) == "1"
+    assert (tmp_path / "confusion.png").exists()
+
+
 def test_a_folder_with_a_training_is_not_overwritten(small, tmp_path, finetune, monkeypatch, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "state.safetensors").write_bytes(b"")

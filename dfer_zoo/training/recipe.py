@@ -62,6 +62,7 @@ class TrainSection:
     smoothing: float = 0.0
     mix: str = "none"  # a key of `training.mixing.MIXES`
     mix_options: Mapping[str, Any] = field(default_factory=dict)
+    best: str = "uar"  # of the validation clips, by which OUT/best is chosen; or "war"
     save_every: int = 0  # updates between two states within an epoch; 0: at its end only
 
 
@@ -160,6 +161,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 def _check(recipe: Recipe, where: str) -> None:
     choices = {
         "train.precision": (recipe.train.precision, ("no", "fp16", "bf16")),
+        "train.best": (recipe.train.best, ("uar", "war")),
         "optimizer.name": (recipe.optimizer.name, ("adamw", "sgd")),
         "schedule.name": (recipe.schedule.name, ("constant", "steps", "cosine")),
         "schedule.per": (recipe.schedule.per, ("update", "epoch")),
