@@ -4,6 +4,8 @@ from PIL import Image
 
 from dfer_zoo.datasets import Row, audio_path, read_clip_list, read_frame_list, read_row, read_rows
 from dfer_zoo.errors import InputError, MediaError
+from dfer_zoo.records import VideoSpec
+from dfer_zoo.transforms.sampling import indices
 
 
 def write(folder, text):
@@ -99,6 +101,14 @@ def test_a_list_that_says_more_frames_than_there_are_is_an_error(tmp_path):
     (row,) = read_frame_list(write(tmp_path, f"{folder} 4 0\n"))
     with pytest.raises(MediaError, match="there are 3 frames, and its list says 4"):
         read_row(row)
+
+
+def test_prepared_faces_are_read_each_of_them_once(tmp_path):
+    for count in range(1, 109):
+        np.save(tmp_path / "faces.npy", np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(3, 3))
+        clip = read_row(Row(str(tmp_path / "faces.npy"), 0))
+        spec = VideoSpec(frames=count, size=8, sampling="leading_window", window=108, fps=30.0)
+        assert indices(clip.num_frames, clip.fps, spec) == list(range(count))
 
 
 def test_a_list_of_two_fields_is_folder_and_label(tmp_path):
