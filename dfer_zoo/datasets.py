@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -27,6 +28,7 @@ class Row:
     order: str = "numeric"  # of the frames in a folder, as `read_clip` takes it
 
 
+SPEECH = 1  # the vocal channel in the names of RAVDESS; 2 is song
 SUBSETS = ("training", "validation", "testing")
 
 # Where the sound of a folder of frames lies. {name} is the folder's name, {number} the name as a number without
@@ -64,18 +66,15 @@ def read_frame_list(
     if without_audio not in ("keep", "none", "error"):
         raise InputError(f"without_audio is '{without_audio}'; expected 'keep', 'none' or 'error'.")
     rows = []
-    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        folder, count, label = _three_fields(line, f"{path}, line {number}", num_classes)
+    for where, line in _lines(path):
+        folder, count, label = _three_fields(line, where, num_classes)
         if count < min_frames:
             continue
-        folder = _relocated(folder, root, replace, f"{path}, line {number}")
+        folder = _relocated(folder, root, replace, where)
         sound = audio_path(folder, audio)
         if sound is not None and without_audio != "keep" and not Path(sound).is_file():
             if without_audio == "error":
-                raise InputError(f"{path}, line {number}: there is no sound file {sound}.")
+                raise InputError(f"{where}: there is no sound file {sound}.")
             sound = None
         rows.append(Row(folder, label, sound, count, subset, order))
     return rows
@@ -96,13 +95,10 @@ def read_clip_list(
     >>> read_clip_list("dfew_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=7)  # doctest: +SKIP
     """
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        clip, _, label = line.strip().rpartition(" ")
+    for where, line in _lines(path):
+        clip, _, label = line.rpartition(" ")
         if not clip.strip() or not label.isdecimal():
-            raise InputError(f"{where}: expected 'folder label', found {line.strip()!r}.")
+            raise InputError(f"{where}: expected 'folder label', found {line!r}.")
         if num_classes is not None and int(label) >= num_classes:
             raise InputError(
                 f"{where}: the label is {label}; with {num_classes} classes it must be below {num_classes}."
@@ -144,14 +140,12 @@ def read_audiovisual_list(path: str | Path, *, root: str | Path | None = None, s
     if subset is not None and subset not in SUBSETS:
         raise InputError(f"subset is '{subset}'; expected one of {', '.join(SUBSETS)}.")
     rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not line.strip():
-            continue
-        fields = line.strip().split(";")
+    for where, line in _lines(path):
+        fields = line.split(";")
         if len(fields) != 4 or not fields[2].isdecimal() or int(fields[2]) < 1 or fields[3] not in SUBSETS:
             raise InputError(
-                f"{path}, line {number}: expected 'faces;sound;label;subset' with a label from 1 on and a subset of "
-                f"{', '.join(SUBSETS)}, found {line.strip()!r}."
+                f"{where}: expected 'faces;sound;label;subset' with a label from 1 on and a subset of "
+                f"{', '.join(SUBSETS)}, found {line!r}."
             )
         faces, sound = (str(Path(root) / field) if root is not None else field for field in fields[:2])
         rows.append(Row(faces, int(fields[2]) - 1, sound, subset=fields[3]))
@@ -165,7 +159,7 @@ def read_ravdess(
     testing: Iterable[int] = (5, 10, 16, 19),
     validation: Iterable[int] = (11, 13, 18, 22),
 ) -> list[Row]:
-    """The speech videos of RAVDESS, with label, sound and subset from their names, in the order of the names.
+    """The speech videos of RAVDESS (songs, vocal channel 02, are left out), with label, sound and subset from their names, in the order of the names.
 
     Subsets are by actor; the ones given are those of the published models. "01-01-03-02-01-01-05.mp4" is modality, vocal
     channel, emotion, intensity, statement, repetition, actor; its sound is "03-01-03-02-01-01-05.wav" beside it or, where
@@ -182,23 +176,38 @@ def read_ravdess(
         fields = video.stem.split("-")
         if len(fields) != 7 or not all(field.isdecimal() for field in fields) or not 1 <= int(fields[2]) <= 8:
             raise InputError(f"{video} is not named as in RAVDESS (MM-VC-EE-II-SS-RR-AA.mp4).")
+        if int(fields[1]) != SPEECH:
+            continue
         actor = int(fields[6])
         part = "testing" if actor in testing else "validation" if actor in validation else "training"
         sound = video.with_name(f"03{video.stem[2:]}.wav")
         rows.append(Row(str(video), int(fields[2]) - 1, str(sound) if sound.is_file() else None, subset=part))
     if not rows:
-        raise InputError(f"There is no .mp4 file in {folder}.")
+        raise InputError(f"There is no .mp4 file of speech in {folder}.")
     return [row for row in rows if subset is None or row.subset == subset]
 
 
+def _lines(path: str | Path) -> Iterator[tuple[str, str]]:
+    """(where, line) for every line of a list that is not empty."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"The list {path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"The list {path} is no text in UTF-8 (byte {error.start}); save it in UTF-8.") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield f"{path}, line {number}", line.strip()
+
+
 def _three_fields(line: str, where: str, num_classes: int | None) -> tuple[str, int, int]:
-    fields = line.strip().rsplit(maxsplit=2)  # from the right: a folder may have blanks in its name
+    fields = line.rsplit(maxsplit=2)  # from the right: a folder may have blanks in its name
     if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
         count, label = int(fields[1]), int(fields[2])
         if num_classes is None or label < num_classes:
             return fields[0], count, label
         raise InputError(f"{where}: the label is {label}; with {num_classes} classes it must be below {num_classes}.")
-    raise InputError(f"{where}: expected 'folder count label', found {line.strip()!r}.")
+    raise InputError(f"{where}: expected 'folder count label', found {line!r}.")
 
 
 def _relocated(folder: str, root: str | Path | None, replace: tuple[str, str] | None, where: str) -> str:
@@ -220,8 +229,8 @@ def read_rows(
 ) -> list[Row]:
     """The labelled clips of an annotation file, of a folder with one folder per class, or of drawn puppets.
 
-    ``labels`` are the model's, in its order: folders are matched with them by name, puppets are drawn for them.
-    ``subset`` leaves only the rows of one subset where the file names subsets. Other keywords go to the file's reader.
+    ``labels`` are the model's, in its order: folders are matched with them by name, puppets are drawn for them, and a
+    list with other class numbers is an error. ``subset`` leaves only the rows of one subset where the file names subsets. Other keywords go to the file's reader.
 
     >>> rows = read_rows("puppets:clips=8,split=test", labels=["happy", "sad"])
     >>> [row.label for row in rows]
@@ -231,14 +240,14 @@ def read_rows(
     if text == "puppets" or text.startswith("puppets:"):
         return _puppet_rows(text, labels, **options)
     path = Path(source)
-    if path.is_dir():
-        ravdess = any(re.fullmatch(r"\d\d(-\d\d){6}", video.stem) for video in path.glob("*/*.mp4"))
-        if ravdess:
-            return read_ravdess(path, subset=subset, **options)
-        return read_class_folders(path, labels, **options)
-    if not path.is_file():
+    if path.is_dir() and not any(re.fullmatch(r"\d\d(-\d\d){6}", video.stem) for video in path.glob("*/*.mp4")):
+        _check_options(text, read_class_folders, options)
+        return read_class_folders(path, labels)
+    if not path.exists():
         raise InputError(f"There is no data set '{text}': it is no file, no folder, and does not start with 'puppets'.")
-    rows = _annotation_reader(path)(path, **options)
+    reader = read_ravdess if path.is_dir() else _annotation_reader(path)
+    _check_options(text, reader, options)
+    rows = reader(path, **options)
     if subset is not None:
         subsets = sorted({str(row.subset) for row in rows})
         rows = [row for row in rows if row.subset == subset]
@@ -246,7 +255,25 @@ def read_rows(
             raise InputError(f"{text} has no rows of the subset '{subset}'; its subsets are {', '.join(subsets)}.")
     if not rows:
         raise InputError(f"{text} names no clip.")
+    if labels is not None:
+        _check_classes(text, rows, labels)
     return rows
+
+
+def _check_classes(text: str, rows: Sequence[Row], labels: Sequence[str]) -> None:
+    highest = max(rows, key=lambda row: row.label)
+    if highest.label >= len(labels):
+        raise InputError(
+            f"{text}: the clip {highest.path} is of class {highest.label}, counted from 0; the {len(labels)} labels are "
+            f"{', '.join(labels)}."
+        )
+
+
+def _check_options(text: str, reader: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    known = [name for name, p in inspect.signature(reader).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            raise InputError(f"{text}: `{reader.__name__}`, which reads it, has no option '{name}'.{near(name, known)}")
 
 
 def read_class_folders(path: str | Path, labels: Sequence[str] | None = None) -> list[Row]:
@@ -284,21 +311,21 @@ def _puppet_rows(text: str, labels: Sequence[str] | None, **options: Any) -> lis
             options[name] = kinds[name](value)
         except ValueError as error:
             raise InputError(f"'{text}': {name} is {value!r}, expected a number.") from error
+    _check_options(text, puppets, options)
     data = puppets(tuple(labels or ACTION_UNITS), **options)
     return [Row(str(puppet), label, subset=options.get("split", "train")) for puppet, label in data]
 
 
 def _annotation_reader(path: Path) -> Callable[..., list[Row]]:
     """The reader for an annotation file, by its first line."""
-    with path.open(encoding="utf-8-sig") as stream:
-        first = next((line for line in stream if line.strip()), "")
+    _, first = next(_lines(path), ("", ""))
     if first.count(";") == 3:
         return read_audiovisual_list
-    if re.fullmatch(r"\S.*\s\d+\s+\d+\s*", first):
+    if re.fullmatch(r".+\s\d+\s+\d+", first):
         return read_frame_list
-    if re.fullmatch(r"\S.* \d+\s*", first):
+    if re.fullmatch(r".+ \d+", first):
         return read_clip_list
-    raise InputError(f"{path}: the first line, {first.strip()[:80]!r}, is of none of the known annotation formats.")
+    raise InputError(f"{path}: the first line, {first[:80]!r}, is of none of the known annotation formats.")
 
 
 @dataclass(frozen=True)
@@ -320,6 +347,17 @@ class FirstFrames:
         return self.frames.take(indices)
 
 
+def _prepared_faces(path: str) -> np.ndarray:
+    try:
+        faces = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise MediaError(f"{path}: the prepared faces cannot be read ({error}).") from error
+    if not isinstance(faces, np.ndarray) or faces.ndim != 4:
+        found = getattr(faces, "shape", "several arrays")
+        raise MediaError(f"{path}: expected prepared faces, (frames, height, width, 3), found {found}.")
+    return faces
+
+
 def read_row(row: Row, *, faces: Any = "none", crop: str = "aligned", no_face: str = "error") -> Clip:
     """The clip of a row: drawn, or read from its files. Where the row says how many frames there are, it is trusted
     over the folder, as the published rules do. ``faces``, ``crop`` and ``no_face`` are those of `read_clip`, for data
@@ -331,9 +369,9 @@ def read_row(row: Row, *, faces: Any = "none", crop: str = "aligned", no_face: s
     from .media import read_clip
 
     if row.path.endswith(".npy"):  # av_fusion's prepared faces: blue first, cut out and sampled already
-        faces = np.load(row.path, allow_pickle=False)[..., ::-1]
+        prepared = _prepared_faces(row.path)[..., ::-1]
         # spread over 3.6 seconds, so that the record's rule takes each of them once
-        clip = Clip.from_arrays(faces, fps=len(faces) / 3.6, source=row.path)
+        clip = Clip.from_arrays(prepared, fps=len(prepared) / 3.6, source=row.path)
         if row.audio is None:
             return clip
         sound = read_clip(row.audio)

@@ -36,6 +36,8 @@ def probabilities(
         if name not in model.optional_inputs:
             able = ", ".join(model.optional_inputs) or "none"
             raise InputError(f"{type(model).__name__} cannot do without {name}; inputs that may be missing: {able}.")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; expected 1 or more.")
     if not rows:
         raise InputError("There is no clip to evaluate.")
     transform = transform or create_transform(model)

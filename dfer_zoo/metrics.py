@@ -22,7 +22,7 @@ def confusion(targets: Sequence[int], predictions: Sequence[int], num_classes: i
             f"There are {true.shape} targets and {guess.shape} predictions; expected two equally long lists."
         )
     if true.size and (min(true.min(), guess.min()) < 0 or max(true.max(), guess.max()) >= num_classes):
-        raise InputError(f"Class numbers must be in 0..{num_classes - 1}, found {sorted({*true, *guess})}.")
+        raise InputError(f"Class numbers must be in 0..{num_classes - 1}, found {np.union1d(true, guess).tolist()}.")
     return np.bincount(true * num_classes + guess, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

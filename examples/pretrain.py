@@ -62,7 +62,8 @@ def unlabelled(source: str) -> list[Row]:
     if folder.is_dir():
         videos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".mp4", ".avi", ".mkv", ".mov", ".webm"})
         return [Row(str(path), label=0) for path in videos]
-    return read_rows(source, labels=["neutral", "happiness", "sadness", "surprise", "anger"])
+    feelings = ["neutral", "happiness", "sadness", "surprise", "anger"] if source.startswith("puppets") else None
+    return read_rows(source, feelings)
 
 
 def picture(model, video: torch.Tensor):

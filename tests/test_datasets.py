@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dfer_zoo import evaluation, figures
-from dfer_zoo.datasets import Row, read_row, read_rows
+from dfer_zoo.datasets import Row, read_audiovisual_list, read_clip_list, read_frame_list, read_row, read_rows
 from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.puppets import Puppet
 from tests.stand_in import StandIn
@@ -60,9 +60,70 @@ def test_the_format_of_a_list_is_seen_in_its_first_line(tmp_path):
         read_rows("nowhere.txt", LABELS)
 
 
+def test_a_list_with_more_classes_than_labels_is_an_error_before_anything_is_computed(tmp_path):
+    (tmp_path / "four.txt").write_text("a.npy;a.wav;1;training\nb.npy;b.wav;3;testing\n")
+    with pytest.raises(InputError, match=r"the clip b\.npy is of class 2, counted from 0; the 2 labels are happy, sad"):
+        read_rows(tmp_path / "four.txt", LABELS)
+    assert [row.label for row in read_rows(tmp_path / "four.txt")] == [0, 2]
+    with pytest.raises(InputError, match=r"must be in 0\.\.1, found \[0, 1, 2\]"):
+        evaluation.confusion([Row("a", 0), Row("b", 2)], np.eye(2))
+
+
+def test_an_option_that_a_reader_does_not_have_is_an_error(tmp_path):
+    (tmp_path / "four.txt").write_text("a.npy;a.wav;1;training\n")
+    (tmp_path / "speech").mkdir()
+    folder_with(tmp_path / "speech", "ACTOR05/01-01-03-02-01-01-05.mp4")
+    folder_with(tmp_path / "classes", "happy/a.mp4")
+    for source, option in (
+        ("puppets", "root"),
+        (tmp_path / "four.txt", "audio"),
+        (tmp_path / "speech", "root"),
+        (tmp_path / "classes", "root"),
+    ):
+        with pytest.raises(InputError, match=rf"has no option '{option}'"):
+            read_rows(source, **{option: "dfew"})
+
+
+@pytest.mark.parametrize("line", ["a.npy;ton_ü.wav;1;training\n", "/gefühl/1 12 0\n", "/gefühl/1 0\n"])
+def test_a_list_that_cannot_be_read_is_one_sentence(tmp_path, line):
+    (tmp_path / "list.txt").write_bytes(line.encode("latin-1"))
+    for reader in (read_rows, read_frame_list, read_clip_list, read_audiovisual_list):
+        with pytest.raises(InputError, match="no text in UTF-8"):
+            reader(tmp_path / "list.txt")
+        with pytest.raises(InputError, match="no data set" if reader is read_rows else "No such file"):
+            reader(tmp_path / "none.txt")
+
+
+def test_prepared_faces_that_cannot_be_read_are_named(tmp_path):
+    path = tmp_path / "faces.npy"
+    np.save(path, np.zeros((2, 4, 4, 3), np.uint8))
+    whole = path.read_bytes()
+    np.save(path, np.array([None]), allow_pickle=True)
+    for content in (whole[:-1], whole[:20], b"", path.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(MediaError, match=r"faces\.npy: the prepared faces cannot be read"):
+            read_row(Row(str(path), 0))
+    np.save(path, np.zeros(3, np.uint8))
+    with pytest.raises(MediaError, match=r"expected prepared faces, \(frames, height, width, 3\), found \(3,\)"):
+        read_row(Row(str(path), 0))
+    with pytest.raises(MediaError, match="No such file"):
+        read_row(Row(str(tmp_path / "none.npy"), 0))
+
+
 def test_ravdess_is_known_by_its_file_names(tmp_path):
     folder_with(tmp_path, "ACTOR05/01-01-03-02-01-01-05.mp4", "ACTOR01/01-01-01-01-01-01-01.mp4")
     assert [(row.label, row.subset) for row in read_rows(tmp_path)] == [(0, "training"), (2, "testing")]
+    assert [row.label for row in read_rows(tmp_path, subset="testing")] == [2]
+    with pytest.raises(InputError, match="no rows of the subset 'validation'; its subsets are testing, training"):
+        read_rows(tmp_path, subset="validation")
+
+
+def test_songs_of_ravdess_are_left_out(tmp_path):
+    folder_with(tmp_path, "ACTOR01/01-02-04-01-01-01-01.mp4", "ACTOR01/01-01-05-01-01-01-01.mp4")
+    assert [row.label for row in read_rows(tmp_path)] == [4]
+    (tmp_path / "ACTOR01" / "01-01-05-01-01-01-01.mp4").unlink()
+    with pytest.raises(InputError, match=r"no \.mp4 file of speech"):
+        read_rows(tmp_path)
 
 
 def test_puppets_are_a_data_set():
@@ -88,6 +149,8 @@ def test_probabilities_are_those_of_the_clips_one_by_one():
     np.testing.assert_allclose(together, np.stack(alone), rtol=1e-4, atol=1e-6)
     mute = evaluation.probabilities(model, rows, batch_size=2, without=("audio",))
     assert not np.allclose(mute, together)
+    with pytest.raises(InputError, match="batch_size is 0; expected 1 or more"):
+        evaluation.probabilities(model, rows, batch_size=0)
     with pytest.raises(InputError, match="cannot do without image"):
         evaluation.probabilities(model, rows, without=("image",))
 

@@ -75,7 +75,9 @@ def window_centres(num_frames: int, frames: int, window: int, *, centred: bool =
     [3, 10, 17, 24, 31, 39, 46, 53, 60, 67, 75, 82, 89, 96, -1]
     """
     if num_frames == frames and abs(window * rate - num_frames) < 1e-6:
-        return list(range(frames))  # the window holds what is wanted already: rounding must not repeat or lose any of it
+        return list(
+            range(frames)
+        )  # the window holds what is wanted already: rounding must not repeat or lose any of it
     surplus = num_frames - round(window * rate)
     start = surplus // 2 if centred and surplus > 0 else 0
     chosen = [start + round((i * window // frames + window // (2 * frames)) * rate) for i in range(frames)]
