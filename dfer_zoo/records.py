@@ -161,6 +161,11 @@ def _check_identity(record: Weights, where: str) -> None:
         raise WeightsError(f"{where}: 'parts' belongs to the distribution 'backbone', and to it alone.")
 
 
+def check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}; expected a whole number from 1 on.")
+
+
 def check_labels(labels: Sequence[str]) -> None:
     if len(set(labels)) != len(labels):
         raise InputError(f"The labels {list(labels)} are not distinct.")

@@ -262,7 +262,9 @@ def test_a_new_head_starts_near_zero_as_published():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"region": (2, 3, 4)}, r"Regions of \(2, 3, 4\) tokens do not divide a clip of \(4, 4, 4\) tokens"),
+        ({"region": (2, 3, 4)}, r"region is \(2, 3, 4\); expected .* that divide a clip of \(4, 4, 4\) tokens"),
+        ({"region": 2}, "region is 2; expected "),
+        ({"region": (2, 2)}, r"region is \(2, 2\); expected "),
         ({"image_size": 60}, "8 frames of 60x60 cannot be cut into tubelets of 2 frames and 16x16 pixels"),
         ({"interaction": "cros"}, "interaction is 'cros'; expected one of cross, self, none"),
         ({"pooled_tokens": "org"}, "pooled_tokens is 'org'; expected one of region, local, all"),
@@ -274,6 +276,26 @@ def test_a_new_head_starts_near_zero_as_published():
 def test_a_wrong_option_is_one_sentence(changes, sentence):
     with pytest.raises(InputError, match=sentence):
         tiny(**changes)
+
+
+@pytest.mark.parametrize("kind", [MAEDFER, VideoMAE, MAEDFERPretrain])
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"heads": 5}, "5 heads cannot share a width of 48"),
+        ({"width": 50}, "4 heads cannot share a width of 50"),
+        ({"image_size": "160"}, "image_size is '160'; expected a number of pixels, or two"),
+        ({"image_size": (32,)}, r"image_size is \(32,\); expected a number of pixels, or two"),
+        ({"image_size": 0}, "image_size is 0; expected a number of pixels, or two"),
+        *(
+            ({name: 0}, f"{name} is 0; expected a whole number from 1 on")
+            for name in ("heads", "width", "depth", "frames", "tubelet", "patch_size")
+        ),
+    ],
+)
+def test_a_wrong_size_is_one_sentence(kind, changes, sentence):
+    with pytest.raises(InputError, match=sentence):
+        tiny(kind, **changes)
 
 
 def test_pictures_need_not_be_square():
@@ -482,6 +504,7 @@ def test_a_share_of_the_motion_needs_tubelets_of_two_frames():
         ({"mask_ratio": -0.5}, "mask_ratio -0.5 hides -4 of a window's 8 places"),
         ({"difference_group": 3}, "difference_group is 3; expected .* divide the 8 frames"),
         ({"difference_group": 100}, "difference_group is 100; expected .* divide the 8 frames"),
+        ({"decoder_heads": 5}, "5 heads cannot share a width of 36"),
         ({"layer_scale": 0.1}, "layer_scale is 0.1; the blocks of the LGI-Former have none"),
     ],
 )

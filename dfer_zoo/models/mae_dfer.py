@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..layers import DropPath, Mlp
-from ..records import VideoSpec
+from ..records import VideoSpec, check_count
 from .base import DferModel, LoadReport, check_fit, check_shape
 
 EPS = 1e-6  # of every LayerNorm
@@ -74,6 +74,8 @@ class Grid(NamedTuple):
     @classmethod
     def of(cls, frames: int, image_size: int | Sequence[int], tubelet: int, patch_size: int) -> Grid:
         height, width = sides(image_size)
+        for name, value in (("frames", frames), ("tubelet", tubelet), ("patch_size", patch_size)):
+            check_count(name, value)
         if frames % tubelet or height % patch_size or width % patch_size:
             raise InputError(
                 f"{frames} frames of {height}x{width} cannot be cut into tubelets of {tubelet} frames and "
@@ -83,15 +85,28 @@ class Grid(NamedTuple):
 
     def in_regions(self, region: Sequence[int]) -> Grid:
         """The same clip counted in regions of so many tokens."""
-        if len(region) != 3 or any(side < 1 or have % side for have, side in zip(self, region)):
-            raise InputError(f"Regions of {tuple(region)} tokens do not divide a clip of {tuple(self)} tokens.")
+        if not are_counts(region, 3) or any(have % side for have, side in zip(self, region)):
+            raise InputError(
+                f"region is {region!r}; expected (frames, rows, columns) that divide a clip of {tuple(self)} tokens."
+            )
         return Grid(*(have // side for have, side in zip(self, region)))
 
 
 def sides(image_size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) from one number or two."""
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    pair = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if not are_counts(pair, 2):
+        raise InputError(f"image_size is {image_size!r}; expected a number of pixels, or two: (height, width).")
+    height, width = pair
     return height, width
+
+
+def are_counts(values: Any, length: int) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == length
+        and all(isinstance(value, int) and value > 0 for value in values)
+    )
 
 
 class TubeletEmbedding(nn.Conv3d):
@@ -122,6 +137,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, *, qkv_bias: bool = True, drop: float = 0.0, attn_drop: float = 0.0):
         super().__init__()
+        check_heads(width, heads)
         self.heads, self.attn_drop = heads, attn_drop
         self.q = nn.Linear(width, width, bias=False)
         self.kv = nn.Linear(width, 2 * width, bias=False)
@@ -143,6 +159,7 @@ class JointAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, *, qkv_bias: bool = True, drop: float = 0.0, attn_drop: float = 0.0):
         super().__init__()
+        check_heads(width, heads)
         self.heads, self.attn_drop = heads, attn_drop
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias else None
@@ -156,6 +173,12 @@ class JointAttention(nn.Module):
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         q, k, v = F.linear(tokens, self.qkv.weight, bias).chunk(3, dim=-1)
         return self.proj_drop(self.proj(attend(q, k, v, self.heads, self.attn_drop if self.training else 0.0)))
+
+
+def check_heads(width: int, heads: int) -> None:
+    check_count("heads", heads)
+    if width % heads:
+        raise InputError(f"{heads} heads cannot share a width of {width}; it must be a multiple of their number.")
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: float) -> Tensor:
@@ -303,6 +326,7 @@ class JointBlock(nn.Module):
 
 def drop_path_rates(highest: float, depth: int) -> list[float]:
     """From 0 in the first block to the highest rate in the last."""
+    check_count("depth", depth)
     return torch.linspace(0, highest, depth).tolist()
 
 
@@ -329,6 +353,8 @@ class Encoder(nn.Module):
         drop: float,
     ) -> None:
         super().__init__()
+        check_count("width", width)
+        check_count("channels", channels)
         self.grid = grid
         self.patch_embed = TubeletEmbedding(channels, width, tubelet, patch_size)
         if learned_position:
@@ -356,8 +382,8 @@ class LGIFormer(Encoder):
         block: dict,
     ) -> None:
         super().__init__(grid, width=width, **embedding)
-        self.region = tuple(region)
         self.region_grid = grid.in_regions(region)
+        self.region = tuple(region)
         self.region_tokens = nn.Parameter(torch.zeros(self.region_grid.tokens, width))  # they have no position
         self.blocks = nn.ModuleList(
             LGIBlock(width, drop_path=rate, **block) for rate in drop_path_rates(drop_path, depth)
