@@ -543,11 +543,12 @@ class VideoTransformer(DferModel):
         return {"encoder.region_tokens", "encoder.position"}
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """The encoder of a pre-training model; its decoder, and the norm behind its encoder, are not used."""
+        """The encoder of a pre-training model; its decoder, and the norm behind its encoder, are not used. A learned
+        position stays as it was drawn, where the file has none."""
         if set(states) != {"encoder"}:
             raise InputError(f"{type(self).__name__} takes one backbone, 'encoder'; got {', '.join(states) or 'none'}.")
         own, source = self.state_dict(), states["encoder"]
-        wanted = {name for name in own if name.startswith("encoder.")}
+        wanted = {name for name in own if name.startswith("encoder.")} - ({"encoder.position"} - source.keys())
         check_fit(
             {name: own[name] for name in wanted},
             {name: source[name] for name in wanted & source.keys()},
