@@ -98,7 +98,8 @@ def _kind(state: Mapping[str, Any], arch: str) -> str:
 def convert_mae_dfer(state: Mapping[str, Tensor]) -> Conversion:
     if "lg_region_tokens" not in state:
         raise WeightsError(f"This is not a checkpoint of mae_dfer{_kind(state, 'mae_dfer')}: it has no region tokens.")
-    own, arguments, dropped = _shared(_renamed("mae_dfer", state))
+    state, arguments, dropped = _shared(state)
+    own = _renamed("mae_dfer", state)
     arguments |= {**_lgi_arguments(own), **_classifier_arguments(own)}
     return Conversion(own, _not_default(MAEDFER, arguments), dropped)
 
@@ -115,7 +116,8 @@ def convert_video_mae(state: Mapping[str, Tensor]) -> Conversion:
 def convert_mae_dfer_pretrain(state: Mapping[str, Tensor]) -> Conversion:
     if "lg_region_tokens" in state or "head.weight" in state:
         raise WeightsError(f"This is not a checkpoint of mae_dfer_pretrain{_kind(state, 'mae_dfer_pretrain')}.")
-    own, arguments, dropped = _shared(_renamed("mae_dfer_pretrain", state))
+    state, arguments, dropped = _shared(state)
+    own = _renamed("mae_dfer_pretrain", state)
     decoder_width, width = own["to_decoder.weight"].shape
     arguments |= {
         **_encoder_arguments(own),
@@ -133,25 +135,33 @@ def convert_mae_dfer_pretrain(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def _renamed(arch: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    prefix = "encoder." if arch == "mae_dfer_pretrain" else ""
-    for needed in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
-        if prefix + needed not in state:
-            raise KeyError(prefix + needed)  # told to the user by the name that the authors' file has
+    """Under our names, once the entries whose sizes are read are there; the user is told their names in the authors' file."""
+    pretrained = arch == "mae_dfer_pretrain"
+    prefix = "encoder." if pretrained else ""
+    read = [(f"{prefix}patch_embed.proj.weight", 5), (f"{prefix}blocks.0.mlp.fc1.weight", 2)]
+    if pretrained:
+        read.append(("encoder_to_decoder.weight", 2))
+    elif "head.weight" in state:
+        read.append(("head.weight", 2))
+    for name, axes in read:
+        if state[name].ndim != axes:
+            raise WeightsError(
+                f"This is not a checkpoint of {arch}: its '{name}' has the shape {tuple(state[name].shape)}; "
+                f"expected {axes} axes."
+            )
     return {ours: state[theirs] for theirs, ours in names(arch, state).items()}
 
 
 def _shared(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any], tuple[str, ...]]:
     """Attentions that share their matrices stand in the authors' files twice or three times; we hold them once."""
-    twins = {"interaction": "local_attn", "global_attn": "local_attn"}
-    same = {
-        twin
-        for twin, first in twins.items()
-        if (pairs := [(n, n.replace(f".{twin}.", f".{first}.")) for n in state if f".{twin}." in n])
-        and all(torch.equal(state[a], state[b]) for a, b in pairs)
-    }
-    dropped = tuple(name for name in state if any(f".{twin}." in name for twin in same))
-    share = "all" if "global_attn" in same else "local" if same else "none"
-    if share == "all" and "interaction" not in same and any(".interaction." in name for name in state):
+    same = set()
+    for twin in (".second_attn.", ".third_attn."):
+        alike = [torch.equal(t, state[n.replace(twin, ".first_attn.")]) for n, t in state.items() if twin in n]
+        if alike and all(alike):
+            same.add(twin)
+    dropped = tuple(name for name in state if any(twin in name for twin in same))
+    share = "all" if ".second_attn." in same else "local" if same else "none"
+    if share == "all" and ".third_attn." not in same and any(".third_attn." in name for name in state):
         raise WeightsError("The global attention shares the local one's matrices and the interaction does not.")
     return {n: t for n, t in state.items() if n not in dropped}, {"share_attention": share}, dropped
 
