@@ -168,10 +168,53 @@ def test_a_backbone_of_another_size_is_refused_and_nothing_is_loaded():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_file_of_another_kind_is_named_in_the_refusal():
-    def names_of(case):
-        return seeded_state(read_case(CASES / f"{case}.json")["state_dict"], {"seed": 0})
+def test_a_learned_position_stays_as_it_was_drawn_where_the_backbone_has_none():
+    model, backbone = tiny(learned_position=True), tiny(MAEDFERPretrain, seed=1)
+    drawn = model.encoder.position.detach().clone()
+    report = model.load_backbones({"encoder": backbone.state_dict()})
+    assert torch.equal(model.encoder.position, drawn) and "encoder.position" in report.fresh
+    assert torch.equal(model.encoder.region_tokens, backbone.encoder.region_tokens)
+    other = tiny(learned_position=True, seed=2)
+    report = model.load_backbones({"encoder": other.state_dict()})
+    assert torch.equal(model.encoder.position, other.encoder.position) and "encoder.position" in report.loaded
 
+
+def names_of(case):
+    return seeded_state(read_case(CASES / f"{case}.json")["state_dict"], {"seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("arch", "case", "name", "axes"),
+    [
+        ("mae_dfer", "finetune_small_base", "blocks.0.first_attn.q.weight", None),
+        ("mae_dfer_pretrain", "pretrain_small_lgi", "encoder.blocks.1.first_attn.kv.weight", None),
+        ("mae_dfer_pretrain", "pretrain_small_lgi", "encoder_to_decoder.weight", None),
+        ("mae_dfer", "finetune_small_base", "patch_embed.proj.weight", 2),
+        ("mae_dfer", "finetune_small_base", "head.weight", 0),
+        ("video_mae", "finetune_small_joint", "blocks.0.mlp.fc1.weight", 1),
+        ("mae_dfer_pretrain", "pretrain_small_lgi", "encoder_to_decoder.weight", 1),
+    ],
+)
+def test_a_damaged_file_is_refused_by_the_names_that_are_in_it(arch, case, name, axes):
+    state = names_of(case)
+    if axes is None:
+        del state[name]
+        sentence = f"it has no entry '{name}'"
+    else:
+        state[name] = torch.zeros((3,) * axes)
+        sentence = f"its '{name}' has the shape .*; expected . axes"
+    with pytest.raises(WeightsError, match=f"not a checkpoint of {arch}: {sentence}"):
+        convert_state_dict(arch, state)
+
+
+def test_matrices_that_stand_in_a_file_again_are_dropped_by_their_names_in_it():
+    case = read_case(CASES / "finetune_small_share_all.json")
+    conversion = convert_state_dict("mae_dfer", seeded_state(case["state_dict"], case["weights"]))
+    repeated = {n for n in case["state_dict"] if ".second_attn." in n or ".third_attn." in n}
+    assert set(conversion.dropped) == repeated and conversion.model_args["share_attention"] == "all"
+
+
+def test_a_file_of_another_kind_is_named_in_the_refusal():
     lgi, joint, pretrained = map(names_of, ("finetune_small_base", "finetune_small_joint", "pretrain_small_lgi"))
     with pytest.raises(WeightsError, match="not a checkpoint of mae_dfer but of mae_dfer_pretrain"):
         convert_state_dict("mae_dfer", pretrained)
@@ -534,6 +577,12 @@ def test_the_views_are_the_first_and_the_last_frames_and_one_view_is_in_the_midd
     assert [(view["video"][:, 0, 0, 0] * 255).round().int().tolist() for view in once] == [middle]
 
 
+@pytest.mark.parametrize("name", ["frames", "size", "rate", "segments"])
+def test_a_transform_of_no_frames_pixels_or_views_is_refused(name):
+    with pytest.raises(InputError, match=f"create_transform: {name} is 0; expected a whole number from 1 on"):
+        create_transform(tiny(), **{name: 0})
+
+
 @pytest.mark.parametrize("frames", [1, 3, 17, 63, 64, 65, 400])
 @pytest.mark.parametrize("rate", [1, 4])
 def test_every_rule_gives_frames_that_exist(frames, rate):
@@ -623,6 +672,8 @@ def test_clips_are_mixed_in_pairs():
     inputs, targets = MIXES["mixup_cutmix"]({"video": video}, torch.tensor([0, 2]), lambda t: soft_targets(t, 3, 0.1))
     assert inputs["video"].shape == video.shape
     torch.testing.assert_close(targets.sum(1), torch.ones(2))
+    with pytest.raises(InputError, match="one must be above 0"):
+        draw_mix(4, 4, mixup_alpha=0, cutmix_alpha=0)
     untouched = draw_mix(4, 4, prob=0.0)
     assert untouched == MixDraw(1.0, None) and torch.equal(mix_in_pairs(video, untouched), video)
 

@@ -150,6 +150,10 @@ def draw_mix(
     random = np.random if rng is None else rng
     if random.rand() >= prob:
         return MixDraw(1.0, None)
+    if max(mixup_alpha, cutmix_alpha) <= 0:
+        raise InputError(
+            f"mixup_alpha is {mixup_alpha} and cutmix_alpha {cutmix_alpha}; one must be above 0, or prob 0 to mix nothing."
+        )
     if mixup_alpha > 0 and cutmix_alpha > 0:
         cuts = random.rand() < switch_prob
     else:

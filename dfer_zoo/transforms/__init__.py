@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..clip import Clip
 from ..errors import InputError, MediaError
-from ..records import AudioSpec, VideoSpec, Weights
+from ..records import AudioSpec, VideoSpec, Weights, check_count
 from . import audio as audio_front_ends
 from . import images, sampling
 
@@ -113,5 +113,7 @@ def create_transform(model: Any, **changes: Any) -> Transform:
             raise InputError(
                 f"create_transform: {sorted(changes)} cannot be changed; the video record has {sorted(known)}."
             )
+        for name in changes.keys() & {"frames", "size", "rate", "segments"}:
+            check_count(f"create_transform: {name}", changes[name])
         video = dataclasses.replace(video, **changes)
     return Transform(video, audio, tuple(inputs), tuple(optional))
