@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dfer_zoo.convert import convert_state_dict
+from dfer_zoo.models.mae_dfer import MAEDFER, VideoMAE
 from tests.parity import compare, runner, seeded
 from tests.parity.__main__ import main
-from tests.parity.checks import dfer_clip
+from tests.parity.checks import dfer_clip, mae_dfer
 
 CASES = Path(__file__).parent / "parity"
 
@@ -95,6 +97,51 @@ def test_a_list_of_names_finds_the_case_of_its_network_beside_it_or_in_the_repos
         assert dfer_clip.case_of_shapes(case, {name: e["shape"] for name, e in table.items()}).path.stem == stem
     with pytest.raises(FileNotFoundError, match="no model case beside it or in the repository"):
         dfer_clip.case_of_shapes(case, {"prompt_learner.ctx": [5, 64]})
+
+
+# -- combinations of mae_dfer's options that no case of the repository has ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "option", "left_out"),
+    [("share_all", "lg_no_second", "second_attn"), ("share_first_third", "lg_no_third", "third_attn")],
+)
+def test_what_shared_attention_is_concluded_from_may_be_left_out(case, option, left_out):
+    case = runner.read_case(CASES / "mae_dfer" / f"finetune_small_{case}.json")
+    state = mae_dfer.seeded_state(case["state_dict"], case["weights"])
+    conversion = convert_state_dict("mae_dfer", {n: t for n, t in state.items() if f".{left_out}" not in n})
+    arguments = mae_dfer.our_arguments({**case["config"], option: True}, joint=False)
+    model = mae_dfer.build(MAEDFER, arguments, conversion)
+    assert all(c.ok for c in mae_dfer.concluded(conversion, arguments, model))
+    other = {**arguments, "width": 96}
+    assert not all(c.ok for c in mae_dfer.concluded(conversion, other, model))
+
+
+def test_an_answer_for_every_frame_is_asked_of_the_mean_only():
+    config = runner.read_case(CASES / "mae_dfer" / "finetune_small_joint_per_frame_sigmoid.json")["config"]
+    assert mae_dfer.our_arguments(config, joint=True)["per_frame"]
+    VideoMAE(**mae_dfer.our_arguments({**config, "use_mean_pooling": False}, joint=True))
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("finetune_small_joint", "finetune_depth_2_layer_decay_0.5_weight_decay_0.05"),
+        ("pretrain_vit_base", "pretrain_depth_12_decoder_4_weight_decay_0.05"),
+    ],
+)
+def test_the_groups_of_joint_attention_are_checked_too(case, name):
+    groups = {}
+    for entry, value in runner.read_case(CASES / "mae_dfer" / f"{case}.json")["state_dict"].items():
+        layer = 0 if entry.startswith("patch_embed.") else 3
+        if entry.startswith("blocks."):
+            layer = int(entry.split(".")[1]) + 1
+        decayed = len(value["shape"]) > 1 and entry != "mask_token"
+        groups.setdefault((0.5 ** (3 - layer), 0.05 if decayed else 0.0), []).append(entry)
+    reference = [{"lr_scale": rate, "weight_decay": decay, "params": n} for (rate, decay), n in groups.items()]
+    assert all(c.ok for c in mae_dfer.check_optimizer({"tolerance": 1e-6, "outputs": {name: reference}}))
+    reference[0]["weight_decay"] += 0.01
+    assert not all(c.ok for c in mae_dfer.check_optimizer({"tolerance": 1e-6, "outputs": {name: reference}}))
 
 
 def test_a_summary_sees_a_change_in_one_sampled_value_and_in_the_scale():

@@ -124,6 +124,8 @@ def our_arguments(config: Mapping, joint: bool) -> dict[str, Any]:
     arguments = {name: value for name, value in arguments.items() if value is not None}
     if arguments.get("pooled_tokens") == "org":
         arguments["pooled_tokens"] = "local"
+    if not arguments.get("mean_pooling", True):
+        arguments.pop("per_frame", None)  # the authors look at it in mean pooling only
     if joint:
         return {name: value for name, value in arguments.items() if name not in LGI_ONLY}
     if not arguments.pop("layer_scale", 0.0) == 0:
@@ -161,6 +163,8 @@ def concluded(conversion: Conversion, arguments: Mapping, model: nn.Module) -> I
     """The constructor's arguments as the converter reads them off the names and shapes."""
     defaults = {name: p.default for name, p in inspect.signature(type(model)).parameters.items()}
     told = [name for name in defaults if name not in NOT_IN_THE_SHAPES]
+    if not arguments.get("global_attention", True) or arguments.get("interaction") == "none":
+        told.remove("share_attention")  # what is left out shares nothing, and "local" and "all" may come to the same
     ours = {name: conversion.model_args.get(name, defaults[name]) for name in told}
     theirs = {name: arguments.get(name, ours[name]) for name in told}
     pretraining = {"decoder_positions", "mask_ratio", "normalize_target", "difference_group", "motion_weight"}
@@ -685,13 +689,20 @@ def check_optimizer(case: Case) -> Iterator[Comparison]:
 
 def small_model(kind: Callable, **sizes: Any) -> nn.Module:
     """Names and numbers of dimensions are those of the published widths."""
-    return kind(image_size=32, frames=2, width=8, heads=1, region=(1, 1, 2), mlp_ratio=1.0, **sizes)
+    if kind is not VideoMAE:
+        sizes["region"] = (1, 1, 2)
+    return kind(image_size=32, frames=2, width=8, heads=1, mlp_ratio=1.0, **sizes)
+
+
+def names_regions(reference: list) -> bool:
+    return any(name.endswith("lg_region_tokens") for group in reference for name in group["params"])
 
 
 def check_layer_decay(
     name: str, depth: int, layer_decay: float, weight_decay: float, reference: list, tolerance: float
 ) -> Iterator[Comparison]:
-    model = small_model(MAEDFER, depth=depth)
+    kind, arch = (MAEDFER, "mae_dfer") if names_regions(reference) else (VideoMAE, "video_mae")
+    model = small_model(kind, depth=depth)
     groups = param_groups_layer_decay(model, weight_decay, model.no_weight_decay(), layer_decay=layer_decay)
     owners = {id(parameter): name for name, parameter in model.named_parameters()}
     ours = {
@@ -699,13 +710,14 @@ def check_layer_decay(
         for group in groups
         for parameter in group["params"]
     }
-    yield from compare_groups(name, ours, "mae_dfer", reference, tolerance)
+    yield from compare_groups(name, ours, arch, reference, tolerance)
 
 
 def check_pretrain_groups(
     name: str, depth: int, decoder_depth: int, weight_decay: float, reference: list, tolerance: float
 ) -> Iterator[Comparison]:
-    model = small_model(MAEDFERPretrain, depth=depth, decoder_depth=decoder_depth, mask_ratio=0.5)
+    attention = "local_global" if names_regions(reference) else "joint"
+    model = small_model(MAEDFERPretrain, depth=depth, decoder_depth=decoder_depth, mask_ratio=0.5, attention=attention)
     groups = parameter_groups(model, lr=1.0, weight_decay=weight_decay)
     ours = {owner: (group["lr"], group["weight_decay"]) for group in groups for owner in group["names"]}
     yield from compare_groups(name, ours, "mae_dfer_pretrain", reference, tolerance)
