@@ -20,6 +20,7 @@ import ast
 import csv
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,10 +61,26 @@ def unlabelled(source: str) -> list[Row]:
     """Every video below a folder, or any data set that `read_rows` knows, without a look at its labels."""
     folder = Path(source)
     if folder.is_dir():
-        videos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".mp4", ".avi", ".mkv", ".mov", ".webm"})
+        suffixes = {".mp4", ".avi", ".mkv", ".mov", ".webm"}
+        videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes)
+        if not videos:
+            raise dfer_zoo.MediaError(
+                f"There is no video below {folder}; its names end in {', '.join(sorted(suffixes))}."
+            )
         return [Row(str(path), label=0) for path in videos]
     feelings = ["neutral", "happiness", "sadness", "surprise", "anger"] if source.startswith("puppets") else None
     return read_rows(source, feelings)
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """NAME=VALUE; the value is Python's, like 16 or (2, 2, 4), or else a plain word."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"'{text}' sets nothing; write NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def picture(model, video: torch.Tensor):
@@ -79,8 +96,7 @@ def picture(model, video: torch.Tensor):
 def pretrain(options: argparse.Namespace) -> list[dict]:
     accelerator = Accelerator(mixed_precision=options.precision)
     torch.manual_seed(options.seed)
-    settings = {name: ast.literal_eval(value) for name, _, value in (item.partition("=") for item in options.set)}
-    model = dfer_zoo.create_model("mae_dfer_pretrain", **settings)
+    model = dfer_zoo.create_model("mae_dfer_pretrain", **dict(options.set))
     dataset = Clips(unlabelled(options.data), PretrainTransform(model.video_spec, options.voxceleb2), options.seed)
     batch = min(options.batch_size, len(dataset))
     loader = DataLoader(
@@ -138,7 +154,9 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--precision", choices=("no", "fp16", "bf16"), default="no")
     parser.add_argument("--voxceleb2", action="store_true", help="cut the face out of VoxCeleb2's 224 x 224 frames")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="constructor arguments of the model")
+    parser.add_argument(
+        "--set", nargs="*", type=setting, default=[], metavar="NAME=VALUE", help="constructor arguments of the model"
+    )
     return pretrain(parser.parse_args(arguments))
 
 

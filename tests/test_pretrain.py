@@ -14,7 +14,9 @@ pytest.importorskip("accelerate")
 
 
 def test_the_loss_falls_and_fine_tuning_starts_from_the_encoder(tmp_path):
-    settings = [f"{name}={value!r}" for name, value in TINY["mae_dfer_pretrain"].items()]
+    settings = [f"{name}={value!r}" for name, value in TINY["mae_dfer_pretrain"].items()] + [
+        "decoder_positions=matched"
+    ]
     arguments = f"--data puppets:clips=32 --out {tmp_path} --epochs 4 --warmup-epochs 1 --batch-size 8 --lr 0.1 --set"
     history = load_script("examples/pretrain.py").main([*arguments.split(), *settings])
     assert history[-1]["loss"] < 0.97 * history[0]["loss"]
@@ -25,6 +27,16 @@ def test_the_loss_falls_and_fine_tuning_starts_from_the_encoder(tmp_path):
     assert len(report.loaded) > len(report.fresh) > 0
     picture = Image.open(tmp_path / "reconstruction.png")
     assert picture.height == 3 * dfer_zoo.create_model("mae_dfer_pretrain", **TINY["mae_dfer_pretrain"]).video_spec.size
+
+
+def test_a_folder_without_videos_and_a_setting_without_a_value_are_one_sentence(tmp_path, capsys):
+    pretrain = load_script("examples/pretrain.py")
+    (tmp_path / "notes.txt").write_text("no video")
+    with pytest.raises(dfer_zoo.MediaError, match=f"no video below {tmp_path}"):
+        pretrain.unlabelled(str(tmp_path))
+    with pytest.raises(SystemExit):
+        pretrain.main(["--data", str(tmp_path), "--out", str(tmp_path), "--set", "depth"])
+    assert "'depth' sets nothing; write NAME=VALUE" in capsys.readouterr().err
 
 
 def test_clips_that_cannot_be_read_are_left_out(tmp_path, capsys):
