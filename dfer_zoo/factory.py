@@ -49,6 +49,7 @@ def create_model(
     >>> model.training
     False
     """
+    check_place(device, dtype)
     location: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
     arch, record, path = _resolve(name, pretrained, checkpoint_path, verify, **location)
     _check_arguments(arch, model_args)
@@ -145,6 +146,8 @@ def _resolve(
     name: str, pretrained: Any, checkpoint_path: str | Path | None, verify: str, **location: Any
 ) -> tuple[str, Weights | None, Path | None]:
     """(architecture, record, file) of whatever was asked for; record and file are None for random weights."""
+    if not isinstance(name, str):
+        raise UnknownModel(f"A model is asked for by its name, and this is {type(name).__name__}.")
     for prefix, find in (("hf-hub:", fetch.hub_repository), ("local-dir:", _local_folder)):
         if name.startswith(prefix):
             if pretrained is not None or checkpoint_path is not None:
@@ -211,6 +214,19 @@ def _header_record(path: Path) -> Weights:
 
 
 # -- building ----------------------------------------------------------------------------------------------------------
+
+
+def check_place(device: Any, dtype: Any) -> None:
+    try:
+        torch.empty(0, device=device, dtype=dtype)
+    except (
+        RuntimeError,
+        AssertionError,
+        NotImplementedError,
+        TypeError,
+    ) as error:  # whatever this torch was built with
+        what = f"device '{device}'" if dtype is None else f"device '{device}' with dtype {dtype!r}"
+        raise InputError(f"{what} cannot be used here ({str(error).splitlines()[0]}).") from error
 
 
 def _check_arguments(arch: str, model_args: Mapping[str, Any]) -> None:

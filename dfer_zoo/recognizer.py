@@ -27,7 +27,7 @@ from torch import Tensor
 from .clip import Clip, Frames, in_order
 from .errors import DferZooError, InputError, MediaError
 from .faces import find_detector
-from .factory import create_model
+from .factory import check_place, create_model
 from .media import SoundCursor, SoundFile, read_clip
 from .models.base import DferModel
 from .transforms import Transform, collate, create_transform, images
@@ -141,7 +141,7 @@ class Recognizer:
         **options: Any,
     ) -> None:
         check_window(window, stride)
-        check_device(device)
+        check_place(device, dtype)
         if isinstance(faces, str) and faces != "none":
             find_detector(faces)  # an unknown name is an error now, and not once for every file
         if batch_size < 1:
@@ -272,14 +272,6 @@ def check_window(window: float | None, stride: float | None) -> None:
             raise InputError(f"{name} is {value}; expected seconds, {SHORTEST_STRIDE} or more.")
     if stride is not None and window is None:
         raise InputError("A stride without a window means nothing; give window=, in seconds.")
-
-
-def check_device(device: str | torch.device | None) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # depends on what torch was built with
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device '{device}' cannot be used here ({reason}).") from error
 
 
 def window_times(duration: float, window: float, stride: float | None = None) -> Iterator[tuple[float, float]]:

@@ -185,5 +185,22 @@ def evaluate(place, *arguments):
 def test_evaluate_cuts_out_faces_on_request(place, tmp_path, capsys):
     shutil.copytree(place / "frames", tmp_path / "happy" / "1")
     assert evaluate(place, tmp_path, "--faces", "4,4,20,20") == 0
-    assert evaluate(place, tmp_path, "--faces", "magic") == 2
-    assert "no face detector 'magic'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "message"),
+    [
+        ("puppets", ("--device", "toaster"), "device 'toaster' cannot be used"),
+        ("puppets:clips=1", ("--batch-size", "0"), "batch_size is 0"),
+        ("puppets", ("--root", "/data"), "has no option 'root'"),
+        ("faces.txt", ("--audio", "dfew"), "has no option 'audio'"),
+        ("faces.txt", (), "the prepared faces cannot be read"),
+        ("frames.txt", ("--faces", "magic"), "no face detector 'magic'"),
+    ],
+)
+def test_evaluate_used_wrongly_is_status_2_and_one_sentence(place, tmp_path, capsys, data, arguments, message):
+    (tmp_path / "faces.txt").write_text("none.npy;none.wav;1;testing\n")
+    (tmp_path / "frames.txt").write_text(f"{place / 'frames'} 12 0\n")
+    assert evaluate(place, data if data.startswith("puppets") else tmp_path / data, *arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err and len(err.splitlines()) == 1 and out == ""

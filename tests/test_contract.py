@@ -120,6 +120,9 @@ def test_a_new_head_keeps_device_and_dtype_and_the_body(arch):
     assert model(**inputs_of(model)).shape == (2, 3)
     with pytest.raises(InputError, match="not distinct"):
         model.reset_classifier(("yes", "yes"))
+    for nonsense in ("ab", -1, 2.0, True):
+        with pytest.raises(InputError, match="neither a number of classes, 0 or more, nor a list of labels"):
+            model.reset_classifier(nonsense)
     model.reset_classifier(np.int64(7))  # what numpy counts in
     assert model.num_classes == len(model.labels) == 7
 

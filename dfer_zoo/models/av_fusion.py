@@ -11,6 +11,7 @@ when to listen ("ia", intermediate attention).
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -65,8 +66,8 @@ class CrossScores(nn.Module):
 
     def __init__(self, key_width: int, query_width: int, width: int, num_heads: int) -> None:
         super().__init__()
-        if num_heads < 1 or width % num_heads:
-            raise InputError(f"num_heads is {num_heads}; it must divide the width of the fusion, {width}.")
+        if not isinstance(num_heads, int) or num_heads < 1 or width % num_heads:
+            raise InputError(f"num_heads is {num_heads!r}; it must divide the width of the fusion, {width}.")
         self.num_heads = num_heads
         self.query = nn.Linear(query_width, width, bias=False)
         self.key_value = nn.Linear(key_width, 2 * width, bias=False)  # the first half makes keys, the second values
@@ -151,7 +152,7 @@ class AVFusion(DferModel):
     ) -> None:
         """``seconds`` is the length of the sound; the published one gives L = 156 frames of MFCCs."""
         check_image_size(image_size)
-        num_steps = mfcc_steps(seconds)
+        num_steps = mfcc_steps(seconds) if math.isfinite(seconds) else 0
         if fusion not in FUSIONS:
             raise InputError(
                 f"fusion is '{fusion}'; expected 'ia' (intermediate attention), 'it' or 'lt' (transformers)."

@@ -64,9 +64,9 @@ class DferModel(nn.Module):
         audio_spec: AudioSpec | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 0:
-            raise InputError(f"num_classes is {num_classes}; expected 0 (no head) or more.")
-        self.num_classes = num_classes
+        if not _is_count(num_classes):
+            raise InputError(f"num_classes is {num_classes!r}; expected a whole number, 0 (no head) or more.")
+        self.num_classes = int(num_classes)
         self.num_features = num_features
         self.video_spec = video_spec
         self.audio_spec = audio_spec
@@ -280,7 +280,13 @@ def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str)
 
 def plain_count(classes: int | Sequence[str]) -> int | Sequence[str]:
     """Labels as they are; a number of classes as an int, if it is one of numpy's."""
+    if isinstance(classes, str | numbers.Number) and not _is_count(classes):
+        raise InputError(f"{classes!r} is neither a number of classes, 0 or more, nor a list of labels.")
     return int(classes) if isinstance(classes, numbers.Integral) else classes
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 0
 
 
 def check_arguments(model_args: Mapping[str, Any]) -> None:
