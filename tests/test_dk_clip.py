@@ -136,7 +136,15 @@ def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
         ({"frames": 5}, "5 frames cannot be cut into snippets of 2"),
         ({"patch_size": 7}, "16 pixels cannot be cut into patches of 7"),
         ({"width": 100}, "width is 100; every attention has heads of 64"),
-        ({"interaction_depth": 0}, "one block at least"),
+        *(
+            ({name: wrong}, f"{name} is {wrong}; expected a whole number")
+            for name in ("frames", "frames_per_snippet", "image_size", "patch_size", "depth", "text_depth")
+            for wrong in (0, -4, 2.0)
+        ),
+        ({"width": 64.0}, "width is 64.0; expected a whole number"),
+        ({"interaction_depth": 0}, "interaction_depth is 0; expected a whole number from 1 on"),
+        ({"context_length": 0}, "context_length is 0; expected a whole number from 1 on"),
+        ({"vocab_size": 100}, "vocab_size is 100; texts are written in the 49408 tokens"),
     ],
 )
 def test_sizes_that_cannot_be_are_one_sentence(argument, sentence):

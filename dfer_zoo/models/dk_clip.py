@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from ..clip_text import FeatureCache, TextTower, build_clip, class_names, class_texts, read_prompts, tokenize, unit
 from ..errors import InputError
 from ..layers import Attention, Block, DropPath, Mlp, QuickGELU
-from ..records import VideoSpec
+from ..records import VideoSpec, check_count
 from ..training.criteria import global_local_loss
 from .base import DferModel, LoadReport, check_fit, check_shape, plain_count
 
 HEAD_WIDTH = 64  # of every attention, as in CLIP
+TOKENS = 49408  # that CLIP's tokenizer knows
 PROMPTS = read_prompts("dk_clip")
 
 
@@ -276,7 +277,7 @@ class DKCLIP(DferModel):
         embed_dim: int = 512,
         text_width: int = 512,
         text_depth: int = 12,
-        vocab_size: int = 49408,
+        vocab_size: int = TOKENS,
         context_length: int = 77,
         interaction_depth: int = 1,
         conditioning_depth: int = 2,
@@ -285,17 +286,31 @@ class DKCLIP(DferModel):
         drop_path: float = 0.0,
     ) -> None:
         labels = class_names(self.default_labels, 7 if num_classes is None and labels is None else num_classes, labels)
-        if frames % frames_per_snippet:
-            raise InputError(f"{frames} frames cannot be cut into snippets of {frames_per_snippet}.")
-        for name, size in (("width", width), ("embed_dim", embed_dim), ("text_width", text_width)):
-            if size < 1 or size % HEAD_WIDTH:
+        widths = {"width": width, "embed_dim": embed_dim, "text_width": text_width}
+        counts = {
+            "frames": frames,
+            "frames_per_snippet": frames_per_snippet,
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "depth": depth,
+            "text_depth": text_depth,
+            "interaction_depth": interaction_depth,
+            "vocab_size": vocab_size,
+            "context_length": context_length,
+        }
+        for name, count in (counts | widths).items():
+            check_count(name, count)
+        for name, size in widths.items():
+            if size % HEAD_WIDTH:
                 raise InputError(
                     f"{name} is {size}; every attention has heads of {HEAD_WIDTH}, so it must be a multiple."
                 )
-        if interaction_depth < 1:
-            raise InputError(f"interaction_depth is {interaction_depth}; the snippets need one block at least.")
+        if frames % frames_per_snippet:
+            raise InputError(f"{frames} frames cannot be cut into snippets of {frames_per_snippet}.")
         if image_size % patch_size:
             raise InputError(f"An image of {image_size} pixels cannot be cut into patches of {patch_size}.")
+        if vocab_size < TOKENS:
+            raise InputError(f"vocab_size is {vocab_size}; texts are written in the {TOKENS} tokens of CLIP.")
         super().__init__(num_classes=len(labels), num_features=embed_dim, video_spec=video_spec(frames, image_size))
         self.snippets = frames // frames_per_snippet
         self.context_length = context_length
