@@ -547,6 +547,7 @@ def test_a_share_of_the_motion_needs_tubelets_of_two_frames():
         ({"mask_ratio": -0.5}, "mask_ratio -0.5 hides -4 of a window's 8 places"),
         ({"difference_group": 3}, "difference_group is 3; expected .* divide the 8 frames"),
         ({"difference_group": 100}, "difference_group is 100; expected .* divide the 8 frames"),
+        ({"decoder_width": 0}, "decoder_width is 0; expected a whole number from 1 on"),
         ({"decoder_heads": 5}, "5 heads cannot share a width of 36"),
         ({"layer_scale": 0.1}, "layer_scale is 0.1; the blocks of the LGI-Former have none"),
     ],

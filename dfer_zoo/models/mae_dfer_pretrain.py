@@ -15,6 +15,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..records import check_count
 from .base import DferModel, check_shape
 from .mae_dfer import (
     EPS,
@@ -180,6 +181,7 @@ class MAEDFERPretrain(DferModel):
             self.window = (region[1], region[2])
             if interaction == "none":  # then nothing carries the last look across back to the local tokens
                 self.unused_parameters = (f"encoder.blocks.{depth - 1}.global_*",)
+        check_count("decoder_width", decoder_width)
         self.encoder_norm = nn.LayerNorm(width, eps=EPS)
         self.to_decoder = nn.Linear(width, decoder_width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width))
