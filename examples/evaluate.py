@@ -13,22 +13,26 @@ from dfer_zoo.datasets import read_rows
 from dfer_zoo.evaluation import probabilities, report
 
 
+def evaluate(options: argparse.Namespace) -> None:
+    model = dfer_zoo.create_model(options.name)
+    rows = read_rows(options.data, model.labels, **({"audio": options.audio} if options.audio else {}))
+    # as it is, and without each input that may be missing
+    for name in ((), *((one,) for one in model.optional_inputs)):
+        answers = probabilities(model, rows, without=name, progress=True)
+        print(f"\nwithout {name[0]}" if name else "\nall inputs")
+        print(report(rows, answers, model.labels))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a model with weights")
     parser.add_argument("data", help="an annotation file, a folder with one folder per class, or puppets")
     parser.add_argument("--audio", help="where the sound of folders of frames is")
     options = parser.parse_args()
-
-    model = dfer_zoo.create_model(options.name)
-    rows = read_rows(options.data, model.labels, **({"audio": options.audio} if options.audio else {}))
-    for name in (
-        (),
-        *((one,) for one in model.optional_inputs),
-    ):  # as it is, and without each input that may be missing
-        answers = probabilities(model, rows, without=name, progress=True)
-        print(f"\nwithout {name[0]}" if name else "\nall inputs")
-        print(report(rows, answers, model.labels))
+    try:
+        evaluate(options)
+    except dfer_zoo.DferZooError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

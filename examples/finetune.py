@@ -39,23 +39,28 @@ from dfer_zoo.datasets import read_row, read_rows
 from dfer_zoo.factory import arch_of
 from dfer_zoo.figures import confusion_picture, write_png
 from dfer_zoo.files import write_atomically
+from dfer_zoo.records import AudioSpec
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.recipe import Recipe, create_optimizer, read_recipe, set_learning_rates
 from dfer_zoo.training.state import load_state, save_state
 from dfer_zoo.transforms import collate, create_transform
+from dfer_zoo.transforms.audio import silence
 from dfer_zoo.transforms.train import augmentation
 
 
 class Clips(Dataset):
     """Training samples by (epoch, number): what is drawn depends on these alone, not on the order or the worker."""
 
-    def __init__(self, rows, read, augmented, seed: int) -> None:
-        self.rows, self.read, self.augmented, self.seed = rows, read, augmented, seed
+    def __init__(self, rows, read, augmented, seed: int, sound: AudioSpec | None) -> None:
+        self.rows, self.read, self.augmented, self.seed, self.sound = rows, read, augmented, seed, sound
 
     def __getitem__(self, key: tuple[int, int]):
         epoch, number = key
         seed_all(self.seed, epoch, number)
-        return self.augmented(self.read(self.rows[number])), self.rows[number].label
+        sample = self.augmented(self.read(self.rows[number]))
+        if self.sound and sample["audio"] is None:  # so that it can share a batch with others
+            sample["audio"] = silence(self.sound)
+        return sample, self.rows[number].label
 
     @staticmethod
     def stack(samples):
@@ -77,6 +82,8 @@ class Objective(nn.Module):
 def batches(recipe: Recipe, clips: int, epoch: int, world: int) -> list[list[int]]:
     """The clips of every update of an epoch; the same in every process. No process may be left without a clip."""
     size = min(recipe.train.batch_size, clips)
+    if size < world:
+        raise dfer_zoo.InputError(f"An update of {size} clip{'s' * (size > 1)} cannot be shared by {world} processes.")
     order = np.random.default_rng([recipe.train.seed, epoch]).permutation(clips).tolist()
     whole = [order[i : i + size] for i in range(0, clips, size)]
     least = size if recipe.train.drop_last else world
@@ -143,7 +150,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
     objective, optimizer = accelerator.prepare(Objective(model), create_optimizer(model, recipe))
     model, scaler = accelerator.unwrap_model(objective).model, accelerator.scaler
     read = partial(read_row, crop=transform.face_crop, **finding)
-    dataset = Clips(rows, read, augmentation(data.augment, transform), settings.seed)
+    dataset = Clips(rows, read, augmentation(data.augment, transform), settings.seed, transform.audio)
     per_epoch = len(batches(recipe, len(rows), 0, world))
     soft = partial(soft_targets, num_classes=model.num_classes, smoothing=settings.smoothing)
 
@@ -233,7 +240,10 @@ def main() -> None:
     options = parser.parse_args()
     if not options.resume and (options.out / "state.safetensors").exists():
         parser.error(f"{options.out} holds a training already; add --resume, or choose another folder.")
-    train(read_recipe(options.recipe, options.set), options.out, options.resume)
+    try:
+        train(read_recipe(options.recipe, options.set), options.out, options.resume)
+    except dfer_zoo.DferZooError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -157,7 +157,10 @@ def main(arguments: list[str] | None = None) -> list[dict]:
     parser.add_argument(
         "--set", nargs="*", type=setting, default=[], metavar="NAME=VALUE", help="constructor arguments of the model"
     )
-    return pretrain(parser.parse_args(arguments))
+    try:
+        return pretrain(parser.parse_args(arguments))
+    except dfer_zoo.DferZooError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

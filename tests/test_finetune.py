@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from dfer_zoo import evaluation
-from dfer_zoo.datasets import read_rows
+from dfer_zoo.datasets import read_row, read_rows
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.factory import create_model
 from dfer_zoo.files import read_header, read_safetensors
@@ -265,8 +265,89 @@ def test_a_recipe_says_what_is_wrong_with_it(small, tmp_path):
     with pytest.raises(InputError, match="is not TOML"):
         (tmp_path / "broken.toml").write_text("[model")
         read_recipe(tmp_path / "broken.toml")
+    with pytest.raises(InputError, match="is not TOML"):
+        (tmp_path / "latin.toml").write_bytes(b'source = "\xe9"')
+        read_recipe(tmp_path / "latin.toml")
     with pytest.raises(InputError, match="cannot be read"):
         read_recipe(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("train.epochs.x=3", "train.epochs is a value"),
+        ("train.mix=mixupp", "train.mix is 'mixupp'. Did you mean mixup_cutmix"),
+        (
+            "train.mix_options={vidio=0.1}",
+            "mix_options.vidio: 'drop_modalities' has no such option. Did you mean video",
+        ),
+        ('train.mix_options={video="0.1"}', "mix_options.video is '0.1'; expected float"),
+        ("train.micro_batch=-2", "train.micro_batch is -2; expected 0 or more"),
+        ("train.seed=-1", "train.seed is -1; expected 0 or more"),
+        ("train.clip_norm=-1", "train.clip_norm is -1.0; expected 0 or more"),
+        ("train.smoothing=3.0", "train.smoothing is 3.0; expected 0 or more and less than 1"),
+        ("train.epochs=0", "train.epochs is 0; expected 1 or more"),
+        ("optimizer.lr=-1", "optimizer.lr is -1.0; expected 0 or more"),
+        ("optimizer.lr=nan", "optimizer.lr is nan"),
+        ("optimizer.lr=inf", "optimizer.lr is inf"),
+        ("optimizer.betas=[0.9]", "betas is \\[0.9\\]; expected tuple\\[float, float\\]"),
+        ("optimizer.betas=[0.9, 1]", "optimizer.betas is 1.0; expected 0 or more and less than 1"),
+        ('optimizer.rates={"look.*"="fast"}', "rates.look.\\* is 'fast'; expected float"),
+        ('optimizer.rates={"look.*"=-1}', "optimizer.rates is -1.0; expected 0 or more"),
+        ("optimizer.layer_decay=0.0", "optimizer.layer_decay is 0.0; expected more than 0 and at most 1"),
+        ('schedule.milestones=["a"]', "milestones\\[0\\] is 'a'; expected int"),
+        ("model.labels=[1, 2]", "labels\\[0\\] is 1; expected str"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_before_anything_is_built(small, change, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_recipe(small, [change])
+
+
+def test_layer_decay_has_groups_of_its_own(small):
+    for other in ('optimizer.rates={"look.*"=1e-3}', "optimizer.decay_all=true"):
+        with pytest.raises(InputError, match="layer_decay excludes"):
+            read_recipe(small, ["optimizer.layer_decay=0.5", other])
+
+
+def test_an_update_has_a_clip_for_every_process(small, finetune):
+    for changes in (["train.batch_size=1"], ["train.batch_size=1", "train.drop_last=true"]):
+        with pytest.raises(InputError, match="of 1 clip cannot be shared by 2 processes"):
+            finetune.batches(read_recipe(small, changes), clips=22, epoch=0, world=2)
+    assert [len(b) for b in finetune.batches(read_recipe(small), clips=7, epoch=0, world=2)] == [6]
+
+
+def test_a_name_that_freezes_nothing_and_one_that_freezes_all_are_errors(small, tmp_path, finetune):
+    with pytest.raises(InputError, match=r"StandIn has no parameter 'lok\.\*'"):
+        finetune.train(read_recipe(small, ['model.freeze=["lok.*"]']), tmp_path)
+    with pytest.raises(InputError, match="Everything is frozen"):
+        finetune.train(read_recipe(small, ['model.freeze=["*"]']), tmp_path)
+
+
+@pytest.mark.parametrize("script", ["finetune", "evaluate", "pretrain"])
+def test_what_is_wrong_is_said_in_a_sentence(script, tmp_path, monkeypatch, capsys):
+    arguments = {
+        "finetune": ["none.toml", "--out", str(tmp_path)],
+        "evaluate": ["av_fusion.none", "puppets"],
+        "pretrain": ["--data", "none", "--out", str(tmp_path)],
+    }
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments[script]])
+    with pytest.raises(SystemExit) as stop:
+        load_script(f"examples/{script}.py").main()
+    assert stop.value.code == 2 and "none" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_clips_without_sound_share_a_batch_with_others(small, tmp_path, finetune, monkeypatch):
+    """As mma_dfer's augmentation has it: what stands for silence, for the clips that have none."""
+
+    def read(row, **_):
+        clip = read_row(row)
+        return dataclasses.replace(clip, waveform=None) if row.label % 2 else clip
+
+    monkeypatch.setattr(finetune, "read_row", read)
+    monkeypatch.setattr(evaluation, "read_row", read)
+    recipe = read_recipe(small, ["train.epochs=1"])
+    assert np.isfinite(finetune.train(recipe, tmp_path)["history"][0]["loss"])
 
 
 def test_a_rate_for_a_parameter_that_is_not_there_is_an_error(small, tmp_path, finetune):

@@ -151,6 +151,9 @@ class DferModel(nn.Module):
 
         Without patterns: what the published training freezes, or all but the head where it freezes nothing.
         """
+        for pattern in patterns:
+            if not fnmatch.filter((name for name, _ in self.named_parameters()), pattern):
+                raise InputError(f"{type(self).__name__} has no parameter '{pattern}' to freeze.")
         chosen = patterns or self.frozen_parameters
         for name, parameter in self.named_parameters():
             if any(fnmatch.fnmatchcase(name, p) for p in chosen) or (

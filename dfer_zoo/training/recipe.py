@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import inspect
+import math
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -107,7 +109,7 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"The recipe {path} is not TOML: {error}.") from error
     for change in changes:
         place, separator, value = change.partition("=")
@@ -117,6 +119,8 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
         *sections, name = place.strip().split(".")
         for part in sections:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise InputError(f"'{change}': {place.strip().rpartition('.')[0]} is a value, and holds no other.")
         section[name] = _toml_value(value.strip())
     recipe = _section(Recipe, content, str(path))
     _check(recipe, str(path))
@@ -144,21 +148,86 @@ def _section(cls: Any, content: Mapping[str, Any], where: str) -> Any:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(hint) or hint
+    origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return _section(hint, value, where)
     if origin is tuple and isinstance(value, list):
-        return tuple(value)
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(kinds) == len(value):
+            return tuple(_value(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value)))
     if origin is Mapping and isinstance(value, Mapping):
-        return dict(value)
+        return {name: _value(args[1], item, f"{where}.{name}") for name, item in value.items()}
     if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(origin, type) and isinstance(value, origin) and isinstance(value, bool) == (origin is bool):
         return value
-    raise InputError(f"{where} is {value!r}; expected {getattr(origin, '__name__', origin)}.")
+    raise InputError(f"{where} is {value!r}; expected {hint if args else hint.__name__}.")
+
+
+# the lowest value of a field, and the one that it must be below
+RANGES: dict[str, tuple[float, float]] = {
+    "data.workers": (0, math.inf),
+    "train.epochs": (1, math.inf),
+    "train.batch_size": (1, math.inf),
+    "train.micro_batch": (0, math.inf),
+    "train.seed": (0, math.inf),
+    "train.clip_norm": (0, math.inf),
+    "train.smoothing": (0, 1),
+    "train.save_every": (0, math.inf),
+    "optimizer.lr": (0, math.inf),
+    "optimizer.weight_decay": (0, math.inf),
+    "optimizer.rates": (0, math.inf),
+    "optimizer.betas": (0, 1),
+    "optimizer.eps": (0, math.inf),
+    "optimizer.momentum": (0, 1),
+    "optimizer.dampening": (0, 1),
+    "schedule.milestones": (0, math.inf),
+    "schedule.gamma": (0, math.inf),
+    "schedule.min_lr": (0, math.inf),
+    "schedule.warmup_epochs": (0, math.inf),
+}
 
 
 def _check(recipe: Recipe, where: str) -> None:
+    _check_choices(recipe, where)
+    for name, (low, high) in RANGES.items():
+        section, _, field_name = name.partition(".")
+        values = getattr(getattr(recipe, section), field_name)
+        values = values.values() if isinstance(values, Mapping) else values if isinstance(values, tuple) else [values]
+        for value in values:
+            if not low <= value < high:  # NaN is never
+                below = "" if high == math.inf else f" and less than {high}"
+                raise InputError(f"{where}: {name} is {value}; expected {low} or more{below}.")
+    options = recipe.optimizer
+    if not 0 < options.layer_decay <= 1:
+        raise InputError(
+            f"{where}: optimizer.layer_decay is {options.layer_decay}; expected more than 0 and at most 1."
+        )
+    if options.layer_decay < 1 and (options.rates or options.decay_all):
+        raise InputError(f"{where}: optimizer.layer_decay excludes optimizer.rates and optimizer.decay_all.")
+    _check_mix(recipe.train, where)
+
+
+def _check_mix(train: TrainSection, where: str) -> None:
+    from .mixes import MIXES
+    from .mixing import draw_mix
+
+    if train.mix not in MIXES:
+        raise InputError(f"{where}: train.mix is '{train.mix}'.{near(train.mix, MIXES)}")
+    parameters = [*inspect.signature(MIXES[train.mix]).parameters.values()]
+    if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:  # handed on
+        parameters = [*inspect.signature(draw_mix).parameters.values()]
+    known = {p.name: type(p.default) for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not None}
+    for name, value in train.mix_options.items():
+        place = f"{where}: train.mix_options.{name}"
+        if name not in known:
+            raise InputError(f"{place}: '{train.mix}' has no such option.{near(name, known)}")
+        _value(known[name], value, place)
+
+
+def _check_choices(recipe: Recipe, where: str) -> None:
     choices = {
         "train.precision": (recipe.train.precision, ("no", "fp16", "bf16")),
         "train.best": (recipe.train.best, ("uar", "war")),
@@ -170,10 +239,6 @@ def _check(recipe: Recipe, where: str) -> None:
     for name, (value, known) in choices.items():
         if value not in known:
             raise InputError(f"{where}: {name} is '{value}'.{near(value, known)}")
-    if recipe.train.epochs < 1 or recipe.train.batch_size < 1:
-        raise InputError(f"{where}: train.epochs and train.batch_size start at 1.")
-    if recipe.optimizer.layer_decay < 1 and recipe.optimizer.rates:
-        raise InputError(f"{where}: optimizer.layer_decay and optimizer.rates exclude each other.")
 
 
 def learning_rate(schedule: ScheduleSection, base: float, update: int, per_epoch: int, epochs: int) -> float:
@@ -212,6 +277,8 @@ def create_optimizer(model: Any, recipe: Recipe) -> Optimizer:
 
     from .groups import parameter_groups
 
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"Everything is frozen by {list(recipe.model.freeze)}; a training needs a parameter.")
     if options.layer_decay < 1:
         from timm.optim import param_groups_layer_decay
 

@@ -90,7 +90,9 @@ def collate(samples: Sequence[dict[str, Tensor | None]]) -> dict[str, Tensor | N
     for name in samples[0]:
         there = [tensor for tensor in (sample[name] for sample in samples) if tensor is not None]
         if there and len(there) < len(samples):
-            raise InputError(f"{len(samples) - len(there)} of {len(samples)} clips lack {name}; batch them apart.")
+            raise InputError(
+                f"{len(samples) - len(there)} of {len(samples)} clips lack {name}; batch them apart, or leave them out."
+            )
         batch[name] = torch.stack(there) if there else None
     return batch
 
