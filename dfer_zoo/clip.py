@@ -166,8 +166,18 @@ def _check_frames(frames: Sequence[np.ndarray] | np.ndarray, source: str) -> Non
             raise MediaError(f"{source}: frame {number} is {found}; expected uint8 (height, width, 3) in RGB order.")
 
 
+def float_samples(waveform: np.ndarray, source: str) -> np.ndarray:
+    """The samples as float32. Integers are refused: nothing says whether they are the 16 bits of a microphone."""
+    waveform = np.asarray(waveform)
+    if not np.issubdtype(waveform.dtype, np.floating):
+        raise MediaError(
+            f"{source}: the waveform is {waveform.dtype}; expected floating point in [-1, 1]: divide int16 by 32768."
+        )
+    return waveform.astype(np.float32, copy=False)
+
+
 def _check_waveform(waveform: np.ndarray, sample_rate: int | None, source: str) -> np.ndarray:
-    waveform = np.asarray(waveform, dtype=np.float32)
+    waveform = float_samples(waveform, source)
     if waveform.ndim == 1:
         waveform = waveform[None]
     if waveform.ndim != 2 or waveform.shape[0] > 64 or waveform.shape[1] == 0:

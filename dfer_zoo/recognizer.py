@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .clip import Clip, Frames, in_order
+from .clip import Clip, Frames, float_samples, in_order
 from .errors import DferZooError, InputError, MediaError
 from .faces import find_detector
 from .factory import check_place, create_model
@@ -575,7 +575,7 @@ class Stream:
         if sound is not None:
             if self.sample_rate is None:
                 raise InputError("Sound came in and its rate is not known: stream(fps, sample_rate=...).")
-            self._sound.append(np.atleast_2d(np.asarray(sound, dtype=np.float32)))
+            self._sound.append(np.atleast_2d(float_samples(sound, "stream")))
             self._drop_old_sound()
         self.seen += 1
         if self.seen < self.length or (self.seen - self.length) % self.step:

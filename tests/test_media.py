@@ -250,6 +250,14 @@ def test_arrays_and_clips_pass_through():
     assert read_clip(list(frames)).num_frames == 5
 
 
+def test_samples_that_are_integers_are_refused():
+    samples = np.zeros(1600, np.int16)
+    with pytest.raises(MediaError, match=r"the waveform is int16; expected floating point.*divide int16 by 32768"):
+        Clip.from_arrays(waveform=samples, sample_rate=16000)
+    clip = Clip.from_arrays(waveform=samples / 32768, sample_rate=16000)
+    assert clip.waveform.dtype == np.float32 and clip.waveform.shape == (1, 1600)
+
+
 @given(st.integers(1, 10_000), st.sampled_from([24.0, 25.0, 30.0, 30000 / 1001, 60.0, 12.5, 16.6]))
 def test_a_rate_is_found_from_times_in_milliseconds(count, rate):
     stamps = np.round(np.arange(count + 60) / rate, 3)

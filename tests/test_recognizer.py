@@ -299,6 +299,8 @@ def test_a_stream_keeps_to_what_it_is_for():
         recognizer.stream(fps=30).push(frame, np.zeros((1, 100), np.float32))
     with pytest.raises(MediaError, match="expected uint8"):
         recognizer.stream(fps=30).push(frame.astype(float))
+    with pytest.raises(MediaError, match="the waveform is int16"):
+        recognizer.stream(fps=30, sample_rate=16000).push(frame, np.zeros((1, 100), np.int16))
     assert recognizer.stream(fps=2).push(frame).label in LABELS
 
 
