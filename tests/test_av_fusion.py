@@ -3,6 +3,7 @@
 import random
 import wave
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from dfer_zoo.datasets import Row, read_audiovisual_list, read_ravdess, read_row
 from dfer_zoo.errors import InputError, MediaError, WeightsError
 from dfer_zoo.models.av_fusion import AVFusion
 from dfer_zoo.models.efficient_face import EfficientFace
+from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.mixing import MODALITY_DROPOUT, stand_in
 from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
 from dfer_zoo.transforms import sampling
@@ -373,18 +375,34 @@ def test_all_frames_of_a_clip_are_turned_alike():
 @pytest.mark.parametrize(("mode", "rows"), [("softhard", 8), ("noise", 6), ("nodropout", 2)])
 def test_modality_dropout_draws_from_torchs_generator_in_the_published_order(mode, rows):
     inputs, targets = tiny_inputs(), torch.tensor([3, 5])
+    inputs["video"] = torch.rand(2, 4, 3, 32, 32)  # not as many frames as colours
     given = {}
     torch.manual_seed(4)
     if mode == "softhard":
         given = {"shares": torch.randint(0, 100, (2, 1, 1)), "order": torch.randperm(8)}
     elif mode == "noise":
-        given = {"audio_noise": torch.randn(2, 10, 44), "video_noise": torch.randn(2, 3, 3, 32, 32)}
+        given = {"audio_noise": torch.randn(2, 10, 44)}
+        given["video_noise"] = torch.randn(2, 3, 4, 32, 32).transpose(
+            1, 2
+        )  # drawn as the published clips lie: colours first
         given["order"] = torch.randperm(6)
     torch.manual_seed(4)
     drawn = MODALITY_DROPOUT[mode](inputs["video"], inputs["audio"], targets)
     expected = MODALITY_DROPOUT[mode](inputs["video"], inputs["audio"], targets, **given)
     assert [len(part) for part in drawn] == [rows] * 3
     assert all(torch.equal(a, b) for a, b in zip(drawn, expected))
+
+
+@pytest.mark.parametrize("mix", ["modality_dropout", "drop_modalities"])
+def test_dropping_modalities_needs_both_of_them(mix):
+    inputs, targets = tiny_inputs(), torch.tensor([3, 5])
+    soft = partial(soft_targets, num_classes=8)
+    with pytest.raises(InputError, match=f"'{mix}' takes clips with video and audio; these have no audio"):
+        MIXES[mix]({**inputs, "audio": None}, targets, soft)
+    with pytest.raises(InputError, match="these have no audio"):
+        MIXES[mix]({"video": inputs["video"]}, targets, soft)
+    with pytest.raises(InputError, match="these have no video and no audio"):
+        MIXES[mix]({"image": inputs["video"][:, 0]}, targets, soft)
 
 
 def test_the_recipe_has_the_published_rates():

@@ -36,6 +36,7 @@ def drop_modalities(
     ``softhard`` it leaves the batch as large as it is."""
     if min(video, audio) < 0 or video + audio > 1:
         raise InputError(f"The chances of losing video ({video}) and audio ({audio}) must be parts of 1.")
+    _check_both(inputs, "drop_modalities")
     draw = torch.rand(len(targets))
     lost = {"video": draw < video, "audio": (draw >= video) & (draw < video + audio)}
     dropped = {}
@@ -45,10 +46,16 @@ def drop_modalities(
     return dropped, soft(targets)
 
 
+def _check_both(inputs: Inputs, mix: str) -> None:
+    if missing := [name for name in ("video", "audio") if inputs.get(name) is None]:
+        raise InputError(f"The mix '{mix}' takes clips with video and audio; these have no {' and no '.join(missing)}.")
+
+
 def modality_dropout(inputs: Inputs, targets: Tensor, soft: Soften, *, kind: str = "softhard") -> tuple[Inputs, Tensor]:
     """av_fusion's: the batch becomes three or four times as large."""
     if kind not in MODALITY_DROPOUT:
         raise InputError(f"There is no modality dropout '{kind}'.{near(kind, MODALITY_DROPOUT)}")
+    _check_both(inputs, "modality_dropout")
     video, audio, targets = MODALITY_DROPOUT[kind](inputs["video"], inputs["audio"], targets)
     return {**inputs, "video": video, "audio": audio}, soft(targets)
 

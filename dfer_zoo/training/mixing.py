@@ -47,7 +47,9 @@ def noise_dropout(
     if audio_noise is None:
         audio_noise = torch.randn(audio.shape)
     if video_noise is None:
-        video_noise = torch.randn(video.shape)
+        video_noise = torch.randn(video.transpose(1, 2).shape).transpose(
+            1, 2
+        )  # the published clips are (B, 3, T, H, W)
     if order is None:
         order = torch.randperm(3 * len(targets))
     audio = torch.cat([audio, audio_noise.to(audio), audio])
