@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import MediaError
+from .errors import InputError, MediaError
 
 SHORTEST_SOUND = 0.05  # seconds; a shorter end of a sound track is none
+HIGHEST_FPS, HIGHEST_SAMPLE_RATE = 10_000, 1_000_000
+SMALLEST_SIDE = 8  # pixels; less than this cannot show a face
+LARGEST_FRAME = 1 << 26  # pixels, 8192 x 8192; a header may claim anything
+MOST_CHANNELS = 64
 
 
 class Frames(Protocol):
@@ -83,6 +89,7 @@ class Clip:
     source: str = "arrays"
     notes: dict = field(default_factory=dict)  # what was done to get here: the detector, the boxes, ...
     times: np.ndarray | None = None  # seconds at which each frame is shown, from 0; None: evenly, at `fps`
+    sound_start: float = 0.0  # seconds from the first frame to the first sample; files may begin them apart
 
     @property
     def num_frames(self) -> int:
@@ -120,19 +127,22 @@ class Clip:
 
     def cut(self, start: float, stop: float) -> Clip:
         """The part between two times in seconds: its frames and its sound."""
+        if not (math.isfinite(start) and math.isfinite(stop) and start <= stop):
+            raise InputError(f"A clip cannot be cut from {start} to {stop}; expected seconds, the start first.")
         frames, times, waveform = self.frames, self.times, self.waveform
         if frames is not None and len(frames):
             first, last = self.frame_range(start, stop)
-            if first == last and 0 < first < len(frames):
+            if first == last and first > 0 and start < (self.duration or 0.0):
                 first -= 1  # no new frame in this time: the one before is still shown
             frames = Span(frames, first, last)
             times = None if times is None else times[first:last] - (times[first] if last > first else 0.0)
         if waveform is not None and self.sample_rate:
-            first, last = (max(0, round(second * self.sample_rate)) for second in (start, stop))
+            first, last = (max(0, round((second - self.sound_start) * self.sample_rate)) for second in (start, stop))
             part = waveform[:, first:last] if isinstance(waveform, np.ndarray) else waveform.cut(first, last)
             # the sound may be shorter than the picture, and what is left of it too short for any front end
             waveform = part if part.shape[1] >= SHORTEST_SOUND * self.sample_rate else None
-        return replace(self, frames=frames, times=times, waveform=waveform)
+        sound_start = max(0.0, self.sound_start - start)
+        return replace(self, frames=frames, times=times, waveform=waveform, sound_start=sound_start)
 
     @classmethod
     def from_arrays(
@@ -150,11 +160,24 @@ class Clip:
         """
         if frames is None and waveform is None:
             raise MediaError(f"{source}: neither frames nor a waveform was given.")
+        check_fps(fps)
         if frames is not None:
             _check_frames(frames, source)
         if waveform is not None:
             waveform = _check_waveform(waveform, sample_rate, source)
         return cls(None if frames is None else ArrayFrames(frames), fps, waveform, sample_rate, source)
+
+
+def check_fps(fps: float | None) -> None:
+    if fps is not None and not (isinstance(fps, numbers.Real) and 0 < fps <= HIGHEST_FPS):
+        raise InputError(f"fps is {fps}; expected frames per second, above 0 and up to {HIGHEST_FPS}.")
+
+
+def check_size(width: int, height: int, source: str) -> None:
+    if min(width, height) < SMALLEST_SIDE:
+        raise MediaError(f"{source}: the frames are {width} x {height}; nothing can be seen below {SMALLEST_SIDE}.")
+    if width * height > LARGEST_FRAME:
+        raise MediaError(f"{source}: the frames are {width} x {height}; at most 8192 x 8192 pixels are read.")
 
 
 def _check_frames(frames: Sequence[np.ndarray] | np.ndarray, source: str) -> None:
@@ -164,11 +187,15 @@ def _check_frames(frames: Sequence[np.ndarray] | np.ndarray, source: str) -> Non
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
             raise MediaError(f"{source}: frame {number} is {found}; expected uint8 (height, width, 3) in RGB order.")
+        check_size(frame.shape[1], frame.shape[0], source)
 
 
 def float_samples(waveform: np.ndarray, source: str) -> np.ndarray:
     """The samples as float32. Integers are refused: nothing says whether they are the 16 bits of a microphone."""
-    waveform = np.asarray(waveform)
+    try:
+        waveform = np.asarray(waveform)
+    except ValueError as error:
+        raise MediaError(f"{source}: the waveform's rows are not of one length ({error}).") from error
     if not np.issubdtype(waveform.dtype, np.floating):
         raise MediaError(
             f"{source}: the waveform is {waveform.dtype}; expected floating point in [-1, 1]: divide int16 by 32768."
@@ -180,10 +207,19 @@ def _check_waveform(waveform: np.ndarray, sample_rate: int | None, source: str) 
     waveform = float_samples(waveform, source)
     if waveform.ndim == 1:
         waveform = waveform[None]
-    if waveform.ndim != 2 or waveform.shape[0] > 64 or waveform.shape[1] == 0:
-        raise MediaError(f"{source}: the waveform is {waveform.shape}; expected (channels, samples), 1 to 64 channels.")
-    if sample_rate is None or sample_rate <= 0:
-        raise MediaError(f"{source}: the sample rate is {sample_rate}; a waveform needs the rate it was recorded at.")
+    if waveform.ndim != 2 or not 1 <= waveform.shape[0] <= MOST_CHANNELS or waveform.shape[1] == 0:
+        raise MediaError(
+            f"{source}: the waveform is {waveform.shape}; expected (channels, samples), 1 to {MOST_CHANNELS} channels."
+        )
+    check_sample_rate(sample_rate, source)
     if not np.isfinite(waveform).all():
         raise MediaError(f"{source}: the waveform holds values that are not finite.")
     return waveform
+
+
+def check_sample_rate(sample_rate: Any, source: str) -> None:
+    if not (isinstance(sample_rate, numbers.Real) and 1 <= sample_rate <= HIGHEST_SAMPLE_RATE):
+        raise MediaError(
+            f"{source}: the sample rate is {sample_rate}; a waveform needs the rate it was recorded at, "
+            f"1 to {HIGHEST_SAMPLE_RATE} samples per second."
+        )

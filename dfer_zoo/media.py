@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,13 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from .clip import Clip
+from .clip import HIGHEST_SAMPLE_RATE, MOST_CHANNELS, Clip, check_fps, check_size
 from .errors import InputError, MediaError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
-SMALLEST_SIDE = 8  # pixels; less than this cannot show a face
-LARGEST_FRAME = 1 << 26  # pixels, 8192 x 8192; a header may claim anything
-MOST_CHANNELS = 64
 # these "formats" are lists of other files and addresses, or text that is drawn: a video file is none of them
 NOT_MEDIA = frozenset({"hls", "concat", "dash", "tty", "bin", "xbin", "adf", "idf", "sdp", "rtsp", "ffmetadata"})
 
@@ -53,12 +49,16 @@ def read_clip(
     """
     clip = _open(source, fps=fps, order=order, recover=recover)
     if audio is False:
-        clip = replace(clip, waveform=None, sample_rate=None)
+        clip = replace(clip, waveform=None, sample_rate=None, sound_start=0.0)
     elif audio is not None:
+        if not isinstance(audio, str | os.PathLike):
+            raise InputError(
+                f"audio is of type {type(audio).__name__}; expected a file, or False to leave the sound out."
+            )
         sound = SoundFile.of(_existing(audio), recover)
         if sound is None:
             raise MediaError(f"{audio}: there is no sound in this file.")
-        clip = replace(clip, waveform=sound, sample_rate=sound.sample_rate)
+        clip = replace(clip, waveform=sound, sample_rate=sound.sample_rate, sound_start=0.0)
     if clip.frames is None and clip.waveform is None:
         raise MediaError(f"{clip.source}: there are neither frames nor sound in this file.")
     if sample_rate is not None:
@@ -73,15 +73,11 @@ def read_clip(
 
 
 def _open(source: Any, *, fps: float | None, order: str, recover: bool) -> Clip:
-    if fps is not None and not (math.isfinite(fps) and 0 < fps <= 10_000):
-        raise InputError(f"fps is {fps}; expected frames per second, above 0.")
+    check_fps(fps)
     if isinstance(source, Clip):
         return source if fps is None else replace(source, fps=fps, times=None)
     if isinstance(source, np.ndarray) or (isinstance(source, list | tuple) and _holds(source, np.ndarray)):
-        clip = Clip.from_arrays(source, fps=fps)
-        for frame in source[:1] if isinstance(source, np.ndarray) else source:
-            check_size(frame.shape[1], frame.shape[0], clip.source)
-        return clip
+        return Clip.from_arrays(source, fps=fps)
     if isinstance(source, list | tuple) and _holds(source, (str, os.PathLike)):
         return Clip(ImageFiles(tuple(_existing(path) for path in source)), fps=fps, source=f"{len(source)} images")
     if not isinstance(source, str | os.PathLike):
@@ -103,11 +99,14 @@ def _open_file(path: Path, fps: float | None, recover: bool) -> Clip:
     if video is None:
         return Clip(None, None, sound, sample_rate, str(path))
     times, rate = (video.times, video.fps) if fps is None else (None, fps)
-    return Clip(video, rate, sound, sample_rate, str(path), times=times)
+    # both count from the same zero, which need not be where either begins
+    known = sound is not None and sound.start is not None and video.start is not None
+    sound_start = sound.start - video.start if known else 0.0
+    return Clip(video, rate, sound, sample_rate, str(path), times=times, sound_start=sound_start)
 
 
 def _resampled(clip: Clip, sample_rate: int) -> Clip:
-    if not 1 <= sample_rate <= 1_000_000:
+    if not 1 <= sample_rate <= HIGHEST_SAMPLE_RATE:
         raise InputError(f"sample_rate is {sample_rate}; expected samples per second.")
     if clip.waveform is None or clip.sample_rate == sample_rate:
         return clip
@@ -129,13 +128,6 @@ def _existing(path: str | os.PathLike) -> Path:
 
 def _holds(items: Sequence[Any], kind: Any) -> bool:
     return len(items) > 0 and all(isinstance(item, kind) for item in items)
-
-
-def check_size(width: int, height: int, source: str) -> None:
-    if min(width, height) < SMALLEST_SIDE:
-        raise MediaError(f"{source}: the frames are {width} x {height}; nothing can be seen below {SMALLEST_SIDE}.")
-    if width * height > LARGEST_FRAME:
-        raise MediaError(f"{source}: the frames are {width} x {height}; at most 8192 x 8192 pixels are read.")
 
 
 # -- images ------------------------------------------------------------------------------------------------------------
@@ -177,12 +169,14 @@ class ImageFiles:
 
 
 def _read_image(path: Path) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
             check_size(image.width, image.height, str(path))
-            return np.asarray(image.convert("RGB"))
+            if image.mode[0] in "IF":
+                raise MediaError(f"{path}: the image has more than 8 bits of grey; convert it to 8 bits, as they mean.")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MediaError(f"{path}: the image cannot be read ({error}).") from error
 
@@ -198,6 +192,7 @@ class VideoFile:
     count: int
     times: np.ndarray | None  # seconds of every frame, from 0; None where the file has no time stamps
     recover: bool = False
+    start: float | None = None  # the time stamp of the first frame, in seconds
 
     @classmethod
     def of(cls, path: Path, recover: bool = False) -> VideoFile | None:
@@ -218,7 +213,7 @@ class VideoFile:
             stamps = list(_decodable(path))
         if not stamps:
             raise MediaError(f"{path}: there are no frames in this file; it may be cut off or damaged.")
-        return cls(path, len(stamps), _seconds(stamps), recover)
+        return cls(path, len(stamps), _seconds(stamps), recover, stamps[0])
 
     @property
     def fps(self) -> float | None:
@@ -372,12 +367,29 @@ def _picture(frame: Any, to_rgb: Any, path: Path, number: int | None) -> np.ndar
     check_size(frame.width, frame.height, str(path))
     if number is not None and frame.is_corrupt:
         raise MediaError(f"{path}: frame {number} is damaged; recover=True uses what is there.")
-    picture = to_rgb.reformat(frame, format="rgb24").to_ndarray()
+    # the interpolation is ffmpeg's own, and matters where chroma is stretched over an odd width or height
+    picture = to_rgb.reformat(frame, format="rgb24", interpolation="BICUBIC").to_ndarray()
     turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+    if _is_mirrored(frame):
+        picture = picture[::-1]
+    return np.ascontiguousarray(np.rot90(picture, turns))
+
+
+def _is_mirrored(frame: Any) -> bool:
+    """Whether the file has its frames turned over, beside being turned."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(float)
+    return a * d < b * c
 
 
 # -- sound files -------------------------------------------------------------------------------------------------------
+
+
+def _sound_stream(container: Any) -> Any:
+    """The first sound whose codec is known."""
+    return next((stream for stream in container.streams.audio if stream.codec_context), None)
 
 
 @dataclass(frozen=True)
@@ -388,27 +400,29 @@ class SoundFile:
     sample_rate: int
     channels: int
     recover: bool = False
+    start: float | None = None  # the time stamp of the first sample, in seconds
 
     @classmethod
     def of(cls, path: Path, recover: bool = False) -> SoundFile | None:
         """None where the file has no sound."""
         with _container(path) as container:
-            stream = next((s for s in container.streams.audio if s.codec_context), None)
+            stream = _sound_stream(container)
             if stream is None:
                 return None
             rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+            start = None if stream.start_time is None else float(stream.start_time * stream.time_base)
         if rate <= 0:
             raise MediaError(f"{path}: the sample rate of the sound is {rate}.")
         if not 1 <= channels <= MOST_CHANNELS:
             raise MediaError(f"{path}: the sound has {channels} channels; expected 1 to {MOST_CHANNELS}.")
-        return cls(path, rate, channels, recover)
+        return cls(path, rate, channels, recover, start)
 
     def pieces(self) -> Iterator[np.ndarray]:
         """The waveform piece by piece, (channels, samples) float32 in [-1, 1]."""
         import av
 
         with _container(self.path) as container:
-            stream = container.streams.audio[0]
+            stream = _sound_stream(container)
             as_floats = av.AudioResampler(format="fltp", layout=stream.layout, rate=self.sample_rate)
             for packet in container.demux(stream):
                 try:

@@ -43,6 +43,10 @@ def remade(folder, plain, kind):
             "rotated_90.mp4": (("-display_rotation", 90), ("-c", "copy")),
             "rotated_180.mp4": (("-display_rotation", 180), ("-c", "copy")),
             "rotated_270.mp4": (("-display_rotation", -90), ("-c", "copy")),
+            "mirrored.mp4": (("-display_hflip",), ("-c", "copy")),
+            "upside_down.mp4": (("-display_vflip",), ("-c", "copy")),
+            "mirrored_and_rotated.mp4": (("-display_rotation", 90, "-display_hflip"), ("-c", "copy")),
+            "odd.mkv": ((), ("-vf", "format=rgb24,crop=191:127,format=yuv420p", "-c:v", "ffv1", "-an")),
             "vp8.webm": ((), ("-c:v", "libvpx", "-auto-alt-ref", 1, "-lag-in-frames", 16, "-b:v", "200k")),
             "vp9.webm": ((), ("-c:v", "libvpx-vp9", "-b:v", "200k")),
             "h264.mkv": ((), ("-c", "copy")),
@@ -64,6 +68,10 @@ KINDS = [
     "rotated_90.mp4",
     "rotated_180.mp4",
     "rotated_270.mp4",
+    "mirrored.mp4",
+    "upside_down.mp4",
+    "mirrored_and_rotated.mp4",
+    "odd.mkv",
     "vp8.webm",
     "vp9.webm",
     "h264.mkv",
@@ -81,7 +89,9 @@ def test_every_frame_is_the_one_that_ffmpeg_shows(folder, plain, kind):
     path = remade(folder, plain, kind)
     clip = read_clip(path)
     height, width = clip.take([0])[0].shape[:2]
-    assert (height, width) == ((192, 128) if kind in ("rotated_90.mp4", "rotated_270.mp4") else (128, 192))
+    on_its_side = ("rotated_90.mp4", "rotated_270.mp4", "mirrored_and_rotated.mp4")
+    expected = (127, 191) if kind == "odd.mkv" else (192, 128) if kind in on_its_side else (128, 192)
+    assert (height, width) == expected
     shown = frames_by_ffmpeg(path, height, width)
     assert clip.num_frames == len(shown)
     frames = np.stack(clip.take(range(len(shown))))
@@ -139,6 +149,43 @@ def test_a_cut_holds_the_frames_and_the_sound_of_its_seconds(plain):
     assert np.array_equal(part.take([0, 14])[1], clip.take([44])[0])
     assert np.array_equal(part.waveform, clip.waveform[:, 44100:66150])
     assert clip.cut(7, 8).num_frames == 0 and clip.cut(7, 8).waveform is None
+
+
+def test_a_frame_is_shown_until_the_next_one_and_the_last_one_until_the_end():
+    frames = np.arange(3, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    clip = Clip.from_arrays(frames, fps=1)
+    for start, shown in [(0.5, 0), (1.5, 1), (2.5, 2)]:
+        (frame,) = clip.cut(start, start + 0.25).take([0])
+        assert frame.max() == shown
+    assert clip.cut(3.5, 4).num_frames == 0
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_sound_that_begins_late_is_cut_with_the_picture_of_its_time(folder, suffix):
+    path = folder / f"late{suffix}"
+    tone = ("-itsoffset", 1.5, "-f", "lavfi", "-i", "sine=440:r=44100:d=1")
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=96x64:r=10:d=3", *tone, "-c:v", "libx264", "-c:a", "aac", path)
+    clip = read_clip(path)
+    assert clip.sound_start == pytest.approx(1.5, abs=0.03)  # a codec's priming is heard where the container keeps it
+    assert clip.waveform.shape[1] == pytest.approx(44100, abs=4000)
+    assert clip.cut(0.5, 1.4).waveform is None
+    assert np.abs(clip.cut(1.6, 1.8).waveform).std() > 0.01
+    half = clip.cut(1.0, 2.0)
+    assert half.sound_start == pytest.approx(0.5, abs=0.03)
+    assert np.array_equal(half.cut(0.8, 1.0).waveform, clip.cut(1.8, 2.0).waveform)
+
+
+@pytest.mark.parametrize("kind", ["b_frames.mp4", "stream_copied_cut.mp4", "vp9.webm", "mpeg4.avi", "transport.ts"])
+def test_the_filling_that_a_codec_begins_with_is_no_late_sound(folder, plain, kind):
+    assert abs(read_clip(remade(folder, plain, kind)).sound_start) < 0.03
+
+
+def test_sound_without_a_known_codec_is_passed_over(folder, plain):
+    path = folder / "two_sounds.mkv"
+    ffmpeg("-i", plain, "-map", "0:a", "-map", "0:a", "-c:a:0", "libvorbis", "-c:a:1", "pcm_s16le", path)
+    path.write_bytes(path.read_bytes().replace(b"A_VORBIS", b"A_XORBIS"))
+    clip = read_clip(path)
+    assert np.abs(clip.waveform).max() > 0.01
 
 
 def test_sound_is_resampled_on_request_only(plain):
@@ -267,7 +314,7 @@ def test_a_rate_is_found_from_times_in_milliseconds(count, rate):
 
 @given(st.integers(1, 300), st.floats(1, 100), st.floats(0, 10), st.floats(0, 10))
 def test_windows_side_by_side_share_no_frame_and_lose_none(count, fps, first, second):
-    clip = Clip.from_arrays(np.zeros((count, 1, 1, 3), np.uint8), fps=fps)
+    clip = Clip.from_arrays(np.zeros((count, 8, 8, 3), np.uint8), fps=fps)
     middle, end = sorted((first, second))
     assert clip.frame_range(0, middle)[1] == clip.frame_range(middle, end)[0]
     assert clip.frame_range(0, count / fps + 1) == (0, count)
@@ -403,6 +450,45 @@ def test_other_wrong_inputs_are_one_sentence(tmp_path):
     for fps in (0, -1, float("nan"), float("inf")):
         with pytest.raises(InputError, match="expected frames per second"):
             read_clip(np.zeros((2, 8, 8, 3), np.uint8), fps=fps)
+
+
+def test_a_picture_with_more_bits_is_refused_and_a_turned_one_is_upright(tmp_path):
+    Image.fromarray(np.full((16, 16), 32768, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(MediaError, match="more than 8 bits"):
+        read_clip(tmp_path / "deep.png").take([0])
+    turned = Image.new("RGB", (40, 48))
+    turned.putpixel((0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise shows it upright
+    turned.save(tmp_path / "phone.png", exif=exif)
+    (frame,) = read_clip(tmp_path / "phone.png").take([0])
+    assert frame.shape == (40, 48, 3) and frame[0, 47].min() == 255
+
+
+def test_arrays_that_are_no_clip_are_one_sentence(plain):
+    frames, tone = np.zeros((3, 16, 16, 3), np.uint8), np.zeros(800, np.float32)
+    for fps in (0, -5, float("nan"), float("inf"), 1e9, "25"):
+        with pytest.raises(InputError, match="expected frames per second"):
+            Clip.from_arrays(frames, fps=fps)
+    for shape in ((1, 1), (0, 64), (10_000, 10_000)):
+        with pytest.raises(MediaError, match=f"the frames are {shape[1]} x {shape[0]}"):
+            Clip.from_arrays([np.broadcast_to(np.uint8(0), (*shape, 3))])
+    for rate in (None, 0, 0.5, float("nan"), float("inf"), 1e12, "16000"):
+        with pytest.raises(MediaError, match="sample rate is"):
+            Clip.from_arrays(None, tone, sample_rate=rate)
+    for waveform, message in [
+        (np.zeros((0, 800), np.float32), "expected .channels, samples."),
+        (["a", "b"], "expected floating point"),
+        ([[1.0], [1.0, 2.0]], "not of one length"),
+    ]:
+        with pytest.raises(MediaError, match=message):
+            Clip.from_arrays(None, waveform, sample_rate=16000)
+    for start, stop in [(float("nan"), 1), (2, 1), (0, float("inf"))]:
+        with pytest.raises(InputError, match="cannot be cut"):
+            Clip.from_arrays(frames, tone, fps=25, sample_rate=16000).cut(start, stop)
+    for audio in (tone, True):
+        with pytest.raises(InputError, match="expected a file"):
+            read_clip(plain, audio=audio)
 
 
 def test_an_index_that_is_not_there_is_said(plain):

@@ -261,7 +261,7 @@ def test_a_clip_without_a_rate_has_no_windows():
 
 
 def test_a_shelf_keeps_only_what_is_still_needed():
-    frames = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    frames = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
     shelf = Shelf(Clip.from_arrays(frames).frames, [1, 3, 5, 8])
     assert [f[0, 0, 0] for f in shelf.take([3, 1])] == [3, 1]
     shelf.forget(3)
