@@ -38,6 +38,14 @@ def test_a_file_that_is_no_case_is_a_failure(tmp_path, capsys):
     assert "unreadable" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("content", ["[]", "3", "null"])
+def test_a_file_that_is_no_object_is_a_failure(tmp_path, capsys, content):
+    (tmp_path / "list.json").write_text(content)
+    assert main([str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "unreadable" in out and "1 compared, 1 failed" in out
+
+
 def test_an_empty_folder_is_a_failure(tmp_path, capsys):
     assert main([str(tmp_path)]) == 1
     assert "0 compared, 0 failed" in capsys.readouterr().out
@@ -153,6 +161,26 @@ def test_a_summary_sees_a_change_in_one_sampled_value_and_in_the_scale():
     assert not all(c.ok for c in compare.summary("x", other, recorded, 1e-2))
     assert not all(c.ok for c in compare.summary("x", values * 1.01, recorded, 1e-3))
     assert not all(c.ok for c in compare.summary("x", values[:, :49], recorded, 1e9))
+
+
+def test_a_summary_of_a_single_value_has_no_deviation_to_measure_by():
+    recorded = seeded.summary(np.array([0.25]))
+    assert all(c.ok for c in compare.summary("x", np.array([0.25 + 1e-9]), recorded, 1e-6, spread="std"))
+    assert not all(c.ok for c in compare.summary("x", np.array([0.26]), recorded, 1e-3, spread="std"))
+    assert not all(c.ok for c in compare.summary("x", np.array([1e-9]), seeded.summary(np.zeros(1)), 1, spread="std"))
+
+
+def test_what_training_leaves_untouched_may_be_among_the_parameters_afterwards(tmp_path):
+    data = json.loads((CASES / "av_fusion" / "train_steps_ia.json").read_text())
+    first = {name: data["outputs"][name] for name in ("logits_step1", "parameters_without_gradient")}
+    unused = "av1.proj.weight"
+    start = seeded.parameter(unused, data["state_dict"][unused]["shape"], data["weights"]["seed"])
+    for scale, fits in ((1.0, True), (1.01, False)):
+        after = {unused: seeded.summary(scale * start)}
+        outputs = {**first, "loss": data["outputs"]["loss"][:1], "after_1_steps": after}
+        path = write(tmp_path, **{**data, "outputs": outputs})
+        about = [c for c in runner.check_file(path) if unused in c.output]
+        assert len(about) == 4 and all(c.ok for c in about) == fits
 
 
 def test_nan_agrees_with_null_only():

@@ -72,13 +72,15 @@ def same(output: str, ours: Any, reference: Any) -> Comparison:
 
 def summary(output: str, ours: Any, reference: dict, tolerance: float, *, spread: str = "rms") -> Iterator[Comparison]:
     """A `seeded.summary`: samples in relative L2, l2 relative, mean and std relative to the root mean square
-    (``spread="rms"``) or to the std (``spread="std"``), as the architecture's notes say."""
+    (``spread="rms"``) or to the std (``spread="std"``), as the architecture's notes say. Where there is no std, as in a
+    tensor of one value, it is the root mean square all the same."""
     mine = seeded.summary(as_array(ours))
     if list(mine["shape"]) != list(reference["shape"]) or mine["stride"] != reference["stride"]:
         yield Comparison("", f"{output}: shape {mine['shape']}, expected {reference['shape']}", math.inf, 0.0)
         return
     size = max(1, int(np.prod(reference["shape"])))
-    scale = reference["l2"] / math.sqrt(size) if spread == "rms" else reference["std"]
+    rms = reference["l2"] / math.sqrt(size)
+    scale = rms if spread == "rms" else reference["std"] or rms
     yield Comparison("", f"{output}.samples", relative_l2(mine["samples"], reference["samples"]), tolerance)
     yield Comparison("", f"{output}.l2", _ratio(mine["l2"] - reference["l2"], reference["l2"]), tolerance)
     yield Comparison("", f"{output}.std", _ratio(mine["std"] - reference["std"], scale), tolerance)

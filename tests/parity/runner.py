@@ -50,7 +50,10 @@ class Case:
 
 
 def read_case(path: Path) -> Case:
-    return Case(path, json.loads(path.read_text(encoding="utf-8")))
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        raise ValueError(f"a case is an object, and this is {type(data).__name__}")
+    return Case(path, data)
 
 
 def case_files(paths: Iterable[Path]) -> Iterator[Path]:
