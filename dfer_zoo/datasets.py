@@ -302,7 +302,7 @@ def _puppet_rows(text: str, labels: Sequence[str] | None, **options: Any) -> lis
     from .puppets import ACTION_UNITS, puppets
 
     kinds: dict[str, Callable[[str], Any]] = {"clips": int, "seed": int, "identities": int, "size": int, "split": str}
-    kinds |= {"noise": float, "blur": float, "disagree": float}
+    kinds |= {"noise": float, "blur": float, "disagree": float, "intensity": _bounds}
     for pair in filter(None, text.removeprefix("puppets").removeprefix(":").split(",")):
         name, _, value = pair.partition("=")
         if name not in kinds:
@@ -314,6 +314,12 @@ def _puppet_rows(text: str, labels: Sequence[str] | None, **options: Any) -> lis
     _check_options(text, puppets, options)
     data = puppets(tuple(labels or ACTION_UNITS), **options)
     return [Row(str(puppet), label, subset=options.get("split", "train")) for puppet, label in data]
+
+
+def _bounds(text: str) -> tuple[float, float]:
+    """ "0.2-0.4", or one number that is both bounds."""
+    low, _, high = text.partition("-")
+    return float(low), float(high or low)
 
 
 def _annotation_reader(path: Path) -> Callable[..., list[Row]]:

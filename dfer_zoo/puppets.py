@@ -25,6 +25,7 @@ from .clip import Clip
 from .errors import InputError, MediaError, near
 
 SECONDS, FPS, SAMPLE_RATE = 3.6, 30.0, 22050  # what av_fusion looks at and hears, so that it is never resampled
+SPLIT = 1_000_000  # identities from here on are those of the test split
 SUPERSAMPLING = 3  # drawn so many times larger, then averaged: soft edges
 DROOP, LEFT_SMIRK, LEFT_DIMPLE = 43, 112, 114  # eye closure, and the one-sided 12 and 14 of contempt
 
@@ -93,6 +94,8 @@ class Puppet:
                 raise InputError(f"A puppet cannot feel '{emotion}'.{near(emotion, ACTION_UNITS)}")
         if self.size < 16:
             raise InputError(f"A puppet of {self.size} x {self.size} pixels has no face; size starts at 16.")
+        for name in ("identity", "seed", "intensity", "noise", "blur"):
+            _check_range(name, getattr(self, name), 0)
 
     def clip(self) -> Clip:
         """The frames are drawn when they are taken, so a rule that picks 15 of 108 pays for 15."""
@@ -145,7 +148,18 @@ def puppets(
         raise InputError(f"Puppets have the splits 'train' and 'test', not '{split}'.")
     if len(set(emotions)) < len(emotions) or not emotions:
         raise InputError(f"The labels {list(labels)} must be different emotions, and at least one.")
-    first_identity = 0 if split == "train" else 1_000_000
+    for name, value, low, high in (
+        ("clips", clips, 1, np.inf),
+        ("seed", seed, 0, np.inf),
+        ("identities", identities, 1, SPLIT),
+        ("disagree", disagree, 0, 1),
+    ):
+        _check_range(name, value, low, high)
+    if np.shape(intensity) != (2,) or not 0 <= intensity[0] <= intensity[1] < np.inf:
+        raise InputError(
+            f"A puppet's intensity is {intensity}; expected two bounds, the lower one first and from 0 on."
+        )
+    first_identity = 0 if split == "train" else SPLIT
     rng = np.random.default_rng([seed, first_identity])
     disagreeing = set(rng.permutation(clips)[: round(disagree * clips)].tolist())  # the exact share
     data = []
@@ -165,6 +179,12 @@ def puppets(
         )
         data.append((puppet, label))
     return data
+
+
+def _check_range(name: str, value: float, low: float, high: float = np.inf) -> None:
+    if not low <= value <= high or value == np.inf:  # NaN is never within
+        expected = f"{low} or more" if high == np.inf else f"{low} to {high}"
+        raise InputError(f"A puppet's {name} is {value}; expected {expected}.")
 
 
 def emotion_of(label: str) -> str:
@@ -600,6 +620,16 @@ def write_mp4(clip: Clip, path: str | Path) -> Path:
         import av
     except ImportError as error:
         raise MediaError("Writing a video file needs PyAV: pip install 'dfer-zoo[video]'.") from error
+    try:
+        _encode(clip, path)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(f"{path} cannot be written: {error}.") from error
+    return Path(path)
+
+
+def _encode(clip: Clip, path: str | Path) -> None:
+    import av
+
     frames = clip.take(range(clip.num_frames))
     rate = clip.sample_rate or SAMPLE_RATE
     height, width = (side // 2 * 2 for side in frames[0].shape[:2])
@@ -619,4 +649,3 @@ def write_mp4(clip: Clip, path: str | Path) -> Path:
             sound.pts = 0  # so that the codec's priming samples get negative times, and no reader plays them
             container.mux(voice.encode(sound))
             container.mux(voice.encode())
-    return Path(path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from dfer_zoo.datasets import read_rows
 from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.puppets import ACTION_UNITS, SAMPLE_RATE, Puppet, emotion_of, puppets
 
@@ -140,6 +141,52 @@ def test_what_cannot_be_drawn_is_said():
         puppets(split="val")
     with pytest.raises(MediaError, match="there is no frame 108"):
         Puppet("fear").clip().take([108])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"clips": 0}, "clips is 0; expected 1 or more"),
+        ({"clips": -3}, "clips is -3"),
+        ({"seed": -1}, "seed is -1; expected 0 or more"),
+        ({"identities": 0}, "identities is 0; expected 1 to 1000000"),
+        ({"identities": 1_000_001}, "expected 1 to 1000000"),  # the first stranger would be one of the test
+        ({"disagree": -0.5}, "disagree is -0.5; expected 0 to 1"),
+        ({"disagree": 2}, "disagree is 2; expected 0 to 1"),
+        ({"noise": float("nan")}, "noise is nan"),
+        ({"intensity": 0.5}, "intensity is 0.5; expected two bounds"),
+        ({"intensity": (0.9, 0.1)}, "expected two bounds"),
+        ({"intensity": (-1, 1)}, "expected two bounds"),
+    ],
+)
+def test_a_data_set_that_cannot_be_drawn_is_said(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        puppets(**options)
+
+
+@pytest.mark.parametrize("name", ["identity", "seed", "intensity", "noise", "blur"])
+def test_nothing_about_a_puppet_is_negative(name):
+    with pytest.raises(InputError, match=f"{name} is -1; expected 0 or more"):
+        Puppet("fear", **{name: -1})
+
+
+def test_a_text_says_how_much_puppets_feel():
+    def strengths(text):
+        return [Puppet.parse(row.path).intensity for row in read_rows(f"puppets:clips=20,{text}")]
+
+    assert set(strengths("intensity=0.25")) == {0.25}
+    drawn = strengths("intensity=0.2-0.4")
+    assert 0.2 <= min(drawn) < 0.25 and 0.35 < max(drawn) <= 0.4
+    for text in ("intensity=", "intensity=much", "intensity=0.4-0.2"):
+        with pytest.raises(InputError, match="intensity"):
+            strengths(text)
+
+
+@pytest.mark.parametrize("name", ["none/x.mp4", "x.unknown"])
+def test_a_file_that_cannot_be_written_is_said(name, tmp_path):
+    pytest.importorskip("av")
+    with pytest.raises(MediaError, match="cannot be written"):
+        Puppet("fear", size=16).write(tmp_path / name)
 
 
 def test_an_mp4_holds_the_frames_and_the_sound(tmp_path):
