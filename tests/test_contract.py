@@ -120,6 +120,9 @@ def test_a_new_head_keeps_device_and_dtype_and_the_body(arch):
     assert model(**inputs_of(model)).shape == (2, 3)
     with pytest.raises(InputError, match="not distinct"):
         model.reset_classifier(("yes", "yes"))
+    elsewhere = build(arch).to("meta")
+    elsewhere.reset_classifier(("yes", "no", "maybe"))
+    assert {tensor.device.type for tensor in (*elsewhere.parameters(), *elsewhere.buffers())} == {"meta"}
     for nonsense in ("ab", -1, 2.0, True):
         with pytest.raises(InputError, match="neither a number of classes, 0 or more, nor a list of labels"):
             model.reset_classifier(nonsense)
