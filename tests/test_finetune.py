@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 import random
 import re
@@ -396,6 +397,18 @@ def test_the_rates_are_the_published_ones():
         rate = learning_rate(steps, 0.04, 5 * epoch, per_epoch=5, epochs=100)
         published = schedules.step_decay(epoch + 1, lr=0.04, milestones=(40, 55, 65))  # counted from 1
         assert rate == pytest.approx(published, rel=1e-12)
+
+
+@pytest.mark.parametrize("data", ["dfew", "ferv39k", "mafw"])
+def test_dk_clip_rates_are_those_that_were_set_after_every_second_iteration(data):
+    """With 584 iterations an epoch, as its parity case has them: update u runs at the rate of iteration 2u - 1."""
+    recipe = read_recipe(ROOT / "examples" / "recipes" / f"dk_clip_{data}.toml")
+    case = json.loads((ROOT / "tests" / "parity" / "dk_clip" / "optimizer_and_schedule.json").read_text())
+    published = {(entry["step"] + 1) // 2: entry["lr_base"] for entry in case["schedule"] if entry["step"] % 2}
+    assert len(published) > 3
+    for update, rate in {0: 0.0, **published}.items():
+        ours = learning_rate(recipe.schedule, recipe.optimizer.lr, update, per_epoch=292, epochs=50)
+        assert ours == pytest.approx(rate, rel=1e-6)
 
 
 def tiny(recipe, **changes):

@@ -90,6 +90,7 @@ class ScheduleSection:
     gamma: float = 0.1
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
+    delay: float = 0.0  # updates by which a cosine per update is late: DK-CLIP's is set after every second iteration
     cosine_from: str = "warmup"  # the cosine begins after the warm-up, or was running below it from the "start"
 
 
@@ -187,6 +188,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "schedule.gamma": (0, math.inf),
     "schedule.min_lr": (0, math.inf),
     "schedule.warmup_epochs": (0, math.inf),
+    "schedule.delay": (0, math.inf),
 }
 
 
@@ -253,7 +255,7 @@ def learning_rate(schedule: ScheduleSection, base: float, update: int, per_epoch
         return base
     if schedule.name == "steps":
         return base * schedule.gamma ** sum(epoch >= milestone for milestone in schedule.milestones)
-    now, total, warm = update, epochs * per_epoch, round(schedule.warmup_epochs * per_epoch)
+    now, total, warm = max(0.0, update - schedule.delay), epochs * per_epoch, round(schedule.warmup_epochs * per_epoch)
     if schedule.per == "epoch":
         now, total, warm = epoch, epochs, round(schedule.warmup_epochs)
     # as DK-CLIP: up to a cosine that runs from update 0; as MAE-DFER: both ends of the rise are among its values

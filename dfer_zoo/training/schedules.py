@@ -52,7 +52,7 @@ def cosine_with_restarts(
     return cosine(within - warmup, lr=peak, epochs=cycle - warmup, floor=floor)
 
 
-def warmup_into_cosine(step: int, *, lr: float, steps: int, warmup: int, floor: float = 0.0) -> float:
+def warmup_into_cosine(step: float, *, lr: float, steps: int, warmup: int, floor: float = 0.0) -> float:
     """DK-CLIP's: a straight rise from 0 over the first updates, then half a cosine that has been running since update 0,
     so the rate steps down a little where the rise ends. ``floor`` is the same for all groups, whatever their ``lr``.
 
@@ -64,7 +64,7 @@ def warmup_into_cosine(step: int, *, lr: float, steps: int, warmup: int, floor: 
     return cosine(step, lr=lr, epochs=steps, floor=floor)
 
 
-def warmup_then_cosine(step: int, *, lr: float, steps: int, warmup: int = 0, floor: float = 0.0) -> float:
+def warmup_then_cosine(step: float, *, lr: float, steps: int, warmup: int = 0, floor: float = 0.0) -> float:
     """MAE-DFER's: a straight rise from 0 that reaches ``lr`` in its last update, then half a cosine down towards ``floor``;
     it starts at ``lr`` once more, and would be at the floor one update after the last.
 
