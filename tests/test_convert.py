@@ -74,6 +74,25 @@ def test_an_entry_too_few_is_an_error(arch):
         load_strictly(build(arch, conversion.model_args), conversion.state, "this file")
 
 
+@pytest.mark.parametrize(
+    "arch, name, shape",
+    [
+        ("mma_dfer", "image_encoder.pos_embed", (203,)),
+        ("mma_dfer", "our_classifier.weight", ()),
+        ("mma_dfer", "temporal_net.temporal_transformer.layers.0.0.fn.fn.to_q.weight", (512, 3)),
+        ("mae_face", "patch_embed.proj.weight", (768, 3, 1, 16, 16)),
+        ("audio_mae", "patch_embed.proj.weight", (768, 1, 256, 256)),
+        ("dfer_clip", "image_encoder.proj", (768,)),
+    ],
+)
+def test_an_entry_of_a_shape_that_no_checkpoint_has_is_one_sentence(arch, name, shape):
+    state = authors_names(arch)
+    assert name in state
+    with pytest.raises(WeightsError, match=f"not a checkpoint of {arch}: an entry has a shape") as caught:
+        convert_state_dict(arch, {**state, name: torch.zeros(()).expand(shape)})
+    assert "\n" not in str(caught.value)
+
+
 def test_a_name_without_a_converter_is_one_sentence():
     with pytest.raises(InputError, match=r"no converter for 'mma'. Did you mean mma_dfer"):
         convert_state_dict("mma", {})

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import InputError, WeightsError, near
+from ..errors import DferZooError, InputError, WeightsError, near
 
 # architecture -> "module:function" below dfer_zoo.convert
 KEY_MAPS = {
@@ -46,8 +46,14 @@ def convert_state_dict(arch: str, state: Mapping[str, Tensor]) -> Conversion:
     convert = getattr(importlib.import_module(f".{module}", __name__), function)
     try:
         return convert(state)
+    except DferZooError:
+        raise
     except KeyError as error:
         raise WeightsError(
             f"This is not a checkpoint of {arch}: it has no entry {error}. It holds {len(state)} entries, "
             f"the first are {', '.join(list(state)[:3])}."
+        ) from error
+    except (IndexError, TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:  # RuntimeError: torch's own
+        raise WeightsError(
+            f"This is not a checkpoint of {arch}: an entry has a shape that none of its checkpoints has ({error})."
         ) from error
