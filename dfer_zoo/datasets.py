@@ -47,7 +47,7 @@ def read_frame_list(
     audio: str | Callable[[str], str | None] | None = None,
     without_audio: str = "keep",
     num_classes: int | None = None,
-    min_frames: int = 1,
+    min_frames: int = 0,
     order: str = "string",
     subset: str | None = None,
 ) -> list[Row]:
@@ -57,9 +57,9 @@ def read_frame_list(
     start of the absolute ones. ``audio`` says where the sound is: one of `AUDIO_RULES`, such a template, or a function
     of the folder; nothing is guessed from the path. For rows whose sound file is not there ``without_audio`` is "keep"
     (reading the clip will fail, as published for DFEW), "none" (no sound, as published for MAFW) or "error".
-    Clips shorter than ``min_frames`` are left out (DK-CLIP: 3). Frames are sorted as texts, as published, also where
-    their names have no leading zeros (MMA-DFER's faces of MAFW: 0, 1, 10, 100, ...); ``order="numeric"`` is the order
-    of time, for weights that were trained with it.
+    Clips shorter than ``min_frames`` are left out (DK-CLIP: 3); without it a clip of 0 frames is an error. Frames are
+    sorted as texts, as published, also where their names have no leading zeros (MMA-DFER's faces of MAFW: 0, 1, 10,
+    100, ...); ``order="numeric"`` is the order of time, for weights that were trained with it.
 
     >>> read_frame_list("DFEW_set_1_test.txt", audio="dfew", num_classes=7)  # doctest: +SKIP
     """
@@ -70,6 +70,11 @@ def read_frame_list(
         folder, count, label = _three_fields(line, where, num_classes)
         if count < min_frames:
             continue
+        if count == 0:
+            raise InputError(
+                f"{where}: the clip {folder} has 0 frames; take it out of the list, "
+                "or leave such clips out with min_frames=1."
+            )
         folder = _relocated(folder, root, replace, where)
         sound = audio_path(folder, audio)
         if sound is not None and without_audio != "keep" and not Path(sound).is_file():

@@ -64,6 +64,14 @@ def test_a_missing_sound_file_is_kept_left_out_or_an_error(tmp_path):
         sounds(without_audio="error")
 
 
+def test_a_clip_without_frames_is_an_error_unless_short_clips_are_left_out(tmp_path):
+    path = write(tmp_path, "fine 12 3\nempty 0 3\n")
+    with pytest.raises(InputError, match="line 2: the clip empty has 0 frames"):
+        read_frame_list(path)
+    assert [row.path for row in read_frame_list(path, min_frames=1)] == ["fine"]
+    assert [row.path for row in read_frame_list(path, min_frames=3)] == ["fine"]  # DK-CLIP's rule
+
+
 @pytest.mark.parametrize("line", ["folder 12", "folder twelve 3", "folder 12 -1", "folder 12 3.0"])
 def test_a_line_that_cannot_be_read_is_named(tmp_path, line):
     with pytest.raises(InputError, match=r"line 2: expected 'folder count label'"):
