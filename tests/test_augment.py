@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from dfer_zoo.errors import InputError
-from dfer_zoo.transforms import augment
+from dfer_zoo.errors import InputError, MediaError
+from dfer_zoo.transforms import augment, sampling
 from dfer_zoo.transforms.sampling import segment_random
 
 
@@ -82,3 +82,21 @@ def test_training_frames_come_one_from_each_part_and_short_clips_draw_nothing():
     expected = np.random.RandomState(5).random_sample()
     assert segment_random(5, 16) == [0, 1, 2, 3, *[4] * 12]
     assert np.random.random_sample() == expected
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda count: sampling.segment_centres(count, 16),
+        lambda count: sampling.segment_centres(count, 16, "stretch"),
+        lambda count: segment_random(count, 16),
+        lambda count: sampling.window_centres(count, 15, 108),
+        lambda count: sampling.strided(count, 16, 4),
+        lambda count: sampling.strided_random(count, 16, 4),
+        lambda count: sampling.random_windows(count, 16, 4),
+    ],
+)
+def test_no_rule_chooses_from_no_frames(rule):
+    assert rule(1)
+    with pytest.raises(MediaError, match="no frames to choose from"):
+        rule(0)

@@ -17,6 +17,11 @@ BLACK = -1
 Rule = Callable[[int, float | None, VideoSpec, int | None], list[int]]
 
 
+def _check_count(num_frames: int) -> None:
+    if num_frames < 1:
+        raise MediaError("The clip has no frames to choose from.")
+
+
 def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last", duration: int = 1) -> list[int]:
     """The middle of each of `frames` equal parts. A clip that is not longer than that has no parts: all its frames are
     taken, the last one repeated ("pad_last"), or the first one alone ("repeat_first"). With a `duration` the indices
@@ -25,6 +30,7 @@ def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last", 
     >>> segment_centres(32, 4)
     [4, 12, 20, 28]
     """
+    _check_count(num_frames)
     if short_clip == "stretch":
         part = num_frames / frames
         # this order of operations: i * part + part / 2 and (2 * i + 1) * part / 2 differ by one frame at times
@@ -54,6 +60,7 @@ def segment_random(
     >>> segment_random(66, 4, rng=np.random.RandomState(0))
     [12, 31, 37, 48]
     """
+    _check_count(num_frames)
     draw = (np.random if rng is None else rng).randint
     starts = num_frames - duration + 1
     part = starts // frames
@@ -74,10 +81,10 @@ def window_centres(num_frames: int, frames: int, window: int, *, centred: bool =
     >>> window_centres(100, 15, 108)
     [3, 10, 17, 24, 31, 39, 46, 53, 60, 67, 75, 82, 89, 96, -1]
     """
+    _check_count(num_frames)
     if num_frames == frames and abs(window * rate - num_frames) < 1e-6:
-        return list(
-            range(frames)
-        )  # the window holds what is wanted already: rounding must not repeat or lose any of it
+        # the window holds what is wanted already: rounding must not repeat or lose any of it
+        return list(range(frames))
     surplus = num_frames - round(window * rate)
     start = surplus // 2 if centred and surplus > 0 else 0
     chosen = [start + round((i * window // frames + window // (2 * frames)) * rate) for i in range(frames)]
@@ -112,6 +119,7 @@ def strided(num_frames: int, frames: int, rate: int, segment: int | None = None,
     >>> strided(100, 4, 8, segment=1, segments=2)
     [72, 80, 88, 96]
     """
+    _check_count(num_frames)
     sampled = list(range(0, num_frames, rate))
     sampled += [sampled[-1]] * (frames - len(sampled))
     start = view_start(len(sampled), frames, segment, segments)
@@ -125,6 +133,7 @@ def strided_random(num_frames: int, frames: int, rate: int, rng: np.random.Rando
     >>> strided_random(240, 4, 8, rng=np.random.RandomState(0))
     [172, 182, 193, 203]
     """
+    _check_count(num_frames)
     window = rate * frames
     if num_frames > window:
         end = int((np.random if rng is None else rng).randint(window, num_frames))
@@ -144,6 +153,7 @@ def random_windows(
     Within a window it goes on by `rate` while the frame after the next step exists, then the frame repeats: the last
     frame of a clip is never reached, as published.
     """
+    _check_count(num_frames)
     draw = (np.random if rng is None else rng).randint
     starts_in_all = num_frames - frames * rate + 1
     part = starts_in_all // windows
@@ -181,8 +191,6 @@ RULES: dict[str, Rule] = {
 
 def indices(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None = None) -> list[int]:
     """The frames that the record's rule picks from a clip of so many frames."""
-    if num_frames < 1:
-        raise MediaError("The clip has no frames to choose from.")
     if spec.sampling not in RULES:
         raise InputError(f"There is no sampling rule '{spec.sampling}'; there are {sorted(RULES)}.")
     return RULES[spec.sampling](num_frames, fps, spec, segment)
