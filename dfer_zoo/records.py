@@ -134,7 +134,9 @@ def _value(hint: Any, value: Any, where: str, defaults: bool = False) -> Any:
         if len(item_kinds) == len(value):
             return tuple(_value(k, v, f"{where}[{i}]", defaults) for i, (k, v) in enumerate(zip(item_kinds, value)))
     elif origin is not None and isinstance(value, Mapping):
-        return dict(value)
+        if args[1] is Any:
+            return dict(value)
+        return {key: _value(args[1], item, f"{where}[{key}]", defaults) for key, item in value.items()}
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     elif origin is None and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
@@ -149,6 +151,13 @@ def _check_identity(record: Weights, where: str) -> None:
         raise WeightsError(
             f"{where}: revision {record.revision!r} is not a 40-digit commit, so the weights could move."
         )
+    for name in ("params", "size"):
+        if (getattr(record, name) or 0) < 0:
+            raise WeightsError(f"{where}: {name} is {getattr(record, name)}; expected 0 or more.")
+    if not re.fullmatch(r"([\w-][\w.-]*/)*[\w-][\w.-]*", record.filename or "none"):
+        raise WeightsError(f"{where}: filename {record.filename!r} is no path inside a repository.")
+    if len(set(record.labels)) != len(record.labels):
+        raise WeightsError(f"{where}: the labels {list(record.labels)} are not distinct.")
     for name in ("sha256", "origin_sha256"):
         if not re.fullmatch(r"[0-9a-f]{64}", getattr(record, name) or "0" * 64):
             raise WeightsError(f"{where}: {name} is {getattr(record, name)!r}, not 64 hexadecimal digits.")

@@ -98,6 +98,7 @@ def test_a_file_of_a_newer_version_says_so():
         ("fold", "one", "expected"),
         ("size", 1.5, "expected"),
         ("license", None, "expected str, found None"),
+        ("parts", {"face": 3}, r"parts\[face\]: expected str, found 3"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named(field, value, expected):
@@ -116,13 +117,18 @@ def test_a_value_of_the_wrong_kind_is_named(field, value, expected):
         ({**HUB, "repo_id": None}, "repo_id may be null"),
         ({**HUB, "sha256": "0" * 40}, "not 64 hexadecimal digits"),
         ({"origin_sha256": "?"}, "not 64 hexadecimal digits"),
+        ({**HUB, "filename": "../../etc/passwd"}, "is no path inside a repository"),
+        ({**HUB, "filename": "/etc/passwd"}, "is no path inside a repository"),
+        ({**HUB, "size": -1}, "size is -1"),
+        ({"params": -1}, "params is -1"),
+        ({"labels": ("happy", "sad", "happy")}, "are not distinct"),
         ({"distribution": "ftp"}, "distribution 'ftp' is none of"),
         ({"distribution": "backbone"}, "'parts' belongs to the distribution 'backbone'"),
         ({"parts": {"face": "mae_face.released"}}, "'parts' belongs to the distribution 'backbone'"),
     ],
 )
 def test_an_identity_that_is_none_is_refused(changes, sentence):
-    assert Weights.from_dict(row()) and Weights.from_dict(row(**HUB))
+    assert Weights.from_dict(row()) and Weights.from_dict(row(**{**HUB, "filename": "folds/model-1.safetensors"}))
     with pytest.raises(WeightsError, match=sentence):
         Weights.from_dict(row(**changes))
 
