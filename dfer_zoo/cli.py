@@ -141,11 +141,21 @@ def describe(record: Weights) -> str:
         length = "" if audio.seconds is None else f", {audio.seconds:g} s"
         rows.append(("audio", f"{audio.front_end} {tuple(audio.shape)} from {rate}{length}"))
     rows += [("number", f"{m.name} {m.value:g} %: {m.protocol} ({m.source})") for m in record.metrics]
+    if not record.metrics and (first := _first_fold(record)):
+        rows.append(("number", f"none is published for this fold; the mean over the folds is with {first.name}"))
     rows.append(("licence", f"{record.license} ({record.license_source})"))
     rows.append(("comes as", record.distribution + (f", {record.repo_id}" if record.repo_id else "")))
     if record.origin_url:
         rows.append(("origin", record.origin_url))
     return table(rows)
+
+
+def _first_fold(record: Weights) -> Weights | None:
+    """Where a mean over the folds stands."""
+    from .weights import manifest
+
+    folds = (r for r in manifest().values() if (r.arch, r.dataset) == (record.arch, record.dataset))
+    return next((r for r in folds if r.fold == 1 and r.metrics), None)
 
 
 def _numbers(record: Weights) -> str:

@@ -41,6 +41,12 @@ def test_the_module_runs_as_a_command():
     assert done.returncode == 0 and all(name in done.stdout for name in MODELS)
 
 
+@pytest.mark.parametrize("arch", ["mma_dfer", "dfer_clip"])
+def test_a_fold_without_numbers_of_its_own_names_the_one_that_has_their_mean(arch, capsys):
+    assert cli.main(["info", f"{arch}.mafw_fold3"]) == 0
+    assert f"the mean over the folds is with {arch}.mafw_fold1" in capsys.readouterr().out
+
+
 def test_a_name_that_is_not_there_is_one_line_and_status_2(capsys):
     assert cli.main(["info", "mma_dfr"]) == 2
     out, err = capsys.readouterr()

@@ -39,6 +39,14 @@ def test_the_manifest_of_this_repository_is_whole():
             assert source.startswith("open_clip:") or get_weights(source).distribution != "backbone"
 
 
+def test_a_number_stands_once_and_a_mean_of_folds_with_the_first_of_them():
+    numbers = [(r.arch, m.name, m.value, m.protocol) for r in weights.manifest().values() for m in r.metrics]
+    assert len(set(numbers)) == len(numbers)
+    for record in weights.manifest().values():
+        for metric in record.metrics:
+            assert "mean of the five folds" not in metric.protocol or record.fold == 1
+
+
 def test_a_record_survives_json():
     record = Weights.from_dict(row())
     assert Weights.from_dict(json.loads(json.dumps(record.to_dict()))) == record
