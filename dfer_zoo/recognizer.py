@@ -60,6 +60,7 @@ class Prediction:
     models: tuple[dict[str, Any], ...]  # the identity of the weights; more than one is averaged
     missing: tuple[str, ...] = ()  # modalities that a window lacked and the models did without
     faces: Mapping[str, Any] | None = None  # the detector, the crop rule, in how many frames a face was found
+    sample_rate: int | None = None  # of the sound, where it is heard at its own rate and that is a part of the input
     logits: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)  # (windows, models, views, classes)
 
     @property
@@ -86,6 +87,7 @@ class Prediction:
             "models": [dict(model) for model in self.models],
             "missing": list(self.missing),
             "faces": None if self.faces is None else dict(self.faces),
+            "sample_rate": self.sample_rate,
         }
 
     def plot(self, path: str | Path | None = None) -> Any:
@@ -383,12 +385,19 @@ class _Answer:
             models=tuple(_identity(model) for model in self.recognizer.models),
             missing=tuple(sorted(self.missing)),
             faces=dict(self.clip.notes["faces"]) if "faces" in self.clip.notes else None,
+            sample_rate=_own_rate(self.clip, self.recognizer.transforms),
             logits=logits,
         )
 
 
 def _finish(answer: _Answer | DferZooError) -> Prediction | DferZooError:
     return answer.prediction() if isinstance(answer, _Answer) else answer
+
+
+def _own_rate(clip: Clip, transforms: Sequence[Transform]) -> int | None:
+    """The rate of the sound, if a record names none and the front end works at the file's own."""
+    own = any(transform.audio is not None and transform.audio.sample_rate is None for transform in transforms)
+    return int(clip.sample_rate) if own and clip.waveform is not None and clip.sample_rate else None
 
 
 def _identity(model: DferModel) -> dict[str, Any]:

@@ -368,6 +368,16 @@ def test_sound_that_ends_before_the_picture_is_missing_from_the_last_windows():
     assert clip.cut(1, 2).waveform is None and clip.cut(0.9, 2).waveform.shape == (1, 1700)
 
 
+@pytest.mark.parametrize("arch, rate", [("mma_dfer", 8000), ("av_fusion", None)])
+def test_an_answer_names_the_rate_of_a_sound_that_is_heard_at_its_own(arch, rate):
+    recognizer = Recognizer(dfer_zoo.create_model(arch, **TINY[arch]), faces="none")
+    noise = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+    frames = np.zeros((30, 64, 64, 3), np.uint8)
+    data = recognizer(Clip.from_arrays(frames, noise, fps=30, sample_rate=np.int64(8000))).to_dict()
+    assert json.loads(json.dumps(data))["sample_rate"] == rate
+    assert recognizer(Clip.from_arrays(frames, fps=30, sample_rate=8000)).sample_rate is None
+
+
 def test_wrong_arguments_are_one_sentence():
     small = Colours().eval()
     for arguments, options, message in [
