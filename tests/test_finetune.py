@@ -439,7 +439,8 @@ def test_a_recipe_loads_and_does_a_step(path, tmp_path, finetune, one_thread):
     progress = finetune.train(tiny(recipe), tmp_path)
     (line,) = progress["history"]
     assert np.isfinite(line["loss"]) and line["loss"] > 0.1
-    assert (tmp_path / "last" / "model.safetensors").exists()
+    saved = create_model(f"local-dir:{tmp_path / 'last'}")
+    assert all(getattr(saved.video_spec, name) == value for name, value in recipe.data.transform.items())
 
 
 def trained_by(recipe, out, finetune, monkeypatch):
