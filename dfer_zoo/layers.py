@@ -10,6 +10,7 @@ from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
 from timm.layers import DropPath, Mlp
 from timm.models.vision_transformer import Attention, Block
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from .errors import InputError
@@ -24,6 +25,7 @@ __all__ = [
     "RandomErasing",
     "TanhGELU",
     "TemporalTransformer",
+    "param_groups_layer_decay",
     "rand_augment_transform",
 ]
 
