@@ -45,8 +45,7 @@ def find(clip: Clip, faces: Any = "auto", *, crop: str = "aligned", no_face: str
         return clip
     if crop not in RULES:
         raise InputError(f"There is no crop rule '{crop}'; there are {', '.join(RULES)}.")
-    if no_face not in ("error", "frame"):
-        raise InputError(f"no_face is '{no_face}'; expected 'error' or 'frame'.")
+    check_faces(faces, no_face)
     boxes = _given_boxes(faces, len(clip.frames))
     report: dict[str, Any] = {"detector": "given boxes", "crop": "as given", "searched": 0, "found": 0}
     cut: Frames
@@ -63,19 +62,39 @@ def find(clip: Clip, faces: Any = "auto", *, crop: str = "aligned", no_face: str
     return replace(clip, frames=cut, notes={**clip.notes, "faces": report})
 
 
+def check_faces(faces: Any, no_face: str) -> None:
+    """What is wrong with these whatever the clip."""
+    if no_face not in ("error", "frame"):
+        raise InputError(f"no_face is '{no_face}'; expected 'error' or 'frame'.")
+    if isinstance(faces, str):
+        if faces != "none":
+            find_detector(faces)
+    elif not callable(faces):
+        _boxes(faces)
+
+
 def _given_boxes(faces: Any, count: int) -> np.ndarray | None:
     if isinstance(faces, str) or callable(faces):
         return None
+    boxes = _boxes(faces)
+    if boxes.shape == (4,):
+        boxes = np.broadcast_to(boxes, (count, 4))
+    if boxes.shape != (count, 4):
+        raise InputError(f"The face boxes are {boxes.shape}; expected (4,) or ({count}, 4): left, top, right, bottom.")
+    return boxes
+
+
+def _boxes(faces: Any) -> np.ndarray:
     try:
         boxes = np.asarray(faces, dtype=float)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"faces is {type(faces).__name__}; expected a detector's name, a function or boxes."
         ) from error
-    if boxes.shape == (4,):
-        boxes = np.broadcast_to(boxes, (count, 4))
-    if boxes.shape != (count, 4) or not np.isfinite(boxes).all():
-        raise InputError(f"The face boxes are {boxes.shape}; expected (4,) or ({count}, 4): left, top, right, bottom.")
+    if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
+        raise InputError(f"The face boxes are {boxes.shape}; expected (4,) or one per frame: left, top, right, bottom.")
+    if not np.isfinite(boxes).all():
+        raise InputError("The face boxes hold values that are not finite; expected left, top, right, bottom in pixels.")
     return boxes
 
 
@@ -115,7 +134,12 @@ class OwnDetector:
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         found = self.function(frame)
-        boxes = NO_FACES if found is None or not len(found) else np.asarray(found, dtype=float)
+        try:
+            boxes = NO_FACES if found is None or not len(found) else np.asarray(found, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The face detector {self.name} returned {type(found).__name__}; expected boxes (N, 4)."
+            ) from error
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
             raise InputError(f"The face detector {self.name} returned {boxes.shape}; expected boxes (N, 4).")
         return largest_first(boxes)

@@ -14,6 +14,7 @@ import collections
 import copy
 import dataclasses
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
@@ -24,9 +25,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .clip import Clip, Frames, float_samples, in_order
+from .clip import (
+    MOST_CHANNELS,
+    SHORTEST_SOUND,
+    Clip,
+    Frames,
+    check_fps,
+    check_sample_rate,
+    float_samples,
+    in_order,
+)
 from .errors import DferZooError, InputError, MediaError
-from .faces import find_detector
+from .faces import check_faces
 from .factory import check_place, create_model
 from .media import SoundCursor, SoundFile, read_clip
 from .models.base import DferModel
@@ -35,6 +45,7 @@ from .transforms.sampling import BLACK
 from .weights import list_pretrained
 
 SHORTEST_STRIDE = 0.01  # seconds
+MOST_WINDOWS = 100_000  # of a file; a wrong frame rate makes days of a minute
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -47,6 +58,7 @@ class Window:
     start: float  # seconds
     stop: float | None  # None where no rate is known
     probabilities: tuple[float, ...]
+    missing: tuple[str, ...] = ()  # modalities that the models did without
 
 
 @dataclass(frozen=True)
@@ -56,9 +68,9 @@ class Prediction:
     source: str
     labels: tuple[str, ...]
     probabilities: tuple[float, ...]
-    windows: tuple[Window, ...]
+    windows: tuple[Window, ...]  # those without anything that the models need are left out
     models: tuple[dict[str, Any], ...]  # the identity of the weights; more than one is averaged
-    missing: tuple[str, ...] = ()  # modalities that a window lacked and the models did without
+    missing: tuple[str, ...] = ()  # modalities that some window lacked
     faces: Mapping[str, Any] | None = None  # the detector, the crop rule, in how many frames a face was found
     sample_rate: int | None = None  # of the sound, where it is heard at its own rate and that is a part of the input
     logits: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)  # (windows, models, views, classes)
@@ -82,7 +94,8 @@ class Prediction:
             "label": self.label,
             "probabilities": named(self.probabilities),
             "windows": [
-                {"start": w.start, "stop": w.stop, "probabilities": named(w.probabilities)} for w in self.windows
+                {"start": w.start, "stop": w.stop, "probabilities": named(w.probabilities), "missing": list(w.missing)}
+                for w in self.windows
             ],
             "models": [dict(model) for model in self.models],
             "missing": list(self.missing),
@@ -97,7 +110,8 @@ class Prediction:
         except ImportError as error:
             raise InputError('Plots need matplotlib: pip install "dfer-zoo[plot]".') from error
         figure = Figure(figsize=(9, 4), layout="constrained")
-        axes = figure.add_subplot(title=f"{Path(self.source).name}: {self.label}", ylim=(0, 1))
+        axes = figure.add_subplot(ylim=(0, 1))
+        axes.set_title(f"{Path(self.source).name}: {self.label}", parse_math=False)  # a $ in a name is a $
         if len(self.windows) > 1:
             times = [w.start if w.stop is None else (w.start + w.stop) / 2 for w in self.windows]
             for label, line in zip(self.labels, np.array([w.probabilities for w in self.windows]).T):
@@ -122,7 +136,8 @@ class Prediction:
 class Recognizer:
     """Files in, labelled probabilities out.
 
-    ``model`` and ``pretrained`` are those of `create_model`, or a model that is there already. Several tags, such as the
+    ``model`` and ``pretrained`` are those of `create_model`, or a model that is there already, which is put into eval
+    mode and on the device. Several tags, such as the
     folds of one data set, or several models, are averaged in their probabilities. ``faces`` and ``no_face`` are those of
     `faces.find`; the crop rule is the weights' own. ``window`` and ``stride`` in seconds give an answer over time; without
     a window the clip is seen as a whole, as in the published evaluations. Other options go to `create_model`.
@@ -144,8 +159,9 @@ class Recognizer:
     ) -> None:
         check_window(window, stride)
         check_place(device, dtype)
-        if isinstance(faces, str) and faces != "none":
-            find_detector(faces)  # an unknown name is an error now, and not once for every file
+        if device is not None and torch.device(device).type == "meta":
+            raise InputError("device 'meta' cannot be used here (nothing is computed on it).")
+        check_faces(faces, no_face)  # an error now, and not once for every file
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected 1 or more.")
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
@@ -171,6 +187,10 @@ class Recognizer:
         used gives its error in place of an answer. A progress bar is shown on a terminal."""
         if on_error not in ("raise", "return"):
             raise InputError(f"on_error is '{on_error}'; expected 'raise' or 'return'.")
+        if isinstance(sources, str | os.PathLike | Clip):
+            raise InputError(
+                f"many() takes a list of sources and was given one ({type(sources).__name__}); call the recognizer itself."
+            )
         waiting: collections.deque[_Answer | DferZooError] = collections.deque()
         runners = self._runners()
         for source in _with_progress(sources, progress):
@@ -183,10 +203,11 @@ class Recognizer:
                     runner.drop_clip()
                 waiting.append(error)
             while waiting and not (isinstance(waiting[0], _Answer) and waiting[0].open):
-                yield _finish(waiting.popleft())
+                yield _finish(waiting.popleft(), on_error)
         for runner in runners:
             runner.flush()
-        yield from map(_finish, waiting)
+        for answer in waiting:
+            yield _finish(answer, on_error)
 
     def stream(self, fps: float, *, sample_rate: int | None = None) -> Stream:
         """For frames that come one by one, as from a camera: see `Stream`."""
@@ -208,12 +229,18 @@ class Recognizer:
         plan = [_frames_wanted(clip, span, self.transforms) for span in times]
         shelf = None if clip.frames is None else Shelf(clip.frames, sorted(set().union(*plan)))
         needed_later = _lowest_to_come(plan)
+        refusals: list[str] = []
         for number, (span, lowest) in enumerate(zip(times, needed_later)):
             part, first = _part(dataclasses.replace(clip, frames=shelf), span)
+            if reasons := [reason for t in self.transforms if (reason := t.refusal(part))]:
+                refusals.append(reasons[0])
+                continue
             for place, runner in enumerate(runners):
                 runner.add(part, first, answer, (number, place), lowest)
             if shelf is not None:
                 shelf.forget(lowest)
+        if len(refusals) == len(times):
+            raise MediaError(refusals[0])
         for runner in runners:
             runner.end_of_clip()
         return answer
@@ -223,7 +250,13 @@ class Recognizer:
             return [(0.0, clip.duration)]
         if clip.duration is None:
             raise MediaError(f"{clip.source}: windows are in seconds and the frame rate is not known; give fps.")
-        return list(window_times(clip.duration, self.window, self.stride))
+        stride = self.window / 2 if self.stride is None else self.stride
+        if (clip.duration - self.window) / stride > MOST_WINDOWS:
+            raise MediaError(
+                f"{clip.source}: there are more than {MOST_WINDOWS} windows of {self.window:g} s, one every {stride:g} s, "
+                f"in {clip.duration:g} s; take a longer stride, or look whether the frame rate is right."
+            )
+        return list(window_times(clip.duration, self.window, stride))
 
 
 def _models(
@@ -233,6 +266,9 @@ def _models(
     tags: list[str | None] = [pretrained] if pretrained is None or isinstance(pretrained, str) else list(pretrained)
     if not given or not tags:
         raise InputError("There is no model to ask: the list of models, or of weights, is empty.")
+    building = [*([] if pretrained is None else ["pretrained"]), *(options.keys() - {"device", "dtype"})]
+    if building and any(isinstance(one, DferModel) for one in given):
+        raise InputError(f"{', '.join(sorted(building))} cannot be given with a model that is there already.")
     models = []
     for one in given:
         for tag in tags:
@@ -362,36 +398,53 @@ class _Answer:
         self.clip, self.times, self.recognizer = clip, times, recognizer
         self.rows: dict[tuple[int, int, int], list[float]] = {}
         self.expected = 0
-        self.missing: set[str] = set()
+        self.missing: dict[int, set[str]] = {}  # by the window's number
 
     @property
     def open(self) -> bool:
         return len(self.rows) < self.expected
 
     def prediction(self) -> Prediction:
+        if not all(math.isfinite(value) for row in self.rows.values() for value in row):
+            raise DferZooError(
+                f"{self.clip.source}: the model's answer is not finite; its weights, or their precision, cannot be used."
+            )
         shape = [1 + max(key[axis] for key in self.rows) for axis in range(3)]
         logits = np.full((*shape, len(self.recognizer.labels)), np.nan, np.float32)
         for key, row in self.rows.items():
             logits[key] = row
+        answered = sorted({window for window, _, _ in self.rows})
+        logits = logits[answered]
         chances = torch.from_numpy(logits).double().softmax(-1).numpy()
         per_window = np.nanmean(
             np.nanmean(chances, axis=2), axis=1
         )  # views first: models may have more or less of them
+        windows = [
+            Window(*self.times[number], tuple(row.tolist()), tuple(sorted(self.missing[number])))
+            for number, row in zip(answered, per_window)
+        ]
         return Prediction(
             source=self.clip.source,
             labels=self.recognizer.labels,
             probabilities=tuple(per_window.mean(0).tolist()),
-            windows=tuple(Window(*span, tuple(row.tolist())) for span, row in zip(self.times, per_window)),
+            windows=tuple(windows),
             models=tuple(_identity(model) for model in self.recognizer.models),
-            missing=tuple(sorted(self.missing)),
+            missing=tuple(sorted(set().union(*self.missing.values()))),
             faces=dict(self.clip.notes["faces"]) if "faces" in self.clip.notes else None,
             sample_rate=_own_rate(self.clip, self.recognizer.transforms),
             logits=logits,
         )
 
 
-def _finish(answer: _Answer | DferZooError) -> Prediction | DferZooError:
-    return answer.prediction() if isinstance(answer, _Answer) else answer
+def _finish(answer: _Answer | DferZooError, on_error: str) -> Prediction | DferZooError:
+    if isinstance(answer, DferZooError):
+        return answer
+    try:
+        return answer.prediction()
+    except DferZooError as error:
+        if on_error == "raise":
+            raise
+        return error
 
 
 def _own_rate(clip: Clip, transforms: Sequence[Transform]) -> int | None:
@@ -430,22 +483,21 @@ class _Runner:
 
     def add(self, clip: Clip, first: int, answer: _Answer, place: tuple[int, int], needed_later: int) -> None:
         """A window, whose first frame is frame `first` of its clip."""
-        shared = self.encoder is not None and len(answer.times) > 1 and clip.num_frames > 0
-        if shared:
-            assert self.encoder is not None
+        views = self.transform.frame_indices(clip)
+        seen = any(index != BLACK for view in views for index in view)
+        if self.encoder is not None and len(answer.times) > 1 and seen:
             others = self.transform.without("video")(clip)
-            views = self.transform.frame_indices(clip)
-            self._note(answer, others, len(views))
+            self._note(answer, place[0], others, len(views))
             self.encoder.add(clip, first, views, others, answer, place, needed_later)
             return
         samples = self.transform.views(clip)
-        self._note(answer, samples[0], len(samples))
+        self._note(answer, place[0], samples[0], len(samples))
         for number, sample in enumerate(samples):
             self.queue(_Job(sample, answer, (*place, number)))
 
-    def _note(self, answer: _Answer, sample: Mapping[str, Tensor | None], views: int) -> None:
+    def _note(self, answer: _Answer, window: int, sample: Mapping[str, Tensor | None], views: int) -> None:
         answer.expected += views
-        answer.missing.update(name for name, tensor in sample.items() if tensor is None)
+        answer.missing.setdefault(window, set()).update(name for name, tensor in sample.items() if tensor is None)
 
     def queue(self, job: _Job) -> None:
         there = tuple(name for name, tensor in job.sample.items() if tensor is not None)
@@ -561,8 +613,9 @@ class Stream:
     """
 
     def __init__(self, recognizer: Recognizer, fps: float, sample_rate: int | None = None) -> None:
-        if not (math.isfinite(fps) and fps > 0):
-            raise InputError(f"fps is {fps}; expected frames per second, above 0.")
+        check_fps(fps)
+        if sample_rate is not None:
+            check_sample_rate(sample_rate, "stream")
         if recognizer.window is None:
             raise InputError("A stream has no end, so it needs windows: Recognizer(..., window=2.0).")
         self.fps, self.sample_rate = fps, sample_rate
@@ -574,30 +627,48 @@ class Stream:
         self.step = max(1, round(stride * fps))
         self.seen = 0
         self._frames: collections.deque[np.ndarray] = collections.deque(maxlen=self.length)
-        self._sound: collections.deque[np.ndarray] = collections.deque()
+        # (number of the frame that they came with, samples)
+        self._sound: collections.deque[tuple[int, np.ndarray]] = collections.deque()
 
     def push(self, frame: np.ndarray, sound: np.ndarray | None = None) -> Prediction | None:
         """The next RGB frame (H, W, 3) uint8, and the samples (channels, n) that were heard with it. An answer when a
         window is full and a stride has passed since the last answer, else None."""
         clip = Clip.from_arrays([frame], source="stream")  # checks the frame
+        samples = None if sound is None else self._samples(sound)
         self._frames.append(np.ascontiguousarray(clip.take([0])[0]))  # BGR turned round is a view that OpenCV refuses
-        if sound is not None:
-            if self.sample_rate is None:
-                raise InputError("Sound came in and its rate is not known: stream(fps, sample_rate=...).")
-            self._sound.append(np.atleast_2d(float_samples(sound, "stream")))
-            self._drop_old_sound()
         self.seen += 1
+        if samples is not None:
+            self._sound.append((self.seen, samples))
+        self._drop_old_sound()
         if self.seen < self.length or (self.seen - self.length) % self.step:
             return None
         return self._answer()
 
+    def _samples(self, sound: np.ndarray) -> np.ndarray:
+        if self.sample_rate is None:
+            raise InputError("Sound came in and its rate is not known: stream(fps, sample_rate=...).")
+        samples = np.atleast_2d(float_samples(sound, "stream"))
+        allowed = {self._sound[0][1].shape[0]} if self._sound else range(1, MOST_CHANNELS + 1)
+        if samples.ndim != 2 or samples.shape[0] not in allowed:
+            raise InputError(
+                f"The sound that came in is {samples.shape}; expected (channels, samples), 1 to {MOST_CHANNELS} channels "
+                "and always as many."
+            )
+        return samples
+
     def _drop_old_sound(self) -> None:
-        kept = sum(part.shape[1] for part in self._sound)
-        while kept - self._sound[0].shape[1] >= self.samples:
-            kept -= self._sound.popleft().shape[1]
+        """What came before the window, by the frames; and what is more than a window, where it came faster than they."""
+        while self._sound and self._sound[0][0] <= self.seen - self.length:
+            self._sound.popleft()
+        kept = sum(part.shape[1] for _, part in self._sound)
+        while self._sound and kept - self._sound[0][1].shape[1] >= self.samples:
+            kept -= self._sound.popleft()[1].shape[1]
 
     def _answer(self) -> Prediction:
-        waveform = np.concatenate(list(self._sound), axis=1)[:, -self.samples :] if self._sound else None
+        parts = [part for _, part in self._sound]
+        waveform = np.concatenate(parts, axis=1)[:, -self.samples :] if parts else None
+        if waveform is not None and waveform.shape[1] < SHORTEST_SOUND * (self.sample_rate or 1):
+            waveform = None
         clip = Clip.from_arrays(
             list(self._frames), waveform, fps=self.fps, sample_rate=self.sample_rate, source="stream"
         )

@@ -138,7 +138,7 @@ def test_given_boxes_are_cut_out_as_they_are():
     assert [place_of(c) for c in read_clip(numbered(), faces=moving).take([7, 2])] == [(7, 0, 10, 12), (2, 0, 10, 12)]
     assert clip.notes["faces"]["detector"] == "given boxes"
     for wrong in ([1, 2, 3], [[1, 2, 3, 4]] * 5, (0, 0, np.nan, 4), object()):
-        with pytest.raises(InputError, match=r"expected \(4,\)|expected a detector"):
+        with pytest.raises(InputError, match=r"expected \(4,\)|expected a detector|not finite"):
             read_clip(numbered(), faces=wrong)
 
 
@@ -207,6 +207,11 @@ def test_wrong_words_are_one_sentence():
             faces.find(clip, **options)
     with pytest.raises(InputError, match=r"returned \(3,\)"):
         faces.find(clip, lambda frame: [1, 2, 3]).take([0])
+    for answer in (3, "left"):
+        with pytest.raises(InputError, match=r"returned (int|str); expected boxes"):
+            faces.find(clip, lambda frame, answer=answer: answer).take([0])
+    with pytest.raises(InputError, match="not finite"):
+        faces.find(clip, (0, 0, float("nan"), 1))
     with pytest.raises(MediaError, match=r"no YuNet model .*nothing\.onnx"):
         pytest.importorskip("cv2")
         faces.find(clip, "yunet:nothing.onnx").take([0])

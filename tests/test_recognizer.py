@@ -17,7 +17,7 @@ from torch import nn
 
 import dfer_zoo
 from dfer_zoo import AudioSpec, Clip, Recognizer, VideoSpec, read_clip
-from dfer_zoo.errors import InputError, MediaError
+from dfer_zoo.errors import DferZooError, InputError, MediaError
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.recognizer import Prediction, Shelf, window_times
 from dfer_zoo.registry import MODELS, model_class
@@ -285,7 +285,7 @@ def test_a_stream_says_what_windows_of_the_file_say(video):
     expected = recognizer(Clip.from_arrays(clip.take(range(180)), clip.waveform[:, :264600], fps=30, sample_rate=44100))
     assert [(a.windows[0].start, a.windows[0].stop) for a in answers] == [(0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]
     np.testing.assert_allclose(np.concatenate([a.logits for a in answers]), expected.logits, rtol=1e-4, atol=1e-5)
-    assert len(live._frames) == 60 and sum(part.shape[1] for part in live._sound) < 88200 + 1470
+    assert len(live._frames) == 60 and sum(part.shape[1] for _, part in live._sound) < 88200 + 1470
 
 
 def test_a_stream_keeps_to_what_it_is_for():
@@ -301,7 +301,23 @@ def test_a_stream_keeps_to_what_it_is_for():
         recognizer.stream(fps=30).push(frame.astype(float))
     with pytest.raises(MediaError, match="the waveform is int16"):
         recognizer.stream(fps=30, sample_rate=16000).push(frame, np.zeros((1, 100), np.int16))
+    for rate in (0, -1):
+        with pytest.raises(MediaError, match=f"sample rate is {rate}"):
+            recognizer.stream(fps=30, sample_rate=rate)
+    live = recognizer.stream(fps=30, sample_rate=16000)
+    live.push(frame, np.zeros((1, 100), np.float32))
+    for other in (np.zeros((2, 100), np.float32), np.zeros((0, 100), np.float32), np.zeros((1, 1, 9), np.float32)):
+        with pytest.raises(InputError, match="always as many"):
+            live.push(frame, other)
     assert recognizer.stream(fps=2).push(frame).label in LABELS
+
+
+def test_sound_of_a_stream_goes_with_its_frames():
+    recognizer = Recognizer(Colours().eval(), faces="none", window=1.0, stride=1.0)
+    live, frame = recognizer.stream(fps=10, sample_rate=16000), np.zeros((20, 20, 3), np.uint8)
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, 1600)).astype(np.float32)
+    answers = [live.push(frame, noise if number < 15 else None) for number in range(30)]
+    assert [answer.missing for answer in answers if answer] == [(), (), ("audio",)]
 
 
 # -- faces, answers and arguments --------------------------------------------------------------------------------------
@@ -332,6 +348,7 @@ def test_the_crop_rule_is_that_of_the_weights():
 
 def test_an_answer_becomes_json_and_a_picture(video, tmp_path):
     prediction = Recognizer(Colours().eval(), faces="none", window=2.0)(video)
+    dataclasses.replace(prediction, source=r"a $\foo$ b.mp4").plot(tmp_path / "dollars.png")
     data = json.loads(json.dumps(prediction.to_dict()))
     assert data["label"] == prediction.label == prediction.top(1)[0][0]
     assert list(data["probabilities"]) == list(LABELS) and len(data["windows"]) == 5
@@ -378,6 +395,54 @@ def test_an_answer_names_the_rate_of_a_sound_that_is_heard_at_its_own(arch, rate
     assert recognizer(Clip.from_arrays(frames, fps=30, sample_rate=8000)).sample_rate is None
 
 
+def test_a_window_says_what_it_lacked_and_one_that_lacks_all_is_left_out():
+    model = dfer_zoo.create_model("audio_mae", **TINY["audio_mae"])
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    clip = Clip.from_arrays(np.zeros((90, 32, 32, 3), np.uint8), noise, fps=30, sample_rate=16000)
+    prediction = Recognizer(model, faces="none", window=1.0, stride=1.0)(clip)
+    assert [(w.start, w.missing) for w in prediction.windows] == [(0.0, ())] and len(prediction.logits) == 1
+    both = Recognizer(Colours().eval(), faces="none", window=1.0, stride=1.0)(clip)
+    assert [w.missing for w in both.windows] == [(), ("audio",), ("audio",)] and both.missing == ("audio",)
+    assert [w["missing"] for w in both.to_dict()["windows"]] == [[], ["audio"], ["audio"]]
+
+
+def test_black_frames_alone_are_no_clip(video):
+    model = dfer_zoo.create_model("av_fusion", **TINY["av_fusion"])
+    needed = next(i for i in create_transform(model).frame_indices(read_clip(video))[0] if i >= 0) + 1
+    frames = np.random.default_rng(0).integers(0, 256, (needed - 1, 32, 32, 3), dtype=np.uint8)
+    with pytest.raises(MediaError, match=rf"takes none of so few frames \({needed - 1}; {needed} are enough\)"):
+        Recognizer(model, faces="none")(Clip.from_arrays(frames, fps=30))
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    heard = Recognizer(model, faces="none")(Clip.from_arrays(frames, noise, fps=30, sample_rate=16000))
+    assert heard.missing == ("video",)
+    with pytest.raises(MediaError, match="takes none of so few frames"):
+        Recognizer(model, faces="none", window=(needed - 1) / 30)(read_clip(video, audio=False))
+
+
+def test_a_window_between_two_frames_shows_the_one_before():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), dtype=np.uint8)
+    prediction = Recognizer(Colours().eval(), faces="none", window=0.5, stride=0.5)(frames, fps=1)
+    assert len(prediction.windows) == 8
+    pairs = prediction.logits.reshape(4, 2, 3)
+    assert np.array_equal(pairs[:, 0], pairs[:, 1]) and not np.array_equal(pairs[0], pairs[1])
+
+
+def test_an_answer_that_is_no_number_is_an_error_of_its_file(video):
+    model = Colours().eval()
+    with torch.no_grad():
+        model.classifier.bias[0] = float("nan")
+    recognizer = Recognizer(model, faces="none")
+    with pytest.raises(DferZooError, match="answer is not finite"):
+        recognizer(video)
+    (error,) = recognizer.many([video], on_error="return")
+    assert isinstance(error, DferZooError) and str(video) in str(error)
+
+
+def test_days_of_windows_are_not_begun():
+    with pytest.raises(MediaError, match="more than 100000 windows"):
+        Recognizer(Colours().eval(), faces="none", window=1.0)(np.zeros((12, 20, 20, 3), np.uint8), fps=1e-6)
+
+
 def test_wrong_arguments_are_one_sentence():
     small = Colours().eval()
     for arguments, options, message in [
@@ -390,11 +455,18 @@ def test_wrong_arguments_are_one_sentence():
         ((small,), {"stride": 1.0}, "stride without a window"),
         ((small,), {"batch_size": 0}, "batch_size is 0"),
         ((small,), {"device": "toaster"}, "device 'toaster' cannot be used here"),
+        ((small,), {"device": "meta"}, "device 'meta' cannot be used here"),
+        ((small, "dfew_fold1"), {}, "pretrained cannot be given with a model"),
+        ((small,), {"num_classes": 7, "typo": 1}, "num_classes, typo cannot be given with a model"),
+        ((small,), {"no_face": "foo"}, "no_face is 'foo'"),
+        ((small,), {"faces": [float("nan"), 0, 1, 1]}, "not finite"),
     ]:
         with pytest.raises(InputError, match=message):
             Recognizer(*arguments, **options)
     with pytest.raises(InputError, match="on_error is 'cry'"):
         list(Recognizer(small).many([], on_error="cry"))
+    with pytest.raises(InputError, match="takes a list of sources"):
+        list(Recognizer(small).many("talk.mp4"))
 
 
 def test_lower_precision_is_an_option(video):

@@ -54,6 +54,25 @@ class Transform:
         """The transform of the other inputs."""
         return dataclasses.replace(self, inputs=tuple(other for other in self.inputs if other != name))
 
+    def refusal(self, clip: Clip) -> str | None:
+        """Why the model has nothing to look at or to listen to in this clip, or None; nothing is decoded for it."""
+        lacks = {name: reason for name in self.inputs if (reason := self._lack(name, clip))}
+        if len(lacks) == len(self.inputs) > 1:  # each may be missing, but not all of them
+            return f"{clip.source}: the model needs {' or '.join(lacks)}, and {' and '.join(lacks.values())}."
+        needed = [name for name in lacks if name not in self.optional]
+        return f"{clip.source}: the model needs {needed[0]}, and {lacks[needed[0]]}." if needed else None
+
+    def _lack(self, name: str, clip: Clip) -> str | None:
+        if name == "audio":
+            return None if clip.waveform is not None else "this clip has no sound"
+        if not clip.num_frames:
+            return "this clip has no frames"
+        if any(index != sampling.BLACK for view in self.frame_indices(clip) for index in view):
+            return None
+        assert self.video is not None
+        needed = sampling.frames_needed(clip.fps, self.video)
+        return f"its sampling rule takes none of so few frames ({clip.num_frames}; {needed} are enough)"
+
     def frame_indices(self, clip: Clip) -> list[list[int]]:
         """Which frames of the clip each of its `views` looks at; -1 is a black one."""
         if self.video is None or not clip.num_frames:
@@ -66,14 +85,13 @@ class Transform:
         return sampling.indices(clip.num_frames, clip.fps, self.video, segment)
 
     def _sample(self, clip: Clip, segment: int | None) -> dict[str, Tensor | None]:
+        if reason := self.refusal(clip):
+            raise MediaError(reason)
         return {name: self._modality(name, clip, segment) for name in self.inputs}
 
     def _modality(self, name: str, clip: Clip, segment: int | None) -> Tensor | None:
-        there = clip.waveform is not None if name == "audio" else clip.num_frames > 0
-        if not there:
-            if name in self.optional:
-                return None
-            raise MediaError(f"{clip.source}: the model needs {name}, and this clip has none.")
+        if self._lack(name, clip):
+            return None
         if name == "audio":
             assert self.audio is not None
             return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio)

@@ -5,6 +5,7 @@ An index of -1 stands for a black frame.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -194,6 +195,11 @@ def indices(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | 
     if spec.sampling not in RULES:
         raise InputError(f"There is no sampling rule '{spec.sampling}'; there are {sorted(RULES)}.")
     return RULES[spec.sampling](num_frames, fps, spec, segment)
+
+
+def frames_needed(fps: float | None, spec: VideoSpec) -> int:
+    """How many frames a clip has to have for the rule to pick one that is not black."""
+    return next(count for count in itertools.count(1) if set(indices(count, fps, spec)) != {BLACK})
 
 
 def take(clip: Clip, chosen: Sequence[int]) -> list[np.ndarray]:
