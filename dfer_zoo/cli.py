@@ -9,6 +9,7 @@ Exit status: 0 done, 1 done but for some of the files, 2 not done (wrong use, or
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import json
 import os
@@ -234,15 +235,17 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help='"cpu" (default), "cuda", "mps"')
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision of the model")
     parser.add_argument("--json", metavar="PATH", help="one JSON object per file; - is the standard output")
-    parser.add_argument("--plot", metavar="PATH", help="a picture; with several files, one for each")
+    parser.add_argument("--plot", metavar="PATH", help="a picture; with several files, one for each, with its name")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
 
 
 def predict_command(options: argparse.Namespace) -> int:
     import torch
 
+    from .clip import check_fps
     from .recognizer import Prediction, Recognizer
 
+    check_fps(options.fps)
     tags = options.pretrained.split(",") if options.pretrained else None
     recognizer = Recognizer(
         options.model,
@@ -258,15 +261,16 @@ def predict_command(options: argparse.Namespace) -> int:
     reading = {"fps": options.fps, "order": options.order, "recover": options.recover}
     bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the answers themselves show the progress
     answers = recognizer.many(options.files, on_error="return", progress=bar, **reading)
+    plots = _plot_paths(options.plot, options.files) if options.plot else [None] * len(options.files)
     bad = 0
     with _lines(options.json) as write:
-        for source, answer in zip(options.files, answers):
+        for source, plot, answer in zip(options.files, plots, answers):
             if isinstance(answer, Prediction):
                 if options.json != "-":
                     print(_readable(answer, source), flush=True)
                 write({"source": str(source), **answer.to_dict()})
-                if options.plot:
-                    answer.plot(_plot_path(options.plot, source, len(options.files)))
+                if plot:
+                    answer.plot(plot)
                 continue
             bad += 1
             print(f"dfer-zoo predict: {answer}", file=sys.stderr, flush=True)
@@ -295,12 +299,26 @@ def _lines(path: str | None) -> Iterator[Callable[[dict], None]]:
     elif path == "-":
         yield lambda row: print(json.dumps(row), flush=True)
     else:
-        try:
+        with _told(path):
             stream = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
-        except OSError as error:
-            raise InputError(f"--json {path}: this file cannot be written ({error.strerror}).") from error
-        with stream:
-            yield lambda row: print(json.dumps(row), file=stream)
+
+        def write(row: dict) -> None:
+            with _told(path):
+                print(json.dumps(row), file=stream)
+
+        try:
+            yield write
+        finally:
+            with contextlib.suppress(OSError):  # a line that did not fit on the disk was told already
+                stream.close()
+
+
+@contextlib.contextmanager
+def _told(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--json {path}: this file cannot be written ({error.strerror}).") from error
 
 
 def _readable(answer: Prediction, source: str) -> str:
@@ -318,14 +336,25 @@ def _readable(answer: Prediction, source: str) -> str:
         lines.append(
             f"  face in {answer.faces['found']} of {answer.faces['searched']} frames ({answer.faces['detector']}){whole}"
         )
-    if answer.missing:
-        lines.append(f"  without {' and '.join(answer.missing)}: there is none in this file")
+    for name in answer.missing:
+        count = sum(name in window.missing for window in answer.windows)
+        where = f" in {count} of {len(answer.windows)} windows" if len(answer.windows) > 1 else ""
+        lines.append(f"  without {name}{where}: there is none that can be used")
     return "\n".join(lines)
 
 
-def _plot_path(plot: str, source: str, files: int) -> Path:
+def _plot_paths(plot: str, sources: Sequence[str]) -> list[Path]:
+    """The path for one source; a path for each of several, with the source's name, numbered where names are the same."""
     path = Path(plot)
-    return path if files == 1 else path.with_name(f"{path.stem}.{Path(source).name}{path.suffix}")
+    if len(sources) == 1:
+        return [path]
+    seen: collections.Counter[str] = collections.Counter()
+    paths = []
+    for name in (Path(source).name for source in sources):
+        seen[name] += 1
+        number = f".{seen[name]}" if seen[name] > 1 else ""
+        paths.append(path.with_name(f"{path.stem}.{name}{number}{path.suffix or '.png'}"))
+    return paths
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -367,6 +396,8 @@ def evaluate_command(options: argparse.Namespace) -> int:
     model = create_model(options.name, device=options.device)
     if model.weights is None:
         raise DferZooError(f"{options.name} names no weights; a model at random has nothing to evaluate.")
+    if model.weights.distribution == "backbone":
+        raise DferZooError(f"{options.name}: its head is new and answers at random. Train it first, and evaluate that.")
     reading = {name: value for name in ("root", "audio") if (value := getattr(options, name)) is not None}
     rows = read_rows(options.data, model.labels, subset=options.subset, **reading)
     answers = probabilities(
@@ -403,6 +434,8 @@ def demo_options(parser: argparse.ArgumentParser) -> None:
 def demo_command(options: argparse.Namespace) -> int:
     from .demonstration import FEELINGS, demonstrate
 
+    if options.seed < 0:
+        raise InputError(f"--seed is {options.seed}; expected 0 or more.")
     answer, video, picture = demonstrate(options.out, options.feelings or FEELINGS, options.seed)
     rows = [("SECONDS", "LABEL", "PROBABILITY", "NEXT")]
     for window in answer.windows:

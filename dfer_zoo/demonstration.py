@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .clip import Clip
+from .errors import InputError
 from .figures import timeline_picture, write_png
 from .puppets import FPS, SAMPLE_RATE, SECONDS, Puppet, emotion_of, write_mp4
 from .recognizer import Prediction, Recognizer
@@ -30,7 +31,10 @@ def performance(
 def demonstrate(folder: str | Path, feelings: Sequence[str] = FEELINGS, seed: int = 8) -> tuple[Prediction, Path, Path]:
     """(the answer, the video file, the picture of the timeline)"""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: this folder cannot be made ({error.strerror}).") from error
     clip = performance(feelings, seed=seed)
     video = write_mp4(clip, folder / "puppet.mp4")
     recognizer = Recognizer("av_fusion", "demo", faces="none", window=SECONDS, stride=SECONDS / 2)

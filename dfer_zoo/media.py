@@ -117,10 +117,13 @@ def _resampled(clip: Clip, sample_rate: int) -> Clip:
 
 def _existing(path: str | os.PathLike) -> Path:
     found = Path(path)
-    if not found.exists():
-        raise MediaError(f"{found}: there is no such file or folder.")
-    if found.is_file() and found.stat().st_size == 0:
-        raise MediaError(f"{found}: the file is empty.")
+    try:
+        if not found.exists():
+            raise MediaError(f"{found}: there is no such file or folder.")
+        if found.is_file() and found.stat().st_size == 0:
+            raise MediaError(f"{found}: the file is empty.")
+    except (OSError, ValueError) as error:  # no permission to look, a name that cannot be one
+        raise MediaError(f"{found}: this cannot be looked at ({getattr(error, 'strerror', None) or error}).") from error
     if not found.is_file() and not found.is_dir():
         raise MediaError(f"{found}: this is neither a file nor a folder.")
     return found
@@ -156,7 +159,10 @@ class ImageFiles:
     def of_folder(cls, folder: Path, order: str = "numeric") -> ImageFiles:
         if order not in ORDERS:
             raise InputError(f"There is no order '{order}'; there are {sorted(ORDERS)}.")
-        names = [entry.name for entry in os.scandir(folder) if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
+        try:
+            names = [name for name in os.listdir(folder) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        except OSError as error:
+            raise MediaError(f"{folder}: this folder cannot be read ({error.strerror}).") from error
         if not names:
             raise MediaError(f"{folder}: there are no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))}).")
         return cls(tuple(folder / name for name in sorted(names, key=ORDERS[order])))

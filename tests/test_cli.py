@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from dfer_zoo import cli
 from dfer_zoo.errors import MediaError
 from dfer_zoo.registry import MODELS
+from tests.media_files import ffmpeg
 
 HEAVY = ("torch", "timm", "open_clip", "torchvision", "torchaudio", "av", "cv2", "numpy")
 
@@ -101,7 +103,7 @@ def place(tmp_path_factory):
     model = dfer_zoo.create_model("av_fusion", **TINY["av_fusion"])
     dfer_zoo.save_pretrained(model, folder / "weights", tag="small")
     (folder / "frames").mkdir()
-    for number, frame in enumerate(np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)):
+    for number, frame in enumerate(np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)):
         Image.fromarray(frame).save(folder / "frames" / f"{number}.png")
     pytest.importorskip("av")
     test_pattern(folder / "talk.mp4", "-c:v", "libx264", "-c:a", "aac", seconds=3, size="64x64")
@@ -117,7 +119,7 @@ def test_predict_prints_a_line_for_a_file(place, capsys):
     assert predict(place, place / "frames") == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{place / 'frames'}: ") and out.count(" %") == 3
-    assert "without audio: there is none in this file" in out and err == ""
+    assert "without audio: there is none that can be used" in out and err == ""
 
 
 def test_predict_prints_a_timeline_for_windows(place, capsys):
@@ -152,11 +154,49 @@ def test_predict_draws_a_picture_for_every_file(place, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["many.frames.png", "many.talk.mp4.png", "one.png"]
 
 
+def test_pictures_of_files_with_one_name_are_numbered():
+    paths = cli._plot_paths("out/p", ["a/c.mp4", "b/c.mp4", "b/d.mp4"])
+    assert [str(path) for path in paths] == ["out/p.c.mp4.png", "out/p.c.mp4.2.png", "out/p.d.mp4.png"]
+
+
+def test_predict_says_in_how_many_windows_there_is_no_sound(place, capsys):
+    ffmpeg("-i", place / "talk.mp4", "-af", "atrim=0:1", "-c:v", "copy", place / "short_sound.mp4")
+    assert predict(place, place / "short_sound.mp4", "--window", 1, "--stride", 1) == 0
+    assert "without audio in 2 of 3 windows" in capsys.readouterr().out
+
+
+def test_what_the_system_refuses_is_one_sentence(place, capsys, monkeypatch, tmp_path):
+    assert predict(place, "n" * 300) == 1
+    assert "cannot be looked at" in capsys.readouterr().err
+
+    def locked(path):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.listdir", locked)
+        assert predict(place, place / "frames") == 1
+    assert "this folder cannot be read (Permission denied)" in capsys.readouterr().err
+    (tmp_path / "taken").write_text("a file")
+    assert cli.main(["demo", "--out", str(tmp_path / "taken")]) == 2
+    assert "this folder cannot be made" in capsys.readouterr().err
+    assert cli.main(["demo", "--seed", "-1", "--out", str(tmp_path / "demo")]) == 2
+    assert "--seed is -1" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_is_one_sentence(place, capsys):
+    assert predict(place, place / "frames", "--json", "/dev/full") == 2
+    assert "--json /dev/full: this file cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--window", "-1"), "window is -1"),
         (("--device", "toaster"), "device 'toaster' cannot be used"),
+        (("--device", "meta"), "device 'meta' cannot be used"),
+        (("--fps", "0"), "fps is 0"),
+        (("--faces", "nan,0,1,1"), "not finite"),
         (("--pretrained", "no_such_tag"), "already says which weights"),
         (("--faces", "1,2,3,x"), "expected a detector's name"),
         (("--json", "no/such/folder/out.jsonl"), "cannot be written"),

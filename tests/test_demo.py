@@ -76,3 +76,14 @@ def test_evaluate_prints_a_table_or_json(tmp_path, capsys):
     assert np.sum(numbers["confusion"]) == 8
     assert cli.main(["evaluate", "av_fusion", data]) == 2
     assert "names no weights" in capsys.readouterr().err
+
+
+def test_evaluate_refuses_a_head_that_is_new(monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    from dfer_zoo import factory
+
+    fresh = SimpleNamespace(weights=get_weights("av_fusion", "backbone"), labels=("happy",))
+    monkeypatch.setattr(factory, "create_model", lambda name, **options: fresh)
+    assert cli.main(["evaluate", "av_fusion.backbone", "puppets:clips=1"]) == 2
+    assert "its head is new and answers at random" in capsys.readouterr().err
