@@ -46,8 +46,6 @@ def class_names(
                 "prompts=[...] that describe a face of each."
             )
         return known[num_classes] if num_classes else ()
-    if isinstance(labels, str):
-        raise InputError(f"labels is the text {labels!r}; expected a list of class names.")
     check_labels(labels)
     if num_classes not in (None, len(labels)):
         raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")

@@ -217,6 +217,8 @@ def _header_record(path: Path) -> Weights:
 
 
 def check_place(device: Any, dtype: Any) -> None:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype is {dtype!r}; expected torch.float32 or another floating point type.")
     try:
         torch.empty(0, device=device, dtype=dtype)
     except (
@@ -323,8 +325,6 @@ def _plain(value: Any) -> Any:
 def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:
     if labels is None:
         return num_classes
-    if isinstance(labels, str):
-        raise InputError(f"labels is the text {labels!r}; expected a list of class names.")
     check_labels(labels)
     if num_classes is not None and num_classes != len(labels):
         raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,5 +176,9 @@ def check_count(name: str, value: Any) -> None:
 
 
 def check_labels(labels: Sequence[str]) -> None:
+    if isinstance(labels, str):
+        raise InputError(f"labels is the text {labels!r}; expected a list of class names.")
+    if not isinstance(labels, Collection) or not all(isinstance(name, str) for name in labels):
+        raise InputError(f"labels is {labels!r}; expected a list of class names.")
     if len(set(labels)) != len(labels):
         raise InputError(f"The labels {list(labels)} are not distinct.")
