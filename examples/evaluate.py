@@ -18,7 +18,7 @@ def evaluate(options: argparse.Namespace) -> None:
     rows = read_rows(options.data, model.labels, **({"audio": options.audio} if options.audio else {}))
     # as it is, and without each input that may be missing
     for name in ((), *((one,) for one in model.optional_inputs)):
-        answers = probabilities(model, rows, without=name, progress=True)
+        answers = probabilities(model, rows, without=name, faces=options.faces, progress=True)
         print(f"\nwithout {name[0]}" if name else "\nall inputs")
         print(report(rows, answers, model.labels))
 
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("name", help="a model with weights")
     parser.add_argument("data", help="an annotation file, a folder with one folder per class, or puppets")
     parser.add_argument("--audio", help="where the sound of folders of frames is")
+    parser.add_argument("--faces", default="none", help="a detector, for videos that are no face crops yet")
     options = parser.parse_args()
     try:
         evaluate(options)
