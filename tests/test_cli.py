@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,10 +182,24 @@ def test_what_the_system_refuses_is_one_sentence(place, capsys, monkeypatch, tmp
     assert "--seed is -1" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
-def test_a_full_disk_is_one_sentence(place, capsys):
-    assert predict(place, place / "frames", "--json", "/dev/full") == 2
-    assert "--json /dev/full: this file cannot be written" in capsys.readouterr().err
+def test_a_full_disk_is_one_sentence(place, tmp_path, capsys):
+    resource = pytest.importorskip("resource")  # files that may not grow are as good as a full disk
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+
+    full()
+    try:
+        status = predict(place, place / "frames", "--json", tmp_path / "out.jsonl")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 2 and "out.jsonl: this file cannot be written (File too large)" in capsys.readouterr().err
+    command = [sys.executable, "-m", "dfer_zoo", "list"]
+    with open(tmp_path / "out.txt", "w") as out:
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, preexec_fn=full)
+    assert (done.returncode, done.stderr) == (2, "dfer-zoo list: [Errno 27] File too large\n")
 
 
 @pytest.mark.parametrize(
