@@ -282,6 +282,10 @@ def _container(path: Path) -> Iterator[Any]:
         import av
     except ImportError as error:
         raise MediaError('Reading media files needs PyAV: pip install "dfer-zoo[video]".') from error
+    if av.logging.get_level() == av.logging.ERROR:
+        # Nobody's choice: older versions of torchvision set it when they are imported. Before PyAV 18 a decoding thread
+        # then waits for the interpreter's lock to log, and whoever lets go of the file holds it and waits for the thread.
+        av.logging.set_level(None)
     try:
         # a prefix and a single protocol: no name is taken for an address, and no file can lead to another one. Said to
         # the container alone: PyAV before 18 crashes if options for streams meet a stream that shows up late
