@@ -12,6 +12,7 @@ import argparse
 import collections
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -421,8 +422,10 @@ def evaluate_command(options: argparse.Namespace) -> int:
 
         write_png(Path(options.picture), confusion_picture(table, model.labels, f"{options.name} on {options.data}"))
     if options.json:
-        numbers = {"uar": metrics.uar(table), "war": metrics.war(table), "confusion": table.tolist()}
-        print(json.dumps({"model": options.name, "data": options.data, "labels": list(model.labels), **numbers}))
+        about = {"model": options.name, "data": options.data, "labels": list(model.labels)}
+        # a rate may be undefined, for a class that has no clips, and JSON has no NaN
+        uar, war = (None if math.isnan(rate) else rate for rate in (metrics.uar(table), metrics.war(table)))
+        print(json.dumps({**about, "uar": uar, "war": war, "confusion": table.tolist()}))
     else:
         print(report(rows, answers, model.labels))
     return 0

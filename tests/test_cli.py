@@ -241,6 +241,16 @@ def evaluate(place, *arguments):
     return cli.main(["evaluate", f"local-dir:{place / 'weights'}", *map(str, arguments)])
 
 
+def test_an_undefined_rate_is_null_in_json(monkeypatch, place, capsys):
+    def never_the_first(model, rows, **_):
+        return np.eye(model.num_classes)[[1] * len(rows)]
+
+    monkeypatch.setattr("dfer_zoo.evaluation.probabilities", never_the_first)
+    assert evaluate(place, "puppets:clips=1", "--json") == 0  # the one clip is of the first class
+    row = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert row["uar"] is None and row["war"] == 0.0
+
+
 def test_evaluate_cuts_out_faces_on_request(place, tmp_path, capsys):
     shutil.copytree(place / "frames", tmp_path / "happy" / "1")
     assert evaluate(place, tmp_path, "--faces", "4,4,20,20") == 0
