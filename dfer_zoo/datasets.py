@@ -164,7 +164,8 @@ def read_ravdess(
     testing: Iterable[int] = (5, 10, 16, 19),
     validation: Iterable[int] = (11, 13, 18, 22),
 ) -> list[Row]:
-    """The speech videos of RAVDESS (songs, vocal channel 02, are left out), with label, sound and subset from their names, in the order of the names.
+    """The speech videos of RAVDESS (songs, vocal channel 02, are left out), with label, sound and subset from their
+    names, in the order of the names.
 
     Subsets are by actor; the ones given are those of the published models. "01-01-03-02-01-01-05.mp4" is modality, vocal
     channel, emotion, intensity, statement, repetition, actor; its sound is "03-01-03-02-01-01-05.wav" beside it or, where
@@ -235,7 +236,8 @@ def read_rows(
     """The labelled clips of an annotation file, of a folder with one folder per class, or of drawn puppets.
 
     ``labels`` are the model's, in its order: folders are matched with them by name, puppets are drawn for them, and a
-    list with other class numbers is an error. ``subset`` leaves only the rows of one subset where the file names subsets. Other keywords go to the file's reader.
+    list with other class numbers is an error. ``subset`` leaves only the rows of one subset where the file names
+    subsets. Other keywords go to the file's reader.
 
     >>> rows = read_rows("puppets:clips=8,split=test", labels=["happy", "sad"])
     >>> [row.label for row in rows]

@@ -41,7 +41,7 @@ from .factory import check_place, create_model
 from .media import SoundCursor, SoundFile, read_clip
 from .models.base import DferModel
 from .transforms import Transform, collate, create_transform, images
-from .transforms.sampling import BLACK
+from .transforms.sampling import BLACK, sees
 from .weights import list_pretrained
 
 SHORTEST_STRIDE = 0.01  # seconds
@@ -484,8 +484,7 @@ class _Runner:
     def add(self, clip: Clip, first: int, answer: _Answer, place: tuple[int, int], needed_later: int) -> None:
         """A window, whose first frame is frame `first` of its clip."""
         views = self.transform.frame_indices(clip)
-        seen = any(index != BLACK for view in views for index in view)
-        if self.encoder is not None and len(answer.times) > 1 and seen:
+        if self.encoder is not None and len(answer.times) > 1 and any(map(sees, views)):
             others = self.transform.without("video")(clip)
             self._note(answer, place[0], others, len(views))
             self.encoder.add(clip, first, views, others, answer, place, needed_later)

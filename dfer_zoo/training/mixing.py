@@ -47,9 +47,8 @@ def noise_dropout(
     if audio_noise is None:
         audio_noise = torch.randn(audio.shape)
     if video_noise is None:
-        video_noise = torch.randn(video.transpose(1, 2).shape).transpose(
-            1, 2
-        )  # the published clips are (B, 3, T, H, W)
+        # drawn as the published clips lie, (B, 3, T, H, W)
+        video_noise = torch.randn(video.transpose(1, 2).shape).transpose(1, 2)
     if order is None:
         order = torch.randperm(3 * len(targets))
     audio = torch.cat([audio, audio_noise.to(audio), audio])

@@ -32,14 +32,11 @@ class Transform:
 
     def __call__(self, clip: Clip) -> dict[str, Tensor | None]:
         """One sample, without a batch axis. A modality that the clip lacks is None where the model allows it."""
-        return self._sample(clip, segment=None)
+        return self._samples(clip, [None])[0]
 
     def views(self, clip: Clip) -> list[dict[str, Tensor | None]]:
         """The samples whose probabilities the published evaluation averages; one for most systems."""
-        segments = self.video.segments if self.video else 1
-        if segments == 1:
-            return [self(clip)]
-        return [self._sample(clip, segment=k) for k in range(segments)]
+        return self._samples(clip, self._segments)
 
     def batch(self, clips: Sequence[Clip]) -> dict[str, Tensor | None]:
         """Samples stacked along a new first axis."""
@@ -56,18 +53,24 @@ class Transform:
 
     def refusal(self, clip: Clip) -> str | None:
         """Why the model has nothing to look at or to listen to in this clip, or None; nothing is decoded for it."""
-        lacks = {name: reason for name in self.inputs if (reason := self._lack(name, clip))}
+        return self._refusal(clip, self._lacks(clip))
+
+    def _refusal(self, clip: Clip, lacks: dict[str, str]) -> str | None:
         if len(lacks) == len(self.inputs) > 1:  # each may be missing, but not all of them
             return f"{clip.source}: the model needs {' or '.join(lacks)}, and {' and '.join(lacks.values())}."
         needed = [name for name in lacks if name not in self.optional]
         return f"{clip.source}: the model needs {needed[0]}, and {lacks[needed[0]]}." if needed else None
+
+    def _lacks(self, clip: Clip) -> dict[str, str]:
+        """The inputs that this clip cannot give, and why."""
+        return {name: reason for name in self.inputs if (reason := self._lack(name, clip))}
 
     def _lack(self, name: str, clip: Clip) -> str | None:
         if name == "audio":
             return None if clip.waveform is not None else "this clip has no sound"
         if not clip.num_frames:
             return "this clip has no frames"
-        if any(index != sampling.BLACK for view in self.frame_indices(clip) for index in view):
+        if any(map(sampling.sees, self.frame_indices(clip))):
             return None
         assert self.video is not None
         needed = sampling.frames_needed(clip.fps, self.video)
@@ -77,21 +80,28 @@ class Transform:
         """Which frames of the clip each of its `views` looks at; -1 is a black one."""
         if self.video is None or not clip.num_frames:
             return []
-        segments: list[int | None] = [None] if self.video.segments == 1 else [*range(self.video.segments)]
-        return [self._indices(clip, segment) for segment in segments]
+        return [self._indices(clip, segment) for segment in self._segments]
+
+    @property
+    def _segments(self) -> list[int | None]:
+        """Of the views; the only one has no number."""
+        count = self.video.segments if self.video else 1
+        return [None] if count == 1 else [*range(count)]
 
     def _indices(self, clip: Clip, segment: int | None) -> list[int]:
         assert self.video is not None
         return sampling.indices(clip.num_frames, clip.fps, self.video, segment)
 
-    def _sample(self, clip: Clip, segment: int | None) -> dict[str, Tensor | None]:
-        if reason := self.refusal(clip):
+    def _samples(self, clip: Clip, segments: Sequence[int | None]) -> list[dict[str, Tensor | None]]:
+        lacks = self._lacks(clip)
+        if reason := self._refusal(clip, lacks):
             raise MediaError(reason)
-        return {name: self._modality(name, clip, segment) for name in self.inputs}
+        return [
+            {name: None if name in lacks else self._modality(name, clip, segment) for name in self.inputs}
+            for segment in segments
+        ]
 
-    def _modality(self, name: str, clip: Clip, segment: int | None) -> Tensor | None:
-        if self._lack(name, clip):
-            return None
+    def _modality(self, name: str, clip: Clip, segment: int | None) -> Tensor:
         if name == "audio":
             assert self.audio is not None
             return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio)

@@ -96,10 +96,14 @@ def to_tensor(frames: np.ndarray, spec: VideoSpec) -> Tensor:
 
 
 def shorter_side(frame: np.ndarray, side: int, resize: str) -> np.ndarray:
-    """The shorter side becomes ``side``, the longer one follows, rounded."""
+    return RESIZES[resize](frame, *shorter_side_size(frame, side))
+
+
+def shorter_side_size(frame: np.ndarray, side: int) -> tuple[int, int]:
+    """(height, width) where the shorter side becomes ``side`` and the longer one follows, rounded."""
     height, width = frame.shape[:2]
     scale = side / min(height, width)
-    return RESIZES[resize](frame, int(height * scale + 0.5), int(width * scale + 0.5))
+    return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def three_crops(frames: Sequence[np.ndarray], spec: VideoSpec) -> list[Tensor]:

@@ -18,7 +18,7 @@ BLACK = -1
 Rule = Callable[[int, float | None, VideoSpec, int | None], list[int]]
 
 
-def _check_count(num_frames: int) -> None:
+def _check_has_frames(num_frames: int) -> None:
     if num_frames < 1:
         raise MediaError("The clip has no frames to choose from.")
 
@@ -31,7 +31,7 @@ def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last", 
     >>> segment_centres(32, 4)
     [4, 12, 20, 28]
     """
-    _check_count(num_frames)
+    _check_has_frames(num_frames)
     if short_clip == "stretch":
         part = num_frames / frames
         # this order of operations: i * part + part / 2 and (2 * i + 1) * part / 2 differ by one frame at times
@@ -61,7 +61,7 @@ def segment_random(
     >>> segment_random(66, 4, rng=np.random.RandomState(0))
     [12, 31, 37, 48]
     """
-    _check_count(num_frames)
+    _check_has_frames(num_frames)
     draw = (np.random if rng is None else rng).randint
     starts = num_frames - duration + 1
     part = starts // frames
@@ -82,7 +82,7 @@ def window_centres(num_frames: int, frames: int, window: int, *, centred: bool =
     >>> window_centres(100, 15, 108)
     [3, 10, 17, 24, 31, 39, 46, 53, 60, 67, 75, 82, 89, 96, -1]
     """
-    _check_count(num_frames)
+    _check_has_frames(num_frames)
     if num_frames == frames and abs(window * rate - num_frames) < 1e-6:
         # the window holds what is wanted already: rounding must not repeat or lose any of it
         return list(range(frames))
@@ -120,7 +120,7 @@ def strided(num_frames: int, frames: int, rate: int, segment: int | None = None,
     >>> strided(100, 4, 8, segment=1, segments=2)
     [72, 80, 88, 96]
     """
-    _check_count(num_frames)
+    _check_has_frames(num_frames)
     sampled = list(range(0, num_frames, rate))
     sampled += [sampled[-1]] * (frames - len(sampled))
     start = view_start(len(sampled), frames, segment, segments)
@@ -134,7 +134,7 @@ def strided_random(num_frames: int, frames: int, rate: int, rng: np.random.Rando
     >>> strided_random(240, 4, 8, rng=np.random.RandomState(0))
     [172, 182, 193, 203]
     """
-    _check_count(num_frames)
+    _check_has_frames(num_frames)
     window = rate * frames
     if num_frames > window:
         end = int((np.random if rng is None else rng).randint(window, num_frames))
@@ -154,7 +154,7 @@ def random_windows(
     Within a window it goes on by `rate` while the frame after the next step exists, then the frame repeats: the last
     frame of a clip is never reached, as published.
     """
-    _check_count(num_frames)
+    _check_has_frames(num_frames)
     draw = (np.random if rng is None else rng).randint
     starts_in_all = num_frames - frames * rate + 1
     part = starts_in_all // windows
@@ -197,9 +197,14 @@ def indices(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | 
     return RULES[spec.sampling](num_frames, fps, spec, segment)
 
 
+def sees(chosen: Sequence[int]) -> bool:
+    """Whether there is a frame of the clip among the chosen ones; black ones are none."""
+    return any(index != BLACK for index in chosen)
+
+
 def frames_needed(fps: float | None, spec: VideoSpec) -> int:
     """How many frames a clip has to have for the rule to pick one that is not black."""
-    return next(count for count in itertools.count(1) if set(indices(count, fps, spec)) != {BLACK})
+    return next(count for count in itertools.count(1) if sees(indices(count, fps, spec)))
 
 
 def take(clip: Clip, chosen: Sequence[int]) -> list[np.ndarray]:

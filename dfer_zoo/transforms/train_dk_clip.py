@@ -19,7 +19,7 @@ from ..clip import Clip
 from ..errors import MediaError
 from ..records import VideoSpec
 from .augment import Box, Frames, flip
-from .images import RESIZES, shorter_side, three_crops, to_tensor
+from .images import RESIZES, shorter_side_size, three_crops, to_tensor
 from .sampling import segment_random
 
 CROP_SCALES = (1, 0.875, 0.75, 0.66)
@@ -97,7 +97,7 @@ class TrainTransform:
     ) -> dict[str, Tensor]:
         spec = self.video
         frames = clip.take(train_indices(clip.num_frames, spec.frames, wrap=self.wrap, rng=sampling_rng))
-        height, width = shorter_side(frames[0], spec.resize_shorter or spec.size, spec.resize).shape[:2]
+        height, width = shorter_side_size(frames[0], spec.resize_shorter or spec.size)
         # one of another shape is pressed into this one, so that the place is in all of them
         frames = [RESIZES[spec.resize](frame, height, width) for frame in frames]
         box = draw_crop(width, height, spec.size, rng=rng)
