@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 MODELS = {
     "av_fusion": "av_fusion:AVFusion",
     "efficient_face": "efficient_face:EfficientFace",
+    "hicmae": "hicmae:HiCMAE",
+    "hicmae_pretrain": "hicmae_pretrain:HiCMAEPretrain",
     "mae_dfer": "mae_dfer:MAEDFER",
     "mae_dfer_pretrain": "mae_dfer_pretrain:MAEDFERPretrain",
     "video_mae": "mae_dfer:VideoMAE",

@@ -36,6 +36,26 @@ TINY["mae_dfer_pretrain"] = {
     "mask_ratio": 0.75,
 }
 
+TINY["hicmae"] = {
+    "image_size": 32,
+    "frames": 4,
+    "width": 24,
+    "depth": 2,
+    "heads": 3,
+    "audio_size": [64, 32],
+    "audio_depth": 3,
+    "fusion_depth": 1,
+    "num_classes": 5,
+}
+TINY["hicmae_pretrain"] = {
+    **{name: value for name, value in TINY["hicmae"].items() if name != "num_classes"},
+    "decoder_width": 16,
+    "decoder_heads": 2,
+    "levels": [0, 1],
+    "mask_ratio": 0.5,
+    "audio_mask_ratio": 0.5,
+}
+
 TINY["dfer_clip"] = {
     "clip_model": {
         "embed_dim": 64,

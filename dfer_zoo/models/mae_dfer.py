@@ -135,12 +135,21 @@ def sinusoidal_table(tokens: int, width: int) -> Tensor:
 class Attention(nn.Module):
     """Queries look at a context, by default at themselves. Keys have no bias."""
 
-    def __init__(self, width: int, heads: int, *, qkv_bias: bool = True, drop: float = 0.0, attn_drop: float = 0.0):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        context_width: int | None = None,
+        qkv_bias: bool = True,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+    ):
         super().__init__()
         check_heads(width, heads)
         self.heads, self.attn_drop = heads, attn_drop
         self.q = nn.Linear(width, width, bias=False)
-        self.kv = nn.Linear(width, 2 * width, bias=False)
+        self.kv = nn.Linear(context_width or width, 2 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(width)) if qkv_bias else None
         self.proj = nn.Linear(width, width)
