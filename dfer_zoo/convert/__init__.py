@@ -12,12 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import DferZooError, InputError, WeightsError, near
+from ..errors import DferZooError, InputError, WeightsError, suggest
 
 # architecture -> "module:function" below dfer_zoo.convert
 KEY_MAPS = {
     "av_fusion": "av_fusion:convert_av_fusion",
     "efficient_face": "av_fusion:convert_efficient_face",
+    "hicmae": "hicmae:convert_hicmae",
+    "hicmae_pretrain": "hicmae:convert_hicmae_pretrain",
     "mae_dfer": "mae_dfer:convert_mae_dfer",
     "mae_dfer_pretrain": "mae_dfer:convert_mae_dfer_pretrain",
     "video_mae": "mae_dfer:convert_video_mae",
@@ -41,7 +43,7 @@ class Conversion:
 def convert_state_dict(arch: str, state: Mapping[str, Tensor]) -> Conversion:
     """Rename and reshape a foreign state dict (wrapper keys and `module.` prefixes already gone). Values are not copied."""
     if arch not in KEY_MAPS:
-        raise InputError(f"There is no converter for '{arch}'.{near(arch, KEY_MAPS)}")
+        raise InputError(f"There is no converter for '{arch}'.{suggest(arch, KEY_MAPS)}")
     module, _, function = KEY_MAPS[arch].partition(":")
     convert = getattr(importlib.import_module(f".{module}", __name__), function)
     try:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..records import AudioSpec
+from ..weights.record import AudioSpec
 from .audio_mae import SILENT_FRAME
 from .base import DferModel, LoadReport, check_fit, check_shape
 from .mae_dfer import (

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..records import check_count
+from ..weights.record import check_count
 from .hicmae import COLOURS, AudioVisualModel, CrossBlock, linear_layers, one_per_head_width, widths
 from .mae_dfer import EPS, Grid, JointBlock, sinusoidal_table
 from .masked_video import (

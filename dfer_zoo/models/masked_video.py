@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..errors import InputError
-from ..records import VideoSpec
+from ..weights.record import VideoSpec
 from .base import check_shape
 from .mae_dfer import Grid
 
