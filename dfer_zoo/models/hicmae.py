@@ -36,7 +36,7 @@ PRESETS = {"tiny": 256, "small": 384, "base": 512}  # width of both encoders
 HEAD_WIDTH = 64  # one attention head for so many channels, in every preset
 COLOURS = 3
 
-AUDIO = AudioSpec(front_end="kaldi_fbank_window", shape=(1, 256, 128), sample_rate=16000, missing=SILENT_FRAME)
+AUDIO = AudioSpec(front_end="kaldi_fbank_window", shape=(1, 256, 128), sample_rate=16000, silence_value=SILENT_FRAME)
 
 CREMA_D_LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
 
@@ -146,7 +146,7 @@ class AudioVisualModel(DferModel):
         super().__init__(
             num_classes=num_classes,
             num_features=num_features,
-            video_spec=dataclasses.replace(VIDEO, frames=frames, size=height),
+            video_spec=dataclasses.replace(VIDEO, num_frames=frames, img_size=height),
             audio_spec=dataclasses.replace(AUDIO, shape=(1, *audio_size)),
         )
         self.video_shape = (frames, COLOURS, height, breadth)

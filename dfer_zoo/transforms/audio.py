@@ -58,7 +58,7 @@ def prepare(
 
 def silence(spec: AudioSpec) -> Tensor:
     """What stands for a missing sound track."""
-    return torch.full(spec.shape, spec.missing)
+    return torch.full(spec.shape, spec.silence_value)
 
 
 # -- mel-frequency cepstral coefficients -------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class TrainTransform:
 
     def __call__(self, clip: Clip) -> dict[str, Tensor]:
         spec = self.video
-        chosen = sampling.strided_random(clip.num_frames, spec.frames, spec.rate, self.frame_rng)
+        chosen = sampling.strided_random(clip.num_frames, spec.num_frames, spec.rate, self.frame_rng)
         span = train_span(chosen, clip.num_frames, spec)
         return {
             "video": augmented(clip.take(chosen), spec),
@@ -43,10 +43,10 @@ class TrainTransform:
 def train_span(chosen: Sequence[int], num_frames: int, spec: VideoSpec) -> tuple[float, float]:
     """From the first chosen frame on for as long as the whole window lasts.
 
-    >>> train_span([25, 27, 29, 31], 101, VideoSpec(frames=4, size=160, sampling="strided", rate=2))
+    >>> train_span([25, 27, 29, 31], 101, VideoSpec(num_frames=4, img_size=160, sampling="strided", rate=2))
     (0.25, 0.33)
     """
-    return sampling.span(chosen[0], chosen[0] + spec.frames * spec.rate, num_frames)
+    return sampling.span(chosen[0], chosen[0] + spec.num_frames * spec.rate, num_frames)
 
 
 @dataclass(frozen=True)

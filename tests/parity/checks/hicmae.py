@@ -532,7 +532,7 @@ def check_clip_windows(case: Case) -> Iterator[Comparison]:
 
     for entry in case["outputs"].get("test", []):
         count, rate, segments = entry["frames_in_clip"], entry["sampling_rate"], entry["segments"]
-        spec = VideoSpec(frames=length, size=8, sampling="strided", rate=rate, segments=segments)
+        spec = VideoSpec(num_frames=length, img_size=8, sampling="strided", rate=rate, segments=segments)
         for view in entry["views"]:
             label = f"test, {count} frames, {entry['audio_samples']} samples, rate {rate}, segment {view['segment']}"
             frames = sampling.indices(count, None, spec, view["segment"])
@@ -544,14 +544,14 @@ def check_clip_windows(case: Case) -> Iterator[Comparison]:
         label = f"train, {count} frames, {entry['audio_samples']} samples, rate {rate}, seed {entry['numpy_seed']}"
         frames = sampling.strided_random(count, length, rate, np.random.RandomState(entry["numpy_seed"]))
         yield same(f"{label}: frames", frames, entry.get("frames", frames))
-        spec = VideoSpec(frames=length, size=8, sampling="strided", rate=rate)
+        spec = VideoSpec(num_frames=length, img_size=8, sampling="strided", rate=rate)
         yield same(f"{label}: sound", window(entry, train_span(frames, count, spec)), entry["audio"])
 
 
 def check_audio_fbank(case: Case) -> Iterator[Comparison]:
     config, tolerance = case["config"], case["tolerance"]
     yield same("mean and deviation", [audio.AUDIOSET_MEAN, audio.AUDIOSET_STD], [config["mean"], config["std"]])
-    yield within("padding", AUDIO.missing, case["padding_value_after_normalisation"], 1e-8)
+    yield within("padding", AUDIO.silence_value, case["padding_value_after_normalisation"], 1e-8)
     for number, item in enumerate(case["outputs"]):
         rule, reference = item["waveform"], item["model_input"]
         waveform = torch.from_numpy(waveform_of(rule))
