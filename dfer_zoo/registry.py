@@ -19,7 +19,7 @@ MODELS = {
     "efficient_face": "efficient_face:EfficientFace",
     "mae_dfer": "mae_dfer:MAEDFER",
     "mae_dfer_pretrain": "mae_dfer_pretrain:MAEDFERPretrain",
-    "video_mae": "mae_dfer:VideoMAE",
+    "video_mae": "video_mae:VideoMAE",
     "mma_dfer": "mma_dfer:MMADFER",
     "mae_face": "mae_face:MAEFace",
     "audio_mae": "audio_mae:AudioMAE",
