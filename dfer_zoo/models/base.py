@@ -320,3 +320,9 @@ def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | No
         raise InputError(
             f"{name} must be floating point numbers, as create_transform(model) makes them; got {tensor.dtype}."
         )
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load every tensor of ``state`` into ``model``; a missing, unknown or misshapen one is an exception that names it."""
+    check_fit(model.state_dict(), state, f"{what} does not fit {type(model).__name__}")
+    model.load_state_dict(dict(state))
