@@ -25,8 +25,7 @@ from torch import Tensor
 from .atomic import sha256_of
 from .convert import Conversion, convert_state_dict
 from .errors import InputError, WeightsError, suggest
-from .factory import load_strictly, save_pretrained
-from .models.base import DferModel, skip_init
+from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, model_class
 from .weights import store
 from .weights.record import CONVERTED, Weights, check_labels
@@ -127,6 +126,8 @@ def convert_own(
     if labels is not None:
         _check_count(file, model.num_classes, labels)
         model.labels = tuple(labels)
+    from .factory import save_pretrained  # the factory imports this file, to convert what it fetches
+
     return save_pretrained(model, folder, tag=tag)
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..convert import Conversion
 from ..errors import WeightsError
-from ..models.mae_dfer import MAEDFER, VideoMAE
+from ..models.mae_dfer import MAEDFER
 from ..models.mae_dfer_pretrain import MAEDFERPretrain
+from ..models.video_mae import VideoMAE
 
 # (authors' pattern, ours)
 PARTS = r"(weight|bias)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import fnmatch
 import functools
@@ -142,7 +143,7 @@ class DferModel(nn.Module):
         """The published random initialisation. Parts that torch initialises as published need nothing here."""
 
     def init_unless_loading(self) -> None:
-        if not _Uninitialised.active:
+        if not _weights_follow.get():
             self.init_weights()
 
     def freeze(self, *patterns: str) -> None:
@@ -226,10 +227,13 @@ def _statistics_at_rest(block: Any) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
+# whether models built here are filled by a strict load at once; every thread and task has its own value
+_weights_follow = contextvars.ContextVar("weights_follow", default=False)
+
+
 class _Uninitialised(TorchFunctionMode):
     """No random numbers: weights follow, and drawing 300 million normals for nothing takes seconds."""
 
-    active = False
     _SKIPPED = frozenset({nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, nn.init.constant_})
     # these may be called from within a loop that redraws what is too large, so they leave zeros, not what was there
     _ZEROED = frozenset({Tensor.normal_, Tensor.uniform_})
@@ -245,12 +249,12 @@ class _Uninitialised(TorchFunctionMode):
 @contextlib.contextmanager
 def skip_init() -> Iterator[None]:
     """Models built inside hold arbitrary numbers; only for a strict load that follows at once."""
-    before, _Uninitialised.active = _Uninitialised.active, True
+    token = _weights_follow.set(True)
     try:
         with _Uninitialised():
             yield
     finally:
-        _Uninitialised.active = before
+        _weights_follow.reset(token)
 
 
 def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str) -> None:
@@ -316,3 +320,9 @@ def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | No
         raise InputError(
             f"{name} must be floating point numbers, as create_transform(model) makes them; got {tensor.dtype}."
         )
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load every tensor of ``state`` into ``model``; a missing, unknown or misshapen one is an exception that names it."""
+    check_fit(model.state_dict(), state, f"{what} does not fit {type(model).__name__}")
+    model.load_state_dict(dict(state))

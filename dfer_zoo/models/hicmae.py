@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..weights.record import AudioSpec
 from .audio_mae import SILENT_FRAME
 from .base import DferModel, LoadReport, check_fit, check_shape
-from .mae_dfer import (
+from .video_mae import (
     ACTIVATIONS,
     EPS,
     LABELS,

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import check_count
 from .hicmae import COLOURS, AudioVisualModel, CrossBlock, linear_layers, one_per_head_width, widths
-from .mae_dfer import EPS, Grid, JointBlock, sinusoidal_table
 from .masked_video import (
     TubeletTargets,
     check_difference,
@@ -27,6 +26,7 @@ from .masked_video import (
     pick,
     visible_numbers,
 )
+from .video_mae import EPS, Grid, JointBlock, sinusoidal_table
 
 DECODER_WIDTHS = {"small": 192, "base": 384}  # by preset; there is no published decoder for "tiny"
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import check_count
 from .base import DferModel, check_shape
-from .mae_dfer import EPS, VIDEO, Grid, JointBlock, JointEncoder, LGIFormer, check_option, sides, sinusoidal_table
+from .mae_dfer import LGIFormer
 from .masked_video import (
     CHANNELS,
     TubeletTargets,
@@ -29,6 +29,7 @@ from .masked_video import (
     pick,
     visible_numbers,
 )
+from .video_mae import EPS, VIDEO, Grid, JointBlock, JointEncoder, check_option, sides, sinusoidal_table
 
 
 class Decoder(nn.Module):

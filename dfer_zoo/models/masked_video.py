@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import check_shape
-from .mae_dfer import Grid
+from .video_mae import Grid
 
 CHANNELS = 3
 
