@@ -18,17 +18,17 @@ _HOME = {
     "create_model": "factory",
     "load_weights": "factory",
     "save_pretrained": "factory",
-    "list_models": "weights",
-    "list_pretrained": "weights",
-    "get_weights": "weights",
-    "Weights": "records",
-    "VideoSpec": "records",
-    "AudioSpec": "records",
-    "Metric": "records",
+    "list_models": "registry",
+    "list_pretrained": "registry",
+    "get_weights": "registry",
+    "Weights": "weights.record",
+    "VideoSpec": "weights.record",
+    "AudioSpec": "weights.record",
+    "Metric": "weights.record",
     "create_transform": "transforms",
-    "Clip": "clip",
-    "read_clip": "media",
-    "Recognizer": "recognizer",
+    "Clip": "media.clip",
+    "read_clip": "media.files",
+    "Recognizer": "inference.recognizer",
     "DferZooError": "errors",
     "UnknownModel": "errors",
     "UnknownTag": "errors",
@@ -41,19 +41,19 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
-    from .clip import Clip as Clip
     from .errors import DferZooError as DferZooError
     from .factory import create_model as create_model
     from .factory import load_weights as load_weights
     from .factory import save_pretrained as save_pretrained
-    from .records import AudioSpec as AudioSpec
-    from .records import Metric as Metric
-    from .records import VideoSpec as VideoSpec
-    from .records import Weights as Weights
+    from .media.clip import Clip as Clip
+    from .registry import get_weights as get_weights
+    from .registry import list_models as list_models
+    from .registry import list_pretrained as list_pretrained
     from .transforms import create_transform as create_transform
-    from .weights import get_weights as get_weights
-    from .weights import list_models as list_models
-    from .weights import list_pretrained as list_pretrained
+    from .weights.record import AudioSpec as AudioSpec
+    from .weights.record import Metric as Metric
+    from .weights.record import VideoSpec as VideoSpec
+    from .weights.record import Weights as Weights
 
 
 def __getattr__(name: str) -> Any:

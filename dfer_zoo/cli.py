@@ -24,8 +24,8 @@ from .errors import DferZooError, InputError
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .recognizer import Prediction
-    from .records import Weights
+    from .inference.recognizer import Prediction
+    from .weights.record import Weights
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def list_options(parser: argparse.ArgumentParser) -> None:
 
 
 def list_command(options: argparse.Namespace) -> int:
-    from .weights import list_models, list_pretrained
+    from .registry import list_models, list_pretrained
 
     tags: dict[str, list[str]] = {name: [] for name in list_models(options.pattern)}
     for arch, tag in list_pretrained(options.pattern):
@@ -113,8 +113,7 @@ def info_options(parser: argparse.ArgumentParser) -> None:
 
 
 def info_command(options: argparse.Namespace) -> int:
-    from .registry import check_name
-    from .weights import get_weights, list_pretrained
+    from .registry import check_name, get_weights, list_pretrained
 
     arch, _, tag = options.name.partition(".")
     check_name(arch)
@@ -160,7 +159,7 @@ def describe(record: Weights) -> str:
 
 def _first_fold(record: Weights) -> Weights | None:
     """Where a mean over the folds stands."""
-    from .weights import manifest
+    from .registry import manifest
 
     folds = (r for r in manifest().values() if (r.arch, r.dataset) == (record.arch, record.dataset))
     return next((r for r in folds if r.fold == 1 and r.metrics), None)
@@ -183,7 +182,7 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
 
 
 def convert_command(options: argparse.Namespace) -> int:
-    from .convert.checkpoint import convert_checkpoint, convert_own
+    from .checkpoints import convert_checkpoint, convert_own
     from .errors import InputError
     from .registry import check_name
 
@@ -207,7 +206,7 @@ def verify_options(parser: argparse.ArgumentParser) -> None:
 
 
 def verify_command(options: argparse.Namespace) -> int:
-    from .fetch import check_present
+    from .weights.fetch import check_present
 
     damaged = found = 0
     for name, path, fault in check_present(options.pattern, cache_dir=options.cache_dir):
@@ -249,8 +248,8 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
 def predict_command(options: argparse.Namespace) -> int:
     import torch
 
-    from .clip import check_fps
-    from .recognizer import Prediction, Recognizer
+    from .inference.recognizer import Prediction, Recognizer
+    from .media.clip import check_fps
 
     check_fps(options.fps)
     tags = options.pretrained.split(",") if options.pretrained else None
@@ -395,10 +394,10 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
 def evaluate_command(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from . import metrics
-    from .datasets import read_rows
-    from .evaluation import confusion, probabilities, report
+    from .data.annotations import read_rows
     from .factory import create_model
+    from .inference import metrics
+    from .inference.evaluate import confusion, probabilities, report
 
     model = create_model(options.name, device=options.device)
     if model.weights is None:
@@ -418,7 +417,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
     )
     table = confusion(rows, answers)
     if options.picture:
-        from .figures import confusion_picture, write_png
+        from .inference.plots import confusion_picture, write_png
 
         write_png(Path(options.picture), confusion_picture(table, model.labels, f"{options.name} on {options.data}"))
     if options.json:
@@ -441,7 +440,7 @@ def demo_options(parser: argparse.ArgumentParser) -> None:
 
 
 def demo_command(options: argparse.Namespace) -> int:
-    from .demonstration import FEELINGS, demonstrate
+    from .demo import FEELINGS, demonstrate
 
     if options.seed < 0:
         raise InputError(f"--seed is {options.seed}; expected 0 or more.")

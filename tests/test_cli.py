@@ -245,7 +245,7 @@ def test_an_undefined_rate_is_null_in_json(monkeypatch, place, capsys):
     def never_the_first(model, rows, **_):
         return np.eye(model.num_classes)[[1] * len(rows)]
 
-    monkeypatch.setattr("dfer_zoo.evaluation.probabilities", never_the_first)
+    monkeypatch.setattr("dfer_zoo.inference.evaluate.probabilities", never_the_first)
     assert evaluate(place, "puppets:clips=1", "--json") == 0  # the one clip is of the first class
     row = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert row["uar"] is None and row["war"] == 0.0

@@ -15,7 +15,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..clip_text import (
+from ..errors import InputError, WeightsError, near
+from ..weights.record import VideoSpec
+from .base import DferModel, LoadReport, check_fit, check_shape, plain_count
+from .clip_towers import (
     FeatureCache,
     PromptLearner,
     TextTower,
@@ -29,10 +32,7 @@ from ..clip_text import (
     tokenize,
     unit,
 )
-from ..errors import InputError, WeightsError, near
-from ..layers import TemporalTransformer
-from ..records import VideoSpec
-from .base import DferModel, LoadReport, check_fit, check_shape, plain_count
+from .layers import TemporalTransformer
 
 PROMPTS = read_prompts("dfer_clip")
 TEXT_TYPES = tuple(PROMPTS["texts"])

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..records import VideoSpec
+from ..weights.record import VideoSpec
 from .base import check_shape
 from .vit import EncoderClassifier, find_preset, square_grid
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, WeightsError, near
-from ..layers import Block
-from ..records import AudioSpec, VideoSpec
+from ..weights.record import AudioSpec, VideoSpec
 from .base import DferModel, LoadReport, check_fit
+from .layers import Block
 
 
 @dataclass(frozen=True)

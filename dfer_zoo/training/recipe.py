@@ -282,7 +282,7 @@ def create_optimizer(model: Any, recipe: Recipe) -> Optimizer:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"Everything is frozen by {list(recipe.model.freeze)}; a training needs a parameter.")
     if options.layer_decay < 1:
-        from ..layers import param_groups_layer_decay
+        from ..models.layers import param_groups_layer_decay
 
         groups = param_groups_layer_decay(
             model, options.weight_decay, model.no_weight_decay(), layer_decay=options.layer_decay
