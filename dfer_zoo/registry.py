@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 MODELS = {
     "av_fusion": "av_fusion:AVFusion",
     "efficient_face": "efficient_face:EfficientFace",
+    "emo_affectnet": "emo_affectnet:EmoAffectNet",
+    "emo_affectnet_static": "emo_affectnet:EmoAffectNetStatic",
     "mae_dfer": "mae_dfer:MAEDFER",
     "mae_dfer_pretrain": "mae_dfer_pretrain:MAEDFERPretrain",
     "video_mae": "mae_dfer:VideoMAE",
+    "mini_xception": "mini_xception:MiniXception",
     "mma_dfer": "mma_dfer:MMADFER",
     "mae_face": "mae_face:MAEFace",
     "audio_mae": "audio_mae:AudioMAE",

@@ -106,8 +106,9 @@ class DferModel(nn.Module):
         shapes: dict[str, tuple[int, ...]] = {}
         if self.video_spec is not None:
             side = self.video_spec.size
-            shapes["video"] = (batch, self.video_spec.frames, 3, side, side)
-            shapes["image"] = (batch, 3, side, side)
+            channels = 1 if self.video_spec.channel_order == "gray" else 3
+            shapes["video"] = (batch, self.video_spec.frames, channels, side, side)
+            shapes["image"] = (batch, channels, side, side)
         if self.audio_spec is not None:
             shapes["audio"] = (batch, *self.audio_spec.shape)
         reference = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
