@@ -1,10 +1,10 @@
-"""dfer_zoo: dynamic facial expression recognition, five published systems behind one call.
+"""dfer_zoo: a model zoo for dynamic facial expression recognition.
 
 >>> import dfer_zoo
 >>> dfer_zoo.list_models("*clip*")
 ['dfer_clip', 'dk_clip']
 
-Nothing heavy is imported here: the names below are looked up when they are first used.
+Importing this package loads nothing heavy: public names and submodules are resolved on first use.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .version import __version__
 
+# public name -> the module that defines it
 _HOME = {
     "create_model": "factory",
     "load_weights": "factory",
@@ -38,14 +39,26 @@ _HOME = {
     "InputError": "errors",
 }
 
+_SUBMODULES = frozenset(
+    ("checkpoints", "cli", "convert", "data", "errors", "factory", "inference", "media", "models", "registry", "training", "transforms", "weights")
+)
+
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from .errors import DferZooError as DferZooError
+    from .errors import InputError as InputError
+    from .errors import MediaError as MediaError
+    from .errors import UnknownModel as UnknownModel
+    from .errors import UnknownTag as UnknownTag
+    from .errors import WeightsError as WeightsError
+    from .errors import WeightsUnavailable as WeightsUnavailable
     from .factory import create_model as create_model
     from .factory import load_weights as load_weights
     from .factory import save_pretrained as save_pretrained
+    from .inference.recognizer import Recognizer as Recognizer
     from .media.clip import Clip as Clip
+    from .media.files import read_clip as read_clip
     from .registry import get_weights as get_weights
     from .registry import list_models as list_models
     from .registry import list_pretrained as list_pretrained
@@ -57,6 +70,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'dfer_zoo' has no attribute '{name}'")
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

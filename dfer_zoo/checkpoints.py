@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .atomic import sha256_of
 from .convert import Conversion, convert_state_dict
-from .errors import InputError, WeightsError, near
+from .errors import InputError, WeightsError, suggest
 from .factory import load_strictly, save_pretrained
 from .models.base import DferModel, skip_init
 from .registry import get_weights, model_class
@@ -107,7 +107,7 @@ def convert_own(
     arguments = {**model_args, **conversion.model_args}
     known = inspect.signature(model_class(arch)).parameters
     if unknown := arguments.keys() - known.keys():
-        raise InputError(f"{arch} has no argument {', '.join(sorted(unknown))}.{near(unknown.pop(), known)}")
+        raise InputError(f"{arch} has no argument {', '.join(sorted(unknown))}.{suggest(unknown.pop(), known)}")
     if labels is not None:
         check_labels(labels)
         _check_count(file, arguments.get("num_classes", len(labels)), labels)

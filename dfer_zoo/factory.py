@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .atomic import write_atomically
-from .errors import InputError, UnknownModel, UnknownTag, WeightsError, near
+from .errors import InputError, UnknownModel, UnknownTag, WeightsError, suggest
 from .models.base import DferModel, check_fit, skip_init
 from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
 from .version import __version__
@@ -231,7 +231,7 @@ def _check_arguments(arch: str, model_args: Mapping[str, Any]) -> None:
     known = set(inspect.signature(model_class(arch)).parameters)
     for argument in model_args:
         if argument not in known:
-            raise InputError(f"{arch} has no argument '{argument}'.{near(argument, known)}")
+            raise InputError(f"{arch} has no argument '{argument}'.{suggest(argument, known)}")
 
 
 def _fresh(

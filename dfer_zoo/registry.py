@@ -7,7 +7,7 @@ import functools
 import importlib
 from typing import TYPE_CHECKING
 
-from .errors import UnknownModel, UnknownTag, near
+from .errors import UnknownModel, UnknownTag, suggest
 from .weights.manifest import manifest_path, read_manifest
 from .weights.record import Weights
 
@@ -33,7 +33,7 @@ MODELS = {
 
 def check_name(name: str) -> str:
     if name not in MODELS:
-        raise UnknownModel(f"There is no model '{name}'.{near(name, MODELS)}")
+        raise UnknownModel(f"There is no model '{name}'.{suggest(name, MODELS)}")
     return name
 
 
@@ -81,5 +81,5 @@ def get_weights(arch: str, tag: str | None = None) -> Weights:
         arch, _, tag = arch.partition(".")
     check_name(arch)
     if (arch, tag) not in manifest():
-        raise UnknownTag(f"{arch} has no weights '{tag}'.{near(tag, (t for a, t in manifest() if a == arch))}")
+        raise UnknownTag(f"{arch} has no weights '{tag}'.{suggest(tag, (t for a, t in manifest() if a == arch))}")
     return manifest()[arch, tag]

@@ -30,6 +30,8 @@ from tests import stand_in
 from tests.scripts import load_script
 from tests.tiny import TINY
 
+pytestmark = pytest.mark.train
+
 pytest.importorskip("accelerate")
 pytest.importorskip("tqdm")
 

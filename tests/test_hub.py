@@ -23,6 +23,8 @@ from dfer_zoo.weights import fetch, hub
 from tests import hub_server, small
 from tests.hub_server import REVISION
 
+pytestmark = pytest.mark.hub
+
 
 @pytest.fixture(autouse=True)
 def nothing_but_this_machine(monkeypatch, tmp_path):

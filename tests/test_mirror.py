@@ -16,6 +16,8 @@ from dfer_zoo.errors import WeightsError, WeightsUnavailable
 from dfer_zoo.weights import fetch
 from tests import mirror, small
 
+pytestmark = pytest.mark.hub
+
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):

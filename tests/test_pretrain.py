@@ -10,6 +10,8 @@ from dfer_zoo.weights.safetensors import read_safetensors
 from tests.scripts import load_script
 from tests.tiny import TINY
 
+pytestmark = pytest.mark.train
+
 pytest.importorskip("accelerate")
 
 

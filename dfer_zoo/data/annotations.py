@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, MediaError, near
+from ..errors import InputError, MediaError, suggest
 from ..media.clip import Clip, Frames
 
 
@@ -124,7 +124,7 @@ def audio_path(folder: str, rule: str | Callable[[str], str | None] | None) -> s
     if callable(rule):
         return rule(folder)
     if "{" not in rule and rule not in AUDIO_RULES:
-        raise InputError(f"There is no audio rule '{rule}', and it is no template.{near(rule, AUDIO_RULES)}")
+        raise InputError(f"There is no audio rule '{rule}', and it is no template.{suggest(rule, AUDIO_RULES)}")
     template, place = AUDIO_RULES.get(rule, rule), PurePosixPath(folder.replace("\\", "/"))
     if "{number}" in template and not place.name.isdecimal():
         raise InputError(f"The audio rule '{template}' wants folders that are named by a number; this is {folder}.")
@@ -280,7 +280,9 @@ def _check_options(text: str, reader: Callable[..., Any], options: Mapping[str, 
     known = [name for name, p in inspect.signature(reader).parameters.items() if p.kind is p.KEYWORD_ONLY]
     for name in options:
         if name not in known:
-            raise InputError(f"{text}: `{reader.__name__}`, which reads it, has no option '{name}'.{near(name, known)}")
+            raise InputError(
+                f"{text}: `{reader.__name__}`, which reads it, has no option '{name}'.{suggest(name, known)}"
+            )
 
 
 def read_class_folders(path: str | Path, labels: Sequence[str] | None = None) -> list[Row]:
@@ -313,7 +315,7 @@ def _puppet_rows(text: str, labels: Sequence[str] | None, **options: Any) -> lis
     for pair in filter(None, text.removeprefix("puppets").removeprefix(":").split(",")):
         name, _, value = pair.partition("=")
         if name not in kinds:
-            raise InputError(f"'{text}': puppets have no option '{name}'.{near(name, kinds)}")
+            raise InputError(f"'{text}': puppets have no option '{name}'.{suggest(name, kinds)}")
         try:
             options[name] = kinds[name](value)
         except ValueError as error:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ..errors import InputError, MediaError, near
+from ..errors import InputError, MediaError, suggest
 from ..media.clip import Clip
 from ..media.write import write_mp4
 
@@ -92,7 +92,7 @@ class Puppet:
     def __post_init__(self) -> None:
         for emotion in (self.emotion, *([self.voice] if self.voice else [])):
             if emotion not in ACTION_UNITS:
-                raise InputError(f"A puppet cannot feel '{emotion}'.{near(emotion, ACTION_UNITS)}")
+                raise InputError(f"A puppet cannot feel '{emotion}'.{suggest(emotion, ACTION_UNITS)}")
         if self.size < 16:
             raise InputError(f"A puppet of {self.size} x {self.size} pixels has no face; size starts at 16.")
         for name in ("identity", "seed", "intensity", "noise", "blur"):
@@ -192,7 +192,7 @@ def emotion_of(label: str) -> str:
     """The emotion that a system's label means."""
     name = SYNONYMS.get(label.lower(), label.lower())
     if name not in ACTION_UNITS:
-        raise InputError(f"There is no puppet for the label '{label}'.{near(label, [*ACTION_UNITS, *SYNONYMS])}")
+        raise InputError(f"There is no puppet for the label '{label}'.{suggest(label, [*ACTION_UNITS, *SYNONYMS])}")
     return name
 
 

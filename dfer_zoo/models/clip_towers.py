@@ -15,7 +15,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, near
+from ..errors import InputError, suggest
 from ..weights.record import check_labels
 
 CONTEXT_LENGTH = 77  # rows of the published position table
@@ -106,7 +106,7 @@ def clip_config(clip_model: str | Mapping[str, Any]) -> dict[str, Any]:
             clip_model not in open_clip.list_models()
         ):  # "hf-hub:" names, which would ask the network, are not among them
             names = [name for name in open_clip.list_models() if name.endswith("-quickgelu")]
-            raise InputError(f"open_clip has no model '{clip_model}'.{near(clip_model, names)}")
+            raise InputError(f"open_clip has no model '{clip_model}'.{suggest(clip_model, names)}")
         config = open_clip.get_model_config(clip_model)
     else:
         config = dict(clip_model)

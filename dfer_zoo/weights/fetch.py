@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, UnknownTag, WeightsError, WeightsUnavailable, near
+from ..errors import InputError, UnknownTag, WeightsError, WeightsUnavailable, suggest
 from ..registry import get_weights, list_pretrained
 from . import store
 from .record import Weights
@@ -218,7 +218,7 @@ def _open_clip_state(
     config = open_clip.get_pretrained_cfg(name, tag)
     if not config:
         known = [f"{model}/{t}" for model, t in open_clip.list_pretrained()]
-        raise UnknownTag(f"open_clip has no weights '{source}'.{near(source, known)}")
+        raise UnknownTag(f"open_clip has no weights '{source}'.{suggest(source, known)}")
     path = _open_clip_file(f"open_clip:{source}", config, cache_dir, local_files_only)
     if fault := hub_fault(path, verify):
         raise WeightsError(f"open_clip:{source} is damaged ({path}): {fault}. Delete the file and try again.")

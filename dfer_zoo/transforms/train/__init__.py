@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...errors import InputError, near
+from ...errors import InputError, suggest
 from ...media.clip import Clip
 from ...transforms import Transform
 from .. import images, sampling
@@ -29,7 +29,7 @@ def augmentation(name: str, transform: Transform) -> Augmentation:
     torch.Size([16, 3, 224, 224])
     """
     if name not in AUGMENTATIONS:
-        raise InputError(f"There is no augmentation '{name}'.{near(name, AUGMENTATIONS)}")
+        raise InputError(f"There is no augmentation '{name}'.{suggest(name, AUGMENTATIONS)}")
     return AUGMENTATIONS[name](transform)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ...errors import InputError, near
+from ...errors import InputError, suggest
 from ...media.clip import Clip
 from ...weights.record import VideoSpec
 from ..augment import brightness, flip, random_resized_crop, tilt
@@ -32,7 +32,7 @@ FIRST_STEPS: dict[str, tuple[Callable[..., list[np.ndarray]], ...]] = {
 def random_view(frames: Sequence[np.ndarray], size: int, dataset: str, *, rng: Any = random) -> list[np.ndarray]:
     """uint8 frames of a clip -> uint8 frames (size, size, 3), drawn from ``rng`` in the published order."""
     if dataset not in FIRST_STEPS:
-        raise InputError(f"There is no training transform for '{dataset}'.{near(dataset, FIRST_STEPS)}")
+        raise InputError(f"There is no training transform for '{dataset}'.{suggest(dataset, FIRST_STEPS)}")
     for step in FIRST_STEPS[dataset]:
         frames = step(frames, rng=rng)
     return flip(random_resized_crop(frames, size, rng=rng, fallback="per_clip"), rng=rng)
