@@ -36,7 +36,7 @@ class Transform:
 
     def views(self, clip: Clip) -> list[dict[str, Tensor | None]]:
         """The samples whose probabilities the published evaluation averages; one for most systems."""
-        return self._samples(clip, self._segments)
+        return self._samples(clip, self._segments(clip))
 
     def batch(self, clips: Sequence[Clip]) -> dict[str, Tensor | None]:
         """Samples stacked along a new first axis."""
@@ -80,12 +80,12 @@ class Transform:
         """Which frames of the clip each of its `views` looks at; -1 is a black one."""
         if self.video is None or not clip.num_frames:
             return []
-        return [self._indices(clip, segment) for segment in self._segments]
+        return [self._indices(clip, segment) for segment in self._segments(clip)]
 
-    @property
-    def _segments(self) -> list[int | None]:
+    def _segments(self, clip: Clip) -> list[int | None]:
         """Of the views; the only one has no number."""
-        count = self.video.segments if self.video else 1
+        seen = self.video is not None and clip.num_frames
+        count = sampling.count_views(clip.num_frames, clip.fps, self.video) if seen and self.video else 1
         return [None] if count == 1 else [*range(count)]
 
     def _indices(self, clip: Clip, segment: int | None) -> list[int]:

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError, MediaError
 from ..media.clip import Clip
 from ..weights.record import VideoSpec
+from . import face_windows
 
 BLACK = -1
 Rule = Callable[[int, float | None, VideoSpec, int | None], list[int]]
@@ -181,12 +182,27 @@ def _segment_centres(num_frames: int, fps: float | None, spec: VideoSpec, segmen
     return segment_centres(num_frames, spec.frames, spec.short_clip)
 
 
+def _window_views(num_frames: int, fps: float | None, spec: VideoSpec) -> list[list[int]]:
+    """Frames at about `spec.fps` a second (all of them where no rate is known), in windows of `spec.frames` that begin
+    every `spec.rate` of them. They cover the whole clip, so their number follows from its length."""
+    _check_has_frames(num_frames)
+    step = face_windows.grid_step(fps, spec.fps) if fps and spec.fps else 1
+    sampled = range(0, num_frames, step)
+    return [[sampled[place] for place in window] for window in face_windows.windows(len(sampled), spec.frames, spec.rate)]
+
+
+def _windows(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
+    views = _window_views(num_frames, fps, spec)
+    return views[len(views) // 2 if segment is None else segment]
+
+
 # name of the rule -> (number of frames, frames per second, record, segment) -> indices
 RULES: dict[str, Rule] = {
     "segment_centres": _segment_centres,
     "leading_window": _window_centres(centred=False),
     "strided": _strided,
     "centred_window": _window_centres(centred=True),
+    "windows": _windows,
 }
 
 
@@ -195,6 +211,11 @@ def indices(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | 
     if spec.sampling not in RULES:
         raise InputError(f"There is no sampling rule '{spec.sampling}'; there are {sorted(RULES)}.")
     return RULES[spec.sampling](num_frames, fps, spec, segment)
+
+
+def count_views(num_frames: int, fps: float | None, spec: VideoSpec) -> int:
+    """How many views of a clip the published evaluation averages."""
+    return len(_window_views(num_frames, fps, spec)) if spec.sampling == "windows" else spec.segments
 
 
 def sees(chosen: Sequence[int]) -> bool:
