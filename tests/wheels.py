@@ -34,9 +34,9 @@ class NoWheel(Exception):
 
 
 def folder() -> Path:
-    """Where wheels are kept; DFER_ZOO_WHEELS, or the user's cache."""
+    """Where wheels are kept: DFER_ZOO_WHEELS, or .wheels in the repository, which git ignores."""
     chosen = os.environ.get("DFER_ZOO_WHEELS")
-    place = Path(chosen) if chosen else Path.home() / ".cache" / "dfer_zoo_tests" / "wheels"
+    place = Path(chosen) if chosen else Path(__file__).resolve().parent.parent / ".wheels"
     place.mkdir(parents=True, exist_ok=True)
     return place
 
