@@ -29,9 +29,9 @@ from .errors import InputError, WeightsError, suggest
 from .factory import load_strictly, save_pretrained
 from .models.base import DferModel, skip_init
 from .registry import get_weights, model_class
-from .weights import store
+from .weights import fetch, store
 from .weights.hdf5 import is_hdf5, read_hdf5
-from .weights.record import Weights, check_labels
+from .weights.record import CONVERTED, Weights, check_labels
 from .weights.safetensors import read_safetensors, write_safetensors
 
 # What training scripts put beside the weights: options, meters, numbers. All of it is dropped.
@@ -62,7 +62,7 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
     PosixPath('/home/me/.cache/dfer_zoo/mma_dfer.dfew_fold1.safetensors')
     """
     record = get_weights(arch, tag)
-    if record.distribution != "convert":
+    if record.distribution not in CONVERTED:
         raise InputError(
             f"{record.name} needs no conversion (distribution '{record.distribution}'): "
             f'create_model("{arch}", pretrained="{tag}") gets it.'
@@ -75,9 +75,10 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
             f"{record.origin_sha256} was expected. Download it again{_from(record)}."
         )
-    conversion = convert_state_dict(arch, state)
+    conversion = _with_backbones(record, convert_state_dict(arch, state))
     written = checked_record(record, conversion, path)
-    written = dataclasses.replace(written, origin_sha256=origin)
+    places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
+    written = dataclasses.replace(written, origin=places)
     try:
         return store.add(record, lambda place: write_safetensors(place, conversion.state, written.to_dict()))
     except OSError as error:
@@ -85,6 +86,14 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{record.name} cannot be written to {store.weights_folder()} ({error.strerror or error}). "
             "Set DFER_ZOO_WEIGHTS to a folder with room that you may write to."
         ) from error
+
+
+def _with_backbones(record: Weights, conversion: Conversion) -> Conversion:
+    """What the authors' file leaves out comes from the weights that the record names as its backbones."""
+    state = dict(conversion.state)
+    for source in record.backbones.values():
+        state = {**fetch.part_state(source), **state}
+    return dataclasses.replace(conversion, state=state)
 
 
 def bundle(record: Weights, file: str | Path, folder: str | Path) -> Path:
@@ -192,7 +201,7 @@ def _plain(value: Any) -> Any:
 
 
 def _from(record: Weights) -> str:
-    return f" from {record.origin_url}" if record.origin_url else ""
+    return f" from {record.origin_page}" if record.origin_page else ""
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

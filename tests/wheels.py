@@ -53,7 +53,17 @@ def wheel(name: str, sha256: str | None = None) -> Path:
     sha256 = sha256 or KNOWN[name][1]
     path = folder() / name
     if not path.exists():
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", str(folder()), requirement_of(name)]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "--dest",
+            str(folder()),
+            requirement_of(name),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         if done.returncode or not path.exists():
             raise NoWheel(f"{name} cannot be downloaded: {done.stderr.strip()[-300:]}")

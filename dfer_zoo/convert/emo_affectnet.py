@@ -1,7 +1,8 @@
 """Checkpoints of EMO-AffectNet -> ours.
 
-A temporal system needs two of the authors' files, the static one and its own. Their names do not overlap, so that the
-converter takes the entries of both in one mapping.
+A temporal system needs two of the authors' files, its own and the static one. Their names do not overlap, so that the
+converter takes the entries of both in one mapping; the record of a temporal system names the static weights as its
+backbone.
 """
 
 from __future__ import annotations
@@ -40,11 +41,8 @@ def convert_emo_affectnet_static(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def convert_emo_affectnet(state: Mapping[str, Tensor]) -> Conversion:
-    """FER_static_ResNet50_AffectNet.pt and one FER_dinamic_LSTM_*.pt together; the static head is dropped."""
+    """One FER_dinamic_LSTM_*.pt, alone or together with FER_static_ResNet50_AffectNet.pt, whose head is dropped."""
     state = from_keras(state)
-    for name, file in (("conv_layer_s2_same.weight", "static"), ("lstm1.weight_ih_l0", "temporal")):
-        if name not in state:
-            raise WeightsError(f"emo_affectnet needs two files of its authors, and the {file} one is missing ('{name}').")
     dropped = tuple(name for name in STATIC_HEAD if name in state)
     kept = {name: tensor for name, tensor in state.items() if name not in dropped}
     converted = {_renamed(name, (*TEMPORAL, *ENCODER)): tensor for name, tensor in kept.items()}

@@ -20,9 +20,7 @@ LAYERS = {
     "batch_normalization_1": "encoder.norm1",
     "batch_normalization_2": "encoder.norm2",
     **{f"conv2d_{3 + m}": f"encoder.blocks.{m}.shortcut" for m in range(MODULES)},
-    **{
-        f"separable_conv2d_{2 * m + n}": f"encoder.blocks.{m}.conv{n}" for m in range(MODULES) for n in (1, 2)
-    },
+    **{f"separable_conv2d_{2 * m + n}": f"encoder.blocks.{m}.conv{n}" for m in range(MODULES) for n in (1, 2)},
     **{
         f"batch_normalization_{3 + 3 * m + n}": f"encoder.blocks.{m}.{name}"
         for m in range(MODULES)

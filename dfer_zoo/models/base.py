@@ -105,9 +105,9 @@ class DferModel(nn.Module):
         """Random tensors of the right shapes, keyed by forward's argument names."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.video_spec is not None:
-            side = self.video_spec.size
+            side = self.video_spec.img_size
             channels = 1 if self.video_spec.channel_order == "gray" else 3
-            shapes["video"] = (batch, self.video_spec.frames, channels, side, side)
+            shapes["video"] = (batch, self.video_spec.num_frames, channels, side, side)
             shapes["image"] = (batch, channels, side, side)
         if self.audio_spec is not None:
             shapes["audio"] = (batch, *self.audio_spec.shape)

@@ -137,8 +137,8 @@ class LSTM(nn.Module):
 
 def _spec(frames: int, size: int) -> VideoSpec:
     return VideoSpec(
-        frames=frames,
-        size=size,
+        num_frames=frames,
+        img_size=size,
         sampling="windows",
         rate=1 if frames == 1 else max(1, frames // 2),  # a window begins every half of one, as published
         fps=5.0,

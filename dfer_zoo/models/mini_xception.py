@@ -9,6 +9,7 @@ the logit. With 57,000 parameters it is the zoo's frame-wise baseline.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -83,7 +84,7 @@ class GrayEncoder(nn.Module):
         self.norm1 = norm(WIDTHS[0])
         self.conv2 = nn.Conv2d(WIDTHS[0], WIDTHS[0], 3, bias=False)
         self.norm2 = norm(WIDTHS[0])
-        self.blocks = nn.ModuleList(ResidualModule(a, b) for a, b in zip(WIDTHS, WIDTHS[1:]))
+        self.blocks = nn.ModuleList(ResidualModule(a, b) for a, b in itertools.pairwise(WIDTHS))
 
     def forward(self, image: Tensor, run: Callable = _call) -> Tensor:
         """``run`` calls the blocks: `DferModel.run_block` saves memory there."""
@@ -116,8 +117,8 @@ class MiniXception(DferModel):
             num_classes=num_classes,
             num_features=WIDTHS[-1],
             video_spec=VideoSpec(
-                frames=1,
-                size=image_size,
+                num_frames=1,
+                img_size=image_size,
                 sampling="windows",  # of one frame each: the mean over frames is the zoo's rule, not the authors'
                 fps=5.0,
                 resize="opencv_bilinear",

@@ -98,7 +98,7 @@ def _window_centres(centred: bool) -> Rule:
         if spec.window is None:
             raise InputError(f"The sampling rule '{spec.sampling}' needs a window in the video record.")
         rate = fps / spec.fps if fps and spec.fps else 1.0
-        return window_centres(num_frames, spec.frames, spec.window, centred=centred, rate=rate)
+        return window_centres(num_frames, spec.num_frames, spec.window, centred=centred, rate=rate)
 
     return rule
 
@@ -175,20 +175,23 @@ def random_windows(
 
 
 def _strided(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
-    return strided(num_frames, spec.frames, spec.rate, segment, spec.segments)
+    return strided(num_frames, spec.num_frames, spec.rate, segment, spec.segments)
 
 
 def _segment_centres(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
-    return segment_centres(num_frames, spec.frames, spec.short_clip)
+    return segment_centres(num_frames, spec.num_frames, spec.short_clip)
 
 
 def _window_views(num_frames: int, fps: float | None, spec: VideoSpec) -> list[list[int]]:
-    """Frames at about `spec.fps` a second (all of them where no rate is known), in windows of `spec.frames` that begin
+    """Frames at about `spec.fps` a second (all of them where no rate is known), in windows of `spec.num_frames` that begin
     every `spec.rate` of them. They cover the whole clip, so their number follows from its length."""
     _check_has_frames(num_frames)
     step = face_windows.grid_step(fps, spec.fps) if fps and spec.fps else 1
     sampled = range(0, num_frames, step)
-    return [[sampled[place] for place in window] for window in face_windows.windows(len(sampled), spec.frames, spec.rate)]
+    return [
+        [sampled[place] for place in window]
+        for window in face_windows.windows(len(sampled), spec.num_frames, spec.rate)
+    ]
 
 
 def _windows(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:

@@ -54,7 +54,9 @@ class _File:
         version, size_of_offsets, size_of_lengths = self.data[8], self.data[13], self.data[14]
         if (version, size_of_offsets, size_of_lengths) != (0, 8, 8):
             raise ValueError(f"its superblock has version {version}; only version 0 is known")
-        return self.integer(24 + 4 * 8 + 8)  # behind four addresses: an entry, whose second field is the header's address
+        return self.integer(
+            24 + 4 * 8 + 8
+        )  # behind four addresses: an entry, whose second field is the header's address
 
     def integer(self, place: int) -> int:
         return struct.unpack_from("<Q", self.data, place)[0]

@@ -19,8 +19,9 @@ from dfer_zoo.inference import metrics
 from dfer_zoo.media.faces.crops import crop, detector_box, landmark_box
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.models.emo_affectnet import LABELS, EmoAffectNet, EmoAffectNetStatic
-from dfer_zoo.registry import list_pretrained, get_weights
+from dfer_zoo.registry import get_weights, list_pretrained
 from dfer_zoo.transforms import face_windows, images
+from dfer_zoo.weights.record import Weights
 
 from .. import compare, seeded
 from ..compare import Comparison, close, same, within
@@ -243,13 +244,15 @@ def check_checkpoint_keys(case: Case) -> Iterator[Comparison]:
     records = {".".join(pair): get_weights(*pair) for pair in list_pretrained("emo_affectnet*")}
     for name, file in outputs["files"].items():
         yield same(f"{name}: there is a record", name in records, True)
-        known = [(f["size"], f["sha256"]) for f in files_of(records[name])] if name in records else []
+        known = files_of(records[name]) if name in records else []
         yield same(f"{name}: size and digest", (file["size"], file["sha256"]) in known, True)
         yield same(f"{name}: files", len(known), 1 if name.startswith("emo_affectnet_static.") else 2)
 
 
-def files_of(record: Any) -> list[dict]:
-    return [{"size": file.size, "sha256": file.sha256} for file in record.origin]
+def files_of(record: Weights) -> list[tuple[int | None, str | None]]:
+    """Size and digest of every file of the authors that a record needs."""
+    backbones = [get_weights(source) for source in record.backbones.values()]
+    return [(file.size, file.sha256) for one in (record, *backbones) for file in one.origin]
 
 
 def check_keras_names(case: Case) -> Iterator[Comparison]:
@@ -263,7 +266,9 @@ def check_keras_names(case: Case) -> Iterator[Comparison]:
     ):
         variables = {**outputs["static"], **outputs["temporal"]} if part == "temporal" else outputs["static"]
         if part == "temporal":  # both Keras networks call their last layer "classes"; the temporal one's counts
-            variables = {n: v for n, v in variables.items() if n not in outputs["static"] or not n.startswith("classes/")}
+            variables = {
+                n: v for n, v in variables.items() if n not in outputs["static"] or not n.startswith("classes/")
+            }
             variables = {**variables, **outputs["temporal"]}
         keras = {}
         for name, entry in variables.items():

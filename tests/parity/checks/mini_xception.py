@@ -217,7 +217,9 @@ def _gradients_and_statistics(
 
 
 @torch.no_grad()
-def answer_for(model: MiniXception, case: Case, frame: np.ndarray, box: list, offsets: Any) -> tuple[Tensor, np.ndarray]:
+def answer_for(
+    model: MiniXception, case: Case, frame: np.ndarray, box: list, offsets: Any
+) -> tuple[Tensor, np.ndarray]:
     """(prepared face (1, 64, 64), probabilities) for a box (left, top, width, height)."""
     left, top, width, height = box
     padding = case["config"].get("padding", GRAY_PADDING)
