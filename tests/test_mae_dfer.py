@@ -116,7 +116,7 @@ def record_of(case, arch, tag, monkeypatch, arguments):
         published,
         params=case["parameters"],
         model_args={**published.model_args, **arguments},
-        video=dataclasses.replace(published.video, size=size, frames=frames),
+        video=dataclasses.replace(published.video, img_size=size, num_frames=frames),
     )
     monkeypatch.setitem(manifest(), (arch, tag), small)
 
@@ -578,7 +578,7 @@ def test_the_views_are_the_first_and_the_last_frames_and_one_view_is_in_the_midd
     assert [(view["video"][:, 0, 0, 0] * 255).round().int().tolist() for view in once] == [middle]
 
 
-@pytest.mark.parametrize("name", ["frames", "size", "rate", "segments"])
+@pytest.mark.parametrize("name", ["num_frames", "img_size", "rate", "segments"])
 def test_a_transform_of_no_frames_pixels_or_views_is_refused(name):
     with pytest.raises(InputError, match=f"create_transform: {name} is 0; expected a whole number from 1 on"):
         create_transform(tiny(), **{name: 0})

@@ -91,7 +91,7 @@ def test_a_released_file_is_converted_once_and_gives_the_published_logits(tmp_pa
         published,
         params=published.params - (203 - 23) * 768,
         model_args={**published.model_args, "image_size": 64},
-        video=dataclasses.replace(published.video, size=64),
+        video=dataclasses.replace(published.video, img_size=64),
     )
     monkeypatch.setitem(manifest(), ("mma_dfer", "dfew_fold1"), at_64)
 

@@ -143,7 +143,7 @@ def create_transform(model: Any, **changes: Any) -> Transform:
             raise InputError(
                 f"create_transform: {sorted(changes)} cannot be changed; the video record has {sorted(known)}."
             )
-        for name in changes.keys() & {"frames", "size", "rate", "segments"}:
+        for name in changes.keys() & {"num_frames", "img_size", "rate", "segments"}:
             check_count(f"create_transform: {name}", changes[name])
         video = dataclasses.replace(video, **changes)
     return Transform(video, audio, tuple(inputs), tuple(optional))
