@@ -159,9 +159,10 @@ def test_sharing_frames_changes_nothing_in_any_architecture(arch, video):
     assert len(shared.windows) == 10
     np.testing.assert_allclose(shared.logits, separate.logits, rtol=1e-6, atol=1e-6)
     inputs = sharing.example_inputs(2)
-    others = {name: tensor for name, tensor in inputs.items() if name != "video"}
+    others = {name: tensor for name, tensor in inputs.items() if name not in ("video", "image")}
+    frames = inputs["video"] if "video" in inputs else inputs["image"][:, None]
     with torch.no_grad():
-        again = sharing.forward_frames(sharing.encode_frames(inputs["video"]), **others)
+        again = sharing.forward_frames(sharing.encode_frames(frames), **others)
         assert torch.equal(again, sharing(**inputs))
 
 

@@ -211,6 +211,24 @@ class DferModel(nn.Module):
         raise InputError(f"{type(self).__name__} is not put together from backbones.")
 
 
+class ImageModel(DferModel):
+    """Base of models that see one image: ``forward(image)``. In a video each frame is encoded once, however many windows
+    it belongs to, and answers by itself."""
+
+    inputs = ("image",)
+    frame_independent = True
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        return self.forward_head(self.forward_features(image))
+
+    def encode_frames(self, video: Tensor) -> Tensor:
+        """(B, 1, C, H, W) -> (B, 1, ...): the features of single images."""
+        return self.forward_features(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+
+    def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
+        return self.forward_head(frames[:, 0])
+
+
 @contextlib.contextmanager
 def _statistics_at_rest(block: Any) -> Iterator[None]:
     """Batch norms that have counted this batch in the forward pass must not count it again when it is recomputed."""

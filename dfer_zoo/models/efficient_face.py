@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..weights.record import VideoSpec
-from .base import DferModel, check_shape
+from .base import ImageModel, check_shape
 
 AFFECTNET_MEAN = (0.55391484, 0.43522123, 0.3821877)
 AFFECTNET_STD = (0.24837189, 0.21625527, 0.20221159)
@@ -163,7 +163,7 @@ class FaceEncoder(nn.Module):
         return self.expand(x).mean((2, 3))
 
 
-class EfficientFace(DferModel):
+class EfficientFace(ImageModel):
     """Images of faces (B, 3, 224, 224) -> logits.
 
     >>> model = EfficientFace(num_classes=7)
@@ -171,7 +171,6 @@ class EfficientFace(DferModel):
     torch.Size([2, 7])
     """
 
-    inputs = ("image",)
     default_labels: ClassVar = {7: SEVEN, 8: (*SEVEN, "contempt")}
 
     def __init__(self, *, num_classes: int = 7, image_size: int = 224) -> None:
@@ -196,9 +195,6 @@ class EfficientFace(DferModel):
     def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]
         check_shape("image", image, "(B, 3, H, W)", (None, 3, self.image_size, self.image_size))
         return self.encoder(image, self.run_block)
-
-    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        return self.forward_head(self.forward_features(image))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return {"stem": r"^encoder\.stem\.", "blocks": face_layers("encoder")}

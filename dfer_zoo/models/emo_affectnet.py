@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..weights.record import VideoSpec
-from .base import DferModel, check_shape
+from .base import DferModel, ImageModel, check_shape
 
 LABELS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 MEANS_BGR = (91.4953, 103.8827, 131.0912)  # VGGFace2's, subtracted from values 0 to 255
@@ -158,7 +158,7 @@ def _init_like_keras(model: nn.Module) -> None:
                 nn.init.constant_(module.bias, 0.0)
 
 
-class EmoAffectNetStatic(DferModel):
+class EmoAffectNetStatic(ImageModel):
     """Images of faces (B, 3, 224, 224) -> logits. ``forward_features`` gives the 512 features after their ReLU.
 
     Args:
@@ -173,7 +173,6 @@ class EmoAffectNetStatic(DferModel):
     torch.Size([2, 7])
     """
 
-    inputs = ("image",)
     default_labels: ClassVar = {7: LABELS}
 
     def __init__(
@@ -195,9 +194,6 @@ class EmoAffectNetStatic(DferModel):
         """(B, 3, H, W) -> (B, 512)."""
         check_shape("image", image, "(B, 3, H, W)", (None, 3, self.image_size, self.image_size))
         return self.encoder(image, self.run_block)
-
-    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        return self.forward_head(self.forward_features(image))
 
     def init_weights(self) -> None:
         _init_like_keras(self)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..weights.record import VideoSpec
-from .base import DferModel, check_shape
+from .base import ImageModel, check_shape
 
 FER2013 = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 WIDTHS = (8, 16, 32, 64, 128)
@@ -95,7 +95,7 @@ class GrayEncoder(nn.Module):
         return x
 
 
-class MiniXception(DferModel):
+class MiniXception(ImageModel):
     """Gray images of faces (B, 1, 64, 64) in [-1, 1] -> logits.
 
     Args:
@@ -107,7 +107,6 @@ class MiniXception(DferModel):
     torch.Size([2, 7])
     """
 
-    inputs = ("image",)
     default_labels: ClassVar = {7: FER2013}
 
     def __init__(self, *, num_classes: int = 7, image_size: int = 64) -> None:
@@ -143,9 +142,6 @@ class MiniXception(DferModel):
         of the face, from which the logits do not follow, because the classifier is a 3 x 3 convolution."""
         maps = x if pre_logits else self.classifier(x)
         return maps.mean((2, 3))
-
-    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        return self.forward_head(self.forward_features(image))
 
     def build_classifier(self, num_classes: int) -> nn.Module:
         if not num_classes:
