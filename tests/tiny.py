@@ -21,6 +21,10 @@ TINY["dk_clip"] = {
 TINY["av_fusion"] = {"image_size": 32, "num_frames": 3, "seconds": 1.0, "num_heads": 2}
 TINY["efficient_face"] = {"image_size": 64}
 
+TINY["mini_xception"] = {"image_size": 32}
+TINY["emo_affectnet_static"] = {"image_size": 32, "width_factor": 0.125}
+TINY["emo_affectnet"] = {"image_size": 32, "width_factor": 0.125, "num_frames": 3}
+
 TINY["mma_dfer"] = {"preset": "tiny", "image_size": 32, "num_classes": 5}
 TINY["mae_face"] = {"preset": "tiny", "image_size": 32, "num_classes": 5}
 TINY["audio_mae"] = {"preset": "tiny", "frames": 64, "num_classes": 5}
