@@ -49,7 +49,7 @@ IGNORED_OBJECTS = frozenset(
 )
 IGNORED_MAPPINGS = frozenset({"yacs.config.CfgNode", "fvcore.common.config.CfgNode", "easydict.EasyDict"})
 
-WRAPPER_KEYS = ("state_dict", "model", "module")
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "module")
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
