@@ -34,7 +34,7 @@ class InputError(DferZooError, ValueError):
     """An argument or a tensor is not what the function takes."""
 
 
-def near(wanted: str, known: Iterable[str]) -> str:
+def suggest(wanted: str, known: Iterable[str]) -> str:
     """``' Did you mean a, b?'``, or all names where nothing is near: the tail of an error message."""
     known = sorted(known)
     close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)

@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import fetch
-from .errors import InputError, UnknownModel, UnknownTag, WeightsError, near
-from .fetch import MODEL_FILE
-from .files import read_header, read_safetensors, write_atomically, write_safetensors
+from .atomic import write_atomically
+from .errors import InputError, UnknownModel, UnknownTag, WeightsError, suggest
 from .models.base import DferModel, check_fit, skip_init
-from .records import Metric, Weights, check_labels
-from .registry import MODELS, check_name, model_class
+from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
 from .version import __version__
-from .weights import get_weights, list_pretrained
+from .weights import fetch
+from .weights.fetch import MODEL_FILE
+from .weights.record import Metric, Weights, check_labels
+from .weights.safetensors import read_header, read_safetensors, write_safetensors
 
 
 def create_model(
@@ -231,7 +231,7 @@ def _check_arguments(arch: str, model_args: Mapping[str, Any]) -> None:
     known = set(inspect.signature(model_class(arch)).parameters)
     for argument in model_args:
         if argument not in known:
-            raise InputError(f"{arch} has no argument '{argument}'.{near(argument, known)}")
+            raise InputError(f"{arch} has no argument '{argument}'.{suggest(argument, known)}")
 
 
 def _fresh(

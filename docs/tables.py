@@ -13,9 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dfer_zoo.records import Weights  # noqa: E402
-from dfer_zoo.registry import MODELS  # noqa: E402
-from dfer_zoo.weights import manifest  # noqa: E402
+from dfer_zoo.registry import MODELS, manifest  # noqa: E402
+from dfer_zoo.weights.record import Weights  # noqa: E402
 
 MARK = re.compile(r"<!-- (results|models|labels)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?", re.DOTALL)
 

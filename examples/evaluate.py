@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 
 import dfer_zoo
-from dfer_zoo.datasets import read_rows
-from dfer_zoo.evaluation import probabilities, report
+from dfer_zoo.data.annotations import read_rows
+from dfer_zoo.inference.evaluate import probabilities, report
 
 
 def evaluate(options: argparse.Namespace) -> None:

@@ -34,18 +34,19 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import dfer_zoo
-from dfer_zoo import evaluation, metrics
-from dfer_zoo.datasets import read_row, read_rows
+from dfer_zoo.atomic import write_atomically
+from dfer_zoo.data.annotations import read_row, read_rows
 from dfer_zoo.factory import arch_of
-from dfer_zoo.figures import confusion_picture, write_png
-from dfer_zoo.files import write_atomically
-from dfer_zoo.records import AudioSpec
+from dfer_zoo.inference import evaluate as evaluation
+from dfer_zoo.inference import metrics
+from dfer_zoo.inference.plots import confusion_picture, write_png
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.recipe import Recipe, create_optimizer, read_recipe, set_learning_rates
 from dfer_zoo.training.state import load_state, save_state
 from dfer_zoo.transforms import collate, create_transform
 from dfer_zoo.transforms.audio import silence
 from dfer_zoo.transforms.train import augmentation
+from dfer_zoo.weights.record import AudioSpec
 
 
 class Clips(Dataset):

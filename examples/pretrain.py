@@ -29,11 +29,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 import dfer_zoo
-from dfer_zoo.datasets import Row, read_row, read_rows
-from dfer_zoo.figures import write_png
+from dfer_zoo.data.annotations import Row, read_row, read_rows
+from dfer_zoo.inference.plots import write_png
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.schedules import warmup_then_cosine
-from dfer_zoo.transforms.train_mae_dfer import PretrainTransform
+from dfer_zoo.transforms.train.mae_dfer import PretrainTransform
 
 
 class Clips(Dataset):

@@ -22,7 +22,7 @@ from torch import Tensor
 
 import dfer_zoo
 from dfer_zoo.errors import DferZooError, InputError
-from dfer_zoo.figures import INK, PAPER, write_png
+from dfer_zoo.inference.plots import INK, PAPER, write_png
 from dfer_zoo.models.base import DferModel
 
 SIDE, GAP, LINE = 112, 4, 18  # of the picture, in pixels

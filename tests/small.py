@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dfer_zoo import registry, weights
+from dfer_zoo import registry
 from dfer_zoo.convert import KEY_MAPS, Conversion
 from dfer_zoo.models.base import DferModel, LoadReport, check_shape
-from dfer_zoo.records import VideoSpec, Weights
+from dfer_zoo.weights.record import VideoSpec, Weights
 
 LABELS = ("happiness", "sadness", "neutral")
 
@@ -108,6 +108,6 @@ def open_zoo(monkeypatch: pytest.MonkeyPatch, folder: Path, *records: Weights) -
     monkeypatch.setitem(registry.MODELS, "small", "small:Small")
     monkeypatch.setitem(registry.MODELS, "other", "small:Other")
     monkeypatch.setitem(KEY_MAPS, "small", "small:convert_small")
-    monkeypatch.setattr(weights, "manifest", lambda: {(r.arch, r.tag): r for r in records})
+    monkeypatch.setattr(registry, "manifest", lambda: {(r.arch, r.tag): r for r in records})
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(folder / "store"))
     return folder / "store"

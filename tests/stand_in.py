@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dfer_zoo import registry
 from dfer_zoo.models.base import DferModel
-from dfer_zoo.records import AudioSpec, VideoSpec
+from dfer_zoo.weights.record import AudioSpec, VideoSpec
 
 
 class StandIn(DferModel):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfer_zoo.datasets import Row, audio_path, read_clip_list, read_frame_list, read_row, read_rows
+from dfer_zoo.data.annotations import Row, audio_path, read_clip_list, read_frame_list, read_row, read_rows
 from dfer_zoo.errors import InputError, MediaError
-from dfer_zoo.records import VideoSpec
 from dfer_zoo.transforms.sampling import indices
+from dfer_zoo.weights.record import VideoSpec
 
 
 def write(folder, text):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dfer_zoo.errors import InputError
-from dfer_zoo.records import AudioSpec
 from dfer_zoo.transforms import audio
+from dfer_zoo.weights.record import AudioSpec
 from tests.reference_torchaudio import reference_torchaudio
 
 SPEC = AudioSpec("mfcc", shape=(10, 156), sample_rate=22050, seconds=3.6)

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import dfer_zoo
-from dfer_zoo.clip import Clip
+from dfer_zoo.checkpoints import convert_checkpoint
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.convert.checkpoint import convert_checkpoint
-from dfer_zoo.datasets import Row, read_audiovisual_list, read_ravdess, read_row
+from dfer_zoo.data.annotations import Row, read_audiovisual_list, read_ravdess, read_row
 from dfer_zoo.errors import InputError, MediaError, WeightsError
+from dfer_zoo.media.clip import Clip
+from dfer_zoo.media.faces.crops import crop_faces, largest_box
 from dfer_zoo.models.av_fusion import AVFusion
 from dfer_zoo.models.efficient_face import EfficientFace
 from dfer_zoo.training.mixes import MIXES, soft_targets
@@ -23,8 +24,7 @@ from dfer_zoo.training.mixing import MODALITY_DROPOUT, stand_in
 from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
 from dfer_zoo.transforms import sampling
 from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare, sixteen_bits
-from dfer_zoo.transforms.crops import crop_faces, largest_box
-from dfer_zoo.transforms.train_av_fusion import augment_frames
+from dfer_zoo.transforms.train.av_fusion import augment_frames
 from tests.parity.checks.av_fusion import seeded_input, seeded_state
 from tests.parity.runner import read_case
 

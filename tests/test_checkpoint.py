@@ -18,10 +18,12 @@ import torch
 from safetensors.torch import save_file
 
 import dfer_zoo
-from dfer_zoo import cli, store
-from dfer_zoo.convert.checkpoint import convert_checkpoint, convert_own, read_checkpoint
+from dfer_zoo import cli
+from dfer_zoo.atomic import sha256_of
+from dfer_zoo.checkpoints import convert_checkpoint, convert_own, read_checkpoint
 from dfer_zoo.errors import InputError, UnknownTag, WeightsError, WeightsUnavailable
-from dfer_zoo.files import read_header, sha256_of
+from dfer_zoo.weights import store
+from dfer_zoo.weights.safetensors import read_header
 from tests import small
 
 
@@ -261,7 +263,7 @@ def test_the_same_file_gives_the_same_bytes_in_every_process(zoo, tmp_path):
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     script = (
         "import sys, pathlib, pytest; from tests import small; "
-        "from dfer_zoo.convert.checkpoint import convert_checkpoint; patch = pytest.MonkeyPatch(); "
+        "from dfer_zoo.checkpoints import convert_checkpoint; patch = pytest.MonkeyPatch(); "
         "small.open_zoo(patch, pathlib.Path(sys.argv[1]), small.record()); "
         "print(convert_checkpoint('small', 'converted', sys.argv[2]).read_bytes().hex())"
     )
@@ -331,7 +333,7 @@ def test_a_full_disk_leaves_no_half_file(zoo, tmp_path):
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     script = (
         "import sys, pathlib, pytest, resource, signal; from tests import small; "
-        "from dfer_zoo.convert.checkpoint import convert_checkpoint; patch = pytest.MonkeyPatch(); "
+        "from dfer_zoo.checkpoints import convert_checkpoint; patch = pytest.MonkeyPatch(); "
         "small.open_zoo(patch, pathlib.Path(sys.argv[1]), small.record()); "
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700)); "
         "convert_checkpoint('small', 'converted', sys.argv[2])"

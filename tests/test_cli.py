@@ -75,7 +75,7 @@ def test_an_error_of_ours_never_shows_a_traceback(capsys, monkeypatch):
     def run(options):
         raise MediaError("clip.mp4: no frames.")
 
-    monkeypatch.setitem(cli.COMMANDS, "list", cli.Command("", cli.list_options, run))
+    monkeypatch.setitem(cli.COMMANDS, "list", cli.common.Command("", cli.weights.list_options, run))
     assert cli.main(["list"]) == 2
     assert capsys.readouterr().err == "dfer-zoo list: clip.mp4: no frames.\n"
 
@@ -154,7 +154,7 @@ def test_predict_draws_a_picture_for_every_file(place, tmp_path, capsys):
 
 
 def test_pictures_of_files_with_one_name_are_numbered():
-    paths = cli._plot_paths("out/p", ["a/c.mp4", "b/c.mp4", "b/d.mp4"])
+    paths = cli.predict._plot_paths("out/p", ["a/c.mp4", "b/c.mp4", "b/d.mp4"])
     assert [str(path) for path in paths] == ["out/p.c.mp4.png", "out/p.c.mp4.2.png", "out/p.d.mp4.png"]
 
 
@@ -245,7 +245,7 @@ def test_an_undefined_rate_is_null_in_json(monkeypatch, place, capsys):
     def never_the_first(model, rows, **_):
         return np.eye(model.num_classes)[[1] * len(rows)]
 
-    monkeypatch.setattr("dfer_zoo.evaluation.probabilities", never_the_first)
+    monkeypatch.setattr("dfer_zoo.inference.evaluate.probabilities", never_the_first)
     assert evaluate(place, "puppets:clips=1", "--json") == 0  # the one clip is of the first class
     row = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert row["uar"] is None and row["war"] == 0.0

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dfer_zoo.clip_text import (
+from dfer_zoo.errors import InputError
+from dfer_zoo.models.clip_towers import (
     FeatureCache,
     PromptLearner,
     TextTower,
@@ -17,7 +18,6 @@ from dfer_zoo.clip_text import (
     read_prompts,
     tokenize,
 )
-from dfer_zoo.errors import InputError
 
 SMALL = {
     "embed_dim": 64,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dfer_zoo.checkpoints import build
 from dfer_zoo.convert import KEY_MAPS, convert_state_dict
-from dfer_zoo.convert.checkpoint import build
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.factory import load_strictly
 from tests.parity.runner import read_case

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dfer_zoo import evaluation, figures
-from dfer_zoo.datasets import Row, read_audiovisual_list, read_clip_list, read_frame_list, read_row, read_rows
+from dfer_zoo.data.annotations import Row, read_audiovisual_list, read_clip_list, read_frame_list, read_row, read_rows
+from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.errors import InputError, MediaError
-from dfer_zoo.puppets import Puppet
+from dfer_zoo.inference import evaluate as evaluation
+from dfer_zoo.inference import plots as figures
 from tests.stand_in import StandIn
 
 LABELS = ("happy", "sad")

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfer_zoo import cli, create_model, evaluation, get_weights, metrics
-from dfer_zoo.datasets import read_rows
+from dfer_zoo import cli, create_model, get_weights
+from dfer_zoo.data.annotations import read_rows
+from dfer_zoo.inference import evaluate as evaluation
+from dfer_zoo.inference import metrics
 
 pytest.importorskip("av")
 
@@ -54,8 +56,8 @@ def test_the_numbers_in_the_record_are_measured_again(without):
 
 
 def test_the_file_is_small_and_half_precision_and_says_what_it_is():
-    from dfer_zoo.fetch import fetch
-    from dfer_zoo.files import read_safetensors
+    from dfer_zoo.weights.fetch import fetch
+    from dfer_zoo.weights.safetensors import read_safetensors
 
     record = get_weights("av_fusion", "demo")
     path = fetch(record)

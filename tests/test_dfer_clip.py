@@ -9,15 +9,16 @@ import pytest
 import torch
 
 import dfer_zoo
-from dfer_zoo import Clip, cli, fetch
-from dfer_zoo.clip_text import build_clip, tokenize
+from dfer_zoo import Clip, cli
+from dfer_zoo.checkpoints import convert_checkpoint, convert_own
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.convert.checkpoint import convert_checkpoint, convert_own
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.models.base import skip_init
+from dfer_zoo.models.clip_towers import build_clip, tokenize
 from dfer_zoo.models.dfer_clip import DFERCLIP, PROMPTS, unit
 from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
-from dfer_zoo.transforms.train_dfer_clip import TrainTransform
+from dfer_zoo.transforms.train.dfer_clip import TrainTransform
+from dfer_zoo.weights import fetch
 from tests.parity import compare
 from tests.parity.checks.dfer_clip import seeded_state, seeded_video, with_prompt_buffers
 from tests.parity.runner import read_case

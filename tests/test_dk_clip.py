@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 
 import dfer_zoo
-from dfer_zoo.clip import ArrayFrames, Clip
+from dfer_zoo.checkpoints import convert_own, read_checkpoint
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.convert.checkpoint import convert_own, read_checkpoint
 from dfer_zoo.convert.dk_clip import our_name
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.factory import load_strictly
+from dfer_zoo.media.clip import ArrayFrames, Clip
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, unit, weigh_snippets
 from dfer_zoo.training.groups import dk_clip_groups
@@ -26,7 +26,7 @@ from dfer_zoo.training.mixing import fourier_mask, mix_clips
 from dfer_zoo.transforms import create_transform
 from dfer_zoo.transforms.images import three_crops
 from dfer_zoo.transforms.train import augmentation
-from dfer_zoo.transforms.train_dk_clip import TrainTransform, change_colours, random_views, train_indices
+from dfer_zoo.transforms.train.dk_clip import TrainTransform, change_colours, random_views, train_indices
 from tests.parity.checks.dk_clip import inputs_of, tensors, whole
 from tests.parity.compare import relative_l2
 from tests.parity.runner import check_file, read_case
@@ -191,7 +191,7 @@ def test_a_backbone_comes_from_openai_with_the_labels_of_ones_own(monkeypatch, t
         asked.append(name)
         return open_clip.CLIP(**TINY_CLIP, quick_gelu=True).state_dict()
 
-    monkeypatch.setattr("dfer_zoo.fetch.part_state", part_state)
+    monkeypatch.setattr("dfer_zoo.weights.fetch.part_state", part_state)
     mine = {"labels": ("calm", "bored"), "prompts": ("calm with a still face", "bored with drooping lids")}
     model = dfer_zoo.create_model("dk_clip", tag, **{**TINY["dk_clip"], **mine})
     assert asked == [source]

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfer_zoo import Clip, faces, read_clip
+from dfer_zoo import Clip, read_clip
+from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.errors import InputError, MediaError
-from dfer_zoo.faces import follow, overlap, smooth_track
-from dfer_zoo.puppets import Puppet
-from dfer_zoo.transforms.crops import aligned_square, union_square
+from dfer_zoo.media import faces
+from dfer_zoo.media.faces import follow, overlap, smooth_track
+from dfer_zoo.media.faces.crops import aligned_square, union_square
 
 side = st.integers(20, 400)
 corner = st.floats(-100, 500)

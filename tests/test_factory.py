@@ -7,9 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import dfer_zoo
+from dfer_zoo.atomic import sha256_of
 from dfer_zoo.errors import InputError, UnknownModel, UnknownTag, WeightsError
 from dfer_zoo.factory import load_strictly, unwrap
-from dfer_zoo.files import METADATA_KEY, read_header, sha256_of
+from dfer_zoo.weights.safetensors import METADATA_KEY, read_header
 from tests import small
 
 VIDEO = torch.rand(2, 3, 3, 4, 4)
@@ -26,7 +27,7 @@ def zoo(monkeypatch, tmp_path):
     )
     composed = small.record("composed", distribution="backbone", parts={"body": "small.inside"})
     small.open_zoo(monkeypatch, tmp_path, inside, composed)
-    monkeypatch.setattr("dfer_zoo.fetch.EMBEDDED", path.parent)
+    monkeypatch.setattr("dfer_zoo.weights.fetch.BUNDLED", path.parent)
     return path
 
 
@@ -311,7 +312,7 @@ def test_a_failed_save_keeps_the_old_file(zoo, tmp_path, monkeypatch):
     def fails(*args, **options):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("dfer_zoo.files.save_file", fails)
+    monkeypatch.setattr("dfer_zoo.weights.safetensors.save_file", fails)
     with pytest.raises(OSError, match="no space"):
         dfer_zoo.save_pretrained(dfer_zoo.create_model("small"), tmp_path / "x")
     assert path.read_bytes() == before

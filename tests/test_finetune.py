@@ -19,16 +19,18 @@ import numpy as np
 import pytest
 import torch
 
-from dfer_zoo import evaluation
-from dfer_zoo.datasets import read_row, read_rows
+from dfer_zoo.data.annotations import read_row, read_rows
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.factory import create_model
-from dfer_zoo.files import read_header, read_safetensors
+from dfer_zoo.inference import evaluate as evaluation
+from dfer_zoo.registry import get_weights
 from dfer_zoo.training.recipe import ScheduleSection, create_optimizer, learning_rate, read_recipe
-from dfer_zoo.weights import get_weights
+from dfer_zoo.weights.safetensors import read_header, read_safetensors
 from tests import stand_in
 from tests.scripts import load_script
 from tests.tiny import TINY
+
+pytestmark = pytest.mark.train
 
 pytest.importorskip("accelerate")
 pytest.importorskip("tqdm")
@@ -361,7 +363,7 @@ def test_faces_are_searched_in_training_and_in_validation_where_a_recipe_says_so
 ):
     from PIL import Image
 
-    from dfer_zoo import faces
+    from dfer_zoo.media import faces
 
     for name in ("train/happy/1", "valid/sad/1"):
         (tmp_path / name).mkdir(parents=True)
@@ -525,8 +527,8 @@ LEARNERS = {
 @pytest.mark.parametrize("arch", LEARNERS)
 def test_every_architecture_rises_above_chance(arch, tmp_path, finetune, one_thread, monkeypatch):
     """Tiny, from scratch, two feelings of strangers (mma_dfer hears them too): clearly above the 50 of chance."""
-    from dfer_zoo import puppets
-    from dfer_zoo.datasets import read_row
+    from dfer_zoo.data import puppets
+    from dfer_zoo.data.annotations import read_row
 
     kept = functools.cache(read_row)  # drawn once for all epochs
     monkeypatch.setattr(finetune, "read_row", kept)

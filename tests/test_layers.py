@@ -2,7 +2,7 @@
 
 import pytest
 
-from dfer_zoo.layers import TemporalTransformer
+from dfer_zoo.models.layers import TemporalTransformer
 
 
 @pytest.mark.parametrize(("width", "mlp_width"), [(88, 120), (448, 488), (64, None)])

@@ -11,20 +11,20 @@ import torch
 from torch import nn
 
 import dfer_zoo
-from dfer_zoo.clip import Clip
+from dfer_zoo.checkpoints import convert_checkpoint
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.convert.checkpoint import convert_checkpoint
 from dfer_zoo.errors import InputError, WeightsError
+from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock, VideoMAE, attend
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
+from dfer_zoo.registry import get_weights, list_pretrained, manifest
 from dfer_zoo.training.masking import tube_mask, window_mask
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.mixing import MixDraw, draw_mix, mix_in_pairs
 from dfer_zoo.transforms import create_transform, sampling
-from dfer_zoo.transforms import train_mae_dfer as train
 from dfer_zoo.transforms.train import augmentation
-from dfer_zoo.weights import get_weights, list_pretrained, manifest
+from dfer_zoo.transforms.train import mae_dfer as train
 from tests.parity.checks.mae_dfer import our_arguments, seeded_input, seeded_state
 from tests.parity.compare import relative_l2
 from tests.parity.runner import read_case

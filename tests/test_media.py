@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dfer_zoo import Clip, read_clip
-from dfer_zoo.clip import in_order
 from dfer_zoo.errors import InputError, MediaError
-from dfer_zoo.media import ImageFiles, SoundCursor, SoundFile, _rate, numeric_order
+from dfer_zoo.media.clip import in_order
+from dfer_zoo.media.files import ImageFiles, SoundCursor, SoundFile, _rate, numeric_order
 from tests.media_files import ffmpeg, frames_by_ffmpeg, sound_by_ffmpeg, test_pattern
 
 av = pytest.importorskip("av")

@@ -11,10 +11,12 @@ import torch
 from huggingface_hub import constants
 
 import dfer_zoo
-from dfer_zoo import fetch
+from dfer_zoo.atomic import sha256_of
 from dfer_zoo.errors import WeightsError, WeightsUnavailable
-from dfer_zoo.files import sha256_of
+from dfer_zoo.weights import fetch
 from tests import mirror, small
+
+pytestmark = pytest.mark.hub
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +129,7 @@ def test_what_is_not_there_is_one_sentence(zoo, tmp_path, change):
 
 def test_the_endpoint_of_the_environment_is_used_from_the_start(hub, zoo, tmp_path):
     script = (
-        "import sys; from dfer_zoo import fetch, hub; "
+        "import sys; from dfer_zoo.weights import fetch, hub; "
         "print(hub.download('it', hub.HubFile('small/weights', 'model.safetensors', sys.argv[1]), sys.argv[2]))"
     )
     environment = {**os.environ, "HF_ENDPOINT": f"{hub[0]}/"}

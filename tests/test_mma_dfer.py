@@ -12,24 +12,24 @@ import torch
 from torch import nn
 
 import dfer_zoo
-from dfer_zoo import fetch
-from dfer_zoo.clip import Clip
+from dfer_zoo.checkpoints import convert_checkpoint, read_checkpoint
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.convert.checkpoint import convert_checkpoint, read_checkpoint
 from dfer_zoo.errors import InputError, MediaError, WeightsError
-from dfer_zoo.layers import DropPath
+from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.audio_mae import AudioMAE, published_positions
+from dfer_zoo.models.layers import DropPath
 from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import LABELS, MMADFER, MORE_LABELS, Prompts
 from dfer_zoo.models.vit import PRESETS, resize_positions
-from dfer_zoo.records import AudioSpec
+from dfer_zoo.registry import get_weights, manifest
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
 from dfer_zoo.training.schedules import cosine, cosine_with_restarts
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
-from dfer_zoo.transforms.train_mma_dfer import TrainTransform
-from dfer_zoo.weights import get_weights, manifest
+from dfer_zoo.transforms.train.mma_dfer import TrainTransform
+from dfer_zoo.weights import fetch
+from dfer_zoo.weights.record import AudioSpec
 from tests.parity.checks.mma_dfer import authors_state, input_tensor
 from tests.parity.compare import relative_l2
 from tests.parity.runner import read_case

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dfer_zoo.transforms.images import opencv_bilinear
+from dfer_zoo.media.resize import opencv_bilinear
 
 SIZES = [((5, 7), (11, 3)), ((16, 9), (16, 20)), ((40, 30), (17, 13)), ((1, 1), (4, 4)), ((3, 50), (9, 50))]
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.parity.runner import case_files, check_file
 
+pytestmark = pytest.mark.parity
+
 FOLDER = Path(__file__).parent / "parity"
 LARGE = 50_000_000  # numbers in the networks of a case; above it a check takes half a minute on two cores
 

@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 
 import dfer_zoo
-from dfer_zoo.files import read_safetensors
+from dfer_zoo.weights.safetensors import read_safetensors
 from tests.scripts import load_script
 from tests.tiny import TINY
+
+pytestmark = pytest.mark.train
 
 pytest.importorskip("accelerate")
 

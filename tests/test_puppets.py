@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from dfer_zoo.datasets import read_rows
+from dfer_zoo.data.annotations import read_rows
+from dfer_zoo.data.puppets import ACTION_UNITS, SAMPLE_RATE, Puppet, emotion_of, puppets
 from dfer_zoo.errors import InputError, MediaError
-from dfer_zoo.puppets import ACTION_UNITS, SAMPLE_RATE, Puppet, emotion_of, puppets
 
 EMOTIONS = sorted(ACTION_UNITS)
 
@@ -23,7 +23,7 @@ def test_equal_puppets_give_equal_pixels_and_samples():
 
 def test_another_process_draws_the_same_puppet():
     script = (
-        "import hashlib; from dfer_zoo.puppets import Puppet; c = Puppet('anger', identity=2, seed=5).clip();"
+        "import hashlib; from dfer_zoo.data.puppets import Puppet; c = Puppet('anger', identity=2, seed=5).clip();"
         "print(hashlib.sha256(c.take([50])[0].tobytes() + c.waveform.tobytes()).hexdigest())"
     )
     runs = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in "ab"]
@@ -231,7 +231,7 @@ def processor_time(work):
 
 def test_drawing_needs_neither_torch_nor_opencv():
     script = (
-        "import sys; from dfer_zoo.puppets import Puppet; Puppet('fear').clip().take([0]);"
+        "import sys; from dfer_zoo.data.puppets import Puppet; Puppet('fear').clip().take([0]);"
         "print(sorted({'torch', 'cv2', 'av', 'timm'} & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -18,8 +18,8 @@ from torch import nn
 import dfer_zoo
 from dfer_zoo import AudioSpec, Clip, Recognizer, VideoSpec, read_clip
 from dfer_zoo.errors import DferZooError, InputError, MediaError
+from dfer_zoo.inference.recognizer import Prediction, Shelf, window_times
 from dfer_zoo.models.base import DferModel
-from dfer_zoo.recognizer import Prediction, Shelf, window_times
 from dfer_zoo.registry import MODELS, model_class
 from dfer_zoo.transforms import collate, create_transform
 from tests.media_files import ffmpeg, test_pattern

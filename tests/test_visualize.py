@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.factory import create_model
 from dfer_zoo.models.base import DferModel
-from dfer_zoo.puppets import Puppet
-from dfer_zoo.records import VideoSpec
 from dfer_zoo.transforms import create_transform
+from dfer_zoo.weights.record import VideoSpec
 from tests.scripts import load_script
 from tests.tiny import TINY
 

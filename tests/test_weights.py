@@ -6,11 +6,10 @@ import json
 import pytest
 
 import dfer_zoo
-from dfer_zoo import weights
 from dfer_zoo.errors import UnknownModel, UnknownTag, WeightsError
-from dfer_zoo.records import AudioSpec, Metric, Weights
-from dfer_zoo.registry import MODELS
-from dfer_zoo.weights import get_weights, list_pretrained, read_manifest
+from dfer_zoo.registry import MODELS, get_weights, list_pretrained, manifest
+from dfer_zoo.weights.manifest import manifest_path, read_manifest
+from dfer_zoo.weights.record import AudioSpec, Metric, Weights
 from tests import small
 
 HUB = {"distribution": "hub", "repo_id": "a/b", "revision": "0" * 40, "filename": "f", "sha256": "0" * 64, "size": 1}
@@ -30,7 +29,7 @@ def write(path, rows):
 
 
 def test_the_manifest_of_this_repository_is_whole():
-    records = read_manifest(weights.manifest_path())
+    records = read_manifest(manifest_path(), MODELS)
     for record in records.values():
         assert record.license and record.license_source
         assert record.metrics == tuple(m for m in record.metrics if m.protocol and m.source)
@@ -40,9 +39,9 @@ def test_the_manifest_of_this_repository_is_whole():
 
 
 def test_a_number_stands_once_and_a_mean_of_folds_with_the_first_of_them():
-    numbers = [(r.arch, m.name, m.value, m.protocol) for r in weights.manifest().values() for m in r.metrics]
+    numbers = [(r.arch, m.name, m.value, m.protocol) for r in manifest().values() for m in r.metrics]
     assert len(set(numbers)) == len(numbers)
-    for record in weights.manifest().values():
+    for record in manifest().values():
         for metric in record.metrics:
             assert "mean of the five folds" not in metric.protocol or record.fold == 1
 
@@ -155,25 +154,25 @@ def test_a_corrupted_manifest_is_one_sentence(tmp_path, content, sentence):
     path = tmp_path / "weights_manifest.json"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(WeightsError, match=sentence) as caught:
-        read_manifest(path)
+        read_manifest(path, MODELS)
     assert "\n" not in str(caught.value)
 
 
 def test_a_manifest_that_is_not_there_is_one_sentence(tmp_path):
     with pytest.raises(WeightsError, match=r"cannot be read.*Install dfer_zoo again"):
-        read_manifest(tmp_path / "nothing.json")
+        read_manifest(tmp_path / "nothing.json", MODELS)
 
 
 def test_the_same_weights_twice_are_refused(tmp_path):
     path = write(tmp_path / "m.json", [row(), row(tag="other"), row()])
     with pytest.raises(WeightsError, match=r"record 2: mma_dfer.converted stands there twice"):
-        read_manifest(path)
+        read_manifest(path, MODELS)
 
 
 def test_weights_of_no_model_are_refused(tmp_path):
     path = write(tmp_path / "m.json", [row(arch="mma")])
     with pytest.raises(WeightsError, match="no model is called 'mma'"):
-        read_manifest(path)
+        read_manifest(path, MODELS)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import DferZooError, InputError, WeightsError, near
+from ..errors import DferZooError, InputError, WeightsError, suggest
 
 # architecture -> "module:function" below dfer_zoo.convert
 KEY_MAPS = {
@@ -44,7 +44,7 @@ class Conversion:
 def convert_state_dict(arch: str, state: Mapping[str, Tensor]) -> Conversion:
     """Rename and reshape a foreign state dict (wrapper keys and `module.` prefixes already gone). Values are not copied."""
     if arch not in KEY_MAPS:
-        raise InputError(f"There is no converter for '{arch}'.{near(arch, KEY_MAPS)}")
+        raise InputError(f"There is no converter for '{arch}'.{suggest(arch, KEY_MAPS)}")
     module, _, function = KEY_MAPS[arch].partition(":")
     convert = getattr(importlib.import_module(f".{module}", __name__), function)
     try:

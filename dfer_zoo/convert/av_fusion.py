@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..convert import Conversion
 from ..errors import WeightsError
-from . import Conversion
 
 # Patterns of the authors' names and ours, tried in this order.
 

@@ -14,10 +14,10 @@ import open_clip
 import torch
 from torch import Tensor
 
-from ..clip_text import clip_config, tokenize
+from ..convert import Conversion
 from ..errors import WeightsError
+from ..models.clip_towers import clip_config, tokenize
 from ..models.dfer_clip import PROMPTS
-from . import Conversion
 
 DEFAULT_CLIP = "ViT-B-32-quickgelu"
 

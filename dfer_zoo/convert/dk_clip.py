@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..convert import Conversion
 from ..errors import WeightsError
-from . import Conversion
 
 # the authors' -> ours; the first pattern that fits a whole name counts
 NAMES = [

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..convert import Conversion
 from ..errors import WeightsError
 from ..models.mae_dfer import MAEDFER, VideoMAE
 from ..models.mae_dfer_pretrain import MAEDFERPretrain
-from . import Conversion
 
 # (authors' pattern, ours)
 PARTS = r"(weight|bias)"

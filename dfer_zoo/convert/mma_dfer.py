@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..convert import Conversion
 from ..errors import WeightsError
 from ..models.vit import PRESETS
-from . import Conversion
 
 # (authors' pattern, ours); the first that matches a name counts
 ENCODER_NAMES = (

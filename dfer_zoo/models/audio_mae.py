@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..records import AudioSpec
+from ..weights.record import AudioSpec
 from .base import check_shape
 from .vit import EncoderClassifier, find_preset
 

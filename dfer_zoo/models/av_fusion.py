@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import InputError
-from ..layers import Mlp
-from ..records import AudioSpec, VideoSpec
+from ..weights.record import AudioSpec, VideoSpec
 from .base import DferModel, LoadReport, check_fit, check_shape
 from .efficient_face import FaceEncoder, check_image_size, face_layers
+from .layers import Mlp
 
 EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 FUSIONS = ("ia", "it", "lt")

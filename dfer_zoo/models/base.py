@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError, WeightsError
-from ..records import AudioSpec, VideoSpec, Weights, check_labels
+from ..weights.record import AudioSpec, VideoSpec, Weights, check_labels
 
 
 @dataclasses.dataclass(frozen=True)

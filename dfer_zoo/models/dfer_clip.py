@@ -15,7 +15,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..clip_text import (
+from ..errors import InputError, WeightsError, suggest
+from ..weights.record import VideoSpec
+from .base import DferModel, LoadReport, check_fit, check_shape, plain_count
+from .clip_towers import (
     FeatureCache,
     PromptLearner,
     TextTower,
@@ -29,10 +32,7 @@ from ..clip_text import (
     tokenize,
     unit,
 )
-from ..errors import InputError, WeightsError, near
-from ..layers import TemporalTransformer
-from ..records import VideoSpec
-from .base import DferModel, LoadReport, check_fit, check_shape, plain_count
+from .layers import TemporalTransformer
 
 PROMPTS = read_prompts("dfer_clip")
 TEXT_TYPES = tuple(PROMPTS["texts"])
@@ -209,7 +209,7 @@ class DFERCLIP(DferModel):
     def _set_texts(self, labels: tuple[str, ...], prompts: Sequence[str] | None, text_type: str) -> None:
         """The texts of these classes; ``self.text_type`` is None if they are others than the published ones."""
         if text_type not in TEXT_TYPES:
-            raise InputError(f"There is no text type '{text_type}'.{near(text_type, TEXT_TYPES)}")
+            raise InputError(f"There is no text type '{text_type}'.{suggest(text_type, TEXT_TYPES)}")
         published = class_texts(labels, None, PROMPTS["texts"][text_type], SENTENCE)
         self.prompts = published if prompts is None else class_texts(labels, prompts, {})
         self.text_type = text_type if self.prompts == published else None

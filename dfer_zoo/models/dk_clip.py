@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..clip_text import FeatureCache, TextTower, build_clip, class_names, class_texts, read_prompts, tokenize, unit
 from ..errors import InputError
-from ..layers import Attention, Block, DropPath, Mlp, QuickGELU
-from ..records import VideoSpec, check_count
 from ..training.criteria import global_local_loss
+from ..weights.record import VideoSpec, check_count
 from .base import DferModel, LoadReport, check_fit, check_shape, plain_count
+from .clip_towers import FeatureCache, TextTower, build_clip, class_names, class_texts, read_prompts, tokenize, unit
+from .layers import Attention, Block, DropPath, Mlp, QuickGELU
 
 HEAD_WIDTH = 64  # of every attention, as in CLIP
 TOKENS = 49408  # that CLIP's tokenizer knows

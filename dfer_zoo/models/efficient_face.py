@@ -18,7 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..records import VideoSpec
+from ..weights.record import VideoSpec
 from .base import DferModel, check_shape
 
 AFFECTNET_MEAN = (0.55391484, 0.43522123, 0.3821877)

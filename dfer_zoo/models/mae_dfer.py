@@ -16,9 +16,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layers import DropPath, Mlp
-from ..records import VideoSpec, check_count
+from ..weights.record import VideoSpec, check_count
 from .base import DferModel, LoadReport, check_fit, check_shape
+from .layers import DropPath, Mlp
 
 EPS = 1e-6  # of every LayerNorm
 

@@ -15,19 +15,9 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..records import check_count
+from ..weights.record import check_count
 from .base import DferModel, check_shape
-from .mae_dfer import (
-    EPS,
-    VIDEO,
-    Grid,
-    JointBlock,
-    JointEncoder,
-    LGIFormer,
-    check_option,
-    sides,
-    sinusoidal_table,
-)
+from .mae_dfer import EPS, VIDEO, Grid, JointBlock, JointEncoder, LGIFormer, check_option, sides, sinusoidal_table
 
 CHANNELS = 3
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..records import VideoSpec
+from ..weights.record import VideoSpec
 from .base import check_shape
 from .vit import EncoderClassifier, find_preset, square_grid
 
@@ -18,6 +18,7 @@ from .vit import EncoderClassifier, find_preset, square_grid
 class MAEFace(EncoderClassifier):
     """A face image, values in [0, 1] -> logits; without classes, the features.
 
+    >>> import torch
     >>> model = MAEFace(preset="tiny", image_size=32, num_classes=5)
     >>> model(image=torch.rand(1, 3, 32, 32)).shape
     torch.Size([1, 5])

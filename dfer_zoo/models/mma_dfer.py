@@ -14,10 +14,10 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..layers import DropPath, TemporalTransformer
-from ..records import AudioSpec, VideoSpec
+from ..weights.record import AudioSpec, VideoSpec
 from .audio_mae import MEL_BANDS, SILENT_FRAME
 from .base import DferModel, LoadReport, check_shape
+from .layers import DropPath, TemporalTransformer
 from .vit import Encoder, find_preset, load_encoders, square_grid
 
 FRAMES = 16

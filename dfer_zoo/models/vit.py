@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, WeightsError, near
-from ..layers import Block
-from ..records import AudioSpec, VideoSpec
+from ..errors import InputError, WeightsError, suggest
+from ..weights.record import AudioSpec, VideoSpec
 from .base import DferModel, LoadReport, check_fit
+from .layers import Block
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ EncoderNorm: Any = functools.partial(nn.LayerNorm, eps=1e-6)
 def find_preset(name: str, *, patch: int | None = None) -> Preset:
     known = {key for key, preset in PRESETS.items() if patch in (None, preset.patch)}
     if name not in known:
-        raise InputError(f"There is no preset '{name}'.{near(name, known)}")
+        raise InputError(f"There is no preset '{name}'.{suggest(name, known)}")
     return PRESETS[name]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..errors import InputError, near
+from ..errors import InputError, suggest
 from .mixing import MODALITY_DROPOUT, draw_mix, mix_clips, mix_in_pairs, mix_targets
 
 Inputs = dict[str, Any]  # tensors, or None for a modality that is not there
@@ -54,7 +54,7 @@ def _check_both(inputs: Inputs, mix: str) -> None:
 def modality_dropout(inputs: Inputs, targets: Tensor, soft: Soften, *, kind: str = "softhard") -> tuple[Inputs, Tensor]:
     """av_fusion's: the batch becomes three or four times as large."""
     if kind not in MODALITY_DROPOUT:
-        raise InputError(f"There is no modality dropout '{kind}'.{near(kind, MODALITY_DROPOUT)}")
+        raise InputError(f"There is no modality dropout '{kind}'.{suggest(kind, MODALITY_DROPOUT)}")
     _check_both(inputs, "modality_dropout")
     video, audio, targets = MODALITY_DROPOUT[kind](inputs["video"], inputs["audio"], targets)
     return {**inputs, "video": video, "audio": audio}, soft(targets)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, near
+from ..errors import InputError, suggest
 from .schedules import warmup_into_cosine, warmup_then_cosine
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _section(cls: Any, content: Mapping[str, Any], where: str) -> Any:
     hints = typing.get_type_hints(cls)
     for name in content:
         if name not in hints:
-            raise InputError(f"{where}: there is no '{name}' here.{near(name, hints)}")
+            raise InputError(f"{where}: there is no '{name}' here.{suggest(name, hints)}")
     needed = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
     missing = [name for name in needed if name not in content]
     if missing:
@@ -217,7 +217,7 @@ def _check_mix(train: TrainSection, where: str) -> None:
     from .mixing import draw_mix
 
     if train.mix not in MIXES:
-        raise InputError(f"{where}: train.mix is '{train.mix}'.{near(train.mix, MIXES)}")
+        raise InputError(f"{where}: train.mix is '{train.mix}'.{suggest(train.mix, MIXES)}")
     parameters = [*inspect.signature(MIXES[train.mix]).parameters.values()]
     if parameters[-1].kind is inspect.Parameter.VAR_KEYWORD:  # handed on
         parameters = [*inspect.signature(draw_mix).parameters.values()]
@@ -225,7 +225,7 @@ def _check_mix(train: TrainSection, where: str) -> None:
     for name, value in train.mix_options.items():
         place = f"{where}: train.mix_options.{name}"
         if name not in known:
-            raise InputError(f"{place}: '{train.mix}' has no such option.{near(name, known)}")
+            raise InputError(f"{place}: '{train.mix}' has no such option.{suggest(name, known)}")
         _value(known[name], value, place)
 
 
@@ -240,7 +240,7 @@ def _check_choices(recipe: Recipe, where: str) -> None:
     }
     for name, (value, known) in choices.items():
         if value not in known:
-            raise InputError(f"{where}: {name} is '{value}'.{near(value, known)}")
+            raise InputError(f"{where}: {name} is '{value}'.{suggest(value, known)}")
 
 
 def learning_rate(schedule: ScheduleSection, base: float, update: int, per_epoch: int, epochs: int) -> float:
@@ -282,7 +282,7 @@ def create_optimizer(model: Any, recipe: Recipe) -> Optimizer:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"Everything is frozen by {list(recipe.model.freeze)}; a training needs a parameter.")
     if options.layer_decay < 1:
-        from ..layers import param_groups_layer_decay
+        from ..models.layers import param_groups_layer_decay
 
         groups = param_groups_layer_decay(
             model, options.weight_decay, model.no_weight_decay(), layer_decay=options.layer_decay

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import WeightsError
-from ..files import read_safetensors, write_safetensors
+from ..weights.safetensors import read_safetensors, write_safetensors
 
 
 def save_state(path: Path, model: nn.Module, optimizer: Any, scaler: Any, progress: dict) -> None:

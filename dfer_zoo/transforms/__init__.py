@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..clip import Clip
 from ..errors import InputError, MediaError
-from ..records import AudioSpec, VideoSpec, Weights, check_count
+from ..media.clip import Clip
+from ..weights.record import AudioSpec, VideoSpec, Weights, check_count
 from . import audio as audio_front_ends
 from . import images, sampling
 

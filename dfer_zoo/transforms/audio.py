@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import InputError, MediaError
-from ..records import AudioSpec
+from ..weights.record import AudioSpec
 
 
 @functools.cache

@@ -14,22 +14,16 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from .images import pillow_bilinear
+from ..media.faces.crops import Box, crop
+from ..media.resize import pillow_bilinear
 
 Frames = Sequence[np.ndarray]  # (H, W, 3) uint8 each
-
-
-class Box(NamedTuple):
-    left: int
-    top: int
-    width: int
-    height: int
 
 
 def brightness(frames: Frames, low: float = 0.5, high: float = 1.5, *, rng: Any = random) -> list[np.ndarray]:
@@ -125,9 +119,3 @@ def resize_shorter(frame: np.ndarray, size: int) -> np.ndarray:
     if width < height:
         return pillow_bilinear(frame, int(size * height / width), size)
     return pillow_bilinear(frame, size, int(size * width / height))
-
-
-def crop(frame: np.ndarray, box: Box) -> np.ndarray:
-    """Pillow's crop: what lies outside a smaller frame is black."""
-    corners = (box.left, box.top, box.left + box.width, box.top + box.height)
-    return np.asarray(Image.fromarray(frame).crop(corners))

@@ -2,76 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from ..records import VideoSpec
-
-
-def pillow_bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pillow's bilinear: antialiased when it shrinks. torch's own antialiased resize is a grey level off at times."""
-    if frame.shape[:2] == (height, width):
-        return frame
-    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def opencv_bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """OpenCV's INTER_LINEAR on uint8, without OpenCV and to the pixel: not antialiased, in whole numbers.
-
-    A rounded float bilinear is one grey level off in every eighth pixel.
-    """
-    if frame.shape[:2] == (height, width):
-        return frame
-    left, right, left_weight, right_weight = _linear_taps(frame.shape[1], width, True)
-    top, bottom, top_weight, bottom_weight = _linear_taps(frame.shape[0], height, False)
-    rows, places = np.unique(np.concatenate([top, bottom]), return_inverse=True)  # rows that nothing reads cost nothing
-    source = frame[rows].astype(np.int32)  # (rows, W, 3)
-    across = source.take(left, axis=1)
-    across *= left_weight[:, None]
-    far = source.take(right, axis=1)
-    far *= right_weight[:, None]
-    across += far
-    across >>= 4  # (rows, width, 3), the weights' 11 bits less 4: the products below then fit 32 bits
-    above = across.take(places[:height], axis=0)
-    above *= top_weight[:, None, None]
-    above >>= 16
-    below = across.take(places[height:], axis=0)
-    below *= bottom_weight[:, None, None]
-    below >>= 16
-    above += below
-    above += 2
-    above >>= 2
-    return above.astype(np.uint8)
-
-
-@functools.lru_cache(maxsize=64)
-def _linear_taps(length: int, target: int, flat_ends: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """For every target pixel along an axis its two source pixels and their weights in 2048ths.
-
-    ``flat_ends``: at the ends the outermost pixel counts alone. OpenCV does so along rows; along columns it weighs the
-    edge row with itself, which rounds differently.
-    """
-    place = ((np.arange(target) + 0.5) * (1.0 / (target / length)) - 0.5).astype(np.float32)
-    first = np.floor(place)
-    part = place - first
-    first = first.astype(np.int64)
-    if flat_ends:
-        part[(first < 0) | (first >= length - 1)] = 0
-    weights = [np.rint(np.float32(2048) * share).astype(np.int32) for share in (np.float32(1) - part, part)]
-    return first.clip(0, length - 1), (first + 1).clip(0, length - 1), weights[0], weights[1]
-
-
-# name -> (uint8 frame (H, W, 3), height, width) -> uint8 frame
-RESIZES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
-    "pillow_bilinear": pillow_bilinear,
-    "opencv_bilinear": opencv_bilinear,
-}
+from ..media.resize import RESIZES, shorter_side
+from ..weights.record import VideoSpec
 
 
 def prepare(frames: Sequence[np.ndarray], spec: VideoSpec) -> Tensor:
@@ -93,17 +32,6 @@ def to_tensor(frames: np.ndarray, spec: VideoSpec) -> Tensor:
         return video.contiguous()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (spec.mean, spec.std))
     return (video - mean) / std
-
-
-def shorter_side(frame: np.ndarray, side: int, resize: str) -> np.ndarray:
-    return RESIZES[resize](frame, *shorter_side_size(frame, side))
-
-
-def shorter_side_size(frame: np.ndarray, side: int) -> tuple[int, int]:
-    """(height, width) where the shorter side becomes ``side`` and the longer one follows, rounded."""
-    height, width = frame.shape[:2]
-    scale = side / min(height, width)
-    return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def three_crops(frames: Sequence[np.ndarray], spec: VideoSpec) -> list[Tensor]:

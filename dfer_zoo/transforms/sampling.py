@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..clip import Clip
 from ..errors import InputError, MediaError
-from ..records import VideoSpec
+from ..media.clip import Clip
+from ..weights.record import VideoSpec
 
 BLACK = -1
 Rule = Callable[[int, float | None, VideoSpec, int | None], list[int]]

@@ -14,22 +14,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfer_zoo import metrics
+from dfer_zoo.checkpoints import read_checkpoint
 from dfer_zoo.convert import Conversion, convert_state_dict
-from dfer_zoo.convert.checkpoint import read_checkpoint
-from dfer_zoo.datasets import read_audiovisual_list
+from dfer_zoo.data.annotations import read_audiovisual_list
 from dfer_zoo.factory import load_strictly
+from dfer_zoo.inference import metrics
+from dfer_zoo.media.faces.crops import crop_faces
 from dfer_zoo.models.av_fusion import AVFusion, CrossScores, attention_received
 from dfer_zoo.models.efficient_face import EfficientFace
-from dfer_zoo.records import VideoSpec
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.mixing import MODALITY_DROPOUT
 from dfer_zoo.training.schedules import step_decay
 from dfer_zoo.transforms import audio as sounds
-from dfer_zoo.transforms.crops import crop_faces
 from dfer_zoo.transforms.images import to_tensor
 from dfer_zoo.transforms.sampling import BLACK, indices
-from dfer_zoo.transforms.train_av_fusion import augment_frames
+from dfer_zoo.transforms.train.av_fusion import augment_frames
+from dfer_zoo.weights.record import VideoSpec
 
 from .. import compare, seeded
 from ..compare import Comparison, close, same, within

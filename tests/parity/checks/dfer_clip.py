@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfer_zoo.clip_text import PromptLearner, TextTower, build_clip, tokenize
 from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.convert.dfer_clip import our_name, text_sizes
 from dfer_zoo.factory import load_strictly
-from dfer_zoo.layers import TemporalTransformer
-from dfer_zoo.metrics import confusion, uar, war
+from dfer_zoo.inference.metrics import confusion, uar, war
 from dfer_zoo.models.base import skip_init
+from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
 from dfer_zoo.models.dfer_clip import DFERCLIP, our_clip_name, unit
-from dfer_zoo.records import VideoSpec
+from dfer_zoo.models.layers import TemporalTransformer
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.transforms import images
 from dfer_zoo.transforms.sampling import segment_centres, segment_random
-from dfer_zoo.transforms.train_dfer_clip import random_view
+from dfer_zoo.transforms.train.dfer_clip import random_view
+from dfer_zoo.weights.record import VideoSpec
 
 from .. import compare, seeded
 from ..compare import Comparison

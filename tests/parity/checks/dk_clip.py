@@ -15,21 +15,22 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from dfer_zoo.clip_text import PromptLearner, TextTower, build_clip, tokenize
 from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.convert.dk_clip import our_name
 from dfer_zoo.factory import load_strictly
-from dfer_zoo.layers import TemporalTransformer
+from dfer_zoo.media.faces.crops import Box
+from dfer_zoo.media.resize import shorter_side
 from dfer_zoo.models import dk_clip as dk
 from dfer_zoo.models.base import skip_init
+from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
+from dfer_zoo.models.layers import TemporalTransformer
 from dfer_zoo.training.criteria import consistency, global_local_loss
 from dfer_zoo.training.groups import dk_clip_groups
 from dfer_zoo.training.mixes import soft_targets
 from dfer_zoo.training.mixing import blend
 from dfer_zoo.training.recipe import ScheduleSection, learning_rate
 from dfer_zoo.transforms import images, sampling
-from dfer_zoo.transforms.augment import Box
-from dfer_zoo.transforms.train_dk_clip import crop_and_resize, crop_places, crop_sizes, snap, train_indices
+from dfer_zoo.transforms.train.dk_clip import crop_and_resize, crop_places, crop_sizes, snap, train_indices
 from tests.parity import seeded
 from tests.parity.compare import Comparison, close, same, summary, within
 
@@ -561,14 +562,14 @@ def check_image_transforms(case: Any) -> Iterator[Comparison]:
         if found := re.match(r"rescale_short_side_(\d+)", key):
             for size, expected in case[key].items():
                 width, height = (int(side) for side in size.split("x"))
-                resized = images.shorter_side(np.zeros((height, width, 3), np.uint8), int(found[1]), spec.resize)
+                resized = shorter_side(np.zeros((height, width, 3), np.uint8), int(found[1]), spec.resize)
                 yield same(f"rescale {size} to {found[1]}", [resized.shape[1], resized.shape[0]], expected)
 
     for number, entry in enumerate(case["test_pipeline"]):
         name = f"test {number} ({entry['label']} {entry['image']['h']}x{entry['image']['w']})"
         frame, spec = picture(entry["image"]), dk.video_spec(1, entry["input_size"])
         side = spec.resize_shorter if entry["crops"] == 1 else spec.size
-        resized = images.shorter_side(frame, side, spec.resize)
+        resized = shorter_side(frame, side, spec.resize)
         yield same(f"{name}: resized to", list(resized.shape[:2]), entry["resized_hw"])
         yield from summary(f"{name}: resized", resized, entry["resized_uint8"], tolerance)
         crops = [images.prepare([frame], spec)] if entry["crops"] == 1 else images.three_crops([frame], spec)

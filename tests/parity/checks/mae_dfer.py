@@ -15,14 +15,14 @@ from PIL import Image
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
-from dfer_zoo import metrics
 from dfer_zoo.convert import Conversion, convert_state_dict
 from dfer_zoo.convert.mae_dfer import names
 from dfer_zoo.factory import load_strictly
+from dfer_zoo.inference import metrics
+from dfer_zoo.media.faces.crops import Box
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.mae_dfer import MAEDFER, VIDEO, LGIBlock, VideoMAE, sinusoidal_table
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
-from dfer_zoo.records import VideoSpec
 from dfer_zoo.training.criteria import soft_target_cross_entropy
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.masking import tube_mask, window_mask
@@ -30,9 +30,9 @@ from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.mixing import draw_mix, mix_targets
 from dfer_zoo.training.schedules import warmup_then_cosine
 from dfer_zoo.transforms import images, sampling
-from dfer_zoo.transforms import train_mae_dfer as train
-from dfer_zoo.transforms.augment import Box
-from dfer_zoo.transforms.train_dk_clip import crop_sizes, snap
+from dfer_zoo.transforms.train import mae_dfer as train
+from dfer_zoo.transforms.train.dk_clip import crop_sizes, snap
+from dfer_zoo.weights.record import VideoSpec
 
 from .. import compare, seeded
 from ..compare import Comparison, close, same, within

@@ -11,19 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfer_zoo import metrics
 from dfer_zoo.convert import Conversion, convert_state_dict
 from dfer_zoo.factory import load_strictly
+from dfer_zoo.inference import metrics
+from dfer_zoo.media.faces.crops import Box, crop
+from dfer_zoo.media.resize import pillow_bilinear
 from dfer_zoo.models.audio_mae import AudioMAE, published_positions
 from dfer_zoo.models.base import DferModel, skip_init
 from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import MMADFER
 from dfer_zoo.models.vit import Encoder
-from dfer_zoo.records import AudioSpec, VideoSpec
 from dfer_zoo.training import schedules
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.transforms import audio, augment, images, sampling
-from dfer_zoo.transforms.train_mma_dfer import augmented
+from dfer_zoo.transforms.train.mma_dfer import augmented
+from dfer_zoo.weights.record import AudioSpec, VideoSpec
 
 from .. import seeded
 from ..compare import Comparison, close, same, summary, within
@@ -467,9 +469,9 @@ def check_train_transform(case: Case) -> Iterator[Comparison]:
         yield from compared_frames(str(number), images.to_tensor(np.stack(changed), spec), item["output"])
         meaning = item.get("meaning")
         if meaning and "crop_left" in meaning:
-            box = augment.Box(*(meaning[f"crop_{side}"] for side in ("left", "top", "width", "height")))
+            box = Box(*(meaning[f"crop_{side}"] for side in ("left", "top", "width", "height")))
             again = augment.scale_brightness(frames, meaning["brightness_factor"])
-            again = [images.pillow_bilinear(augment.crop(frame, box), size, size) for frame in again]
+            again = [pillow_bilinear(crop(frame, box), size, size) for frame in again]
             again = [frame[:, ::-1] for frame in again] if meaning["flip"] else again
             yield same(
                 f"{number} by the meaning of the draws", np.array_equal(np.stack(again), np.stack(changed)), True

@@ -1,0 +1,35 @@
+# Everyday commands. `make check` is the inner loop: under four minutes on two cores.
+PYTHON ?= .venv/bin/python
+PYTEST = $(PYTHON) -m pytest -n auto
+
+.PHONY: check lint types test parity docs demo tables api
+
+check: lint types
+	$(PYTEST) -m "not slow and not train and not hub and not people" --ignore=tests/test_parity.py
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types:
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTEST)
+	$(PYTHON) -m pytest --doctest-modules dfer_zoo
+
+parity:
+	$(PYTHON) -m tests.parity tests/parity
+
+docs:
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
+
+# write the generated tables and the snapshot of the public API again
+tables:
+	$(PYTHON) docs/tables.py
+
+api:
+	$(PYTHON) -m tests.test_api
+
+demo:
+	$(PYTHON) -m dfer_zoo demo

@@ -1,0 +1,311 @@
+"""A checkpoint file as authors publish it -> a file of the zoo.
+
+The only place that opens pickles, and it runs nothing of them: `torch.load(weights_only=True)`, where the few harmless
+classes that training scripts leave in their files are replaced by stand-ins that hold nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import pickle
+import pickletools
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from .atomic import sha256_of
+from .convert import Conversion, convert_state_dict
+from .errors import InputError, WeightsError, suggest
+from .factory import load_strictly, save_pretrained
+from .models.base import DferModel, skip_init
+from .registry import get_weights, model_class
+from .weights import store
+from .weights.record import Weights, check_labels
+from .weights.safetensors import read_safetensors, write_safetensors
+
+# What training scripts put beside the weights: options, meters, numbers. All of it is dropped.
+IGNORED_OBJECTS = frozenset(
+    {
+        "argparse.Namespace",
+        "_codecs.encode",  # how pickle spells bytes
+        "numpy.ndarray",
+        "numpy.dtype",
+        *(
+            f"numpy.{core}.multiarray.{function}"  # numpy 1 and numpy 2 names
+            for core in ("core", "_core")
+            for function in ("scalar", "_reconstruct")
+        ),
+        *(f"pathlib.{path}" for path in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    }
+)
+IGNORED_MAPPINGS = frozenset({"yacs.config.CfgNode", "fvcore.common.config.CfgNode", "easydict.EasyDict"})
+
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "module")
+PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+
+
+def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
+    """Read the authors' file of ``arch.tag``, check it strictly, and put it into the weights store.
+
+    >>> convert_checkpoint("mma_dfer", "dfew_fold1", "fold1_224.pth")  # doctest: +SKIP
+    PosixPath('/home/me/.cache/dfer_zoo/mma_dfer.dfew_fold1.safetensors')
+    """
+    record = get_weights(arch, tag)
+    if record.distribution != "convert":
+        raise InputError(
+            f"{record.name} needs no conversion (distribution '{record.distribution}'): "
+            f'create_model("{arch}", pretrained="{tag}") gets it.'
+        )
+    path = Path(file)
+    state = read_checkpoint(path)
+    origin = sha256_of(path)
+    if record.origin_sha256 not in (None, origin):
+        raise WeightsError(
+            f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
+            f"{record.origin_sha256} was expected. Download it again{_from(record)}."
+        )
+    conversion = convert_state_dict(arch, state)
+    written = checked_record(record, conversion, path)
+    written = dataclasses.replace(written, origin_sha256=origin)
+    try:
+        return store.add(record, lambda place: write_safetensors(place, conversion.state, written.to_dict()))
+    except OSError as error:
+        raise WeightsError(
+            f"{record.name} cannot be written to {store.weights_folder()} ({error.strerror or error}). "
+            "Set DFER_ZOO_WEIGHTS to a folder with room that you may write to."
+        ) from error
+
+
+def convert_own(
+    arch: str,
+    file: str | Path,
+    folder: str | Path,
+    *,
+    tag: str = "own",
+    labels: Sequence[str] | None = None,
+    **model_args: Any,
+) -> Path:
+    """A checkpoint of your own training with the authors' code -> ``folder/model.safetensors``, as `save_pretrained`
+    writes it and ``create_model("local-dir:folder")`` reads it.
+
+    Its options are those that the shapes tell, then ``model_args`` for what no shape tells (frames, for one), then the
+    published ones.
+
+    >>> convert_own("dk_clip", "best.pth", "my_dk_clip", frames=8)  # doctest: +SKIP
+    PosixPath('my_dk_clip/model.safetensors')
+    """
+    conversion = convert_state_dict(arch, read_checkpoint(file))
+    arguments = {**model_args, **conversion.model_args}
+    known = inspect.signature(model_class(arch)).parameters
+    if unknown := arguments.keys() - known.keys():
+        raise InputError(f"{arch} has no argument {', '.join(sorted(unknown))}.{suggest(unknown.pop(), known)}")
+    if labels is not None:
+        check_labels(labels)
+        _check_count(file, arguments.get("num_classes", len(labels)), labels)
+        if "labels" in known:
+            arguments["labels"] = tuple(labels)
+        elif "num_classes" in known:
+            arguments["num_classes"] = len(labels)
+    elif "prompts" in conversion.model_args and "labels" not in conversion.model_args:
+        texts = conversion.model_args["prompts"]
+        raise InputError(
+            f"{file} says no labels for its {len(texts)} class texts ({', '.join(map(repr, texts))}); give them in this "
+            "order with labels=[...], or --labels A,B,... on the command line."
+        )
+    model = build(arch, arguments)
+    load_strictly(model, conversion.state, f"{file}, converted to {arch},")
+    if labels is not None:
+        _check_count(file, model.num_classes, labels)
+        model.labels = tuple(labels)
+    return save_pretrained(model, folder, tag=tag)
+
+
+def _check_count(file: str | Path, num_classes: int, labels: Sequence[str]) -> None:
+    if len(labels) != num_classes:
+        raise WeightsError(f"{file} has {num_classes} classes, and there are {len(labels)} labels.")
+
+
+def checked_record(record: Weights, conversion: Conversion, path: Path) -> Weights:
+    """The record with the constructor arguments that this very file asks for, once a model made from it fits."""
+    for argument, value in conversion.model_args.items():
+        known = record.model_args.get(argument, value)
+        if _plain(known) != _plain(value):
+            raise WeightsError(
+                f"{path} does not belong to {record.name}: it has {argument}={value!r}, and {known!r} was expected."
+            )
+    model_args = {**record.model_args, **conversion.model_args}
+    model = build(record.arch, model_args)
+    load_strictly(model, conversion.state, f"{path}, converted to {record.arch},")
+    if len(record.labels) != model.num_classes:
+        raise WeightsError(
+            f"{path} does not belong to {record.name}: it has {model.num_classes} classes, "
+            f"and {record.name} has {len(record.labels)} ({', '.join(record.labels)})."
+        )
+    params = sum(parameter.numel() for parameter in model.parameters())
+    if params != record.params:
+        raise WeightsError(
+            f"{path} does not belong to {record.name}: it makes {params:,} parameters, {record.params:,} were expected."
+        )
+    return dataclasses.replace(record, model_args=model_args)
+
+
+def build(arch: str, model_args: Mapping[str, Any]) -> DferModel:
+    with skip_init():
+        return model_class(arch)(**model_args)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from(record: Weights) -> str:
+    return f" from {record.origin_url}" if record.origin_url else ""
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint file, on the CPU, without wrappers and prefixes. Runs nothing of the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}.")
+    _check_kind(path)
+    if path.suffix == ".safetensors":
+        state, header = read_safetensors(path)
+        if header is not None:
+            raise WeightsError(
+                f"{path} is a file of dfer_zoo already; load it with create_model(..., checkpoint_path=...)."
+            )
+        return without_prefix(state)
+    return without_prefix(find_state(load_pickle(path), path))
+
+
+def _check_kind(path: Path) -> None:
+    """What people really get from a broken download."""
+    with path.open("rb") as stream:
+        start = stream.read(512).lstrip().lower()
+    if not start:
+        raise WeightsError(f"{path} is empty. Download it again.")
+    if start.startswith((b"<!doctype", b"<html")):
+        raise WeightsError(f"{path} is a web page, not a checkpoint. Download it in a browser, past the warning page.")
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(f"{path} is a Git LFS pointer, not the file itself. Run 'git lfs pull' where it is from.")
+
+
+def load_pickle(path: Path) -> Any:
+    """`torch.load(weights_only=True)` with stand-ins for what is known to be harmless and of no use to us."""
+    try:
+        with path.open("rb") as stream:
+            names = pickled_names(stream)
+        with torch.serialization.safe_globals(stand_ins(names)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old files: TypedStorage, pickle protocol
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+    except pickle.UnpicklingError as error:
+        foreign = sorted(name for name in names if not name.startswith(("torch.", "collections.")))
+        foreign = [name for name in foreign if not _is_ignored(name)]
+        asks = f": it asks for {', '.join(foreign)}" if foreign else f" ({str(error).splitlines()[0]})"
+        raise WeightsError(
+            f"{path} was refused{asks}. Weights need nothing but tensors and plain values; nothing of the file was run."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError, zipfile.BadZipFile) as error:
+        raise WeightsError(
+            f"{path} is not a whole checkpoint of torch ({str(error).splitlines()[0] if str(error) else 'cut off'}). "
+            "Download it again."
+        ) from error
+
+
+def pickled_names(stream: BufferedReader) -> set[str]:
+    """The classes and functions that a checkpoint refers to, found by reading the pickle without running it."""
+    if zipfile.is_zipfile(stream):
+        with zipfile.ZipFile(stream) as archive:
+            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+            return set().union(*(_names(archive.open(pickled)) for pickled in pickles))
+    stream.seek(0)
+    found: set[str] = set()
+    for _ in range(4):  # before torch 1.6: a magic number, a protocol number, facts about the machine, the object
+        if stream.peek(1):
+            found |= _names(stream)
+    return found
+
+
+def _names(stream: IO[bytes]) -> set[str]:
+    found = set()
+    for operation, argument, _ in pickletools.genops(stream):
+        if operation.name in ("GLOBAL", "INST"):
+            found.add(argument.replace(" ", "."))
+        elif operation.name == "STACK_GLOBAL":
+            found.add("a class under a name put together while reading")
+    return found
+
+
+def _is_ignored(name: str) -> bool:
+    return name in IGNORED_OBJECTS or name in IGNORED_MAPPINGS or name.startswith("__main__.")
+
+
+class _Nothing:
+    """Stands for an object that is of no use here: takes any arguments and any state, and keeps none."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _PlainMapping:
+    """Stands for a class derived from dict: torch fills nothing but true dicts."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return OrderedDict()
+
+
+def stand_ins(names: set[str]) -> list[Any]:
+    """A class of ours for every name that is known to be harmless, or that was defined in the training script itself.
+    torch finds it by its module and name."""
+    made = []
+    for name in sorted(filter(_is_ignored, names)):
+        module, _, cls = name.rpartition(".")
+        base = _PlainMapping if name in IGNORED_MAPPINGS else _Nothing
+        made.append(type(cls, (base,), {"__module__": module, "__qualname__": cls}))
+    return made
+
+
+def find_state(content: Any, path: Path) -> dict[str, Tensor]:
+    """Down the wrapper keys to the mapping that holds tensors."""
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in WRAPPER_KEYS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__} and no state dict.")
+    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if others or not content:
+        raise WeightsError(
+            f"{path} holds no state dict under {', '.join(WRAPPER_KEYS)}: "
+            f"{', '.join(others[:5]) or 'nothing'} {'is' if len(others) < 2 else 'are'} no tensors."
+        )
+    return {str(key): value.detach() for key, value in content.items()}
+
+
+def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the names that DataParallel and torch.compile put in front of every entry."""
+    names = {name: name for name in state}
+    with contextlib.suppress(StopIteration):
+        while state:
+            prefix = next(p for p in PREFIXES if all(name.startswith(p) for name in names.values()))
+            names = {name: short.removeprefix(prefix) for name, short in names.items()}
+    return {names[name]: tensor for name, tensor in state.items()}

@@ -1,0 +1,57 @@
+"""The command line: ``dfer-zoo COMMAND``, or ``python -m dfer_zoo COMMAND``.
+
+A command is a function that declares its options, a function that takes the parsed options and returns an exit status,
+and one line in the `COMMANDS` of its file. Heavy modules (torch, av, cv2, ...) are imported inside the functions.
+
+Exit status: 0 done, 1 done except for some of the files, 2 not done (wrong usage, or a `DferZooError` in one line).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import DferZooError
+from ..version import __version__
+from . import demo, evaluate, predict, weights
+
+COMMANDS = {**predict.COMMANDS, **weights.COMMANDS, **evaluate.COMMANDS, **demo.COMMANDS}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; nothing is raised for what a user can cause."""
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as stop:  # argparse has printed its message already
+        return stop.code if isinstance(stop.code, int) else 2
+    try:
+        status = COMMANDS[options.command].run(options)
+        sys.stdout.flush()
+        return status
+    except DferZooError as error:
+        print(f"dfer-zoo {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:  # a full disk, no permission, or the reader (head, less) has gone
+        try:
+            sys.stdout.flush()
+        except OSError:  # what is still buffered has nowhere to go
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 0
+        print(f"dfer-zoo {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dfer-zoo", description="Dynamic facial expression recognition: five published systems behind one call."
+    )
+    parser.add_argument("--version", action="version", version=f"dfer_zoo {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        command.options(commands.add_parser(name, help=command.summary, description=command.summary))
+    return parser

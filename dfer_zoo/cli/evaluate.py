@@ -1,0 +1,75 @@
+"""`dfer-zoo evaluate`: recognition rates on an annotated data set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from ..errors import DferZooError
+from .common import Command, parse_faces
+
+
+def evaluate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help='"mma_dfer.dfew_fold1", "local-dir:FOLDER" or "hf-hub:OWNER/REPO"')
+    parser.add_argument(
+        "data", help='an annotation file, a folder with one folder per class, or "puppets:clips=100,split=test"'
+    )
+    parser.add_argument(
+        "--subset", help="only these rows, where the file names subsets (training, validation, testing)"
+    )
+    parser.add_argument("--root", help="put in front of the paths of the annotation file")
+    parser.add_argument("--audio", help='where the sound of folders of frames is: "dfew", "mafw" or a template')
+    parser.add_argument(
+        "--faces", default="none", help="for videos that are no face crops yet; as of predict, and by default none"
+    )
+    parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
+    parser.add_argument("--without", action="append", default=[], help="withhold a modality: video or audio")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--device", help='"cuda", "mps", ...; default: the processor')
+    parser.add_argument("--picture", help="write the confusion table as a picture to this file")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object with the confusion table instead of a table"
+    )
+
+
+def evaluate_command(options: argparse.Namespace) -> int:
+    from ..data.annotations import read_rows
+    from ..factory import create_model
+    from ..inference import metrics
+    from ..inference.evaluate import confusion, probabilities, report
+
+    model = create_model(options.name, device=options.device)
+    if model.weights is None:
+        raise DferZooError(f"{options.name} names no weights; a model at random has nothing to evaluate.")
+    if model.weights.distribution == "backbone":
+        raise DferZooError(f"{options.name}: its head is new and answers at random. Train it first, and evaluate that.")
+    reading = {name: value for name in ("root", "audio") if (value := getattr(options, name)) is not None}
+    rows = read_rows(options.data, model.labels, subset=options.subset, **reading)
+    answers = probabilities(
+        model,
+        rows,
+        batch_size=options.batch_size,
+        without=options.without,
+        faces=parse_faces(options.faces),
+        no_face=options.no_face,
+        progress=sys.stderr.isatty(),
+    )
+    table = confusion(rows, answers)
+    if options.picture:
+        from ..inference.plots import confusion_picture, write_png
+
+        write_png(Path(options.picture), confusion_picture(table, model.labels, f"{options.name} on {options.data}"))
+    if options.json:
+        about = {"model": options.name, "data": options.data, "labels": list(model.labels)}
+        # a rate may be undefined, for a class that has no clips, and JSON has no NaN
+        uar, war = (None if math.isnan(rate) else rate for rate in (metrics.uar(table), metrics.war(table)))
+        print(json.dumps({**about, "uar": uar, "war": war, "confusion": table.tolist()}))
+    else:
+        print(report(rows, answers, model.labels))
+    return 0
+
+
+COMMANDS = {"evaluate": Command("Measure UAR and WAR on an annotated data set.", evaluate_options, evaluate_command)}

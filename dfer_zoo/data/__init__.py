@@ -1,0 +1,1 @@
+"""Data sets: annotation lists, and the drawn one."""

@@ -1,0 +1,1 @@
+"""From files to answers: recognizer, evaluation, metrics and plots."""

@@ -1,0 +1,131 @@
+"""Recognition rates from predicted and true class numbers. All rates are in per cent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import InputError
+
+
+def confusion(targets: Sequence[int], predictions: Sequence[int], num_classes: int) -> np.ndarray:
+    """Counts: rows are the true classes, columns the predicted ones.
+
+    >>> confusion([0, 0, 1], [0, 1, 1], 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    true, guess = np.asarray(targets, dtype=np.int64), np.asarray(predictions, dtype=np.int64)
+    if true.shape != guess.shape or true.ndim != 1:
+        raise InputError(
+            f"There are {true.shape} targets and {guess.shape} predictions; expected two equally long lists."
+        )
+    if true.size and (min(true.min(), guess.min()) < 0 or max(true.max(), guess.max()) >= num_classes):
+        raise InputError(f"Class numbers must be in 0..{num_classes - 1}, found {np.union1d(true, guess).tolist()}.")
+    return np.bincount(true * num_classes + guess, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def recalls(table: np.ndarray) -> np.ndarray:
+    """Recall of every class; NaN for a class without clips."""
+    clips = table.sum(1)
+    return np.divide(100.0 * np.diag(table), clips, out=np.full(len(table), np.nan), where=clips > 0)
+
+
+def war(table: np.ndarray) -> float:
+    """Weighted average recall: the share of clips that are right."""
+    return float(100.0 * np.trace(table) / table.sum()) if table.sum() else float("nan")
+
+
+def uar(table: np.ndarray) -> float:
+    """Unweighted average recall: the mean of the classes' recalls. A class that has no clips and is never predicted
+    does not count; one that is predicted and has no clips has no recall, and the mean is undefined (NaN)."""
+    occurs = (table.sum(0) + table.sum(1)) > 0
+    return float(recalls(table)[occurs].mean()) if occurs.any() else float("nan")
+
+
+def uar_of_present(table: np.ndarray) -> float:
+    """The mean recall of the classes that have clips, whatever is predicted: for lists that lack a class.
+
+    >>> uar(np.array([[3, 1], [0, 0]])), uar_of_present(np.array([[3, 1], [0, 0]]))
+    (nan, 75.0)
+    """
+    each = recalls(table)
+    return float(np.nanmean(each)) if table.sum() else float("nan")
+
+
+def top_k(logits: np.ndarray, targets: Sequence[int], k: int) -> float:
+    """Share of clips whose class is among the k highest logits; k is cut to the number of classes."""
+    logits = np.asarray(logits)
+    best = np.argsort(-logits, axis=1, kind="stable")[:, : min(k, logits.shape[1])]
+    return float(100.0 * (best == np.asarray(targets)[:, None]).any(1).mean())
+
+
+def f1(table: np.ndarray) -> dict[str, float]:
+    """F1 over the classes that occur as true or predicted ones: weighted by clips, from pooled counts, plain mean."""
+    right, clips, guessed = np.diag(table).astype(float), table.sum(1), table.sum(0)
+    occurs = clips + guessed > 0
+    each = 2 * right[occurs] / (clips + guessed)[occurs]
+    return {
+        "weighted_f1": float(100.0 * (each * clips[occurs]).sum() / table.sum()),
+        "micro_f1": float(100.0 * right.sum() / table.sum()),
+        "macro_f1": float(100.0 * each.mean()),
+    }
+
+
+class View(NamedTuple):
+    """A model's answer for one view of a clip."""
+
+    clip: str
+    logits: Sequence[float]
+    label: int
+    segment: int = 0
+    crop: int = 0
+
+
+def merge_views(views: Iterable[View]) -> tuple[list[str], np.ndarray, list[int]]:
+    """(clips, mean probabilities (clips, K), labels), in the order in which the clips appear. Probabilities are averaged,
+    not logits; of a view that comes again, as processes that pad their last batch produce them, the first counts."""
+    seen: set[tuple[str, int, int]] = set()
+    answers: dict[str, list[np.ndarray]] = {}
+    labels: dict[str, int] = {}
+    for view in views:
+        if (key := (view.clip, view.segment, view.crop)) in seen:
+            continue
+        seen.add(key)
+        logits = np.asarray(view.logits, dtype=np.float64)
+        exponentials = np.exp(logits - logits.max())
+        answers.setdefault(view.clip, []).append(exponentials / exponentials.sum())
+        labels.setdefault(view.clip, view.label)
+    probabilities = np.stack([np.mean(each, axis=0) for each in answers.values()]) if answers else np.zeros((0, 0))
+    return list(answers), probabilities, list(labels.values())
+
+
+def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:
+    """The published way, the plain mean of the folds' rates, beside the rates of the pooled clips."""
+    pooled = np.sum(tables, axis=0)
+    return {
+        "uar": float(np.mean([uar(t) for t in tables])),
+        "war": float(np.mean([war(t) for t in tables])),
+        "pooled_uar": uar(pooled),
+        "pooled_war": war(pooled),
+    }
+
+
+class RunningMean:
+    """A mean over clips from the means over batches of any sizes.
+
+    >>> loss = RunningMean()
+    >>> loss.add(1.0, 8), loss.add(4.0, 4), loss.value
+    (None, None, 2.0)
+    """
+
+    def __init__(self) -> None:
+        self.total, self.clips = 0.0, 0
+
+    def add(self, mean: float, clips: int) -> None:
+        self.total, self.clips = self.total + mean * clips, self.clips + clips
+
+    @property
+    def value(self) -> float:
+        return self.total / self.clips if self.clips else float("nan")

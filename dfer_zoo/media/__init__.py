@@ -1,0 +1,1 @@
+"""Media files, clips, and the faces in them."""

@@ -1,0 +1,123 @@
+"""A clip for training: what recipes call the augmentations.
+
+Everything is drawn from the global generators (random, numpy, torch), as the published code does; the training loop
+seeds them for every clip and epoch.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ...errors import InputError, suggest
+from ...media.clip import Clip
+from ...transforms import Transform
+from .. import images, sampling
+
+Sample = dict[str, Tensor | None]
+Augmentation = Callable[[Clip], Any]  # gives a Sample
+
+
+def augmentation(name: str, transform: Transform) -> Augmentation:
+    """The named augmentation, for samples of the kind that the evaluation's ``transform`` makes.
+
+    >>> augmentation("flip", create_transform(model))(clip)["video"].shape  # doctest: +SKIP
+    torch.Size([16, 3, 224, 224])
+    """
+    if name not in AUGMENTATIONS:
+        raise InputError(f"There is no augmentation '{name}'.{suggest(name, AUGMENTATIONS)}")
+    return AUGMENTATIONS[name](transform)
+
+
+def no_augmentation(transform: Transform) -> Augmentation:
+    return transform
+
+
+def flip(transform: Transform) -> Augmentation:
+    """Left and right exchanged in all frames, or in none."""
+
+    def augmented(clip: Clip) -> Sample:
+        sample = transform(clip)
+        video = sample.get("video")
+        if video is not None and random.random() < 0.5:
+            sample["video"] = video.flip(-1)
+        return sample
+
+    return augmented
+
+
+def _av_fusion(transform: Transform) -> Augmentation:
+    """The frames of the evaluation, flipped and turned; the sound as it is."""
+    from .av_fusion import augment_frames
+
+    def augmented(clip: Clip) -> Sample:
+        spec = transform.video
+        if spec is None or clip.num_frames == 0:
+            return transform(clip)
+        frames = sampling.take(clip, sampling.indices(clip.num_frames, clip.fps, spec))
+        frames = augment_frames([images.to_square(frame, spec) for frame in frames])
+        return {**transform.without("video")(clip), "video": images.to_tensor(np.stack(frames), spec)}
+
+    return augmented
+
+
+def _mma_dfer(transform: Transform) -> Augmentation:
+    """A frame of each part of the clip, brightness, a crop and a flip; the sound as it is."""
+    from .mma_dfer import TrainTransform
+
+    return TrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
+
+
+def _dfer_clip(dataset: str) -> Callable[[Transform], Augmentation]:
+    def build(transform: Transform) -> Augmentation:
+        from .dfer_clip import TrainTransform
+
+        return TrainTransform(_record(transform.video, "frames"), dataset)
+
+    return build
+
+
+def _record(spec: Any, what: str) -> Any:
+    if spec is None:
+        raise InputError(f"This augmentation is for {what}, and the model takes none.")
+    return spec
+
+
+def _dk_clip(transform: Transform) -> Augmentation:
+    """Frames drawn from all parts of the clip, one of several crops, flipped, in other colours."""
+    from .dk_clip import TrainTransform
+
+    return TrainTransform(_record(transform.video, "frames"))
+
+
+def _mae_dfer(transform: Transform) -> Augmentation:
+    """Frames of a random window, RandAugment, a crop, a flip and an erased box, the same in all of them."""
+    from .mae_dfer import TrainTransform
+
+    return TrainTransform(_record(transform.video, "frames"))
+
+
+def _mae_dfer_pretrain(transform: Transform) -> Augmentation:
+    """Frames of a random window, in one of a few fixed crops; for pictures that show the face already."""
+    from .mae_dfer import PretrainTransform
+
+    return PretrainTransform(_record(transform.video, "frames"))
+
+
+# name -> (the evaluation transform) -> (clip -> sample)
+AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
+    "none": no_augmentation,
+    "flip": flip,
+    "av_fusion": _av_fusion,
+    "mma_dfer": _mma_dfer,
+    "dfer_clip_dfew": _dfer_clip("dfew"),
+    "dfer_clip_mafw": _dfer_clip("mafw"),
+    "dfer_clip_ferv39k": _dfer_clip("ferv39k"),
+    "dk_clip": _dk_clip,
+    "mae_dfer": _mae_dfer,
+    "mae_dfer_pretrain": _mae_dfer_pretrain,
+}

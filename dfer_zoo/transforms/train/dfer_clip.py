@@ -1,0 +1,53 @@
+"""DFER-CLIP's training transform: a random frame of every part of a clip, and one random view for the whole clip.
+
+>>> transform = TrainTransform(model.video_spec, "dfew")      # doctest: +SKIP
+>>> model(**collate([transform(clip)]))                       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ...errors import InputError, suggest
+from ...media.clip import Clip
+from ...weights.record import VideoSpec
+from ..augment import brightness, flip, random_resized_crop, tilt
+from ..images import to_tensor
+from ..sampling import segment_random, take
+
+# data set -> what is done to the whole frames, before a part of them is cut out
+FIRST_STEPS: dict[str, tuple[Callable[..., list[np.ndarray]], ...]] = {
+    "dfew": (brightness,),
+    "ferv39k": (tilt,),
+    "mafw": (),
+}
+
+
+def random_view(frames: Sequence[np.ndarray], size: int, dataset: str, *, rng: Any = random) -> list[np.ndarray]:
+    """uint8 frames of a clip -> uint8 frames (size, size, 3), drawn from ``rng`` in the published order."""
+    if dataset not in FIRST_STEPS:
+        raise InputError(f"There is no training transform for '{dataset}'.{suggest(dataset, FIRST_STEPS)}")
+    for step in FIRST_STEPS[dataset]:
+        frames = step(frames, rng=rng)
+    return flip(random_resized_crop(frames, size, rng=rng, fallback="per_clip"), rng=rng)
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """Clip -> {"video": (T, 3, H, W)}. ``rng`` draws views, ``frame_rng`` (numpy's RandomState, or its global one) frames."""
+
+    video: VideoSpec
+    dataset: str
+    rng: Any = random
+    frame_rng: np.random.RandomState | None = None
+
+    def __call__(self, clip: Clip) -> dict[str, Tensor]:
+        indices = segment_random(clip.num_frames, self.video.frames, self.video.short_clip, self.frame_rng)
+        frames = random_view(take(clip, indices), self.video.size, self.dataset, rng=self.rng)
+        return {"video": to_tensor(np.stack(frames), self.video)}

@@ -1,0 +1,179 @@
+"""The Hub's client, asked once, and each of its faults as one sentence with a way out.
+
+Nothing here decides whether a file is good: `fetch` compares digests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub import constants, errors
+
+from ..errors import DferZooError, InputError, WeightsError, WeightsUnavailable
+
+log = logging.getLogger(__name__)
+
+# The class that all errors of the client's HTTP library share: requests', httpx', whichever this version is built on.
+# What breaks off in the middle of a file comes as one of these, and as neither a hub error nor an OSError.
+_HTTPError: type[Exception] = errors.HfHubHTTPError.__bases__[0]
+_FAULTS: tuple[type[Exception], ...] = (_HTTPError, OSError, RuntimeError, errors.EntryNotFoundError)
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_WRITING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a repository on the Hub."""
+
+    repo_id: str
+    filename: str
+    revision: str
+
+    @property
+    def pinned(self) -> bool:
+        """A full commit cannot move, so what the cache has of it needs no request."""
+        return re.fullmatch("[0-9a-f]{40}", self.revision) is not None
+
+    def __str__(self) -> str:
+        return f"{self.repo_id}@{self.revision}/{self.filename}"
+
+    @property
+    def by_hand(self) -> str:
+        return f"hf download {self.repo_id} {self.filename} --revision {self.revision}"
+
+
+def endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def cache_folder(cache_dir: str | Path | None) -> Path:
+    return Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+
+
+def offline(local_files_only: bool) -> bool:
+    return local_files_only or constants.HF_HUB_OFFLINE
+
+
+def cached(file: HubFile, cache_dir: str | Path | None) -> Path | None:
+    """The file in the Hub's cache, without a request."""
+    found = huggingface_hub.try_to_load_from_cache(
+        file.repo_id, file.filename, cache_dir=cache_folder(cache_dir), revision=file.revision
+    )
+    return Path(found) if isinstance(found, str) else None
+
+
+def not_cached(what: str, file: HubFile, cache_dir: str | Path | None) -> WeightsUnavailable:
+    return WeightsUnavailable(
+        f"{what} is not in the cache ({cache_folder(cache_dir)}), and offline was asked for. With a network, "
+        f"`{file.by_hand}` gets it; the cache folder can be copied from another machine, too."
+    )
+
+
+def ask(what: str, file: HubFile, cache_dir: str | Path | None, size: int | None = None) -> None:
+    """Is the file there, and is it this one? One request, before the client with its long retries is let loose."""
+    url = huggingface_hub.hf_hub_url(file.repo_id, file.filename, revision=file.revision, endpoint=endpoint())
+    with explained(what, file, cache_dir, f"{endpoint()} cannot be reached"):
+        found = huggingface_hub.get_hf_file_metadata(url)
+    if found.commit_hash is None or found.etag is None:
+        raise WeightsUnavailable(
+            f"{what}: {endpoint()} does not answer as a Hub does. Something in between does: the login page of this "
+            "network, or a proxy. Open a page in a browser to log in, or set HF_ENDPOINT to a mirror, and try again."
+        )
+    if file.pinned and found.commit_hash != file.revision:
+        raise WeightsError(
+            f"{what}: {endpoint()} answers with the commit {found.commit_hash}, and {file.revision} was asked for. "
+            "Nothing was fetched; try without the mirror (unset HF_ENDPOINT)."
+        )
+    if size is not None and found.size is not None and found.size != size:
+        raise WeightsError(
+            f"{what}: {endpoint()} has {found.size:,} bytes as {file}, and {size:,} were expected. Nothing was fetched."
+        )
+
+
+def download(
+    what: str, file: HubFile, cache_dir: str | Path | None, *, size: int | None = None, again: bool = False
+) -> Path:
+    """Into the Hub's cache; ``again`` replaces what the cache has."""
+    ask(what, file, cache_dir, size)
+    log.info("fetching %s (%s) from %s", what, file, endpoint())
+    with explained(what, file, cache_dir, "the connection broke off in the middle of the file"):
+        return Path(
+            huggingface_hub.hf_hub_download(
+                file.repo_id,
+                file.filename,
+                revision=file.revision,
+                cache_dir=cache_folder(cache_dir),
+                endpoint=endpoint(),
+                force_download=again,
+            )
+        )
+
+
+@contextlib.contextmanager
+def explained(what: str, file: HubFile, cache_dir: str | Path | None, otherwise: str) -> Iterator[None]:
+    """Every fault of the client as `WeightsUnavailable`; one that has no better name is called ``otherwise``."""
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise InputError(f"'{file.repo_id}' is no name of a repository: {error}") from error
+    except _FAULTS as error:
+        raise _explain(what, file, cache_dir, otherwise, error) from error
+
+
+def _explain(
+    what: str, file: HubFile, cache_dir: str | Path | None, otherwise: str, error: BaseException
+) -> DferZooError:
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
+        error = error.__cause__  # the client's "look at your connection", whatever it was
+    return WeightsUnavailable(f"{what}: {_sentence(file, cache_dir, otherwise, error)}")
+
+
+def _sentence(file: HubFile, cache_dir: str | Path | None, otherwise: str, error: BaseException) -> str:
+    page = f"{endpoint()}/{file.repo_id}"
+    log_in = "run `hf auth login` (or set HF_TOKEN)"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    # the order matters: a gated repository is, to the client, a kind of one that was not found
+    if isinstance(error, errors.GatedRepoError):
+        return f"{file.repo_id} is gated. (1) Accept its conditions at {page}. (2) Then {log_in}. (3) Try again."
+    if isinstance(error, errors.DisabledRepoError):
+        return f"{file.repo_id} was disabled by the Hub; {page} says why."
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
+        return f"there is no repository {file.repo_id} at {endpoint()}, or it is private. If it is yours, {log_in}."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{file.repo_id} has no revision {file.revision}. {page}/commits/main lists what there is."
+    if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
+        return f"{file.repo_id} has no file {file.filename} at {file.revision}. {page}/tree/{file.revision} lists them."
+    if status == 403:
+        return f"{endpoint()} refuses access to {file.repo_id}: the token has no right to it, or a proxy forbids it."
+    if status == 429:
+        wait = error.response.headers.get("Retry-After")  # type: ignore[attr-defined]
+        how_long = f"{wait} seconds" if wait else "a while"
+        return (
+            f"{endpoint()} got too many requests from here. Wait {how_long}, fetch in one process first, or {log_in}."
+        )
+    if status is not None:
+        return f"{endpoint()} has a fault of its own (status {status}). Try later, or set HF_ENDPOINT to a mirror."
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _NO_ROOM:
+        return (
+            f"there is no room left for it in {cache_folder(cache_dir)}. "
+            "Make some, or name another folder with cache_dir= or HF_HUB_CACHE."
+        )
+    if number in _NO_WRITING:
+        return (
+            f"the cache folder {cache_folder(cache_dir)} cannot be written to ({os.strerror(number or 0)}). "
+            "Name another one with cache_dir= or HF_HUB_CACHE."
+        )
+    return (
+        f"{otherwise} ({type(error).__name__}). Try again when the network is there, set HF_ENDPOINT to a mirror, "
+        f"or copy the file from another machine (`{file.by_hand}`)."
+    )

@@ -1,0 +1,35 @@
+"""The manifest: one record for every weights file that the zoo knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from ..errors import WeightsError
+from .record import Weights
+
+
+def manifest_path() -> Path:
+    """Inside the package in a wheel; at the top of the repository in a checkout or an editable install."""
+    package = Path(__file__).parent.parent
+    inside = package / "weights_manifest.json"
+    return inside if inside.exists() else package.parent / "weights_manifest.json"
+
+
+def read_manifest(path: Path, architectures: Collection[str]) -> dict[tuple[str, str], Weights]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"The weights manifest {path} cannot be read ({error}). Install dfer_zoo again.") from error
+    if not isinstance(rows, list):
+        raise WeightsError(f"The weights manifest {path} is not a list of records. Install dfer_zoo again.")
+    records: dict[tuple[str, str], Weights] = {}
+    for number, row in enumerate(rows):
+        record = Weights.from_dict(row, f"{path.name}, record {number}")
+        if (record.arch, record.tag) in records:
+            raise WeightsError(f"{path.name}, record {number}: {record.name} stands there twice.")
+        if record.arch not in architectures:
+            raise WeightsError(f"{path.name}, record {number}: no model is called '{record.arch}'.")
+        records[record.arch, record.tag] = record
+    return records

@@ -1,0 +1,66 @@
+"""safetensors files of the zoo: tensors, plus one metadata entry that says what they are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..atomic import atomic_path
+from ..errors import WeightsError
+
+# exactly one key: with several, safetensors writes them in a different order in every process
+METADATA_KEY = "dfer_zoo"
+
+
+def write_safetensors(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """The same tensors and header give the same bytes."""
+    tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
+    metadata = {METADATA_KEY: json.dumps(header, sort_keys=True, separators=(",", ":"))}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # a full disk does not come as an OSError
+            raise OSError(f"{path} cannot be written: {error}") from error
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """(tensors, our header or None). The tensors are views of the mapped file until they are copied somewhere."""
+    with _opened(path) as stream:
+        state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        return state, _header(path, stream.metadata())
+
+
+def read_header(path: Path) -> dict[str, Any] | None:
+    """Our header alone; no tensor is touched."""
+    with _opened(path) as stream:
+        return _header(path, stream.metadata())
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file that is cut off or is something else is a `WeightsError`."""
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            yield stream
+    except FileNotFoundError as error:
+        raise WeightsError(f"There is no weights file {path}.") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is not a readable safetensors file ({error}). If it is an authors' checkpoint: dfer-zoo convert "
+            "ARCH TAG FILE. If it is cut off, delete it and get it again."
+        ) from error
+
+
+def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any] | None:
+    text = (metadata or {}).get(METADATA_KEY)
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        raise WeightsError(f"{path}: the header is not JSON ({error}); the file is damaged.") from error

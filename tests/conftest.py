@@ -1,0 +1,47 @@
+"""Rules for every test: no socket leaves this machine, and nothing is written into the user's home."""
+
+import ipaddress
+import os
+import socket
+
+import pytest
+
+
+def _is_loopback(address) -> bool:
+    if not isinstance(address, tuple):  # a Unix socket
+        return True
+    host = address[0]
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def _sockets_stay_on_this_machine(request, monkeypatch):
+    """Connections to other machines fail, unless the test is marked `network`."""
+    if request.node.get_closest_marker("network"):
+        return
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if not _is_loopback(address):
+            raise AssertionError(f"This test connects to {address}. Use a server on 127.0.0.1, or mark it `network`.")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _caches_of_this_run(tmp_path_factory):
+    """Weights, Hub files and other caches of the tests live in a temporary folder, also for subprocesses."""
+    folder = tmp_path_factory.mktemp("caches")
+    chosen = {"DFER_ZOO_WEIGHTS": folder / "weights", "HF_HOME": folder / "hub", "XDG_CACHE_HOME": folder / "cache"}
+    before = {name: os.environ.get(name) for name in chosen}
+    os.environ.update({name: str(path) for name, path in chosen.items()})
+    yield
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = value

@@ -1,0 +1,75 @@
+"""The public interface: every name is typed, documented with an example, and has the signature it had."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dfer_zoo
+
+SNAPSHOT = Path(__file__).parent / "api.txt"
+NAMES = sorted(set(dfer_zoo.__all__) - {"__version__"})
+
+
+def signatures() -> str:
+    """One line per public name; classes list their constructor and public methods."""
+    lines = []
+    for name in NAMES:
+        thing = getattr(dfer_zoo, name)
+        if inspect.isclass(thing) and issubclass(thing, Exception):
+            lines.append(f"{name}({thing.__mro__[1].__name__})")
+            continue
+        lines.append(f"{name}{inspect.signature(thing)}")
+        if inspect.isclass(thing):
+            for member, value in sorted(vars(thing).items()):
+                if not member.startswith("_") and (inspect.isfunction(value) or isinstance(value, classmethod)):
+                    lines.append(f"    .{member}{inspect.signature(getattr(thing, member))}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="annotations print differently in other versions")
+def test_the_signatures_are_those_of_the_snapshot():
+    """A deliberate change: `python -m tests.test_api` writes the snapshot again; say it in CHANGELOG.md."""
+    assert signatures() == SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_no_public_name_is_any_to_a_type_checker(tmp_path):
+    script = tmp_path / "uses.py"
+    script.write_text("import dfer_zoo\n" + "".join(f"reveal_type(dfer_zoo.{name})\n" for name in NAMES))
+    command = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent", "--ignore-missing-imports"]
+    done = subprocess.run(
+        [*command, f"--cache-dir={tmp_path / 'mypy'}", str(script)],
+        capture_output=True,
+        text=True,
+        cwd=Path(dfer_zoo.__file__).parent.parent,
+    )
+    revealed = [line for line in done.stdout.splitlines() if "Revealed type is" in line]
+    assert len(revealed) == len(NAMES), done.stdout + done.stderr
+    assert not [line for line in revealed if '"Any"' in line]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_documented(name):
+    """A one-line summary; functions and classes with parameters also have Args, functions Returns, and an example."""
+    thing = getattr(dfer_zoo, name)
+    text = inspect.getdoc(thing) or ""
+    assert text and text.splitlines()[0].endswith((".", ":"))
+    if inspect.isclass(thing) and issubclass(thing, Exception):
+        return
+    assert ">>>" in text, f"{name} has no example"
+    parameters = [p for p in inspect.signature(thing).parameters if p not in ("args", "kwargs")]
+    assert not parameters or "Args:" in text or "Attributes:" in text, f"{name} does not list its arguments"
+    if inspect.isfunction(thing):
+        assert "Returns:" in text, f"{name} does not say what it returns"
+
+
+def test_submodules_resolve_without_an_import_of_their_own():
+    code = "import dfer_zoo; print(dfer_zoo.transforms.create_transform.__name__, dfer_zoo.weights.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["create_transform", "dfer_zoo.weights"], done.stderr
+
+
+if __name__ == "__main__":
+    SNAPSHOT.write_text(signatures(), encoding="utf-8")
