@@ -53,6 +53,7 @@ def own_name(name: str) -> str | None:
 
 def convert_mobile_face_net(state: Mapping[str, Tensor]) -> Conversion:
     """Every entry has a place here."""
+    state["conv1.conv.weight"]  # a KeyError is told as a sentence
     names = {name: own_name(name) for name in state}
     if unknown := [name for name, own in names.items() if own is None]:
         raise WeightsError(

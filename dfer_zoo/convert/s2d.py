@@ -41,6 +41,7 @@ VIDEO_NAMES = (
     (r"head\.fc_cls\." + PARTS, r"classifier.\1"),
 )
 IMAGE_NAMES = ((r"(?:norm|ln_post)\." + PARTS, r"encoder.norm.\1"),)
+IMAGE_UNUSED = re.compile(r".*landmark.*|(?:\w+_)?head\..*")  # its heads, a landmark network below another name
 CONVOLUTIONS = (
     "landmark_embed.weight",
     ".image_down.weight",
@@ -86,11 +87,8 @@ def convert_s2d(state: Mapping[str, Tensor]) -> Conversion:
             "This is not a checkpoint of s2d: it has no temporal embedding. Its image model is an s2d_image."
         )
     own, unknown = _converted("s2d", state)
-    if unknown := [name for name in unknown if mobile_face_net.own_name(name) is None]:
-        raise WeightsError(
-            f"This is not a checkpoint of s2d: {len(unknown)} of its {len(state)} entries are unknown, "
-            f"the first are {', '.join(unknown[:3])}."
-        )
+    # the layers of a landmark network behind its features are not used
+    _refuse("s2d", state, [name for name in unknown if mobile_face_net.own_name(name) is None])
     blocks = _count(own, r"prompt_blocks\.(\d+)\..*")
     depth = _count(own, r"encoder\.blocks\.(\d+)\..*")
     arguments = {
@@ -104,21 +102,30 @@ def convert_s2d(state: Mapping[str, Tensor]) -> Conversion:
     if blocks:
         down = own["prompt_blocks.0.adapter.temporal.down.weight"]
         arguments["adapter_scale"] = down.shape[0] / down.shape[1]
-    dropped = tuple(name for name in state if name not in names("s2d", state))
-    return Conversion(own, _not_default(S2D, arguments), dropped)
+    return Conversion(own, _not_default(S2D, arguments), tuple(unknown))
 
 
 def convert_s2d_image(state: Mapping[str, Tensor]) -> Conversion:
-    """The image model that fine-tuning starts from. As in the authors' loading, what has no place here (its heads, a
-    landmark network below another name) is not used."""
+    """The image model that fine-tuning starts from. As in the authors' loading, its heads are not used."""
     if "temporal_embedding" in state:
         raise WeightsError("This is not a checkpoint of s2d_image but of s2d: it has a temporal embedding.")
     own, unknown = _converted("s2d_image", state)
+    _refuse("s2d_image", state, [name for name in unknown if not IMAGE_UNUSED.fullmatch(name)])
     return Conversion(own, _not_default(S2DImage, _arguments(own), always=()), tuple(unknown))
+
+
+def _refuse(arch: str, state: Mapping[str, Tensor], unknown: list[str]) -> None:
+    if unknown:
+        raise WeightsError(
+            f"This is not a checkpoint of {arch}: {len(unknown)} of its {len(state)} entries are unknown, "
+            f"the first are {', '.join(unknown[:3])}."
+        )
 
 
 def _converted(arch: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """(our entries, authors' names without a place here)"""
+    for needed in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
+        state[needed]  # a KeyError is told as a sentence
     known = names(arch, state)
     own = {ours: _linear(ours, state[theirs]) for theirs, ours in known.items()}
     return own, [name for name in state if name not in known]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..records import VideoSpec
+from ..weights.record import VideoSpec
 from .base import DferModel, check_shape
 
 IMAGE_SIZE = 112

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ..errors import InputError, WeightsError
-from ..layers import Attention, Mlp
-from ..records import VideoSpec, check_count
-from ..training.anchors import EmotionAnchors, distillation_weight
+from ..weights.record import VideoSpec, check_count
+from .anchors import EmotionAnchors, distillation_weight
 from .base import DferModel, LoadReport, check_fit, check_shape
+from .layers import Attention, Mlp
 from .mae_dfer import VIDEO, check_option
 from .mobile_face_net import LandmarkFeatures, resize_for_landmarks
 from .vit import Encoder, EncoderNorm, Preset
@@ -160,9 +160,7 @@ class LandmarkPromptedViT(DferModel):
                 f"landmark features have: image_size={GRID * patch_size}."
             )
         if width < 1 or width % num_heads:
-            raise InputError(
-                f"{num_heads} heads cannot share a width of {width}; it must be a multiple of their number."
-            )
+            raise InputError(f"width is {width}; expected a multiple of num_heads, {num_heads}.")
         super().__init__(num_classes=num_classes, num_features=width, video_spec=video_spec)
         self.prompts, self.pooling = prompts, pooling
         self.landmarks = LandmarkFeatures()
@@ -235,14 +233,13 @@ class LandmarkPromptedViT(DferModel):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # these are 1 x 1 convolutions in the authors' code, whose initialisation is torch's
-        convolutions = [self.landmark_embed]
-        for block in self.prompt_blocks:
-            convolutions += [block.prompter.image_down, block.prompter.prompt_down, block.prompter.up]
-        for layer in convolutions:
-            layer.reset_parameters()
-            if layer is not self.landmark_embed:
-                nn.init.xavier_uniform_(layer.weight)
+        # what are 1 x 1 convolutions in the authors' code starts as torch's do, the prompters with Xavier's weights
+        self.landmark_embed.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, Prompter):
+                for layer in (module.image_down, module.prompt_down, module.up):
+                    layer.reset_parameters()
+                    nn.init.xavier_uniform_(layer.weight)
         self.encoder.init_weights()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -431,7 +428,7 @@ class S2D(LandmarkPromptedViT):
             self.anchors.init_weights()
 
     def build_classifier(self, num_classes: int) -> nn.Module:
-        """A fresh head, initialised as the published one."""
+        """A fresh head, initialised as published."""
         head = super().build_classifier(num_classes)
         if isinstance(head, nn.Linear):
             nn.init.trunc_normal_(head.weight, std=0.02)
@@ -454,7 +451,7 @@ class S2D(LandmarkPromptedViT):
         self, inputs: Mapping[str, Tensor | None], targets: Tensor, criterion: Callable, *, epoch: int = 0
     ) -> tuple[Tensor, Tensor]:
         """The criterion, and with ``anchors`` the distillation loss, from epoch 21 on and with a weight that grows."""
-        features = self.head_drop(self.forward_features(**inputs))
+        features = self.head_drop(self.forward_features(cast(Tensor, inputs["video"])))
         logits = self.classifier(features)
         loss = criterion(logits, targets)
         if self.anchors is not None and epoch > 20:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..records import check_count
+from ..weights.record import check_count
 
 
 class EmotionAnchors(nn.Module):
