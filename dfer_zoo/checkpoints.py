@@ -30,7 +30,7 @@ from .models.base import DferModel, skip_init
 from .registry import get_weights, model_class
 from .weights import store
 from .weights.fetch import part_state
-from .weights.record import Weights, check_labels
+from .weights.record import CONVERTED, Weights, check_labels
 from .weights.safetensors import read_safetensors, write_safetensors
 
 # What training scripts put beside the weights: options, meters, numbers. All of it is dropped.
@@ -61,7 +61,7 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
     PosixPath('/home/me/.cache/dfer_zoo/mma_dfer.dfew_fold1.safetensors')
     """
     record = get_weights(arch, tag)
-    if record.distribution != "convert":
+    if record.distribution not in CONVERTED:
         raise InputError(
             f"{record.name} needs no conversion (distribution '{record.distribution}'): "
             f'create_model("{arch}", pretrained="{tag}") gets it.'
@@ -76,7 +76,8 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
         )
     conversion = with_parts(arch, convert_state_dict(arch, state), record.name)
     written = checked_record(record, conversion, path)
-    written = dataclasses.replace(written, origin_sha256=origin)
+    places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
+    written = dataclasses.replace(written, origin=places)
     try:
         return store.add(record, lambda place: write_safetensors(place, conversion.state, written.to_dict()))
     except OSError as error:
@@ -187,7 +188,7 @@ def _plain(value: Any) -> Any:
 
 
 def _from(record: Weights) -> str:
-    return f" from {record.origin_url}" if record.origin_url else ""
+    return f" from {record.origin_page}" if record.origin_page else ""
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from .registry import MODELS, check_name, get_weights, list_pretrained, model_cl
 from .version import __version__
 from .weights import fetch
 from .weights.fetch import MODEL_FILE
-from .weights.record import Metric, Weights, check_labels
+from .weights.record import CONVERTED, Metric, Weights, check_labels
 from .weights.safetensors import read_header, read_safetensors, write_safetensors
 
 
@@ -55,9 +55,11 @@ def create_model(
     _check_arguments(arch, model_args)
     if record is None:
         model = _fresh(arch, num_classes, labels, model_args)
-    elif record.distribution == "backbone":
+    elif record.distribution == "composed":
         model = _fresh(arch, num_classes, labels, {**record.model_args, **model_args})
-        states = {part: fetch.part_state(source, verify=verify, **location) for part, source in record.parts.items()}
+        states = {
+            part: fetch.part_state(source, verify=verify, **location) for part, source in record.backbones.items()
+        }
         model.load_report = model.load_backbones(states)
         model.weights = record
     else:
@@ -111,9 +113,6 @@ def save_pretrained(
         metrics=tuple(metrics),
         license=license,
         license_source="save_pretrained",
-        origin_url=None,
-        origin_sha256=None,
-        parts={},
     )
     folder = Path(folder)
     write_safetensors(folder / MODEL_FILE, inner.state_dict(), record.to_dict())
@@ -167,10 +166,10 @@ def _resolve(
     if pretrained is None:
         return arch, None, None
     record = get_weights(arch, pretrained)
-    if record.distribution == "backbone":
+    if record.distribution == "composed":
         return arch, record, None
     path = fetch.fetch(record, verify=verify, **location)
-    if record.distribution == "convert":
+    if record.distribution in CONVERTED:
         record = dataclasses.replace(record, model_args=fetch.converted_args(record, read_header(path)))
     return arch, record, path
 
@@ -276,7 +275,7 @@ def _fill(model: DferModel, record: Weights, path: Path, *, resized: bool = True
         raise WeightsError(f"{path} names {len(record.labels)} labels for {model.num_classes} classes.")
     model.labels, model.weights = record.labels, record
     if record.video is not None:
-        model.video_spec = _resized(record.video, model.video_spec, ("frames", "size") if resized else ())
+        model.video_spec = _resized(record.video, model.video_spec, ("num_frames", "img_size") if resized else ())
     if record.audio is not None:
         model.audio_spec = _resized(record.audio, model.audio_spec, ("shape", "seconds") if resized else ())
     return model

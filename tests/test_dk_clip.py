@@ -67,7 +67,7 @@ def perturbed(model):
 
 
 def videos(model, batch=2):
-    shape = (batch, model.video_spec.frames, 3, model.video_spec.size, model.video_spec.size)
+    shape = (batch, model.video_spec.num_frames, 3, model.video_spec.img_size, model.video_spec.img_size)
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 

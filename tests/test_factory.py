@@ -23,9 +23,9 @@ def zoo(monkeypatch, tmp_path):
     torch.manual_seed(0)
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small"), tmp_path / "saved")
     inside = small.record(
-        "inside", distribution="embedded", filename=path.name, sha256=sha256_of(path), size=path.stat().st_size
+        "inside", distribution="bundled", filename=path.name, sha256=sha256_of(path), size=path.stat().st_size
     )
-    composed = small.record("composed", distribution="backbone", parts={"body": "small.inside"})
+    composed = small.record("composed", distribution="composed", backbones={"body": "small.inside"})
     small.open_zoo(monkeypatch, tmp_path, inside, composed)
     monkeypatch.setattr("dfer_zoo.weights.fetch.BUNDLED", path.parent)
     return path

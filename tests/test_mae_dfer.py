@@ -76,7 +76,7 @@ def test_every_record_fits_its_model():
         with skip_init():
             model = dfer_zoo.registry.model_class(arch)(**record.model_args)
         assert sum(p.numel() for p in model.parameters()) == record.params
-        assert len(record.labels) == model.num_classes and record.video.size == model.video_spec.size
+        assert len(record.labels) == model.num_classes and record.video.img_size == model.video_spec.img_size
 
 
 def test_the_folds_have_the_published_means():
@@ -569,12 +569,12 @@ def test_a_loss_needs_something_hidden():
 def test_the_views_are_the_first_and_the_last_frames_and_one_view_is_in_the_middle():
     model = tiny()
     clip = Clip.from_arrays(np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8))
-    numbers = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, size=1)
+    numbers = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, img_size=1)
     first, last = ((view["video"][:, 0, 0, 0] * 255).round().int().tolist() for view in numbers.views(clip))
     assert first == [*range(0, 32, 4)] and last == [*range(68, 100, 4)]
     middle = (numbers(clip)["video"][:, 0, 0, 0] * 255).round().int().tolist()
     assert middle == [*range(32, 64, 4)]
-    once = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, size=1, segments=1).views(clip)
+    once = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, img_size=1, segments=1).views(clip)
     assert [(view["video"][:, 0, 0, 0] * 255).round().int().tolist() for view in once] == [middle]
 
 

@@ -274,7 +274,7 @@ def test_positions_of_the_same_grid_are_kept_to_the_bit():
 @torch.no_grad()
 def test_no_sound_is_the_published_constant():
     model, inputs = tiny(), tiny_inputs()
-    quiet = torch.full((2, 1, 512, 128), model.audio_spec.missing)
+    quiet = torch.full((2, 1, 512, 128), model.audio_spec.silence_value)
     assert torch.equal(model(inputs["video"]), model(inputs["video"], quiet))
     clip = Clip.from_arrays(np.zeros((20, 40, 50, 3), np.uint8))
     sample = dfer_zoo.create_transform(model).batch([clip])
@@ -396,7 +396,7 @@ def test_a_training_sample_is_drawn_anew_and_sound_may_be_missing():
     assert torch.equal(first["video"], again["video"]) and not torch.equal(first["video"], other["video"])
     assert torch.equal(first["audio"], other["audio"])
     silent = sample(0, Clip.from_arrays(frames))
-    assert torch.equal(silent["audio"], torch.full((1, 512, 128), model.audio_spec.missing))
+    assert torch.equal(silent["audio"], torch.full((1, 512, 128), model.audio_spec.silence_value))
     named = augmentation("mma_dfer", dfer_zoo.create_transform(model))(clip)
     assert named.keys() == {"video", "audio"}
     with pytest.raises(InputError, match="augmentation is for sound"):

@@ -42,7 +42,7 @@ class Colours(DferModel):
         super().__init__(
             num_classes=num_classes,
             num_features=8,
-            video_spec=VideoSpec(frames=frames, size=16, sampling="segment_centres", segments=segments),
+            video_spec=VideoSpec(num_frames=frames, img_size=16, sampling="segment_centres", segments=segments),
             audio_spec=AudioSpec(front_end="test_loudness", shape=(2,)),
         )
         torch.manual_seed(seed)
@@ -169,7 +169,7 @@ def test_views_are_averaged_in_their_probabilities(video, monkeypatch):
 
     def halves(num_frames, fps, spec, segment):
         part = num_frames // 2
-        chosen = sampling.segment_centres(part, spec.frames)
+        chosen = sampling.segment_centres(part, spec.num_frames)
         return [(segment or 0) * part + index for index in chosen]
 
     monkeypatch.setitem(sampling.RULES, "segment_centres", halves)

@@ -48,6 +48,6 @@ TINY["dfer_clip"] = {
     "num_contexts": 2,
 }
 
-TINY["s2d_image"] = {"image_size": 56, "patch_size": 4, "width": 32, "depth": 2, "num_heads": 2}
+TINY["s2d_image"] = {"img_size": 56, "patch_size": 4, "width": 32, "depth": 2, "num_heads": 2}
 TINY["s2d"] = {**TINY["s2d_image"], "num_frames": 3}
 TINY["mobile_face_net"] = {}

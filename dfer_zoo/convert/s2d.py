@@ -141,7 +141,7 @@ def _arguments(own: Mapping[str, Tensor]) -> dict[str, Any]:
     width, _, patch_size, _ = own["encoder.patch_embed.weight"].shape
     squeeze = own.get("prompt_blocks.0.prompter.image_down.weight")
     return {
-        "image_size": GRID * patch_size,
+        "img_size": GRID * patch_size,
         "patch_size": patch_size,
         "width": width,
         "depth": _count(own, r"encoder\.blocks\.(\d+)\..*"),

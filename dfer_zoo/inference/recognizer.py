@@ -296,7 +296,7 @@ def _created(name: str, tag: str | None, options: dict[str, Any]) -> DferModel:
     if record is None:
         tags = ", ".join(t for _, t in list_pretrained(name)) or "none are listed"
         raise InputError(f"{name} without weights answers at random; name some: pretrained=... ({tags}).")
-    if record.distribution == "backbone" or model.labels != record.labels:
+    if record.distribution == "composed" or model.labels != record.labels:
         raise InputError(
             f"{record.name} has not learned the labels {', '.join(model.labels)}: its head is new and answers at random. "
             "Train it first, and give the trained model."
@@ -561,18 +561,18 @@ class _FrameEncoder:
         numbers = [[BLACK if index == BLACK else first + index for index in view] for view in views]
         for number in sorted({n for view in numbers for n in view}):
             if number not in self.features and number not in self.collected:
-                size = (self.spec.size, self.spec.size, 3)
+                size = (self.spec.img_size, self.spec.img_size, 3)
                 frame = np.zeros(size, np.uint8) if number == BLACK else clip.take([number - first])[0]
                 self.collected[number] = images.prepare([frame], self.spec)[0]
         self.waiting.append((jobs, numbers, needed_later))
-        while len(self.collected) >= self.spec.frames * self.runner.batch_size:
-            self._encode(self.spec.frames * self.runner.batch_size)
+        while len(self.collected) >= self.spec.num_frames * self.runner.batch_size:
+            self._encode(self.spec.num_frames * self.runner.batch_size)
         self._release()
 
     def finish(self) -> None:
         """The end of a clip: what is left, filled up with repetitions to whole clips."""
         while self.collected:
-            self._encode(self.spec.frames)
+            self._encode(self.spec.num_frames)
         self._release()
         self.start()
 
@@ -581,7 +581,7 @@ class _FrameEncoder:
         numbers = list(self.collected)[:count]
         frames = [self.collected.pop(number) for number in numbers]
         frames += [frames[-1]] * (count - len(frames))
-        video = torch.stack(frames).unflatten(0, (-1, self.spec.frames))
+        video = torch.stack(frames).unflatten(0, (-1, self.spec.num_frames))
         encoded = self.runner.model.encode_frames(self.runner.place(video)).flatten(0, 1)  # type: ignore[arg-type]
         self.features.update(zip(numbers, encoded))
 

@@ -107,8 +107,8 @@ class DferModel(nn.Module):
         """Random tensors of the right shapes, keyed by forward's argument names."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.video_spec is not None:
-            side = self.video_spec.size
-            shapes["video"] = (batch, self.video_spec.frames, 3, side, side)
+            side = self.video_spec.img_size
+            shapes["video"] = (batch, self.video_spec.num_frames, 3, side, side)
             shapes["image"] = (batch, 3, side, side)
         if self.audio_spec is not None:
             shapes["audio"] = (batch, *self.audio_spec.shape)

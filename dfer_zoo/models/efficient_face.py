@@ -180,7 +180,7 @@ class EfficientFace(DferModel):
             num_classes=num_classes,
             num_features=FaceEncoder.num_features,
             video_spec=VideoSpec(
-                frames=1, size=image_size, sampling="segment_centres", mean=AFFECTNET_MEAN, std=AFFECTNET_STD
+                num_frames=1, img_size=image_size, sampling="segment_centres", mean=AFFECTNET_MEAN, std=AFFECTNET_STD
             ),
         )
         self.image_size = image_size

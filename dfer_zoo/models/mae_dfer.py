@@ -23,8 +23,8 @@ from .layers import DropPath, Mlp
 EPS = 1e-6  # of every LayerNorm
 
 VIDEO = VideoSpec(
-    frames=16,
-    size=160,
+    num_frames=16,
+    img_size=160,
     sampling="strided",
     rate=4,
     segments=2,
@@ -466,7 +466,7 @@ class VideoTransformer(DferModel):
         super().__init__(
             num_classes=num_classes,
             num_features=width,
-            video_spec=dataclasses.replace(VIDEO, frames=frames, size=height),
+            video_spec=dataclasses.replace(VIDEO, num_frames=frames, img_size=height),
         )
         check_option("head_activation", head_activation, tuple(ACTIVATIONS))
         if per_frame and not mean_pooling:

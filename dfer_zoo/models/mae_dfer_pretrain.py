@@ -123,7 +123,7 @@ class MAEDFERPretrain(DferModel):
         super().__init__(
             num_classes=0,
             num_features=width,
-            video_spec=dataclasses.replace(VIDEO, frames=frames, size=height, segments=1),
+            video_spec=dataclasses.replace(VIDEO, num_frames=frames, img_size=height, segments=1),
         )
         check_option("attention", attention, ("local_global", "joint"))
         check_option("decoder_positions", decoder_positions, ("published", "matched"))

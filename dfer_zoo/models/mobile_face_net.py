@@ -122,7 +122,7 @@ class MobileFaceNet(DferModel):
             num_classes=0,
             num_features=512,
             video_spec=VideoSpec(
-                frames=1, size=IMAGE_SIZE, sampling="segment_centres", mean=IMAGENET_MEAN, std=IMAGENET_STD
+                num_frames=1, img_size=IMAGE_SIZE, sampling="segment_centres", mean=IMAGENET_MEAN, std=IMAGENET_STD
             ),
         )
         self.features = LandmarkFeatures()

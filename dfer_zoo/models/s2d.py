@@ -137,7 +137,7 @@ class LandmarkPromptedViT(DferModel):
         *,
         num_classes: int,
         num_frames: int,
-        image_size: int,
+        img_size: int,
         patch_size: int,
         width: int,
         depth: int,
@@ -152,12 +152,19 @@ class LandmarkPromptedViT(DferModel):
     ) -> None:
         check_option("prompts", prompts, ("deep", "shallow", "none"))
         check_option("pooling", pooling, ("token", "average"))
-        for name, value in (("patch_size", patch_size), ("depth", depth), ("num_heads", num_heads), ("hidden", hidden)):
+        sizes = {
+            "img_size": img_size,
+            "patch_size": patch_size,
+            "depth": depth,
+            "num_heads": num_heads,
+            "hidden": hidden,
+        }
+        for name, value in sizes.items():
             check_count(name, value)
-        if image_size != GRID * patch_size:
+        if img_size != GRID * patch_size:
             raise InputError(
-                f"image_size is {image_size} and patch_size {patch_size}; expected {GRID} patches per side, as many as the "
-                f"landmark features have: image_size={GRID * patch_size}."
+                f"img_size is {img_size} and patch_size {patch_size}; expected {GRID} patches per side, as many as the "
+                f"landmark features have: img_size={GRID * patch_size}."
             )
         if width < 1 or width % num_heads:
             raise InputError(f"width is {width}; expected a multiple of num_heads, {num_heads}.")
@@ -260,7 +267,7 @@ class S2DImage(LandmarkPromptedViT):
     is not public: this is S2D's network without the temporal parts, and its features were never compared with theirs.
 
     Examples:
-        >>> model = S2DImage(image_size=56, patch_size=4, width=64, depth=2, num_heads=4)
+        >>> model = S2DImage(img_size=56, patch_size=4, width=64, depth=2, num_heads=4)
         >>> model(image=torch.rand(1, 3, 56, 56)).shape
         torch.Size([1, 64])
     """
@@ -272,7 +279,7 @@ class S2DImage(LandmarkPromptedViT):
     def __init__(
         self,
         *,
-        image_size: int = 224,
+        img_size: int = 224,
         patch_size: int = 16,
         width: int = 768,
         depth: int = 12,
@@ -284,7 +291,7 @@ class S2DImage(LandmarkPromptedViT):
         super().__init__(
             num_classes=0,
             num_frames=0,
-            image_size=image_size,
+            img_size=img_size,
             patch_size=patch_size,
             width=width,
             depth=depth,
@@ -296,7 +303,7 @@ class S2DImage(LandmarkPromptedViT):
             adapter_hidden=0,
             pooling="token",
             video_spec=dataclasses.replace(
-                VIDEO, frames=1, size=image_size, sampling="segment_centres", rate=1, segments=1
+                VIDEO, num_frames=1, img_size=img_size, sampling="segment_centres", rate=1, segments=1
             ),
         )
         self.classifier = nn.Identity()
@@ -304,7 +311,7 @@ class S2DImage(LandmarkPromptedViT):
 
     def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]
         """(B, 3, S, S) -> (B, width)"""
-        side = self.video_spec.size
+        side = self.video_spec.img_size
         check_shape("image", image, "(B, 3, H, W)", (None, 3, side, side))
         return self.encode_images(image)
 
@@ -319,7 +326,7 @@ class S2D(LandmarkPromptedViT):
     Args:
         num_classes: 7 for DFEW and FERV39k, 11 for MAFW.
         num_frames: Frames of a clip; a file fits one number only.
-        image_size: Side of a frame, 14 patches.
+        img_size: Side of a frame, 14 patches.
         patch_size: Side of a patch.
         width: Of the tokens.
         depth: Number of ViT blocks.
@@ -336,7 +343,7 @@ class S2D(LandmarkPromptedViT):
             random numbers that the anchors start with.
 
     Examples:
-        >>> model = S2D(image_size=56, patch_size=4, width=64, depth=2, num_heads=4, num_frames=4)
+        >>> model = S2D(img_size=56, patch_size=4, width=64, depth=2, num_heads=4, num_frames=4)
         >>> model(video=torch.rand(1, 4, 3, 56, 56)).shape
         torch.Size([1, 7])
     """
@@ -348,7 +355,7 @@ class S2D(LandmarkPromptedViT):
         *,
         num_classes: int = 7,
         num_frames: int = 16,
-        image_size: int = 224,
+        img_size: int = 224,
         patch_size: int = 16,
         width: int = 768,
         depth: int = 12,
@@ -373,7 +380,7 @@ class S2D(LandmarkPromptedViT):
         super().__init__(
             num_classes=num_classes,
             num_frames=num_frames,
-            image_size=image_size,
+            img_size=img_size,
             patch_size=patch_size,
             width=width,
             depth=depth,
@@ -384,7 +391,7 @@ class S2D(LandmarkPromptedViT):
             hidden=hidden,
             adapter_hidden=adapter_hidden,
             pooling=pooling,
-            video_spec=dataclasses.replace(VIDEO, frames=num_frames, size=image_size, rate=1),
+            video_spec=dataclasses.replace(VIDEO, num_frames=num_frames, img_size=img_size, rate=1),
         )
         self.num_frames = num_frames
         self.temporal_positions = nn.Parameter(torch.empty(1, num_frames, width))
@@ -396,7 +403,7 @@ class S2D(LandmarkPromptedViT):
 
     def encode_clip(self, video: Tensor) -> Tensor:
         """(B, T, 3, S, S) -> a feature of every frame, (B, T, width)."""
-        side = self.video_spec.size
+        side = self.video_spec.img_size
         check_shape("video", video, "(B, T, 3, H, W)", (None, self.num_frames, 3, side, side))
         frames = self.encode_images(rearrange(video, "b t c h w -> (b t) c h w"))
         return rearrange(frames, "(b t) d -> b t d", t=self.num_frames)

@@ -45,7 +45,7 @@ def prepare(waveform: Any, sample_rate: int | None, spec: AudioSpec) -> Tensor:
 
 def silence(spec: AudioSpec) -> Tensor:
     """What stands for a missing sound track."""
-    return torch.full(spec.shape, spec.missing)
+    return torch.full(spec.shape, spec.silence_value)
 
 
 # -- mel-frequency cepstral coefficients -------------------------------------------------------------------------------

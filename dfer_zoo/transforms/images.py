@@ -37,9 +37,9 @@ def to_tensor(frames: np.ndarray, spec: VideoSpec) -> Tensor:
 def three_crops(frames: Sequence[np.ndarray], spec: VideoSpec) -> list[Tensor]:
     """Squares from the start, the end and the middle of the longer side, each (T, 3, size, size). The shorter side is
     as long as they are, whatever the record says."""
-    resized = [shorter_side(frame, spec.size, spec.resize) for frame in frames]
+    resized = [shorter_side(frame, spec.img_size, spec.resize) for frame in frames]
     return [
-        to_tensor(np.stack([crop_along(frame, spec.size, place) for frame in resized]), spec) for place in (0, 2, 1)
+        to_tensor(np.stack([crop_along(frame, spec.img_size, place) for frame in resized]), spec) for place in (0, 2, 1)
     ]
 
 
@@ -51,7 +51,7 @@ def crop_along(frame: np.ndarray, size: int, place: int) -> np.ndarray:
 
 
 def to_square(frame: np.ndarray, spec: VideoSpec) -> np.ndarray:
-    resize, size = RESIZES[spec.resize], spec.size
+    resize, size = RESIZES[spec.resize], spec.img_size
     if spec.resize_shorter is None:
         return resize(frame, size, size)
     frame = shorter_side(frame, spec.resize_shorter, spec.resize)

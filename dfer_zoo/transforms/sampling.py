@@ -97,7 +97,7 @@ def _window_centres(centred: bool) -> Rule:
         if spec.window is None:
             raise InputError(f"The sampling rule '{spec.sampling}' needs a window in the video record.")
         rate = fps / spec.fps if fps and spec.fps else 1.0
-        return window_centres(num_frames, spec.frames, spec.window, centred=centred, rate=rate)
+        return window_centres(num_frames, spec.num_frames, spec.window, centred=centred, rate=rate)
 
     return rule
 
@@ -174,11 +174,11 @@ def random_windows(
 
 
 def _strided(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
-    return strided(num_frames, spec.frames, spec.rate, segment, spec.segments)
+    return strided(num_frames, spec.num_frames, spec.rate, segment, spec.segments)
 
 
 def _segment_centres(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
-    return segment_centres(num_frames, spec.frames, spec.short_clip)
+    return segment_centres(num_frames, spec.num_frames, spec.short_clip)
 
 
 # name of the rule -> (number of frames, frames per second, record, segment) -> indices

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, UnknownTag, WeightsError, WeightsUnavailable, suggest
 from ..registry import get_weights, list_pretrained
 from . import store
-from .record import Weights
+from .record import CONVERTED, Weights
 from .safetensors import read_safetensors
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def fetch(
     """
     if verify not in store.VERIFY:
         raise InputError(f"verify is {verify!r}; expected one of {', '.join(store.VERIFY)}.")
-    if record.distribution == "embedded":
+    if record.distribution == "bundled":
         return _embedded(record, verify)
-    if record.distribution == "convert":
+    if record.distribution in CONVERTED:
         return _converted(record, verify)
     if record.distribution == "hub":
         fault = lambda path: check(path, verify, record.sha256, record.size)  # noqa: E731
@@ -150,7 +150,7 @@ def check_present(pattern: str = "*", *, cache_dir: str | Path | None = None) ->
     """(name, file, what is wrong with it or None) of all weights on this machine; every file is read through."""
     for arch, tag in list_pretrained(pattern):
         record = get_weights(arch, tag)
-        if record.distribution == "embedded" and record.filename:
+        if record.distribution == "bundled" and record.filename:
             path = BUNDLED / record.filename
             yield record.name, path, check(path, "always", record.sha256, record.size) if path.is_file() else "missing"
         elif record.distribution == "hub":
@@ -175,7 +175,7 @@ def how_to_convert(record: Weights) -> str:
     """Step by step: where the authors' file is, under which licence, and the command."""
     return (
         f"{record.name}: these weights cannot be fetched, they are made from the authors' file. "
-        f"(1) Get it from {record.origin_url or 'its authors'} (licence: {record.license}; {record.license_source}). "
+        f"(1) Get it from {record.origin_page or 'its authors'} (licence: {record.license}; {record.license_source}). "
         f"(2) Run: {command(record)}. "
         f"The result goes to {store.weights_folder()} (DFER_ZOO_WEIGHTS sets the folder), "
         "where this same call will find it."

@@ -42,10 +42,10 @@ class TrainTransform:
 
     def __call__(self, clip: Clip) -> dict[str, Tensor]:
         spec = self.video
-        chosen = sampling.strided_random(clip.num_frames, spec.frames, spec.rate, self.frame_rng)
-        resized = [images.RESIZES[spec.resize](frame, spec.size, spec.size) for frame in clip.take(chosen)]
+        chosen = sampling.strided_random(clip.num_frames, spec.num_frames, spec.rate, self.frame_rng)
+        resized = [images.RESIZES[spec.resize](frame, spec.img_size, spec.img_size) for frame in clip.take(chosen)]
         video = images.to_tensor(np.stack(rand_augment(resized)), spec)
-        video = resize_crop(video, draw_crop(spec.size, spec.size), spec.size)
+        video = resize_crop(video, draw_crop(spec.img_size, spec.img_size), spec.img_size)
         if np.random.uniform() < 0.5:
             video = video.flip(-1)
         return {"video": erase(video)}
@@ -117,11 +117,11 @@ class PretrainTransform:
 
     def __call__(self, clip: Clip) -> dict[str, Tensor]:
         spec = self.video
-        chosen, _ = sampling.random_windows(clip.num_frames, spec.frames, spec.rate, rng=self.frame_rng)
+        chosen, _ = sampling.random_windows(clip.num_frames, spec.num_frames, spec.rate, rng=self.frame_rng)
         frames = clip.take(chosen)
         if self.voxceleb2:
-            frames = voxceleb2_face(frames, spec.size)
-        return {"video": images.to_tensor(np.stack(multi_scale_crop(frames, spec.size, rng=self.rng)), spec)}
+            frames = voxceleb2_face(frames, spec.img_size)
+        return {"video": images.to_tensor(np.stack(multi_scale_crop(frames, spec.img_size, rng=self.rng)), spec)}
 
 
 def voxceleb2_face(frames: Sequence[np.ndarray], size: int) -> list[np.ndarray]:

@@ -356,7 +356,9 @@ def check_image_transforms(case: Case) -> Iterator[Comparison]:
                 yield same(f"{what}: {name} is compared", False, True)
 
     def scaled(frame: np.ndarray) -> Tensor:
-        return to_tensor(np.stack([frame]), VideoSpec(frames=1, size=frame.shape[0], sampling="leading_window"))[0]
+        return to_tensor(
+            np.stack([frame]), VideoSpec(num_frames=1, img_size=frame.shape[0], sampling="leading_window")
+        )[0]
 
     for reference in case["outputs"]["train"]:
         p, angle = reference["p"], reference["angle_degrees"]

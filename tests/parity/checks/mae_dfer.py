@@ -441,7 +441,7 @@ def check_frame_indices(case: Case) -> Iterator[Comparison]:
     for entry in case["outputs"].get("test", []):
         count, rate, segments = entry["frames_in_clip"], entry["sampling_rate"], entry["segments"]
         label = f"test, {count} frames, rate {rate}, {segments} segments"
-        spec = VideoSpec(frames=length, size=8, sampling="strided", rate=rate, segments=segments)
+        spec = VideoSpec(num_frames=length, img_size=8, sampling="strided", rate=rate, segments=segments)
         everything = sampling.strided(count, max(length, -(-count // rate)), rate, segment=0, segments=2)
         yield same(f"{label}: sampled", everything, entry["sampled"])
         for view in entry["views"]:
@@ -476,8 +476,8 @@ def check_pretrain_frame_indices(case: Case) -> Iterator[Comparison]:
 
 def spec_of(config: Mapping) -> VideoSpec:
     return VideoSpec(
-        frames=16,
-        size=config["size"],
+        num_frames=16,
+        img_size=config["size"],
         sampling="strided",
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),

@@ -81,7 +81,7 @@ def recorded(output: str, ours: Tensor, reference: Mapping, tolerance: float) ->
 # -- the authors' options -> our arguments -------------------------------------------------------------------------------
 
 OPTIONS = {
-    "img_size": "image_size",
+    "img_size": "img_size",
     "embed_dim": "width",
     "hidden_dim": "hidden",
     "head_dropout_ratio": "head_drop",
