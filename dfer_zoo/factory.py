@@ -16,6 +16,7 @@ from torch import nn
 
 from .atomic import write_atomically
 from .checkpoints import convert_checkpoint
+from .convert import convert_parts
 from .errors import InputError, UnknownModel, UnknownTag, WeightsError, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
@@ -64,7 +65,7 @@ def create_model(
         states = {
             part: fetch.backbone_state(source, cache, convert_checkpoint) for part, source in record.backbones.items()
         }
-        model.load_report = model.load_backbones(states)
+        model.load_report = model.load_backbones(convert_parts(arch, states))
         model.weights = record
     else:
         assert path is not None

@@ -24,7 +24,6 @@ from dfer_zoo.models.av_fusion import AVFusion, CrossScores, attention_received
 from dfer_zoo.models.efficient_face import EfficientFace
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.mixing import MODALITY_DROPOUT
-from dfer_zoo.training.schedules import step_decay
 from dfer_zoo.transforms import audio as sounds
 from dfer_zoo.transforms.images import to_tensor
 from dfer_zoo.transforms.sampling import BLACK, indices
@@ -33,6 +32,7 @@ from dfer_zoo.weights.record import VideoSpec
 
 from .. import compare, seeded
 from ..compare import Comparison, close, same, within
+from ..published import step_decay
 from ..runner import Case
 
 
@@ -212,8 +212,8 @@ def check_backbone_init(case: Case) -> Iterator[Comparison]:
     visual = {name for name in whole_state if name.startswith("visual_model.")}
     loaded = {theirs[name] for name in report.loaded}
     # what our network leaves out, no file could have filled
-    fresh = ({theirs[name] for name in report.fresh} | set(whole.dropped)) & visual
-    dropped = {name for name, ours in our_names(face_state, face).items() if ours in report.dropped}
+    fresh = ({theirs[name] for name in report.initialized} | set(whole.dropped)) & visual
+    dropped = {name for name, ours in our_names(face_state, face).items() if ours in report.ignored}
 
     yield same("loaded", len(loaded), outputs["loaded_count"])
     yield same("dropped", dropped, set(outputs["dropped_from_checkpoint"]))

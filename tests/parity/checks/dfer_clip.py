@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.convert.dfer_clip import our_name, text_sizes
+from dfer_zoo.convert.dfer_clip import our_clip_name, our_name, text_sizes
 from dfer_zoo.factory import load_strictly
 from dfer_zoo.inference.metrics import confusion, uar, war
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
-from dfer_zoo.models.dfer_clip import DFERCLIP, our_clip_name, unit
+from dfer_zoo.models.dfer_clip import DFERCLIP, unit
 from dfer_zoo.models.layers import TemporalTransformer
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.transforms import images

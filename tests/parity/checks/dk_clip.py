@@ -24,8 +24,7 @@ from dfer_zoo.models import dk_clip as dk
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
 from dfer_zoo.models.layers import TemporalTransformer
-from dfer_zoo.training.criteria import consistency, global_local_loss
-from dfer_zoo.training.groups import dk_clip_groups
+from dfer_zoo.models.message_towers import LocalTower, MessageBlock, SemanticTower
 from dfer_zoo.training.mixes import soft_targets
 from dfer_zoo.training.mixing import blend
 from dfer_zoo.training.recipe import ScheduleSection, learning_rate
@@ -33,6 +32,7 @@ from dfer_zoo.transforms import images, sampling
 from dfer_zoo.transforms.train.dk_clip import crop_and_resize, crop_places, crop_sizes, snap, train_indices
 from tests.parity import seeded
 from tests.parity.compare import Comparison, close, same, summary, within
+from tests.parity.published import dk_clip_groups
 
 # -- weights and inputs ------------------------------------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ def run_part(entry: dict) -> dict[str, Tensor]:
         part(generator, entry, "prompts_generator_cmam.", "conditioning.")
         return {"out": generator(given["text"], given["visual"])}
     if kind.startswith(("cfam local block", "cfam integration block")):
-        block = dk.MessageBlock(config["d_model"])
+        block = MessageBlock(config["d_model"])
         part(block, entry, "visual.transformer.resblocks.0.", "local_tower.blocks.0.")
         neighbours = config["T"] // config["N"] if "local" in kind else config["T"]
         return {"out": block(given["x"].transpose(0, 1), neighbours).transpose(0, 1)}
@@ -287,13 +287,13 @@ def run_part(entry: dict) -> dict[str, Tensor]:
         return {"out": temporal.eval()(given["x"])}
     patch = (config["input_resolution"], config["patch_size"])
     if kind.startswith("local tower"):
-        local = dk.LocalTower(*patch, config["width"], config["layers"], config["output_dim"], 0.0)
+        local = LocalTower(*patch, config["width"], config["layers"], config["output_dim"], 0.0)
         part(local, entry, "visual.", "local_tower.")
         tokens = local(given["image"], config["T"] // config["N"])
         return {"frame_cls": local.embed(tokens[:, 0]), "patch_tokens": tokens[:, 1:]}
     if kind.startswith("integration tower"):
         patches = (patch[0] // patch[1]) ** 2
-        semantic = dk.SemanticTower(config["width"], config["layers"], patches, config["output_dim"])
+        semantic = SemanticTower(config["width"], config["layers"], patches, config["output_dim"])
         part(semantic, entry, "visual_semantic.", "semantic_tower.")
         tokens = semantic(given["tokens"])
         return {"cls": semantic.embed(tokens[:, 0]), "patch_tokens": tokens[:, 1:]}
@@ -417,11 +417,11 @@ def check_loss(case: Any) -> Iterator[Comparison]:
 
     steps, both = config.get("accumulation_steps", 1), [logits, local]
     whole_clip = F.cross_entropy(logits, targets)
-    total = global_local_loss(logits, local, targets, F.cross_entropy)
+    total = dk.global_local_loss(logits, local, targets, F.cross_entropy)
     found = {
         "ce_global": whole_clip,
         "ce_local": F.cross_entropy(local.sum(1), targets),
-        "consistency": consistency(local.sum(1), logits),
+        "consistency": dk.consistency(local.sum(1), logits),
         "total_epoch_0_to_13": total,
         "total_divided_by_accumulation": total / steps,
         "total_from_epoch_14": whole_clip,

@@ -26,7 +26,6 @@ from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
 from dfer_zoo.models.video_mae import VIDEO, VideoMAE, sinusoidal_table
 from dfer_zoo.training.criteria import soft_target_cross_entropy
 from dfer_zoo.training.groups import parameter_groups
-from dfer_zoo.training.masking import tube_mask, window_mask
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.mixing import draw_mix, mix_targets
 from dfer_zoo.training.schedules import warmup_then_cosine
@@ -34,6 +33,7 @@ from dfer_zoo.transforms import images, sampling
 from dfer_zoo.transforms.train import mae_dfer as train
 from dfer_zoo.transforms.train.dk_clip import crop_sizes, snap
 from dfer_zoo.weights.record import VideoSpec
+from tests.parity.masking import tube_mask, window_mask
 
 from .. import compare, seeded
 from ..compare import Comparison, close, same, within
@@ -423,11 +423,11 @@ def check_pretrain_to_finetune(case: Case) -> Iterator[Comparison]:
     theirs = {ours: name for name, ours in names(arch, finetuned).items()}
     stripped = {ours: name.removeprefix("encoder.") for name, ours in names("mae_dfer_pretrain", pretrained).items()}
     left = outputs["fine_tuning_entries_left_as_they_were"]
-    unused = [stripped[name] for name in report.dropped]
+    unused = [stripped[name] for name in report.ignored]
     outside = [name for name in unused if not name.startswith("decoder.")]
     expected = outputs["checkpoint_entries_not_used_outside_decoder"]
     yield same("entries taken", len(report.loaded), outputs["fine_tuning_entries_taken_from_the_checkpoint"])
-    yield same("entries left", sorted(theirs[name] for name in report.fresh), sorted(left))
+    yield same("entries left", sorted(theirs[name] for name in report.initialized), sorted(left))
     yield same("entries not used", len(unused), outputs["checkpoint_entries_not_used_count"])
     yield same("entries not used outside the decoder", sorted(outside), sorted(expected))
     feature = model.forward_features(seeded_input(case["inputs"]["video"]).transpose(1, 2))

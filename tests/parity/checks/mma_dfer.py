@@ -29,6 +29,7 @@ from dfer_zoo.weights.record import AudioSpec, VideoSpec
 
 from .. import seeded
 from ..compare import Comparison, close, same, summary, within
+from ..published import cosine_with_restarts
 from ..runner import Case
 
 # -- weights and inputs ------------------------------------------------------------------------------------------------
@@ -546,7 +547,7 @@ def check_learning_rates(case: Case) -> Iterator[Comparison]:
         config = item["config"]
         rates = item["lr_after_construction_then_after_each_step"]
         ours = [
-            schedules.cosine_with_restarts(
+            cosine_with_restarts(
                 step,
                 lr=config["max_lr"],
                 floor=config["min_lr"],
