@@ -26,6 +26,7 @@ _HOME = {
     "VideoSpec": "weights.record",
     "AudioSpec": "weights.record",
     "Metric": "weights.record",
+    "Origin": "weights.record",
     "create_transform": "transforms",
     "Clip": "media.clip",
     "read_clip": "media.files",
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from .transforms import create_transform as create_transform
     from .weights.record import AudioSpec as AudioSpec
     from .weights.record import Metric as Metric
+    from .weights.record import Origin as Origin
     from .weights.record import VideoSpec as VideoSpec
     from .weights.record import Weights as Weights
 

@@ -59,8 +59,8 @@ def explained(model: DferModel, inputs: dict[str, Tensor | None], label: str | N
     name = next((name for name in ("video", "image") if inputs.get(name) is not None), None)
     if name is None:
         raise InputError(f"{type(model).__name__} saw no picture in this clip; there is nothing to cover.")
-    if not 1 <= cells <= model.video_spec.size:
-        raise InputError(f"--cells is {cells}; expected 1 to {model.video_spec.size}.")
+    if not 1 <= cells <= model.video_spec.img_size:
+        raise InputError(f"--cells is {cells}; expected 1 to {model.video_spec.img_size}.")
     if label is not None and label not in model.labels:
         raise InputError(f"There is no label '{label}'; the labels are {', '.join(model.labels)}.")
     answer = odds(model, inputs)

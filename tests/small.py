@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dfer_zoo import registry
 from dfer_zoo.convert import KEY_MAPS, Conversion
 from dfer_zoo.models.base import DferModel, LoadReport, check_shape
-from dfer_zoo.weights.record import VideoSpec, Weights
+from dfer_zoo.weights.record import Origin, VideoSpec, Weights
 
 LABELS = ("happiness", "sadness", "neutral")
 
@@ -77,7 +77,7 @@ def record(tag: str = "converted", **changes) -> Weights:
     plain = Weights(
         arch="small",
         tag=tag,
-        distribution="convert",
+        distribution="manual",
         repo_id=None,
         revision=None,
         filename=None,
@@ -93,9 +93,7 @@ def record(tag: str = "converted", **changes) -> Weights:
         metrics=(),
         license="CC BY-NC 4.0",
         license_source="the authors' page",
-        origin_url="https://example.org/weights",
-        origin_sha256=None,
-        parts={},
+        origin=(Origin("page", "https://example.org/weights"),),
     )
     return dataclasses.replace(plain, **changes)
 

@@ -22,7 +22,7 @@ class StandIn(DferModel):
         super().__init__(
             num_classes=num_classes,
             num_features=64,
-            video_spec=VideoSpec(frames=2, size=size, sampling="segment_centres"),
+            video_spec=VideoSpec(num_frames=2, img_size=size, sampling="segment_centres"),
             audio_spec=AudioSpec(front_end="mfcc", shape=(10, 156), sample_rate=22050, seconds=3.6),
         )
         self.look = nn.Sequential(nn.Linear(2 * 3 * size * size, 32), nn.GELU(), nn.Dropout(dropout))

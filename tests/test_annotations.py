@@ -117,7 +117,7 @@ def test_prepared_faces_are_read_each_of_them_once(tmp_path):
             tmp_path / "faces.npy", np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((8, 8, 3), np.uint8)
         )
         clip = read_row(Row(str(tmp_path / "faces.npy"), 0))
-        spec = VideoSpec(frames=count, size=8, sampling="leading_window", window=108, fps=30.0)
+        spec = VideoSpec(num_frames=count, img_size=8, sampling="leading_window", window=108, fps=30.0)
         assert indices(clip.num_frames, clip.fps, spec) == list(range(count))
 
 

@@ -161,7 +161,10 @@ def test_the_records_fit_their_models(arch):
         model = dfer_zoo.create_model(arch, **record.model_args)
         assert parameters(model) == record.params and model.num_classes == len(record.labels)
         assert model.audio_spec == record.audio
-        assert (model.video_spec.size, model.video_spec.frames) == (record.video.size, record.video.frames)
+        assert (model.video_spec.img_size, model.video_spec.num_frames) == (
+            record.video.img_size,
+            record.video.num_frames,
+        )
 
 
 # -- missing modalities --------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from dfer_zoo.atomic import sha256_of
 from dfer_zoo.checkpoints import convert_checkpoint, convert_own, read_checkpoint
 from dfer_zoo.errors import InputError, UnknownTag, WeightsError, WeightsUnavailable
 from dfer_zoo.weights import store
+from dfer_zoo.weights.record import Origin
 from dfer_zoo.weights.safetensors import read_header
 from tests import small
 
@@ -34,10 +35,10 @@ def zoo(monkeypatch, tmp_path):
         tmp_path,
         small.record(),
         small.record("eight", labels=tuple("abcdefgh")),
-        small.record("known_origin", origin_sha256="0" * 64),
+        small.record("known_origin", origin=(Origin("page", "https://example.org/weights", sha256="0" * 64),)),
         small.record("heavy", params=5),
         small.record("wide", model_args={"width": 16}),
-        small.record("inside", distribution="backbone", parts={"body": "small.converted"}),
+        small.record("inside", distribution="composed", backbones={"body": "small.converted"}),
     )
 
 
@@ -255,7 +256,7 @@ def test_a_converted_file_is_found_by_create_model(zoo, tmp_path):
     assert model.labels == small.LABELS and model.video_spec.rate == 3
     assert not model.training
     header = read_header(stored)
-    assert header["origin_sha256"] == sha256_of(path)
+    assert header["origin"][0]["sha256"] == sha256_of(path)
     assert header["model_args"] == {"num_classes": 3, "width": 8}
 
 
@@ -476,6 +477,6 @@ def test_a_checkpoint_of_ones_own_training_becomes_a_folder(zoo, tmp_path, capsy
 def test_what_no_shape_tells_is_given_with_ones_own_checkpoint(zoo, tmp_path):
     path = authors_file(tmp_path / "best.pth", small.authors_state())
     stored = convert_own("small", path, tmp_path / "mine", frames=5)
-    assert dfer_zoo.create_model(f"local-dir:{stored.parent}").video_spec.frames == 5
+    assert dfer_zoo.create_model(f"local-dir:{stored.parent}").video_spec.num_frames == 5
     with pytest.raises(InputError, match=r"small has no argument frame\. Did you mean frames"):
         convert_own("small", path, tmp_path / "mine", frame=5)

@@ -39,8 +39,8 @@ def tiny(seed: int = 0, **arguments) -> DFERCLIP:
 
 
 def clips(model: DFERCLIP, batch: int = 2, frames: int | None = None) -> torch.Tensor:
-    size = model.video_spec.size
-    return torch.rand(batch, frames or model.video_spec.frames, 3, size, size)
+    size = model.video_spec.img_size
+    return torch.rand(batch, frames or model.video_spec.num_frames, 3, size, size)
 
 
 # -- size ----------------------------------------------------------------------------------------------------------------
@@ -376,7 +376,7 @@ def tiny_clip():
 @torch.no_grad()
 def test_backbone_weights_fill_both_towers_and_nothing_else(tiny_clip, monkeypatch):
     asked = []
-    monkeypatch.setattr(fetch, "part_state", lambda source, **_: asked.append(source) or tiny_clip.state_dict())
+    monkeypatch.setattr(fetch, "backbone_state", lambda source, *_: asked.append(source) or tiny_clip.state_dict())
     torch.manual_seed(0)
     model = dfer_zoo.create_model("dfer_clip", "backbone", labels=["calm", "tense"], **TINY_ARGS)
     assert asked == ["open_clip:ViT-B-32-quickgelu/openai"]
@@ -416,7 +416,7 @@ def test_another_clip_is_refused_whole(tiny_clip, change, message):
 
 
 def test_the_backbone_record_names_the_quickgelu_variant():
-    parts = dfer_zoo.get_weights("dfer_clip", "backbone").parts
+    parts = dfer_zoo.get_weights("dfer_clip", "backbone").backbones
     assert sorted(parts) == ["clip"]
     name, _, tag = parts["clip"].removeprefix("open_clip:").partition("/")
     assert open_clip.get_model_config(name)["quick_gelu"] and open_clip.get_pretrained_cfg(name, tag)

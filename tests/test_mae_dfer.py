@@ -16,8 +16,9 @@ from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.base import skip_init
-from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock, VideoMAE, attend
+from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
+from dfer_zoo.models.video_mae import VideoMAE, attend
 from dfer_zoo.registry import get_weights, list_pretrained, manifest
 from dfer_zoo.training.masking import tube_mask, window_mask
 from dfer_zoo.training.mixes import MIXES, soft_targets
@@ -76,7 +77,7 @@ def test_every_record_fits_its_model():
         with skip_init():
             model = dfer_zoo.registry.model_class(arch)(**record.model_args)
         assert sum(p.numel() for p in model.parameters()) == record.params
-        assert len(record.labels) == model.num_classes and record.video.size == model.video_spec.size
+        assert len(record.labels) == model.num_classes and record.video.img_size == model.video_spec.img_size
 
 
 def test_the_folds_have_the_published_means():
@@ -116,7 +117,7 @@ def record_of(case, arch, tag, monkeypatch, arguments):
         published,
         params=case["parameters"],
         model_args={**published.model_args, **arguments},
-        video=dataclasses.replace(published.video, size=size, frames=frames),
+        video=dataclasses.replace(published.video, img_size=size, num_frames=frames),
     )
     monkeypatch.setitem(manifest(), (arch, tag), small)
 
@@ -569,16 +570,16 @@ def test_a_loss_needs_something_hidden():
 def test_the_views_are_the_first_and_the_last_frames_and_one_view_is_in_the_middle():
     model = tiny()
     clip = Clip.from_arrays(np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8))
-    numbers = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, size=1)
+    numbers = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, img_size=1)
     first, last = ((view["video"][:, 0, 0, 0] * 255).round().int().tolist() for view in numbers.views(clip))
     assert first == [*range(0, 32, 4)] and last == [*range(68, 100, 4)]
     middle = (numbers(clip)["video"][:, 0, 0, 0] * 255).round().int().tolist()
     assert middle == [*range(32, 64, 4)]
-    once = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, size=1, segments=1).views(clip)
+    once = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, img_size=1, segments=1).views(clip)
     assert [(view["video"][:, 0, 0, 0] * 255).round().int().tolist() for view in once] == [middle]
 
 
-@pytest.mark.parametrize("name", ["frames", "size", "rate", "segments"])
+@pytest.mark.parametrize("name", ["num_frames", "img_size", "rate", "segments"])
 def test_a_transform_of_no_frames_pixels_or_views_is_refused(name):
     with pytest.raises(InputError, match=f"create_transform: {name} is 0; expected a whole number from 1 on"):
         create_transform(tiny(), **{name: 0})

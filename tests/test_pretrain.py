@@ -28,7 +28,10 @@ def test_the_loss_falls_and_fine_tuning_starts_from_the_encoder(tmp_path):
     report = model.load_backbones({"encoder": state})
     assert len(report.loaded) > len(report.fresh) > 0
     picture = Image.open(tmp_path / "reconstruction.png")
-    assert picture.height == 3 * dfer_zoo.create_model("mae_dfer_pretrain", **TINY["mae_dfer_pretrain"]).video_spec.size
+    assert (
+        picture.height
+        == 3 * dfer_zoo.create_model("mae_dfer_pretrain", **TINY["mae_dfer_pretrain"]).video_spec.img_size
+    )
 
 
 def test_a_folder_without_videos_and_a_setting_without_a_value_are_one_sentence(tmp_path, capsys):

@@ -9,7 +9,7 @@ import dfer_zoo
 from dfer_zoo.errors import UnknownModel, UnknownTag, WeightsError
 from dfer_zoo.registry import MODELS, get_weights, list_pretrained, manifest
 from dfer_zoo.weights.manifest import manifest_path, read_manifest
-from dfer_zoo.weights.record import AudioSpec, Metric, Weights
+from dfer_zoo.weights.record import AudioSpec, Metric, Origin, Weights
 from tests import small
 
 HUB = {"distribution": "hub", "repo_id": "a/b", "revision": "0" * 40, "filename": "f", "sha256": "0" * 64, "size": 1}
@@ -34,8 +34,8 @@ def test_the_manifest_of_this_repository_is_whole():
         assert record.license and record.license_source
         assert record.metrics == tuple(m for m in record.metrics if m.protocol and m.source)
         assert record.distribution != "local"
-        for source in record.parts.values():
-            assert source.startswith("open_clip:") or get_weights(source).distribution != "backbone"
+        for source in record.backbones.values():
+            assert source.startswith("open_clip:") or get_weights(source).distribution != "composed"
 
 
 def test_a_number_stands_once_and_a_mean_of_folds_with_the_first_of_them():
@@ -105,7 +105,7 @@ def test_a_file_of_a_newer_version_says_so():
         ("fold", "one", "expected"),
         ("size", 1.5, "expected"),
         ("license", None, "expected str, found None"),
-        ("parts", {"face": 3}, r"parts\[face\]: expected str, found 3"),
+        ("backbones", {"face": 3}, r"backbones\[face\]: expected str, found 3"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named(field, value, expected):
@@ -119,19 +119,25 @@ def test_a_value_of_the_wrong_kind_is_named(field, value, expected):
         ({**HUB, "revision": "main"}, "not a 40-digit commit, so the weights could move"),
         ({**HUB, "revision": "0" * 39}, "not a 40-digit commit"),
         ({**HUB, "revision": None}, "not a 40-digit commit"),
-        ({**HUB, "sha256": None}, "sha256 may be null for the distribution 'convert' only"),
-        ({**HUB, "size": None, "filename": None}, "filename, size may be null"),
-        ({**HUB, "repo_id": None}, "repo_id may be null"),
+        ({**HUB, "sha256": None}, "sha256 must not be null for the distribution 'hub'"),
+        ({**HUB, "size": None, "filename": None}, "filename, size must not be null"),
+        ({**HUB, "repo_id": None}, "repo_id must not be null"),
         ({**HUB, "sha256": "0" * 40}, "not 64 hexadecimal digits"),
-        ({"origin_sha256": "?"}, "not 64 hexadecimal digits"),
-        ({**HUB, "filename": "../../etc/passwd"}, "is no path inside a repository"),
-        ({**HUB, "filename": "/etc/passwd"}, "is no path inside a repository"),
+        ({"origin": (Origin("page", "https://a.b", sha256="?"),)}, r"origin\[0\]: sha256 is '\?', not 64 hexadecimal"),
+        ({"origin": (Origin("page", "https://a.b", size=-1),)}, r"origin\[0\]: size is -1"),
+        ({"origin": (Origin("smb", "//a/b"),)}, r"origin\[0\]: kind 'smb' is not one of https, gdrive"),
+        ({"origin": (Origin("https", "http://a.b/c.pth"),)}, "is not a https location"),
+        ({"origin": (Origin("hub", "a/b@main/c.pt"),)}, "is not a hub location"),
+        ({"origin": (Origin("gdrive_folder", "0123456789"),)}, "a gdrive_folder origin needs a member"),
+        ({"distribution": "origin"}, "the distribution 'origin' needs an origin that can be fetched"),
+        ({**HUB, "filename": "../../etc/passwd"}, "is not a path inside a repository"),
+        ({**HUB, "filename": "/etc/passwd"}, "is not a path inside a repository"),
         ({**HUB, "size": -1}, "size is -1"),
         ({"params": -1}, "params is -1"),
         ({"labels": ("happy", "sad", "happy")}, "are not distinct"),
-        ({"distribution": "ftp"}, "distribution 'ftp' is none of"),
-        ({"distribution": "backbone"}, "'parts' belongs to the distribution 'backbone'"),
-        ({"parts": {"face": "mae_face.released"}}, "'parts' belongs to the distribution 'backbone'"),
+        ({"distribution": "ftp"}, "distribution 'ftp' is not one of"),
+        ({"distribution": "composed"}, "'backbones' must be given for the distribution 'composed'"),
+        ({**HUB, "backbones": {"face": "mae_face.released"}}, "must not be given for the distribution 'hub'"),
     ],
 )
 def test_an_identity_that_is_none_is_refused(changes, sentence):
@@ -199,7 +205,7 @@ def test_near_spellings_are_offered(zoo):
         get_weights("small", "dfew_1")
     with pytest.raises(UnknownTag, match=r"There are: dfew_fold1, dfew_fold2, mafw_fold1\."):
         get_weights("small", "zzz")
-    with pytest.raises(UnknownTag, match=r"small has no weights ''. There are: dfew_fold1"):
+    with pytest.raises(UnknownTag, match=r"Which weights of small\? It has: dfew_fold1"):
         get_weights("small")
 
 

@@ -44,7 +44,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
     model = create_model(options.name, device=options.device)
     if model.weights is None:
         raise DferZooError(f"{options.name} names no weights; a model at random has nothing to evaluate.")
-    if model.weights.distribution == "backbone":
+    if model.weights.distribution == "composed":
         raise DferZooError(f"{options.name}: its head is new and answers at random. Train it first, and evaluate that.")
     reading = {name: value for name in ("root", "audio") if (value := getattr(options, name)) is not None}
     rows = read_rows(options.data, model.labels, subset=options.subset, **reading)

@@ -69,7 +69,9 @@ def describe(record: Weights) -> str:
     rows.append(("labels", ", ".join(record.labels) or "none: these are features"))
     if (video := record.video) is not None:
         rate = "" if video.fps is None else f" at {video.fps:g} frames per second"
-        rows.append(("video", f"{video.frames} frames of {video.size} x {video.size}, {video.sampling}{rate}"))
+        rows.append(
+            ("video", f"{video.num_frames} frames of {video.img_size} x {video.img_size}, {video.sampling}{rate}")
+        )
         rows.append(("", f"{video.resize}, {video.channel_order}, mean {video.mean}, std {video.std}"))
         rows.append(("face crop", video.face_crop))
     if (audio := record.audio) is not None:
@@ -81,8 +83,7 @@ def describe(record: Weights) -> str:
         rows.append(("number", f"none is published for this fold; the mean over the folds is with {first.name}"))
     rows.append(("licence", f"{record.license} ({record.license_source})"))
     rows.append(("comes as", record.distribution + (f", {record.repo_id}" if record.repo_id else "")))
-    if record.origin_url:
-        rows.append(("origin", record.origin_url))
+    rows += [("origin", origin.link + (f" ({origin.member})" if origin.member else "")) for origin in record.origin]
     return table(rows)
 
 
@@ -129,10 +130,11 @@ def verify_options(parser: argparse.ArgumentParser) -> None:
 
 
 def verify_command(options: argparse.Namespace) -> int:
+    from ..weights.cache import Cache
     from ..weights.fetch import check_present
 
     damaged = found = 0
-    for name, path, fault in check_present(options.pattern, cache_dir=options.cache_dir):
+    for name, path, fault in check_present(options.pattern, Cache(options.cache_dir)):
         found += 1
         damaged += fault is not None
         print(f"{name}  {path}  {fault or 'ok'}", flush=True)

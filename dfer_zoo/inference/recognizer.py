@@ -296,7 +296,7 @@ def _created(name: str, tag: str | None, options: dict[str, Any]) -> DferModel:
     if record is None:
         tags = ", ".join(t for _, t in list_pretrained(name)) or "none are listed"
         raise InputError(f"{name} without weights answers at random; name some: pretrained=... ({tags}).")
-    if record.distribution == "backbone" or model.labels != record.labels:
+    if record.distribution == "composed" or model.labels != record.labels:
         raise InputError(
             f"{record.name} has not learned the labels {', '.join(model.labels)}: its head is new and answers at random. "
             "Train it first, and give the trained model."
@@ -479,13 +479,15 @@ class _Runner:
         self.queues: dict[tuple[str, ...], list[_Job]] = {}  # by the modalities that are there
         reference = next(p for p in model.parameters() if p.is_floating_point())
         self.device, self.dtype = reference.device, reference.dtype
-        self.encoder = _FrameEncoder(self) if model.frame_independent and "video" in model.inputs else None
+        self.visual = next((name for name in ("video", "image") if name in model.inputs), None)
+        self.encoder = _FrameEncoder(self) if model.frame_independent and self.visual else None
 
     def add(self, clip: Clip, first: int, answer: _Answer, place: tuple[int, int], needed_later: int) -> None:
         """A window, whose first frame is frame `first` of its clip."""
         views = self.transform.frame_indices(clip)
-        if self.encoder is not None and len(answer.times) > 1 and any(map(sees, views)):
-            others = self.transform.without("video")(clip)
+        if self.encoder is not None and len(answer.times) * len(views) > 1 and any(map(sees, views)):
+            assert self.visual is not None
+            others = self.transform.without(self.visual)(clip)
             self._note(answer, place[0], others, len(views))
             self.encoder.add(clip, first, views, others, answer, place, needed_later)
             return
@@ -561,18 +563,18 @@ class _FrameEncoder:
         numbers = [[BLACK if index == BLACK else first + index for index in view] for view in views]
         for number in sorted({n for view in numbers for n in view}):
             if number not in self.features and number not in self.collected:
-                size = (self.spec.size, self.spec.size, 3)
+                size = (self.spec.img_size, self.spec.img_size, 3)
                 frame = np.zeros(size, np.uint8) if number == BLACK else clip.take([number - first])[0]
                 self.collected[number] = images.prepare([frame], self.spec)[0]
         self.waiting.append((jobs, numbers, needed_later))
-        while len(self.collected) >= self.spec.frames * self.runner.batch_size:
-            self._encode(self.spec.frames * self.runner.batch_size)
+        while len(self.collected) >= self.spec.num_frames * self.runner.batch_size:
+            self._encode(self.spec.num_frames * self.runner.batch_size)
         self._release()
 
     def finish(self) -> None:
         """The end of a clip: what is left, filled up with repetitions to whole clips."""
         while self.collected:
-            self._encode(self.spec.frames)
+            self._encode(self.spec.num_frames)
         self._release()
         self.start()
 
@@ -581,7 +583,7 @@ class _FrameEncoder:
         numbers = list(self.collected)[:count]
         frames = [self.collected.pop(number) for number in numbers]
         frames += [frames[-1]] * (count - len(frames))
-        video = torch.stack(frames).unflatten(0, (-1, self.spec.frames))
+        video = torch.stack(frames).unflatten(0, (-1, self.spec.num_frames))
         encoded = self.runner.model.encode_frames(self.runner.place(video)).flatten(0, 1)  # type: ignore[arg-type]
         self.features.update(zip(numbers, encoded))
 

@@ -54,7 +54,7 @@ class AudioMAE(EncoderClassifier):
             pooling=pooling,
             drop_path=drop_path,
             audio_spec=AudioSpec(
-                front_end="kaldi_fbank", shape=(1, frames, MEL_BANDS), sample_rate=16000, missing=SILENT_FRAME
+                front_end="kaldi_fbank", shape=(1, frames, MEL_BANDS), sample_rate=16000, silence_value=SILENT_FRAME
             ),
         )
         self.init_unless_loading()

@@ -166,8 +166,8 @@ class AVFusion(DferModel):
             num_classes=num_classes,
             num_features=256,
             video_spec=VideoSpec(
-                frames=num_frames,
-                size=image_size,
+                num_frames=num_frames,
+                img_size=image_size,
                 sampling="leading_window",
                 window=108,
                 short_clip="black",
@@ -246,7 +246,7 @@ class AVFusion(DferModel):
     def _batch(self, video: Tensor | None, audio: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both tensors, checked; zeros stand for a missing one, as in the modality dropout of the training."""
         assert self.video_spec is not None and self.audio_spec is not None
-        video_shape = (self.video_spec.frames, 3, self.video_spec.size, self.video_spec.size)
+        video_shape = (self.video_spec.num_frames, 3, self.video_spec.img_size, self.video_spec.img_size)
         if video is not None:
             check_shape("video", video, "(B, T, 3, H, W)", (None, *video_shape))
         if audio is not None:

@@ -111,7 +111,7 @@ class DFERCLIP(DferModel):
 
     def encode_frames(self, video: Tensor) -> Tensor:
         """Every frame by itself: (B, T, 3, H, W) -> (B, T, num_features), not normalised."""
-        size = self.video_spec.size
+        size = self.video_spec.img_size
         check_shape("video", video, "(B, T, 3, H, W)", (None, None, 3, size, size))
         tower = self.image_encoder
         patches = tower.conv1(video.flatten(0, 1)).flatten(2).mT  # (B*T, 49, 768)

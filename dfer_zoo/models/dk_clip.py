@@ -380,7 +380,7 @@ class DKCLIP(DferModel):
 
     def embed_video(self, video: Tensor) -> VideoEmbedding:
         spec = self.video_spec
-        check_shape("video", video, "(B, T, 3, H, W)", (None, spec.frames, 3, spec.size, spec.size))
+        check_shape("video", video, "(B, T, 3, H, W)", (None, spec.num_frames, 3, spec.img_size, spec.img_size))
         batch, snippets = video.shape[0], self.snippets
         # groups of T // N neighbours, snippets of N frames: not the same unless T = N * N, and published so
         tokens = self.local_tower(video.flatten(0, 1), snippets, self.run_block)
@@ -501,8 +501,8 @@ class DKCLIP(DferModel):
 
 def video_spec(frames: int = 16, image_size: int = 224) -> VideoSpec:
     return VideoSpec(
-        frames=frames,
-        size=image_size,
+        num_frames=frames,
+        img_size=image_size,
         sampling="segment_centres",
         short_clip="stretch",
         resize="opencv_bilinear",

@@ -43,12 +43,12 @@ class MAEFace(EncoderClassifier):
             channels=3,
             pooling=pooling,
             drop_path=drop_path,
-            video_spec=VideoSpec(frames=1, size=image_size, sampling="segment_centres"),
+            video_spec=VideoSpec(num_frames=1, img_size=image_size, sampling="segment_centres"),
         )
         self.init_unless_loading()
 
     def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        side = self.video_spec.size
+        side = self.video_spec.img_size
         check_shape("image", image, "(B, 3, H, W)", (None, 3, side, side))
         return self.encode(image)
 

@@ -121,8 +121,10 @@ class MMADFER(DferModel):
         super().__init__(
             num_classes=num_classes,
             num_features=512,
-            video_spec=VideoSpec(frames=FRAMES, size=image_size, sampling="segment_centres"),
-            audio_spec=AudioSpec(front_end="kaldi_fbank", shape=(1, SPECTRUM_FRAMES, MEL_BANDS), missing=SILENT_FRAME),
+            video_spec=VideoSpec(num_frames=FRAMES, img_size=image_size, sampling="segment_centres"),
+            audio_spec=AudioSpec(
+                front_end="kaldi_fbank", shape=(1, SPECTRUM_FRAMES, MEL_BANDS), silence_value=SILENT_FRAME
+            ),
         )
         groups = shape.depth // PROMPT_STRIDE
         options: dict[str, Any] = {"extra_tokens": groups * PROMPTS, "drop_path": drop_path}
@@ -164,10 +166,10 @@ class MMADFER(DferModel):
         return self.temporal(self.projection(fused), self.run_block)
 
     def _checked(self, video: Tensor, audio: Tensor | None) -> Tensor:
-        side = self.video_spec.size
+        side = self.video_spec.img_size
         check_shape("video", video, "(B, T, 3, H, W)", (None, FRAMES, 3, side, side))
         if audio is None:
-            return video.new_full((video.shape[0], *self.audio_spec.shape), self.audio_spec.missing)
+            return video.new_full((video.shape[0], *self.audio_spec.shape), self.audio_spec.silence_value)
         check_shape("audio", audio, "(B, 1, frames, mel)", (video.shape[0], *self.audio_spec.shape))
         return audio
 

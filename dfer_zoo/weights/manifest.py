@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from ..atomic import write_atomically
 from ..errors import WeightsError
 from .record import Weights
 
@@ -33,3 +34,15 @@ def read_manifest(path: Path, architectures: Collection[str]) -> dict[tuple[str,
             raise WeightsError(f"{path.name}, record {number}: no model is called '{record.arch}'.")
         records[record.arch, record.tag] = record
     return records
+
+
+def write_manifest(path: Path, records: Iterable[Weights]) -> None:
+    """Write records in today's form, sorted by name."""
+    rows = [record.to_dict() for record in sorted(records, key=lambda record: (record.arch, record.tag))]
+    write_atomically(path, (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+if __name__ == "__main__":  # python -m dfer_zoo.weights.manifest: bring the manifest of this checkout into today's form
+    from ..registry import MODELS
+
+    write_manifest(manifest_path(), read_manifest(manifest_path(), MODELS).values())

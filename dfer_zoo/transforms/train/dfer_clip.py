@@ -48,6 +48,6 @@ class TrainTransform:
     frame_rng: np.random.RandomState | None = None
 
     def __call__(self, clip: Clip) -> dict[str, Tensor]:
-        indices = segment_random(clip.num_frames, self.video.frames, self.video.short_clip, self.frame_rng)
-        frames = random_view(take(clip, indices), self.video.size, self.dataset, rng=self.rng)
+        indices = segment_random(clip.num_frames, self.video.num_frames, self.video.short_clip, self.frame_rng)
+        frames = random_view(take(clip, indices), self.video.img_size, self.dataset, rng=self.rng)
         return {"video": to_tensor(np.stack(frames), self.video)}

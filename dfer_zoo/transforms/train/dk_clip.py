@@ -98,12 +98,12 @@ class TrainTransform:
         self, clip: Clip, *, rng: Any = random, sampling_rng: np.random.RandomState | None = None
     ) -> dict[str, Tensor]:
         spec = self.video
-        frames = clip.take(train_indices(clip.num_frames, spec.frames, wrap=self.wrap, rng=sampling_rng))
-        height, width = shorter_side_size(frames[0], spec.resize_shorter or spec.size)
+        frames = clip.take(train_indices(clip.num_frames, spec.num_frames, wrap=self.wrap, rng=sampling_rng))
+        height, width = shorter_side_size(frames[0], spec.resize_shorter or spec.img_size)
         # one of another shape is pressed into this one, so that the place is in all of them
         frames = [RESIZES[spec.resize](frame, height, width) for frame in frames]
-        box = draw_crop(width, height, spec.size, rng=rng)
-        frames = flip(crop_and_resize(frames, box, spec.size, spec.resize), rng=rng)
+        box = draw_crop(width, height, spec.img_size, rng=rng)
+        frames = flip(crop_and_resize(frames, box, spec.img_size, spec.resize), rng=rng)
         return {"video": to_tensor(np.stack(change_colours(frames, rng=rng)), spec)}
 
 
@@ -112,5 +112,5 @@ def random_views(
 ) -> list[Tensor]:
     """Clips drawn by the training rule, one after the other, three crops each: crop by crop, within it clip by clip.
     The published evaluation adds up the probabilities of all (T, 3, size, size)."""
-    chosen = [i for _ in range(clips) for i in train_indices(clip.num_frames, spec.frames, rng=rng)]
-    return [view for crop in three_crops(clip.take(chosen), spec) for view in crop.split(spec.frames)]
+    chosen = [i for _ in range(clips) for i in train_indices(clip.num_frames, spec.num_frames, rng=rng)]
+    return [view for crop in three_crops(clip.take(chosen), spec) for view in crop.split(spec.num_frames)]

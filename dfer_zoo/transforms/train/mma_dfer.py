@@ -37,8 +37,8 @@ class TrainTransform:
 
     def __call__(self, clip: Clip) -> dict[str, Tensor]:
         spec = self.video
-        chosen = sampling.segment_random(clip.num_frames, spec.frames, spec.short_clip, self.frame_rng)
-        frames = augmented(clip.take(chosen), spec.size, rng=self.rng)
+        chosen = sampling.segment_random(clip.num_frames, spec.num_frames, spec.short_clip, self.frame_rng)
+        frames = augmented(clip.take(chosen), spec.img_size, rng=self.rng)
         sound = (
             audio.silence(self.audio)
             if clip.waveform is None

@@ -356,7 +356,9 @@ def check_image_transforms(case: Case) -> Iterator[Comparison]:
                 yield same(f"{what}: {name} is compared", False, True)
 
     def scaled(frame: np.ndarray) -> Tensor:
-        return to_tensor(np.stack([frame]), VideoSpec(frames=1, size=frame.shape[0], sampling="leading_window"))[0]
+        return to_tensor(
+            np.stack([frame]), VideoSpec(num_frames=1, img_size=frame.shape[0], sampling="leading_window")
+        )[0]
 
     for reference in case["outputs"]["train"]:
         p, angle = reference["p"], reference["angle_degrees"]
@@ -519,7 +521,7 @@ def check_frame_selection(case: Case) -> Iterator[Comparison]:
     published = AVFusion().video_spec
     for number in case["inputs"]["number_of_frames"]:
         reference = case["outputs"][str(number)]
-        spec = dataclasses.replace(published, frames=len(reference))
+        spec = dataclasses.replace(published, num_frames=len(reference))
         ours = [None if index == BLACK else index for index in indices(number, None, spec)]
         yield same(f"{number} frames", ours, reference)
 

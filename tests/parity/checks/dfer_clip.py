@@ -381,15 +381,19 @@ class Recorder:
 
 def check_image_transforms(case: Case) -> Iterator[Comparison]:
     for row in case["test"]:
-        spec = VideoSpec(frames=row["frames"], size=row["output"]["summary"]["shape"][-1], sampling="segment_centres")
+        spec = VideoSpec(
+            num_frames=row["frames"], img_size=row["output"]["summary"]["shape"][-1], sampling="segment_centres"
+        )
         yield from compare_pixels(case, f"test {row['name']}", images.prepare(seeded_frames(row), spec), row["output"])
     for row in case["train"]:
         name, rng = (
             f"train {row['dataset']} {row['name']} {row['python_random_seed']}",
             Recorder(row["python_random_seed"]),
         )
-        spec = VideoSpec(frames=row["frames"], size=row["output"]["summary"]["shape"][-1], sampling="segment_centres")
-        frames = random_view(seeded_frames(row), spec.size, row["dataset"].lower(), rng=rng)
+        spec = VideoSpec(
+            num_frames=row["frames"], img_size=row["output"]["summary"]["shape"][-1], sampling="segment_centres"
+        )
+        frames = random_view(seeded_frames(row), spec.img_size, row["dataset"].lower(), rng=rng)
         yield compare.same(f"{name} draws", rng.draws, row["draws"])
         yield from compare_pixels(case, name, images.to_tensor(np.stack(frames), spec), row["output"])
 

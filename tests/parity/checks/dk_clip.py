@@ -568,7 +568,7 @@ def check_image_transforms(case: Any) -> Iterator[Comparison]:
     for number, entry in enumerate(case["test_pipeline"]):
         name = f"test {number} ({entry['label']} {entry['image']['h']}x{entry['image']['w']})"
         frame, spec = picture(entry["image"]), dk.video_spec(1, entry["input_size"])
-        side = spec.resize_shorter if entry["crops"] == 1 else spec.size
+        side = spec.resize_shorter if entry["crops"] == 1 else spec.img_size
         resized = shorter_side(frame, side, spec.resize)
         yield same(f"{name}: resized to", list(resized.shape[:2]), entry["resized_hw"])
         yield from summary(f"{name}: resized", resized, entry["resized_uint8"], tolerance)

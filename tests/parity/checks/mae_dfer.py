@@ -21,8 +21,9 @@ from dfer_zoo.factory import load_strictly
 from dfer_zoo.inference import metrics
 from dfer_zoo.media.faces.crops import Box
 from dfer_zoo.models.base import skip_init
-from dfer_zoo.models.mae_dfer import MAEDFER, VIDEO, LGIBlock, VideoMAE, sinusoidal_table
+from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
+from dfer_zoo.models.video_mae import VIDEO, VideoMAE, sinusoidal_table
 from dfer_zoo.training.criteria import soft_target_cross_entropy
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.masking import tube_mask, window_mask
@@ -441,7 +442,7 @@ def check_frame_indices(case: Case) -> Iterator[Comparison]:
     for entry in case["outputs"].get("test", []):
         count, rate, segments = entry["frames_in_clip"], entry["sampling_rate"], entry["segments"]
         label = f"test, {count} frames, rate {rate}, {segments} segments"
-        spec = VideoSpec(frames=length, size=8, sampling="strided", rate=rate, segments=segments)
+        spec = VideoSpec(num_frames=length, img_size=8, sampling="strided", rate=rate, segments=segments)
         everything = sampling.strided(count, max(length, -(-count // rate)), rate, segment=0, segments=2)
         yield same(f"{label}: sampled", everything, entry["sampled"])
         for view in entry["views"]:
@@ -476,8 +477,8 @@ def check_pretrain_frame_indices(case: Case) -> Iterator[Comparison]:
 
 def spec_of(config: Mapping) -> VideoSpec:
     return VideoSpec(
-        frames=16,
-        size=config["size"],
+        num_frames=16,
+        img_size=config["size"],
         sampling="strided",
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),

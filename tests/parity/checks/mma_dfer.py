@@ -170,7 +170,7 @@ def check_model(case: Case) -> Iterator[Comparison]:
     )
     model = build(MMADFER, conversion)
     del conversion
-    yield same("frames", model.video_spec.frames, config["num_frames"])
+    yield same("frames", model.video_spec.num_frames, config["num_frames"])
     yield same("audio shape", list(model.audio_spec.shape), config["audio_shape"])
     taps = Taps({*case["outputs"], *case.get("slices", {})})
     taps.exchange(model)
@@ -397,7 +397,7 @@ def check_backbone_init(case: Case) -> Iterator[Comparison]:
 
 def check_frame_indices(case: Case) -> Iterator[Comparison]:
     for count, reference in case["test"].items():
-        spec = VideoSpec(frames=len(reference), size=1, sampling="segment_centres")
+        spec = VideoSpec(num_frames=len(reference), img_size=1, sampling="segment_centres")
         yield same(f"test {count}", sampling.indices(int(count), None, spec), reference)
     for item in case["train"]:
         rng = np.random.RandomState(item["numpy_seed"])
@@ -439,7 +439,7 @@ def check_test_transform(case: Case) -> Iterator[Comparison]:
         first = item["frames"].get("first_pixels")
         if first is not None:
             yield same(f"{number} first pixels", frames[0].flatten()[: len(first)].tolist(), first)
-        spec = VideoSpec(frames=len(frames), size=item["image_size"], sampling="segment_centres")
+        spec = VideoSpec(num_frames=len(frames), img_size=item["image_size"], sampling="segment_centres")
         yield from compared_frames(str(number), images.prepare(frames, spec), item["output"])
 
 
@@ -465,7 +465,7 @@ def check_train_transform(case: Case) -> Iterator[Comparison]:
         rng = Recorder(item["python_random_seed"])
         changed = augmented(frames, size, rng=rng)
         yield same(f"{number} draws", rng.draws, item["drawn_in_order"])
-        spec = VideoSpec(frames=len(frames), size=size, sampling="segment_centres")
+        spec = VideoSpec(num_frames=len(frames), img_size=size, sampling="segment_centres")
         yield from compared_frames(str(number), images.to_tensor(np.stack(changed), spec), item["output"])
         meaning = item.get("meaning")
         if meaning and "crop_left" in meaning:
@@ -523,7 +523,7 @@ def check_audio(case: Case) -> Iterator[Comparison]:
             if isinstance(last, str):
                 last = {"values": [case["padding_value_after_normalisation"]] * len(prepared[0, -1])}
             yield close(f"{number} last frame{path}", prepared[0, -1], last["values"], tolerance)
-    padding = MMADFER(preset="tiny", image_size=16).audio_spec.missing
+    padding = MMADFER(preset="tiny", image_size=16).audio_spec.silence_value
     yield within("padding", padding, case["padding_value_after_normalisation"], 1e-8)
 
 

@@ -1,0 +1,76 @@
+"""Read JSON and TOML values strictly into frozen dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How strictly to read, and which exception to raise.
+
+    Args:
+        error: The exception class of every complaint.
+        defaults: Fields with a default may be absent. Otherwise every field must be present.
+        hint: The sentence that ends a complaint about missing or unknown fields.
+    """
+
+    error: type[Exception]
+    defaults: bool = False
+    hint: str = ""
+
+    def read(self, cls: type[T], data: Any, where: str) -> T:
+        """An instance of ``cls``: no field missing, none unknown, each value of its declared type.
+
+        Args:
+            cls: A dataclass with resolvable type hints.
+            data: The value as JSON or TOML gives it.
+            where: What is being read, for error messages: a file, a record.
+
+        Raises:
+            Exception: ``error``, with the place of the fault.
+        """
+        if not isinstance(data, Mapping):
+            raise self.error(
+                f"{where}: expected an object with the fields of {cls.__name__}, found {type(data).__name__}."
+            )
+        hints = typing.get_type_hints(cls)
+        missing = sorted(self._required(cls) - data.keys())
+        unknown = sorted(str(name) for name in data.keys() - hints.keys())
+        if missing or unknown:
+            raise self.error(
+                f"{where}: {cls.__name__} has missing fields {missing} and unknown fields {unknown}.{self.hint}"
+            )
+        return cls(**{name: self._value(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+
+    def _required(self, cls: Any) -> set[str]:
+        absent = dataclasses.MISSING
+        fields = dataclasses.fields(cls)
+        return {f.name for f in fields if not self.defaults or f.default is f.default_factory is absent}
+
+    def _value(self, hint: Any, value: Any, where: str) -> Any:
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if hint is Any or (value is None and type(None) in options):
+            return value
+        kind = next(option for option in options if option is not type(None))
+        origin, args = typing.get_origin(kind), typing.get_args(kind)
+        if dataclasses.is_dataclass(kind):
+            return self.read(typing.cast(type, kind), value, where)
+        if origin is tuple and isinstance(value, list | tuple):
+            kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
+            if len(kinds) == len(value):
+                return tuple(self._value(k, item, f"{where}[{i}]") for i, (k, item) in enumerate(zip(kinds, value)))
+        elif origin is not None and isinstance(value, Mapping):
+            return {key: self._value(args[1], item, f"{where}[{key}]") for key, item in value.items()}
+        elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        elif origin is None and isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
+            return value
+        raise self.error(f"{where}: expected {getattr(hint, '__name__', hint)}, found {value!r:.200}.")

@@ -1,0 +1,66 @@
+"""The version of a record's form, and how to read older ones.
+
+Weights files carry their record for years, so a form that was ever written stays readable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import WeightsError
+
+SCHEMA = 2
+
+
+def upgraded(data: Any, where: str) -> Any:
+    """The values of a record in today's form. What is not a record at all is returned as it is, for the reader to refuse.
+
+    Args:
+        data: The record as JSON gives it, in any form that dfer_zoo ever wrote.
+        where: What is being read, for error messages.
+
+    Raises:
+        WeightsError: The record was written by a newer dfer_zoo.
+    """
+    if not isinstance(data, Mapping):
+        return data
+    schema = data.get("schema", 1 if "origin_url" in data or "parts" in data else SCHEMA)
+    if not isinstance(schema, int) or isinstance(schema, bool) or not 1 <= schema <= SCHEMA:
+        raise WeightsError(
+            f"{where}: the record has schema {schema!r:.50}; this dfer_zoo reads 1 to {SCHEMA}. Update dfer_zoo."
+        )
+    return _from_1(data) if schema == 1 else data
+
+
+_DISTRIBUTIONS = {"convert": "manual", "embedded": "bundled", "backbone": "composed"}
+_RENAMED = {"parts": "backbones"}
+_IN_VIDEO = {"frames": "num_frames", "size": "img_size"}
+_IN_AUDIO = {"missing": "silence_value"}
+
+
+def _from_1(data: Mapping[str, Any]) -> dict[str, Any]:
+    new = _renamed({name: value for name, value in data.items() if not name.startswith("origin_")}, _RENAMED)
+    new["distribution"] = _DISTRIBUTIONS.get(str(new.get("distribution")), new.get("distribution"))
+    for name, names in (("video", _IN_VIDEO), ("audio", _IN_AUDIO)):
+        if isinstance(new.get(name), Mapping):
+            new[name] = _renamed(new[name], names)
+    new["origin"] = _origin_of_1(data)
+    if new["distribution"] == "manual" and any(origin["kind"] != "page" for origin in new["origin"]):
+        new["distribution"] = "origin"
+    new |= {"caution": None, "training_data": [], "open_questions": [], "opened": False, "schema": SCHEMA}
+    return new
+
+
+def _origin_of_1(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    url, digest = data.get("origin_url"), data.get("origin_sha256")
+    if not isinstance(url, str):
+        return []
+    drive = re.match(r"https://drive\.google\.com/file/d/([\w-]+)", url)
+    place = {"kind": "gdrive", "where": drive[1]} if drive else {"kind": "page", "where": url}
+    return [{**place, "member": None, "size": None, "sha256": digest, "note": None}]
+
+
+def _renamed(data: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in data.items()}
