@@ -205,7 +205,7 @@ def test_near_spellings_are_offered(zoo):
         get_weights("small", "dfew_1")
     with pytest.raises(UnknownTag, match=r"There are: dfew_fold1, dfew_fold2, mafw_fold1\."):
         get_weights("small", "zzz")
-    with pytest.raises(UnknownTag, match=r"small has no weights ''. There are: dfew_fold1"):
+    with pytest.raises(UnknownTag, match=r"Which weights of small\? It has: dfew_fold1"):
         get_weights("small")
 
 

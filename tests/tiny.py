@@ -40,6 +40,26 @@ TINY["mae_dfer_pretrain"] = {
     "mask_ratio": 0.75,
 }
 
+TINY["hicmae"] = {
+    "image_size": 32,
+    "frames": 4,
+    "width": 24,
+    "depth": 2,
+    "heads": 3,
+    "audio_size": [64, 32],
+    "audio_depth": 3,
+    "fusion_depth": 1,
+    "num_classes": 5,
+}
+TINY["hicmae_pretrain"] = {
+    **{name: value for name, value in TINY["hicmae"].items() if name != "num_classes"},
+    "decoder_width": 16,
+    "decoder_heads": 2,
+    "levels": [0, 1],
+    "mask_ratio": 0.5,
+    "audio_mask_ratio": 0.5,
+}
+
 TINY["dfer_clip"] = {
     "clip_model": {
         "embed_dim": 64,
@@ -51,3 +71,7 @@ TINY["dfer_clip"] = {
     "temporal_heads": 2,
     "num_contexts": 2,
 }
+
+TINY["s2d_image"] = {"img_size": 56, "patch_size": 4, "width": 32, "depth": 2, "num_heads": 2}
+TINY["s2d"] = {**TINY["s2d_image"], "num_frames": 3}
+TINY["mobile_face_net"] = {}

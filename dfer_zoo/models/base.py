@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import fnmatch
 import functools
@@ -43,6 +44,8 @@ class DferModel(nn.Module):
     ] = ()  # constructor keywords that `reset_classifier` takes beside the classes; the first that is given counts
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {}  # by number of classes
     unused_parameters: tuple[str, ...] = ()  # patterns of names that no output depends on, kept for the files
+    # parts that the authors keep in files of their own, as "arch.tag": a conversion takes them from there
+    converted_parts: ClassVar[Mapping[str, str]] = {}
     frozen_parameters: ClassVar[tuple[str, ...]] = ()  # patterns that the published training freezes
     has_classifier: ClassVar[bool] = (
         True  # False: `num_classes` is 0 for good, and forward gives something else than logits
@@ -143,7 +146,7 @@ class DferModel(nn.Module):
         """The published random initialisation. Parts that torch initialises as published need nothing here."""
 
     def init_unless_loading(self) -> None:
-        if not _Uninitialised.active:
+        if not _weights_follow.get():
             self.init_weights()
 
     def freeze(self, *patterns: str) -> None:
@@ -202,9 +205,15 @@ class DferModel(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The constructor arguments that build this model as it is now."""
-        return {**self.__dict__["_model_args"], "num_classes": self.num_classes}
+        classes = {"num_classes": self.num_classes} if self.has_classifier else {}
+        return {**self.__dict__["_model_args"], **classes}
 
     # -- weights ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def entries_of_parts(cls, parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The entries of this model's state dict that come from its `converted_parts`, keyed like them."""
+        raise InputError(f"{cls.__name__} has no parts in files of their own.")
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
         """Fill the towers from backbone state dicts, keyed like the `parts` of the record; the rest stays as it is."""
@@ -245,10 +254,13 @@ def _statistics_at_rest(block: Any) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
+# whether models built here are filled by a strict load at once; every thread and task has its own value
+_weights_follow = contextvars.ContextVar("weights_follow", default=False)
+
+
 class _Uninitialised(TorchFunctionMode):
     """No random numbers: weights follow, and drawing 300 million normals for nothing takes seconds."""
 
-    active = False
     _SKIPPED = frozenset({nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, nn.init.constant_})
     # these may be called from within a loop that redraws what is too large, so they leave zeros, not what was there
     _ZEROED = frozenset({Tensor.normal_, Tensor.uniform_})
@@ -264,12 +276,12 @@ class _Uninitialised(TorchFunctionMode):
 @contextlib.contextmanager
 def skip_init() -> Iterator[None]:
     """Models built inside hold arbitrary numbers; only for a strict load that follows at once."""
-    before, _Uninitialised.active = _Uninitialised.active, True
+    token = _weights_follow.set(True)
     try:
         with _Uninitialised():
             yield
     finally:
-        _Uninitialised.active = before
+        _weights_follow.reset(token)
 
 
 def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str) -> None:
@@ -335,3 +347,9 @@ def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | No
         raise InputError(
             f"{name} must be floating point numbers, as create_transform(model) makes them; got {tensor.dtype}."
         )
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load every tensor of ``state`` into ``model``; a missing, unknown or misshapen one is an exception that names it."""
+    check_fit(model.state_dict(), state, f"{what} does not fit {type(model).__name__}")
+    model.load_state_dict(dict(state))

@@ -147,6 +147,17 @@ def strided_random(num_frames: int, frames: int, rate: int, rng: np.random.Rando
     return chosen.astype(np.int64).tolist()
 
 
+def span(first: int, end: int, num_frames: int) -> tuple[float, float]:
+    """Two frames as shares of the clip's length, the first frame being at its start and the last one at its end.
+
+    >>> span(25, 200, 101)
+    (0.25, 1.0)
+    """
+    if num_frames < 2:
+        return 0.0, 0.0
+    return first / (num_frames - 1), min(end, num_frames - 1) / (num_frames - 1)
+
+
 def random_windows(
     num_frames: int, frames: int, rate: int, windows: int = 1, rng: np.random.RandomState | None = None
 ) -> tuple[list[int], list[int]]:
