@@ -19,6 +19,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,8 @@ from .errors import InputError, WeightsError, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, model_class
 from .saving import save_pretrained
-from .weights import store
+from .weights import fetch, store
+from .weights.hdf5 import is_hdf5, read_hdf5
 from .weights.record import CONVERTED, Weights, check_labels
 from .weights.safetensors import read_safetensors, write_safetensors
 
@@ -73,7 +75,7 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
             f"{record.origin_sha256} was expected. Download it again{_from(record)}."
         )
-    conversion = convert_state_dict(arch, state)
+    conversion = _with_backbones(record, convert_state_dict(arch, state))
     written = checked_record(record, conversion, path)
     places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
     written = dataclasses.replace(written, origin=places)
@@ -84,6 +86,36 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{record.name} cannot be written to {store.weights_folder()} ({error.strerror or error}). "
             "Set DFER_ZOO_WEIGHTS to a folder with room that you may write to."
         ) from error
+
+
+def _with_backbones(record: Weights, conversion: Conversion) -> Conversion:
+    """What the authors' file leaves out comes from the weights that the record names as its backbones."""
+    state = dict(conversion.state)
+    for source in record.backbones.values():
+        state = {**fetch.part_state(source), **state}
+    return dataclasses.replace(conversion, state=state)
+
+
+def bundle(record: Weights, file: str | Path, folder: str | Path) -> Path:
+    """Make a bundled file again from its authors' checkpoint: the same bytes as those inside the package.
+
+    The header says what the tensors are and nothing that may change later, such as a number or a remark.
+    """
+    state = read_checkpoint(file)
+    conversion = convert_state_dict(record.arch, state)
+    checked_record(record, conversion, Path(file))
+    header = {
+        "arch": record.arch,
+        "tag": record.tag,
+        "model_args": conversion.model_args,
+        "labels": list(record.labels),
+        "license": record.license,
+        "origin_sha256": sha256_of(Path(file)),
+    }
+    assert record.filename is not None
+    path = Path(folder) / record.filename
+    write_safetensors(path, conversion.state, header)
+    return path
 
 
 def convert_own(
@@ -188,6 +220,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
                 f"{path} is a file of dfer_zoo already; load it with create_model(..., checkpoint_path=...)."
             )
         return without_prefix(state)
+    if is_hdf5(path):  # Keras; a file of weights alone has no such group
+        arrays = read_hdf5(path, "model_weights") or read_hdf5(path)
+        return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     return without_prefix(find_state(load_pickle(path), path))
 
 

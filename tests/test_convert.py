@@ -15,9 +15,12 @@ from tests.parity.runner import read_case
 CASES = {
     "av_fusion": "av_fusion/model_ia_heads1",
     "efficient_face": "av_fusion/efficientface_7classes",
+    "emo_affectnet": "emo_affectnet/video_64",
+    "emo_affectnet_static": "emo_affectnet/static_64",
     "mae_dfer": "mae_dfer/finetune_lgi_7",
     "mae_dfer_pretrain": "mae_dfer/pretrain_lgi",
     "video_mae": "mae_dfer/finetune_vit_base_7",
+    "mini_xception": "mini_xception/seeded_forward_64",
     "mma_dfer": "mma_dfer/dfew_64",
     "mae_face": "mma_dfer/maeface_base_gap",
     "audio_mae": "mma_dfer/audiomae_base_finetune_512",
@@ -29,6 +32,8 @@ CASES = {
 def authors_names(arch):
     """The names and shapes of the authors' file; the values differ from name to name and take no memory."""
     table = read_case(Path(__file__).parent / "parity" / f"{CASES[arch]}.json")["state_dict"]
+    if "temporal" in table:  # two files that the converter takes together
+        table = {**table["static"], **table["temporal"]}
     types = {"float32": torch.float32, "int64": torch.int64}
     return {
         name: torch.full((), number, dtype=types[entry["dtype"]]).expand(entry["shape"])

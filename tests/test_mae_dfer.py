@@ -16,8 +16,9 @@ from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.base import skip_init
-from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock, VideoMAE, attend
+from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
+from dfer_zoo.models.video_mae import VideoMAE, attend
 from dfer_zoo.registry import get_weights, list_pretrained, manifest
 from dfer_zoo.training.masking import tube_mask, window_mask
 from dfer_zoo.training.mixes import MIXES, soft_targets

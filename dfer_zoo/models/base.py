@@ -107,8 +107,9 @@ class DferModel(nn.Module):
         shapes: dict[str, tuple[int, ...]] = {}
         if self.video_spec is not None:
             side = self.video_spec.img_size
-            shapes["video"] = (batch, self.video_spec.num_frames, 3, side, side)
-            shapes["image"] = (batch, 3, side, side)
+            channels = 1 if self.video_spec.channel_order == "gray" else 3
+            shapes["video"] = (batch, self.video_spec.num_frames, channels, side, side)
+            shapes["image"] = (batch, channels, side, side)
         if self.audio_spec is not None:
             shapes["audio"] = (batch, *self.audio_spec.shape)
         reference = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
@@ -209,6 +210,24 @@ class DferModel(nn.Module):
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
         """Fill the towers from backbone state dicts, keyed like the `parts` of the record; the rest stays as it is."""
         raise InputError(f"{type(self).__name__} is not put together from backbones.")
+
+
+class ImageModel(DferModel):
+    """Base of models that see one image: ``forward(image)``. In a video each frame is encoded once, however many windows
+    it belongs to, and answers by itself."""
+
+    inputs = ("image",)
+    frame_independent = True
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        return self.forward_head(self.forward_features(image))
+
+    def encode_frames(self, video: Tensor) -> Tensor:
+        """(B, 1, C, H, W) -> (B, 1, ...): the features of single images."""
+        return self.forward_features(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+
+    def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
+        return self.forward_head(frames[:, 0])
 
 
 @contextlib.contextmanager

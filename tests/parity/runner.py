@@ -15,7 +15,16 @@ from pathlib import Path
 
 from .compare import Comparison
 
-ARCHITECTURES = ("av_fusion", "dfer_clip", "dk_clip", "mae_dfer", "mma_dfer")
+ARCHITECTURES = (
+    "av_fusion",
+    "dfer_clip",
+    "dk_clip",
+    "emo_affectnet",
+    "hicmae",
+    "mae_dfer",
+    "mini_xception",
+    "mma_dfer",
+)
 
 
 @dataclass(frozen=True)
