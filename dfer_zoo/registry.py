@@ -31,6 +31,9 @@ MODELS = {
     "audio_mae": "audio_mae:AudioMAE",
     "dfer_clip": "dfer_clip:DFERCLIP",
     "dk_clip": "dk_clip:DKCLIP",
+    "s2d": "s2d:S2D",
+    "s2d_image": "s2d:S2DImage",
+    "mobile_face_net": "mobile_face_net:MobileFaceNet",
 }
 
 

@@ -31,6 +31,9 @@ KEY_MAPS = {
     "audio_mae": "mma_dfer:convert_audio_mae",
     "dfer_clip": "dfer_clip:convert_dfer_clip",
     "dk_clip": "dk_clip:convert_dk_clip",
+    "s2d": "s2d:convert_s2d",
+    "s2d_image": "s2d:convert_s2d_image",
+    "mobile_face_net": "mobile_face_net:convert_mobile_face_net",
 }
 
 

@@ -96,19 +96,18 @@ class Transform:
     def _modality(self, name: str, clip: Clip, view: Sequence[int]) -> Tensor:
         if name == "audio":
             assert self.audio is not None
-            return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio, self._span(clip, segment))
+            return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio, self._span(clip, view))
         assert self.video is not None
         frames = images.prepare(sampling.take(clip, view), self.video)
         return frames[0] if name == "image" else frames
 
-    def _span(self, clip: Clip, segment: int | None) -> tuple[float, float]:
+    def _span(self, clip: Clip, view: Sequence[int]) -> tuple[float, float]:
         """The part of the clip that a view covers: from its first frame to where the one after its last would be."""
         assert self.audio is not None
         hears_part = self.audio.front_end in audio_front_ends.WINDOW_FRONT_ENDS
         if not hears_part or self.video is None or not clip.num_frames:
             return audio_front_ends.WHOLE
-        chosen = self._indices(clip, segment)
-        return sampling.span(chosen[0], chosen[-1] + self.video.rate, clip.num_frames)
+        return sampling.span(view[0], view[-1] + self.video.rate, clip.num_frames)
 
 
 def collate(samples: Sequence[dict[str, Tensor | None]]) -> dict[str, Tensor | None]:
