@@ -495,8 +495,8 @@ class S2D(LandmarkPromptedViT):
         self.load_state_dict(taken, strict=False)
         return LoadReport(
             loaded=tuple(sorted(taken)),
-            fresh=tuple(sorted(own.keys() - taken.keys())),
-            dropped=tuple(sorted(image.keys() - taken.keys())),
+            initialized=tuple(sorted(own.keys() - taken.keys())),
+            ignored=tuple(sorted(image.keys() - taken.keys())),
         )
 
 
