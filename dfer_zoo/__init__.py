@@ -41,7 +41,21 @@ _HOME = {
 }
 
 _SUBMODULES = frozenset(
-    ("checkpoints", "cli", "convert", "data", "errors", "factory", "inference", "media", "models", "registry", "training", "transforms", "weights")
+    (
+        "checkpoints",
+        "cli",
+        "convert",
+        "data",
+        "errors",
+        "factory",
+        "inference",
+        "media",
+        "models",
+        "registry",
+        "training",
+        "transforms",
+        "weights",
+    )
 )
 
 __all__ = ["__version__", *sorted(_HOME)]

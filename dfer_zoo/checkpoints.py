@@ -19,17 +19,17 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .atomic import sha256_of
 from .convert import Conversion, convert_state_dict
 from .errors import InputError, WeightsError, WeightsUnavailable, suggest
-from .factory import load_strictly, save_pretrained
-from .models.base import DferModel, skip_init
+from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, model_class
-from .weights import store
-from .weights.fetch import part_state
+from .weights import fetch, store
+from .weights.hdf5 import is_hdf5, read_hdf5
 from .weights.record import CONVERTED, Weights, check_labels
 from .weights.safetensors import read_safetensors, write_safetensors
 
@@ -74,7 +74,7 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
             f"{record.origin_sha256} was expected. Download it again{_from(record)}."
         )
-    conversion = with_parts(arch, convert_state_dict(arch, state), record.name)
+    conversion = _with_backbones(record, with_parts(arch, convert_state_dict(arch, state), record.name))
     written = checked_record(record, conversion, path)
     places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
     written = dataclasses.replace(written, origin=places)
@@ -85,6 +85,36 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{record.name} cannot be written to {store.weights_folder()} ({error.strerror or error}). "
             "Set DFER_ZOO_WEIGHTS to a folder with room that you may write to."
         ) from error
+
+
+def _with_backbones(record: Weights, conversion: Conversion) -> Conversion:
+    """What the authors' file leaves out comes from the weights that the record names as its backbones."""
+    state = dict(conversion.state)
+    for source in record.backbones.values():
+        state = {**fetch.backbone_state(source), **state}
+    return dataclasses.replace(conversion, state=state)
+
+
+def bundle(record: Weights, file: str | Path, folder: str | Path) -> Path:
+    """Make a bundled file again from its authors' checkpoint: the same bytes as those inside the package.
+
+    The header says what the tensors are and nothing that may change later, such as a number or a remark.
+    """
+    state = read_checkpoint(file)
+    conversion = convert_state_dict(record.arch, state)
+    checked_record(record, conversion, Path(file))
+    header = {
+        "arch": record.arch,
+        "tag": record.tag,
+        "model_args": conversion.model_args,
+        "labels": list(record.labels),
+        "license": record.license,
+        "origin_sha256": sha256_of(Path(file)),
+    }
+    assert record.filename is not None
+    path = Path(folder) / record.filename
+    write_safetensors(path, conversion.state, header)
+    return path
 
 
 def convert_own(
@@ -128,6 +158,8 @@ def convert_own(
     if labels is not None:
         _check_count(file, model.num_classes, labels)
         model.labels = tuple(labels)
+    from .factory import save_pretrained  # the factory imports this file, to convert what it fetches
+
     return save_pretrained(model, folder, tag=tag)
 
 
@@ -141,7 +173,7 @@ def with_parts(arch: str, conversion: Conversion, what: str) -> Conversion:
     for part in missing:
         source = kind.converted_parts[part]
         try:
-            states[part] = part_state(source)
+            states[part] = fetch.backbone_state(source)
         except WeightsUnavailable as error:
             raise WeightsUnavailable(
                 f"{what} lacks the part '{part}', which its authors keep in a file of its own. {error}"
@@ -207,6 +239,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
                 f"{path} is a file of dfer_zoo already; load it with create_model(..., checkpoint_path=...)."
             )
         return without_prefix(state)
+    if is_hdf5(path):  # Keras; a file of weights alone has no such group
+        arrays = read_hdf5(path, "model_weights") or read_hdf5(path)
+        return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     return without_prefix(find_state(load_pickle(path), path))
 
 

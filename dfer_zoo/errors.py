@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+MAX_MESSAGE = 4000
 
 
 class DferZooError(Exception):
-    """Anything that dfer_zoo raises on purpose."""
+    """Anything that dfer_zoo raises on purpose.
+
+    File names, tensor names and answers of servers end up in messages, so messages are made safe to print: control
+    characters are escaped, passwords in URLs are masked, and the length is bounded.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(printable(mask_passwords(str(message)), MAX_MESSAGE))
 
 
 class UnknownModel(DferZooError):
@@ -32,6 +42,30 @@ class MediaError(DferZooError):
 
 class InputError(DferZooError, ValueError):
     """An argument or a tensor is not what the function takes."""
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    """Text without control characters and lone surrogates, cut in the middle where it is longer than ``limit``.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    if limit is not None and len(text) > limit:
+        text = f"{text[: limit // 2]} [... {len(text) - limit:,} characters ...] {text[-limit // 2 :]}"
+    return "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def mask_passwords(text: str) -> str:
+    """Text with the credentials of its URLs masked.
+
+    >>> mask_passwords("https://me:secret@host/x")
+    'https://***@host/x'
+    """
+    return re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
 
 
 def suggest(wanted: str, known: Iterable[str]) -> str:

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .atomic import write_atomically
+from .checkpoints import convert_checkpoint
 from .errors import InputError, UnknownModel, UnknownTag, WeightsError, suggest
-from .models.base import DferModel, check_fit, skip_init
+from .models.base import DferModel, load_strictly, skip_init
 from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
 from .version import __version__
-from .weights import fetch
+from .weights import fetch, store
+from .weights.cache import Cache
 from .weights.fetch import MODEL_FILE
 from .weights.record import CONVERTED, Metric, Weights, check_labels
 from .weights.safetensors import read_header, read_safetensors, write_safetensors
@@ -27,13 +29,14 @@ from .weights.safetensors import read_header, read_safetensors, write_safetensor
 
 def create_model(
     name: str,
-    pretrained: str | None = None,
+    pretrained: str | bool | None = None,
     *,
     num_classes: int | None = None,
     labels: Sequence[str] | None = None,
     checkpoint_path: str | Path | None = None,
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
+    download: bool = True,
     verify: str = "always",
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -50,15 +53,16 @@ def create_model(
     False
     """
     check_place(device, dtype)
-    location: dict[str, Any] = {"cache_dir": cache_dir, "local_files_only": local_files_only}
-    arch, record, path = _resolve(name, pretrained, checkpoint_path, verify, **location)
+    folder = None if cache_dir is None else Path(cache_dir)
+    cache = Cache(folder, local_files_only or not download, verify)
+    arch, record, path = _resolve(name, pretrained, checkpoint_path, cache)
     _check_arguments(arch, model_args)
     if record is None:
         model = _fresh(arch, num_classes, labels, model_args)
     elif record.distribution == "composed":
         model = _fresh(arch, num_classes, labels, {**record.model_args, **model_args})
         states = {
-            part: fetch.part_state(source, verify=verify, **location) for part, source in record.backbones.items()
+            part: fetch.backbone_state(source, cache, convert_checkpoint) for part, source in record.backbones.items()
         }
         model.load_report = model.load_backbones(states)
         model.weights = record
@@ -142,16 +146,18 @@ def arch_of(model: DferModel) -> str:
 
 
 def _resolve(
-    name: str, pretrained: Any, checkpoint_path: str | Path | None, verify: str, **location: Any
+    name: str, pretrained: Any, checkpoint_path: str | Path | None, cache: Cache
 ) -> tuple[str, Weights | None, Path | None]:
     """(architecture, record, file) of whatever was asked for; record and file are None for random weights."""
     if not isinstance(name, str):
-        raise UnknownModel(f"A model is asked for by its name, and this is {type(name).__name__}.")
-    for prefix, find in (("hf-hub:", fetch.hub_repository), ("local-dir:", _local_folder)):
+        raise UnknownModel(f"name must be a string, not {type(name).__name__}.")
+    pretrained = None if pretrained is False else pretrained  # as every timm script says it
+    for prefix in ("hf-hub:", "local-dir:"):
         if name.startswith(prefix):
             if pretrained is not None or checkpoint_path is not None:
                 raise InputError(f"'{name}' already says which weights; leave out pretrained and checkpoint_path.")
-            path = find(name.removeprefix(prefix), **({**location, "verify": verify} if prefix == "hf-hub:" else {}))
+            place = name.removeprefix(prefix)
+            path = fetch.hub_repository(place, cache) if prefix == "hf-hub:" else _local_folder(place)
             record = _header_record(path)
             return record.arch, record, path
     if "/" in name or "\\" in name or name.startswith("."):
@@ -168,7 +174,7 @@ def _resolve(
     record = get_weights(arch, pretrained)
     if record.distribution == "composed":
         return arch, record, None
-    path = fetch.fetch(record, verify=verify, **location)
+    path = fetch.fetch(record, cache, convert_checkpoint)
     if record.distribution in CONVERTED:
         record = dataclasses.replace(record, model_args=fetch.converted_args(record, read_header(path)))
     return arch, record, path
@@ -271,6 +277,7 @@ def _fill(model: DferModel, record: Weights, path: Path, *, resized: bool = True
     """The file's values, and what belongs to them: labels, transforms, the record."""
     state, _ = read_safetensors(path)
     load_strictly(model, state, f"{record.name} ({path})")
+    store.check_unchanged(path)
     if len(record.labels) != model.num_classes:
         raise WeightsError(f"{path} names {len(record.labels)} labels for {model.num_classes} classes.")
     model.labels, model.weights = record.labels, record
@@ -324,12 +331,6 @@ def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:
     if num_classes is not None and num_classes != len(labels):
         raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
     return len(labels)
-
-
-def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Every tensor of the model from the file and every tensor of the file into the model, or an exception that says which not."""
-    check_fit(model.state_dict(), state, f"{what} does not fit {type(model).__name__}")
-    model.load_state_dict(dict(state))
 
 
 def _model_card(record: Weights) -> str:

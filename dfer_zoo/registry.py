@@ -1,10 +1,11 @@
-"""Which architectures there are, and where their classes stand. A table: adding a model is adding a line."""
+"""The table of architectures, and the records of their weights."""
 
 from __future__ import annotations
 
 import fnmatch
 import functools
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .errors import UnknownModel, UnknownTag, suggest
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
 MODELS = {
     "av_fusion": "av_fusion:AVFusion",
     "efficient_face": "efficient_face:EfficientFace",
+    "hicmae": "hicmae:HiCMAE",
+    "hicmae_pretrain": "hicmae_pretrain:HiCMAEPretrain",
     "mae_dfer": "mae_dfer:MAEDFER",
     "mae_dfer_pretrain": "mae_dfer_pretrain:MAEDFERPretrain",
-    "video_mae": "mae_dfer:VideoMAE",
+    "video_mae": "video_mae:VideoMAE",
+    "emo_affectnet": "emo_affectnet:EmoAffectNet",
+    "emo_affectnet_static": "emo_affectnet:EmoAffectNetStatic",
+    "mini_xception": "mini_xception:MiniXception",
     "mma_dfer": "mma_dfer:MMADFER",
     "mae_face": "mae_face:MAEFace",
     "audio_mae": "audio_mae:AudioMAE",
@@ -49,37 +55,87 @@ def manifest() -> dict[tuple[str, str], Weights]:
     return read_manifest(manifest_path(), MODELS)
 
 
-def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
-    """The names that `create_model` takes, filtered by a shell pattern and by having weights.
+Patterns = str | Iterable[str]
 
-    >>> list_models("mae*")
-    ['mae_dfer', 'mae_dfer_pretrain', 'mae_face']
+
+def list_models(pattern: Patterns = "*", *, pretrained: bool = False, exclude_filters: Patterns = ()) -> list[str]:
+    """The names that `create_model` takes.
+
+    Args:
+        pattern: A shell pattern or several, for the architecture ("mae*") or for "arch.tag" ("*.dfew*").
+        pretrained: Only architectures that have weights.
+        exclude_filters: Patterns of names to leave out.
+
+    Returns:
+        Sorted architecture names.
+
+    Example:
+        >>> list_models("mae*")
+        ['mae_dfer', 'mae_dfer_pretrain', 'mae_face']
+        >>> list_models(["mae*", "*.ravdess*"], exclude_filters="*_pretrain")
+        ['av_fusion', 'mae_dfer', 'mae_face']
     """
-    names = [name for name in MODELS if fnmatch.fnmatch(name, pattern)]
-    if pretrained:
-        with_weights = {arch for arch, _ in list_pretrained()}
-        names = [name for name in names if name in with_weights]
-    return sorted(names)
+    with_weights = {arch for arch, _ in list_pretrained()}
+    by_tag = {arch for arch, tag in list_pretrained(pattern) if not _matches(f"{arch}.{tag}", exclude_filters)}
+    return sorted(
+        name
+        for name in MODELS
+        if (_matches(name, pattern) or name in by_tag)
+        and not _matches(name, exclude_filters)
+        and (name in with_weights or not pretrained)
+    )
 
 
-def list_pretrained(pattern: str = "*") -> list[tuple[str, str]]:
-    """(name, tag) pairs that `create_model(name, pretrained=tag)` takes; the pattern is for the name or for "name.tag".
+def list_pretrained(pattern: Patterns = "*", *, exclude_filters: Patterns = ()) -> list[tuple[str, str]]:
+    """The (name, tag) pairs that `create_model(name, pretrained=tag)` takes.
 
-    >>> list_pretrained("mma_dfer")[:2]
-    [('mma_dfer', 'backbone'), ('mma_dfer', 'dfew_fold1')]
+    Args:
+        pattern: A shell pattern or several, for the architecture or for "arch.tag".
+        exclude_filters: Patterns of architectures or of "arch.tag" to leave out.
+
+    Returns:
+        Sorted pairs.
+
+    Example:
+        >>> list_pretrained("mma_dfer", exclude_filters="*.mafw*")[:2]
+        [('mma_dfer', 'backbone'), ('mma_dfer', 'dfew_fold1')]
     """
     return sorted(
         (arch, tag)
         for arch, tag in manifest()
-        if fnmatch.fnmatch(arch, pattern) or fnmatch.fnmatch(f"{arch}.{tag}", pattern)
+        if any(_matches(name, pattern) for name in (arch, f"{arch}.{tag}"))
+        and not any(_matches(name, exclude_filters) for name in (arch, f"{arch}.{tag}"))
     )
 
 
+def _matches(name: str, patterns: Patterns) -> bool:
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def get_weights(arch: str, tag: str | None = None) -> Weights:
-    """The record of one weights file: ``get_weights("mma_dfer", "dfew_fold1")``, or both in one as "mma_dfer.dfew_fold1"."""
+    """The record of one weights file.
+
+    Args:
+        arch: The architecture, or "arch.tag".
+        tag: Which of its weights.
+
+    Raises:
+        UnknownModel: No architecture has this name.
+        UnknownTag: The architecture has no such weights; the message lists those that exist.
+
+    Example:
+        >>> get_weights("mma_dfer", "dfew_fold1").labels[:2]
+        ('happiness', 'sadness')
+        >>> get_weights("mma_dfer.dfew_fold1").name
+        'mma_dfer.dfew_fold1'
+    """
     if tag is None:
         arch, _, tag = arch.partition(".")
     check_name(arch)
     if (arch, tag) not in manifest():
-        raise UnknownTag(f"{arch} has no weights '{tag}'.{suggest(tag, (t for a, t in manifest() if a == arch))}")
+        tags = [t for a, t in manifest() if a == arch]
+        if not tag:
+            raise UnknownTag(f"Which weights of {arch}? It has: {', '.join(sorted(tags)) or 'none'}.")
+        raise UnknownTag(f"{arch} has no weights '{tag}'.{suggest(tag, tags)}")
     return manifest()[arch, tag]

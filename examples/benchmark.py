@@ -50,7 +50,9 @@ def shared_frames(name: str, model, windows: int = 4) -> Shortcut:
     inputs = model.example_inputs(windows)
     stride = max(1, spec.num_frames // 4)
     total = spec.num_frames + (windows - 1) * stride
-    frames = inputs["video"].flatten(0, 1)[:total] if total <= windows * spec.num_frames else inputs["video"].flatten(0, 1)
+    frames = (
+        inputs["video"].flatten(0, 1)[:total] if total <= windows * spec.num_frames else inputs["video"].flatten(0, 1)
+    )
     places = [range(w * stride, w * stride + spec.num_frames) for w in range(windows)]
     rest = {key: value for key, value in inputs.items() if key != "video"}
 

@@ -37,6 +37,7 @@ def _caches_of_this_run(tmp_path_factory):
     """Weights, Hub files and other caches of the tests live in a temporary folder, also for subprocesses."""
     folder = tmp_path_factory.mktemp("caches")
     chosen = {"DFER_ZOO_WEIGHTS": folder / "weights", "HF_HOME": folder / "hub", "XDG_CACHE_HOME": folder / "cache"}
+    chosen["DFER_ZOO_DOWNLOAD"] = "never"  # tests of downloads allow them for themselves
     before = {name: os.environ.get(name) for name in chosen}
     os.environ.update({name: str(path) for name, path in chosen.items()})
     yield

@@ -10,15 +10,18 @@ import torch
 from dfer_zoo.checkpoints import build
 from dfer_zoo.convert import KEY_MAPS, convert_state_dict
 from dfer_zoo.errors import InputError, WeightsError
-from dfer_zoo.factory import load_strictly
+from dfer_zoo.models.base import load_strictly
 from tests.parity.runner import read_case
 
 CASES = {
     "av_fusion": "av_fusion/model_ia_heads1",
     "efficient_face": "av_fusion/efficientface_7classes",
+    "emo_affectnet": "emo_affectnet/video_64",
+    "emo_affectnet_static": "emo_affectnet/static_64",
     "mae_dfer": "mae_dfer/finetune_lgi_7",
     "mae_dfer_pretrain": "mae_dfer/pretrain_lgi",
     "video_mae": "mae_dfer/finetune_vit_base_7",
+    "mini_xception": "mini_xception/seeded_forward_64",
     "mma_dfer": "mma_dfer/dfew_64",
     "mae_face": "mma_dfer/maeface_base_gap",
     "audio_mae": "mma_dfer/audiomae_base_finetune_512",
@@ -34,6 +37,8 @@ def authors_names(arch):
     """The names and shapes of the authors' file; the values differ from name to name and take no memory."""
     case = read_case(Path(__file__).parent / "parity" / f"{CASES[arch]}.json")
     table = case["landmark_state_dict" if arch == "mobile_face_net" else "state_dict"]
+    if "temporal" in table:  # two files that the converter takes together
+        table = {**table["static"], **table["temporal"]}
     if arch == "s2d_image":  # the video model's file without what is new in videos
         table = {n: entry for n, entry in table.items() if not re.match(r"temporal_|head\.|.*\.TMA\.", n)}
     types = {"float32": torch.float32, "int64": torch.int64}

@@ -376,7 +376,7 @@ def tiny_clip():
 @torch.no_grad()
 def test_backbone_weights_fill_both_towers_and_nothing_else(tiny_clip, monkeypatch):
     asked = []
-    monkeypatch.setattr(fetch, "part_state", lambda source, **_: asked.append(source) or tiny_clip.state_dict())
+    monkeypatch.setattr(fetch, "backbone_state", lambda source, *_: asked.append(source) or tiny_clip.state_dict())
     torch.manual_seed(0)
     model = dfer_zoo.create_model("dfer_clip", "backbone", labels=["calm", "tense"], **TINY_ARGS)
     assert asked == ["open_clip:ViT-B-32-quickgelu/openai"]

@@ -16,9 +16,8 @@ from dfer_zoo.checkpoints import convert_own, read_checkpoint
 from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.convert.dk_clip import our_name
 from dfer_zoo.errors import InputError, WeightsError
-from dfer_zoo.factory import load_strictly
 from dfer_zoo.media.clip import ArrayFrames, Clip
-from dfer_zoo.models.base import skip_init
+from dfer_zoo.models.base import load_strictly, skip_init
 from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, unit, weigh_snippets
 from dfer_zoo.training.groups import dk_clip_groups
 from dfer_zoo.training.mixes import MIXES, soft_targets
@@ -187,11 +186,11 @@ def test_clip_fills_its_own_places_and_the_report_says_which(model):
 def test_a_backbone_comes_from_openai_with_the_labels_of_ones_own(monkeypatch, tag, source):
     asked = []
 
-    def part_state(name, **_):
+    def backbone_state(name, *_):
         asked.append(name)
         return open_clip.CLIP(**TINY_CLIP, quick_gelu=True).state_dict()
 
-    monkeypatch.setattr("dfer_zoo.weights.fetch.part_state", part_state)
+    monkeypatch.setattr("dfer_zoo.weights.fetch.backbone_state", backbone_state)
     mine = {"labels": ("calm", "bored"), "prompts": ("calm with a still face", "bored with drooping lids")}
     model = dfer_zoo.create_model("dk_clip", tag, **{**TINY["dk_clip"], **mine})
     assert asked == [source]

@@ -20,6 +20,7 @@ from dfer_zoo import cli
 from dfer_zoo.atomic import sha256_of
 from dfer_zoo.errors import InputError, UnknownTag, WeightsError, WeightsUnavailable
 from dfer_zoo.weights import fetch, hub
+from dfer_zoo.weights.cache import Cache
 from tests import hub_server, small
 from tests.hub_server import REVISION
 
@@ -37,6 +38,7 @@ def nothing_but_this_machine(monkeypatch, tmp_path):
 
     monkeypatch.setattr(socket.socket, "connect", checked)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    monkeypatch.delenv("DFER_ZOO_DOWNLOAD", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("HF_TOKEN", raising=False)
 
@@ -105,56 +107,57 @@ def test_a_file_is_fetched_once_and_then_needs_no_request(record, server, cache)
 
 def test_offline_works_from_the_cache_without_a_request(record, server, cache, monkeypatch):
     with pytest.raises(WeightsUnavailable, match=r"offline was asked for.*hf download small/weights model.safetensors"):
-        fetch.fetch(record, cache_dir=cache, local_files_only=True)
+        fetch.fetch(record, Cache(cache, offline=True))
     assert server.requests == []
-    path = fetch.fetch(record, cache_dir=cache)
+    path = fetch.fetch(record, Cache(cache))
     server.requests.clear()
-    assert fetch.fetch(record, cache_dir=cache, local_files_only=True) == path
+    assert fetch.fetch(record, Cache(cache, offline=True)) == path
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert fetch.fetch(record, cache_dir=cache) == path
+    assert fetch.fetch(record, Cache(cache)) == path
     with pytest.raises(WeightsUnavailable, match="offline was asked for"):
-        fetch.fetch(record, cache_dir=cache / "another")
+        fetch.fetch(record, Cache(cache / "another"))
     assert server.requests == []
 
 
 def test_a_damaged_file_is_fetched_again_once(record, server, cache):
-    path = fetch.fetch(record, cache_dir=cache)
+    path = fetch.fetch(record, Cache(cache))
     damage(path)
-    assert sha256_of(fetch.fetch(record, cache_dir=cache)) == record.sha256
+    assert sha256_of(fetch.fetch(record, Cache(cache))) == record.sha256
     assert sum(request.startswith("GET") for request in server.requests) == 2
 
 
 def test_a_damaged_file_is_an_error_offline(record, server, cache):
-    path = fetch.fetch(record, cache_dir=cache)
+    path = fetch.fetch(record, Cache(cache))
     damage(path)
     with pytest.raises(WeightsError, match="damaged in the cache") as caught:
-        fetch.fetch(record, cache_dir=cache, local_files_only=True)
+        fetch.fetch(record, Cache(cache, offline=True))
     assert record.sha256 in str(caught.value) and sha256_of(path) in str(caught.value)
 
 
 def test_a_damaged_file_that_cannot_be_fetched_again_says_both(record, server, cache):
-    damage(fetch.fetch(record, cache_dir=cache))
+    damage(fetch.fetch(record, Cache(cache)))
     server.fault = "down"
-    with pytest.raises(WeightsError, match=r"damaged in the cache: .*It was to be fetched again, and .*status 503"):
-        fetch.fetch(record, cache_dir=cache)
+    with pytest.raises(WeightsError, match=r"damaged in the cache: .*Fetching it again failed: .*status 503"):
+        fetch.fetch(record, Cache(cache))
 
 
 def test_once_reads_a_fetched_file_once(record, server, cache, monkeypatch):
     read = []
     monkeypatch.setattr("dfer_zoo.weights.store.sha256_of", lambda path: read.append(path) or sha256_of(path))
     for _ in range(3):
-        fetch.fetch(record, cache_dir=cache, verify="once")
+        fetch.fetch(record, Cache(cache, verify="once"))
     assert len(read) == 1
-    fetch.fetch(record, cache_dir=cache, verify="always")
+    fetch.fetch(record, Cache(cache, verify="always"))
     assert len(read) == 2
     with pytest.raises(InputError, match="verify is 'sometimes'"):
-        fetch.fetch(record, cache_dir=cache, verify="sometimes")
+        fetch.fetch(record, Cache(cache, verify="sometimes"))
 
 
 EIGHT = """
 import os, sys, pathlib
 from tests import small
 from dfer_zoo.weights import fetch
+from dfer_zoo.weights.cache import Cache
 record = small.record("hub", distribution="hub", repo_id="small/weights", revision=sys.argv[2],
     filename="model.safetensors", sha256=sys.argv[3], size=int(sys.argv[4]))
 waiting, starting = os.pipe()
@@ -164,7 +167,7 @@ for number in range(8):
     if not children[-1]:
         os.close(starting)
         os.read(waiting, 1)  # all of them at once, when the parent closes the other end
-        path = fetch.fetch(record, cache_dir=sys.argv[1])
+        path = fetch.fetch(record, Cache(sys.argv[1]))
         pathlib.Path(sys.argv[1] + f".{number}").write_text(str(path))
         os._exit(0)
 os.close(starting)
@@ -183,7 +186,7 @@ def test_eight_processes_at_once_all_get_the_right_file(record, server, cache):
 
 
 def test_verify_reads_the_hub_cache_too(record, server, cache, capsys):
-    path = fetch.fetch(record, cache_dir=cache)
+    path = fetch.fetch(record, Cache(cache))
     assert cli.main(["verify", "--cache-dir", str(cache)]) == 0
     assert capsys.readouterr().out == f"small.hub  {path}  ok\n1 files, 0 damaged\n"
     damage(path)
@@ -211,19 +214,19 @@ FAULTS = {
 def test_a_fault_of_the_hub_is_one_sentence_with_a_way_out(record, server, cache, fault, capsys):
     server.fault = fault
     with pytest.raises(WeightsUnavailable, match=f"^small.hub: .*{FAULTS[fault]}") as caught:
-        fetch.fetch(record, cache_dir=cache)
+        fetch.fetch(record, Cache(cache))
     assert "\n" not in str(caught.value)
     if fault != "portal":
         assert caught.value.__cause__ is not None
     assert whole_files(cache) == []
     server.fault = ""
-    assert sha256_of(fetch.fetch(record, cache_dir=cache)) == record.sha256
+    assert sha256_of(fetch.fetch(record, Cache(cache))) == record.sha256
 
 
 def test_the_time_to_wait_is_passed_on(record, server, cache):
     server.fault, server.headers = "too many", {"Retry-After": "37"}
     with pytest.raises(WeightsUnavailable, match="Wait 37 seconds"):
-        fetch.fetch(record, cache_dir=cache)
+        fetch.fetch(record, Cache(cache))
 
 
 def test_wrong_bytes_of_the_right_size_are_fetched_twice_and_then_an_error(record, server, cache):
@@ -235,20 +238,20 @@ def test_wrong_bytes_of_the_right_size_are_fetched_twice_and_then_an_error(recor
     assert record.sha256 in str(caught.value)
     assert sum(request.startswith("GET") for request in server.requests) == 2
     server.served = server.content
-    assert sha256_of(fetch.fetch(record, cache_dir=cache)) == record.sha256
+    assert sha256_of(fetch.fetch(record, Cache(cache))) == record.sha256
 
 
 def test_another_size_is_seen_before_anything_is_fetched(record, server, cache):
     server.served = server.content + b"more"
     with pytest.raises(WeightsError, match=f"has {record.size + 4:,} bytes .* {record.size:,} were expected"):
-        fetch.fetch(record, cache_dir=cache)
+        fetch.fetch(record, Cache(cache))
     assert not any(request.startswith("GET") for request in server.requests)
 
 
 def test_a_mirror_that_answers_with_another_commit_is_not_believed(record, server, cache):
     server.fault = "moved"
     with pytest.raises(WeightsError, match=f"answers with the commit {'f' * 40}, and {REVISION} was asked for"):
-        fetch.fetch(record, cache_dir=cache)
+        fetch.fetch(record, Cache(cache))
     assert not any(request.startswith("GET") for request in server.requests)
 
 
@@ -261,7 +264,7 @@ def test_no_network_fails_at_once(record, cache, monkeypatch):
         connect = socket.socket.connect
         monkeypatch.setattr(socket.socket, "connect", lambda s, to: tried.append(to) or connect(s, to))
         with pytest.raises(WeightsUnavailable, match=r"cannot be reached .*Try again.*hf download small/weights"):
-            fetch.fetch(record, cache_dir=cache)
+            fetch.fetch(record, Cache(cache))
     assert len(tried) <= 1
 
 
@@ -274,29 +277,30 @@ def test_a_full_or_read_only_disk_is_one_sentence(record, server, cache, monkeyp
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fails)
     with pytest.raises(WeightsUnavailable, match=rf"{sentence}.*cache_dir= or HF_HUB_CACHE"):
-        fetch.fetch(record, cache_dir=cache)
+        fetch.fetch(record, Cache(cache))
 
 
 def test_a_file_in_the_place_of_the_cache_folder_is_one_sentence(record, server, cache):
     cache.write_text("in the way")
     with pytest.raises(WeightsUnavailable, match=r"the cache folder .* cannot be written to"):
-        fetch.fetch(record, cache_dir=cache)
+        fetch.fetch(record, Cache(cache))
 
 
 READ_ONLY = """
 import os, sys
 from dfer_zoo import errors
 from dfer_zoo.weights import fetch
+from dfer_zoo.weights.cache import Cache
 from tests import small
 full, empty, other, revision, digest, size = sys.argv[1:]
 record = small.record("hub", distribution="hub", repo_id="small/weights", revision=revision,
     filename="model.safetensors", sha256=digest, size=int(size))
-fetch.fetch(record, cache_dir=other)  # so that all modules are loaded while they can be read
+fetch.fetch(record, Cache(other))  # so that all modules are loaded while they can be read
 if os.getuid() == 0:
     os.setuid(65534)  # the rights of a folder mean nothing to root
-print(fetch.fetch(record, cache_dir=full, verify="once"))
+print(fetch.fetch(record, Cache(full, verify="once")))
 try:
-    fetch.fetch(record, cache_dir=empty)
+    fetch.fetch(record, Cache(empty))
 except errors.WeightsUnavailable as error:
     print(error)
 """
@@ -308,7 +312,7 @@ def test_a_read_only_cache_is_enough_when_the_file_is_there(record, server, cach
         for folder in (tmp_path, *tmp_path.parents[:3]):  # pytest keeps its folders to itself; xdist adds one level
             if folder != Path(tempfile.gettempdir()):
                 folder.chmod(folder.stat().st_mode | 0o055)
-    path = fetch.fetch(record, cache_dir=cache)
+    path = fetch.fetch(record, Cache(cache))
     cache.chmod(0o555)
     empty = tmp_path / "empty"
     empty.mkdir(mode=0o555)
@@ -342,13 +346,13 @@ def test_a_pinned_repository_needs_no_second_request(server, cache):
 
 
 def test_a_repository_of_a_user_is_checked_against_the_digest_that_the_hub_gives(server, cache):
-    path = fetch.hub_repository(f"small/weights@{REVISION}", cache_dir=cache)
+    path = fetch.hub_repository(f"small/weights@{REVISION}", Cache(cache))
     damage(path)
-    assert fetch.hub_repository(f"small/weights@{REVISION}", cache_dir=cache).read_bytes() == server.content
+    assert fetch.hub_repository(f"small/weights@{REVISION}", Cache(cache)).read_bytes() == server.content
     damage(path)
     server.served = path.read_bytes()
     with pytest.raises(WeightsError, match="fetched twice"):
-        fetch.hub_repository(f"small/weights@{REVISION}", cache_dir=cache)
+        fetch.hub_repository(f"small/weights@{REVISION}", Cache(cache))
 
 
 @pytest.mark.parametrize(
@@ -382,7 +386,7 @@ def test_a_part_comes_through_open_clips_own_functions(server, cache, monkeypatc
 
     monkeypatch.setattr(open_clip, "download_pretrained", download_pretrained)
     monkeypatch.setattr(hub, "ask", lambda *args: None)
-    found = fetch.part_state(CLIP, cache_dir=cache)
+    found = fetch.backbone_state(CLIP, Cache(cache))
     assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
     assert asked == [("timm/vit_base_patch32_clip_224.openai/", True, str(cache))]
 
@@ -394,20 +398,20 @@ def test_a_part_in_the_cache_needs_no_request(server, cache, tmp_path):
     refs = snapshot.parents[1] / "refs"
     refs.mkdir()
     (refs / "main").write_text(REVISION)
-    assert torch.equal(fetch.part_state(CLIP, cache_dir=cache)["text_projection"], torch.ones(2, 2))
-    assert fetch.part_state(CLIP, cache_dir=cache, local_files_only=True).keys() == {"text_projection"}
+    assert torch.equal(fetch.backbone_state(CLIP, Cache(cache))["text_projection"], torch.ones(2, 2))
+    assert fetch.backbone_state(CLIP, Cache(cache, offline=True)).keys() == {"text_projection"}
     (snapshot / "open_clip_model.safetensors").write_bytes(b"cut")
     with pytest.raises(WeightsError, match="cannot be read"):
-        fetch.part_state(CLIP, cache_dir=cache)
+        fetch.backbone_state(CLIP, Cache(cache))
     assert server.requests == []
 
 
 def test_a_part_that_cannot_be_had_is_one_sentence(server, cache):
     with pytest.raises(WeightsUnavailable, match=f"^{CLIP} is not in the cache .* offline was asked for"):
-        fetch.part_state(CLIP, cache_dir=cache, local_files_only=True)
+        fetch.backbone_state(CLIP, Cache(cache, offline=True))
     server.fault = "down"
     with pytest.raises(WeightsUnavailable, match=f"^{CLIP}: .*status 503"):
-        fetch.part_state(CLIP, cache_dir=cache)
+        fetch.backbone_state(CLIP, Cache(cache))
     assert len(server.requests) == 1
     with pytest.raises(UnknownTag, match=r"open_clip has no weights 'ViT-B-32/openia'. Did you mean .*ViT-B-32/openai"):
-        fetch.part_state("open_clip:ViT-B-32/openia")
+        fetch.backbone_state("open_clip:ViT-B-32/openia")

@@ -16,8 +16,9 @@ from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.base import skip_init
-from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock, VideoMAE, attend
+from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
+from dfer_zoo.models.video_mae import VideoMAE, attend
 from dfer_zoo.registry import get_weights, list_pretrained, manifest
 from dfer_zoo.training.masking import tube_mask, window_mask
 from dfer_zoo.training.mixes import MIXES, soft_targets
@@ -116,7 +117,7 @@ def record_of(case, arch, tag, monkeypatch, arguments):
         published,
         params=case["parameters"],
         model_args={**published.model_args, **arguments},
-        video=dataclasses.replace(published.video, size=size, frames=frames),
+        video=dataclasses.replace(published.video, img_size=size, num_frames=frames),
     )
     monkeypatch.setitem(manifest(), (arch, tag), small)
 
@@ -578,7 +579,7 @@ def test_the_views_are_the_first_and_the_last_frames_and_one_view_is_in_the_midd
     assert [(view["video"][:, 0, 0, 0] * 255).round().int().tolist() for view in once] == [middle]
 
 
-@pytest.mark.parametrize("name", ["frames", "size", "rate", "segments"])
+@pytest.mark.parametrize("name", ["num_frames", "img_size", "rate", "segments"])
 def test_a_transform_of_no_frames_pixels_or_views_is_refused(name):
     with pytest.raises(InputError, match=f"create_transform: {name} is 0; expected a whole number from 1 on"):
         create_transform(tiny(), **{name: 0})

@@ -14,6 +14,7 @@ import dfer_zoo
 from dfer_zoo.atomic import sha256_of
 from dfer_zoo.errors import WeightsError, WeightsUnavailable
 from dfer_zoo.weights import fetch
+from dfer_zoo.weights.cache import Cache
 from tests import mirror, small
 
 pytestmark = pytest.mark.hub
@@ -49,6 +50,7 @@ def zoo(hub, monkeypatch, tmp_path):
     address, _, records = hub
     small.open_zoo(monkeypatch, tmp_path, *records)
     monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.delenv("DFER_ZOO_DOWNLOAD", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -86,28 +88,28 @@ def test_a_repository_is_what_main_is_now_unless_a_revision_is_named(zoo, tmp_pa
 
 def test_what_is_cached_needs_no_request(zoo, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
-    path = fetch.fetch(zoo[0], cache_dir=cache)
+    path = fetch.fetch(zoo[0], Cache(cache))
     assert sha256_of(path) == zoo[0].sha256 and path.stat().st_size == zoo[0].size
     refuse_connections(monkeypatch)
-    assert fetch.fetch(zoo[0], cache_dir=cache) == path
+    assert fetch.fetch(zoo[0], Cache(cache)) == path
     with pytest.raises(AssertionError, match="a request"):
-        fetch.fetch(zoo[1], cache_dir=cache)
+        fetch.fetch(zoo[1], Cache(cache))
     with pytest.raises(WeightsUnavailable, match="offline was asked for"):
-        fetch.fetch(zoo[1], cache_dir=cache, local_files_only=True)
+        fetch.fetch(zoo[1], Cache(cache, offline=True))
 
 
 def test_a_damaged_file_is_fetched_again(zoo, tmp_path):
-    path = fetch.fetch(zoo[0], cache_dir=tmp_path / "cache")
+    path = fetch.fetch(zoo[0], Cache(tmp_path / "cache"))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert sha256_of(fetch.fetch(zoo[0], cache_dir=tmp_path / "cache")) == zoo[0].sha256
+    assert sha256_of(fetch.fetch(zoo[0], Cache(tmp_path / "cache"))) == zoo[0].sha256
 
 
 def test_other_bytes_of_the_same_size_on_the_hub_are_not_taken(hub, zoo, tmp_path):
     """The client of the Hub compares sizes; the digest is compared by us."""
     _, repository, _ = hub
-    content = fetch.fetch(zoo[1], cache_dir=tmp_path / "good").read_bytes()
+    content = fetch.fetch(zoo[1], Cache(tmp_path / "good")).read_bytes()
     wrong = bytearray(content)
     wrong[-1] ^= 1
     repository.object(content).write_bytes(wrong)
@@ -123,7 +125,7 @@ def test_other_bytes_of_the_same_size_on_the_hub_are_not_taken(hub, zoo, tmp_pat
 def test_what_is_not_there_is_one_sentence(zoo, tmp_path, change):
     """How the mirror answers is its business (it does not tell a missing repository from a missing file)."""
     with pytest.raises(WeightsUnavailable, match=r"^small\.v0: ") as caught:
-        fetch.fetch(dataclasses.replace(zoo[0], **change), cache_dir=tmp_path / "cache")
+        fetch.fetch(dataclasses.replace(zoo[0], **change), Cache(tmp_path / "cache"))
     assert "\n" not in str(caught.value)
 
 

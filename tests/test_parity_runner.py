@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.models.mae_dfer import MAEDFER, VideoMAE
+from dfer_zoo.models.mae_dfer import MAEDFER
+from dfer_zoo.models.video_mae import VideoMAE
 from tests.parity import compare, runner, seeded
 from tests.parity.__main__ import main
 from tests.parity.checks import dfer_clip, mae_dfer

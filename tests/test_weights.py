@@ -137,7 +137,7 @@ def test_a_value_of_the_wrong_kind_is_named(field, value, expected):
         ({"labels": ("happy", "sad", "happy")}, "are not distinct"),
         ({"distribution": "ftp"}, "distribution 'ftp' is not one of"),
         ({"distribution": "composed"}, "'backbones' must be given for the distribution 'composed'"),
-        ({"backbones": {"face": "mae_face.released"}}, "'backbones' must be given for the distribution 'composed'"),
+        ({**HUB, "backbones": {"face": "mae_face.released"}}, "must not be given for the distribution 'hub'"),
     ],
 )
 def test_an_identity_that_is_none_is_refused(changes, sentence):
@@ -205,7 +205,7 @@ def test_near_spellings_are_offered(zoo):
         get_weights("small", "dfew_1")
     with pytest.raises(UnknownTag, match=r"There are: dfew_fold1, dfew_fold2, mafw_fold1\."):
         get_weights("small", "zzz")
-    with pytest.raises(UnknownTag, match=r"small has no weights ''. There are: dfew_fold1"):
+    with pytest.raises(UnknownTag, match=r"Which weights of small\? It has: dfew_fold1"):
         get_weights("small")
 
 

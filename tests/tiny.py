@@ -21,6 +21,10 @@ TINY["dk_clip"] = {
 TINY["av_fusion"] = {"image_size": 32, "num_frames": 3, "seconds": 1.0, "num_heads": 2}
 TINY["efficient_face"] = {"image_size": 64}
 
+TINY["mini_xception"] = {"image_size": 32}
+TINY["emo_affectnet_static"] = {"image_size": 32, "width_factor": 0.125}
+TINY["emo_affectnet"] = {"image_size": 32, "width_factor": 0.125, "num_frames": 3}
+
 TINY["mma_dfer"] = {"preset": "tiny", "image_size": 32, "num_classes": 5}
 TINY["mae_face"] = {"preset": "tiny", "image_size": 32, "num_classes": 5}
 TINY["audio_mae"] = {"preset": "tiny", "frames": 64, "num_classes": 5}
@@ -34,6 +38,26 @@ TINY["mae_dfer_pretrain"] = {
     "decoder_depth": 2,
     "decoder_heads": 3,
     "mask_ratio": 0.75,
+}
+
+TINY["hicmae"] = {
+    "image_size": 32,
+    "frames": 4,
+    "width": 24,
+    "depth": 2,
+    "heads": 3,
+    "audio_size": [64, 32],
+    "audio_depth": 3,
+    "fusion_depth": 1,
+    "num_classes": 5,
+}
+TINY["hicmae_pretrain"] = {
+    **{name: value for name, value in TINY["hicmae"].items() if name != "num_classes"},
+    "decoder_width": 16,
+    "decoder_heads": 2,
+    "levels": [0, 1],
+    "mask_ratio": 0.5,
+    "audio_mask_ratio": 0.5,
 }
 
 TINY["dfer_clip"] = {

@@ -130,10 +130,11 @@ def verify_options(parser: argparse.ArgumentParser) -> None:
 
 
 def verify_command(options: argparse.Namespace) -> int:
+    from ..weights.cache import Cache
     from ..weights.fetch import check_present
 
     damaged = found = 0
-    for name, path, fault in check_present(options.pattern, cache_dir=options.cache_dir):
+    for name, path, fault in check_present(options.pattern, Cache(options.cache_dir)):
         found += 1
         damaged += fault is not None
         print(f"{name}  {path}  {fault or 'ok'}", flush=True)

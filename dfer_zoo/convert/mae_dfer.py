@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..convert import Conversion
 from ..errors import WeightsError
-from ..models.mae_dfer import MAEDFER, VideoMAE
+from ..models.mae_dfer import MAEDFER
 from ..models.mae_dfer_pretrain import MAEDFERPretrain
+from ..models.video_mae import VideoMAE
 
 # (authors' pattern, ours)
 PARTS = r"(weight|bias)"
@@ -68,6 +69,11 @@ def names(arch: str, state: Mapping[str, Any]) -> dict[str, str]:
         *((re.escape(prefix) + theirs, "encoder." + ours) for theirs, ours in (*EMBEDDING_NAMES, *blocks)),
         *(DECODER_NAMES if pretrained else HEAD_NAMES),
     ]
+    return match_names(state, table, f"This is not a checkpoint of {arch}{_kind(state, arch)}")
+
+
+def match_names(state: Mapping[str, Any], table: Sequence[tuple[str, str]], refusal: str) -> dict[str, str]:
+    """{authors' name: ours} by the first pattern that fits; an entry that none fits is an error that starts so."""
     patterns = [(re.compile(theirs), ours) for theirs, ours in table]
     found, unknown = {}, []
     for name in state:
@@ -78,7 +84,7 @@ def names(arch: str, state: Mapping[str, Any]) -> dict[str, str]:
             found[name] = match[0].expand(match[1])
     if unknown:
         raise WeightsError(
-            f"This is not a checkpoint of {arch}{_kind(state, arch)}: {len(unknown)} of its {len(state)} entries are "
+            f"{refusal}: {len(unknown)} of its {len(state)} entries are "
             f"unknown, the first are {', '.join(unknown[:3])}."
         )
     return found
@@ -101,7 +107,7 @@ def convert_mae_dfer(state: Mapping[str, Tensor]) -> Conversion:
     state, arguments, dropped = _shared(state)
     own = _renamed("mae_dfer", state)
     arguments |= {**_lgi_arguments(own), **_classifier_arguments(own)}
-    return Conversion(own, _not_default(MAEDFER, arguments), dropped)
+    return Conversion(own, not_default(MAEDFER, arguments), dropped)
 
 
 def convert_video_mae(state: Mapping[str, Tensor]) -> Conversion:
@@ -110,7 +116,7 @@ def convert_video_mae(state: Mapping[str, Tensor]) -> Conversion:
             f"This is not a checkpoint of video_mae{_kind(state, 'video_mae')}: it has no joint attention."
         )
     own = _renamed("video_mae", state)
-    return Conversion(own, _not_default(VideoMAE, {**_joint_arguments(own), **_classifier_arguments(own)}))
+    return Conversion(own, not_default(VideoMAE, {**_joint_arguments(own), **_classifier_arguments(own)}))
 
 
 def convert_mae_dfer_pretrain(state: Mapping[str, Tensor]) -> Conversion:
@@ -122,13 +128,13 @@ def convert_mae_dfer_pretrain(state: Mapping[str, Tensor]) -> Conversion:
     arguments |= {
         **_encoder_arguments(own),
         "decoder_width": decoder_width,
-        "decoder_depth": _depth(own, "decoder."),
+        "decoder_depth": depth_of(own, "decoder."),
     }
     if "encoder.region_tokens" in own:
         arguments |= _lgi_arguments(own)
     else:
         arguments |= {"attention": "joint", **_joint_arguments(own), "heads": width // 64}
-    return Conversion(own, _not_default(MAEDFERPretrain, arguments), dropped)
+    return Conversion(own, not_default(MAEDFERPretrain, arguments), dropped)
 
 
 # -- what the entries tell of the constructor's arguments ----------------------------------------------------------------
@@ -173,7 +179,7 @@ def _encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "channels": channels,
         "tubelet": tubelet,
         "patch_size": patch_size,
-        "depth": _depth(state, "encoder."),
+        "depth": depth_of(state, "encoder."),
         "mlp_ratio": len(state["encoder.blocks.0.mlp.fc1.weight"]) / width,
         "qkv_bias": any(name.endswith(".q_bias") for name in state),
         "learned_position": "encoder.position" in state,
@@ -206,12 +212,12 @@ def _classifier_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _depth(state: Mapping[str, Tensor], prefix: str) -> int:
+def depth_of(state: Mapping[str, Tensor], prefix: str) -> int:
     pattern = re.compile(re.escape(prefix) + BLOCK + ".*")
     return 1 + max((int(m[1]) for name in state if (m := pattern.fullmatch(name))), default=-1)
 
 
-def _not_default(model: type, arguments: Mapping[str, Any], always: Sequence[str] = ("num_classes",)) -> dict[str, Any]:
+def not_default(model: type, arguments: Mapping[str, Any], always: Sequence[str] = ("num_classes",)) -> dict[str, Any]:
     defaults = inspect.signature(model).parameters
     return {
         name: value

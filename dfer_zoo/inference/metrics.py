@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,6 +73,34 @@ def f1(table: np.ndarray) -> dict[str, float]:
     }
 
 
+def regression(outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics of continuous outputs, (clips, dimensions) each -> one value per dimension.
+
+    "acc" is 1 less the absolute error, in the mean; "ccc" has unbiased moments.
+
+    >>> regression(np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]]))["mae"].tolist()
+    [0.5]
+    """
+    outputs, targets = np.asarray(outputs, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    if outputs.shape != targets.shape or outputs.ndim != 2 or len(outputs) < 2:
+        raise InputError(
+            f"There are outputs {outputs.shape} and targets {targets.shape}; expected two of the same shape "
+            "(clips, dimensions), for two clips or more."
+        )
+    errors = outputs - targets
+    deviations = outputs - outputs.mean(0), targets - targets.mean(0)
+    covariance = (deviations[0] * deviations[1]).sum(0) / (len(outputs) - 1)
+    variances = outputs.var(0, ddof=1), targets.var(0, ddof=1)
+    return {
+        "acc": 1 - np.abs(errors).mean(0),
+        "mae": np.abs(errors).mean(0),
+        "mse": (errors**2).mean(0),
+        "rmse": np.sqrt((errors**2).mean(0)),
+        "pcc": covariance / np.sqrt(variances[0] * variances[1]),
+        "ccc": 2 * covariance / (variances[0] + variances[1] + errors.mean(0) ** 2),
+    }
+
+
 class View(NamedTuple):
     """A model's answer for one view of a clip."""
 
@@ -83,22 +111,31 @@ class View(NamedTuple):
     crop: int = 0
 
 
-def merge_views(views: Iterable[View]) -> tuple[list[str], np.ndarray, list[int]]:
+def merge_views(
+    views: Iterable[View], group: Callable[[str], str] = str, answer: Callable[[np.ndarray], np.ndarray] | None = None
+) -> tuple[list[str], np.ndarray, list[Any]]:
     """(clips, mean probabilities (clips, K), labels), in the order in which the clips appear. Probabilities are averaged,
-    not logits; of a view that comes again, as processes that pad their last batch produce them, the first counts."""
+    not logits; of a view that comes again, as processes that pad their last batch produce them, the first counts.
+
+    ``group`` gives the name under which clips are merged; ``answer`` is used in place of the softmax.
+    """
     seen: set[tuple[str, int, int]] = set()
     answers: dict[str, list[np.ndarray]] = {}
-    labels: dict[str, int] = {}
+    labels: dict[str, Any] = {}
     for view in views:
         if (key := (view.clip, view.segment, view.crop)) in seen:
             continue
         seen.add(key)
-        logits = np.asarray(view.logits, dtype=np.float64)
-        exponentials = np.exp(logits - logits.max())
-        answers.setdefault(view.clip, []).append(exponentials / exponentials.sum())
-        labels.setdefault(view.clip, view.label)
+        name = group(view.clip)
+        answers.setdefault(name, []).append((answer or _softmax)(np.asarray(view.logits, dtype=np.float64)))
+        labels.setdefault(name, view.label)
     probabilities = np.stack([np.mean(each, axis=0) for each in answers.values()]) if answers else np.zeros((0, 0))
     return list(answers), probabilities, list(labels.values())
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max())
+    return exponentials / exponentials.sum()
 
 
 def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:

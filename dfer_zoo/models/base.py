@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import fnmatch
 import functools
@@ -108,8 +109,9 @@ class DferModel(nn.Module):
         shapes: dict[str, tuple[int, ...]] = {}
         if self.video_spec is not None:
             side = self.video_spec.img_size
-            shapes["video"] = (batch, self.video_spec.num_frames, 3, side, side)
-            shapes["image"] = (batch, 3, side, side)
+            channels = 1 if self.video_spec.channel_order == "gray" else 3
+            shapes["video"] = (batch, self.video_spec.num_frames, channels, side, side)
+            shapes["image"] = (batch, channels, side, side)
         if self.audio_spec is not None:
             shapes["audio"] = (batch, *self.audio_spec.shape)
         reference = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
@@ -144,7 +146,7 @@ class DferModel(nn.Module):
         """The published random initialisation. Parts that torch initialises as published need nothing here."""
 
     def init_unless_loading(self) -> None:
-        if not _Uninitialised.active:
+        if not _weights_follow.get():
             self.init_weights()
 
     def freeze(self, *patterns: str) -> None:
@@ -218,6 +220,24 @@ class DferModel(nn.Module):
         raise InputError(f"{type(self).__name__} is not put together from backbones.")
 
 
+class ImageModel(DferModel):
+    """Base of models that see one image: ``forward(image)``. In a video each frame is encoded once, however many windows
+    it belongs to, and answers by itself."""
+
+    inputs = ("image",)
+    frame_independent = True
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        return self.forward_head(self.forward_features(image))
+
+    def encode_frames(self, video: Tensor) -> Tensor:
+        """(B, 1, C, H, W) -> (B, 1, ...): the features of single images."""
+        return self.forward_features(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+
+    def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
+        return self.forward_head(frames[:, 0])
+
+
 @contextlib.contextmanager
 def _statistics_at_rest(block: Any) -> Iterator[None]:
     """Batch norms that have counted this batch in the forward pass must not count it again when it is recomputed."""
@@ -234,10 +254,13 @@ def _statistics_at_rest(block: Any) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
+# whether models built here are filled by a strict load at once; every thread and task has its own value
+_weights_follow = contextvars.ContextVar("weights_follow", default=False)
+
+
 class _Uninitialised(TorchFunctionMode):
     """No random numbers: weights follow, and drawing 300 million normals for nothing takes seconds."""
 
-    active = False
     _SKIPPED = frozenset({nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, nn.init.constant_})
     # these may be called from within a loop that redraws what is too large, so they leave zeros, not what was there
     _ZEROED = frozenset({Tensor.normal_, Tensor.uniform_})
@@ -253,12 +276,12 @@ class _Uninitialised(TorchFunctionMode):
 @contextlib.contextmanager
 def skip_init() -> Iterator[None]:
     """Models built inside hold arbitrary numbers; only for a strict load that follows at once."""
-    before, _Uninitialised.active = _Uninitialised.active, True
+    token = _weights_follow.set(True)
     try:
         with _Uninitialised():
             yield
     finally:
-        _Uninitialised.active = before
+        _weights_follow.reset(token)
 
 
 def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str) -> None:
@@ -324,3 +347,9 @@ def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | No
         raise InputError(
             f"{name} must be floating point numbers, as create_transform(model) makes them; got {tensor.dtype}."
         )
+
+
+def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load every tensor of ``state`` into ``model``; a missing, unknown or misshapen one is an exception that names it."""
+    check_fit(model.state_dict(), state, f"{what} does not fit {type(model).__name__}")
+    model.load_state_dict(dict(state))

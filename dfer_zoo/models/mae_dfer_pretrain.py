@@ -17,9 +17,19 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import check_count
 from .base import DferModel, check_shape
-from .mae_dfer import EPS, VIDEO, Grid, JointBlock, JointEncoder, LGIFormer, check_option, sides, sinusoidal_table
-
-CHANNELS = 3
+from .mae_dfer import LGIFormer
+from .masked_video import (
+    CHANNELS,
+    TubeletTargets,
+    check_difference,
+    count_visible,
+    differences,
+    draw_masked,
+    masked_numbers,
+    pick,
+    visible_numbers,
+)
+from .video_mae import EPS, VIDEO, Grid, JointBlock, JointEncoder, check_option, sides, sinusoidal_table
 
 
 class Decoder(nn.Module):
@@ -64,7 +74,7 @@ class Reconstruction(NamedTuple):
     mask: Tensor  # (B, N), True where masked
 
 
-class MAEDFERPretrain(DferModel):
+class MAEDFERPretrain(TubeletTargets, DferModel):
     """The masked autoencoder. It classifies nothing: forward gives the pixels of the masked tubelets, (B, masked, 1536),
     and the head of the common contract is the decoder. `forward_head(..., pre_logits=True)` is the mean visible token.
 
@@ -206,8 +216,7 @@ class MAEDFERPretrain(DferModel):
         rows, columns = self.grid.rows // self.window[0], self.grid.columns // self.window[1]
         area = self.window[0] * self.window[1]
         device = generator.device if generator is not None else self.mask_token.device
-        noise = torch.rand(batch, rows * columns, area, generator=generator, device=device)
-        masked = noise.argsort(-1).argsort(-1) < self.masked_per_window
+        masked = draw_masked((batch, rows * columns, area), self.masked_per_window, generator, device)
         return repeat(
             masked,
             "b (nh nw) (rh rw) -> b (t nh rh nw rw)",
@@ -223,22 +232,18 @@ class MAEDFERPretrain(DferModel):
         return self.fixed_mask.expand(batch, -1), self.num_visible
 
     def _check_mask(self, mask: Tensor, batch: int) -> int:
-        check_shape("mask", mask, "(B, N)", (batch, self.grid.tokens), floating=False)
-        if mask.dtype != torch.bool:
-            raise InputError(f"mask must be boolean, True where masked, got {mask.dtype}.")
-        visible = (~mask).sum(1)
-        if torch.compiler.is_compiling():  # a graph has one number of tokens, and no numbers to look at
-            fits = (visible == self.num_visible).all() & self._can_be_shared_out(mask)
-            torch._assert_async(fits, "A compiled model takes masks of its own mask_ratio, alike in all regions.")
-            return self.num_visible
-        if (visible != visible[0]).any():
-            raise InputError(f"Every clip must have as many masked tokens as the others; visible: {visible.tolist()}.")
+        count = count_visible("mask", mask, (batch, self.grid.tokens), self.num_visible)
+        if torch.compiler.is_compiling():
+            torch._assert_async(
+                self._can_be_shared_out(mask),
+                "A compiled model takes masks of its own mask_ratio, alike in all regions.",
+            )
+            return count
         if not self._can_be_shared_out(mask):
             raise InputError(
                 "The LGI-Former needs as many visible tokens in every region, and in each of its frames; "
                 "this mask has not."
             )
-        count = int(visible[0])
         if isinstance(self.encoder, LGIFormer):
             _, rows, columns = self.encoder.region_grid
             if count % (self.grid.frames * rows * columns):
@@ -270,12 +275,7 @@ class MAEDFERPretrain(DferModel):
 
     def _visible(self, mask: Tensor, count: int) -> Tensor:
         """(B, count): numbers of the visible tokens, in reading order."""
-        return self.reading_order[mask[:, self.reading_order].int().argsort(dim=1, stable=True)[:, :count]]
-
-    @staticmethod
-    def _masked(mask: Tensor, count: int) -> Tensor:
-        """(B, N - count): numbers of the masked tokens, row by row."""
-        return mask.int().argsort(dim=1, stable=True)[:, count:]
+        return self.reading_order[visible_numbers(mask[:, self.reading_order], count)]
 
     # -- forward ---------------------------------------------------------------------------------------------------
 
@@ -319,7 +319,7 @@ class MAEDFERPretrain(DferModel):
         )
 
     def _decode(self, encoded: Tensor, mask: Tensor, count: int) -> Tensor:
-        visible, masked = self._visible(mask, count), self._masked(mask, count)
+        visible, masked = self._visible(mask, count), masked_numbers(mask, count)
         if self.matched and isinstance(self.encoder, LGIFormer):
             visible = self._by_region(visible).flatten(1)  # the order in which the tokens left the encoder
         position = self.decoder.position[0]
@@ -329,26 +329,16 @@ class MAEDFERPretrain(DferModel):
 
     # -- target and loss -------------------------------------------------------------------------------------------
 
-    def targets(self, video: Tensor) -> Tensor:
-        """(B, T, 3, H, W) -> what the prediction is compared with, for all tokens: (B, N, 1536)."""
-        pixels = self._normalized(self.pixels(video)) if self.normalize_target else self.pixels(video)
-        if self.difference_group:
-            pixels = differences(pixels, self.difference_group)
-        return self.to_tubelets(pixels)
-
     def loss(self, prediction: Tensor, video: Tensor, mask: Tensor) -> Tensor:
         """Squared error over the masked tokens, in float32 under autocast too."""
         errors = self.errors(prediction, video, mask)
         if not errors.numel():
             raise InputError("The mask hides nothing, so that there is nothing to guess and no loss.")
-        if self.motion_weight is None:
-            return errors.mean()
-        look, motion = errors.chunk(2, dim=-1)  # the tubelet's first frame, its second
-        return (1 - self.motion_weight) * look.mean() + self.motion_weight * motion.mean()
+        return self.mean_error(errors)
 
     def errors(self, prediction: Tensor, video: Tensor, mask: Tensor) -> Tensor:
         """(B, masked, 1536) squared errors."""
-        target = pick(self.targets(video.float()), self._masked(mask, self._check_mask(mask, video.shape[0])))
+        target = pick(self.targets(video.float()), masked_numbers(mask, self._check_mask(mask, video.shape[0])))
         return F.mse_loss(prediction.float(), target, reduction="none")
 
     def training_loss(
@@ -369,7 +359,7 @@ class MAEDFERPretrain(DferModel):
         pixels = self.pixels(video.float())
         level, spread = self._levels(pixels)
         # visible places hold the truth, masked ones the guess, in the units of the target
-        places = self._masked(mask, count)[..., None].expand_as(guessed)
+        places = masked_numbers(mask, count)[..., None].expand_as(guessed)
         target = self.from_tubelets(self.targets(video.float()).scatter(1, places, guessed))
         if self.difference_group:
             target = differences(target, self.difference_group, sign=1)
@@ -380,40 +370,6 @@ class MAEDFERPretrain(DferModel):
         group = self.difference_group or self.cut["p0"]
         moved = target - target[:, time // group * group]
         return Reconstruction(target, moved, pixels.masked_fill(hidden, 0.5), mask)
-
-    def pixels(self, video: Tensor) -> Tensor:
-        """Normalised colours -> colours in [0, 1]."""
-        assert self.video_spec is not None
-        mean, std = (video.new_tensor(v).view(3, 1, 1) for v in (self.video_spec.mean, self.video_spec.std))
-        return video * std + mean
-
-    def to_tubelets(self, video: Tensor) -> Tensor:
-        """(B, T, 3, H, W) -> (B, N, 2 * 16 * 16 * 3), the colour fastest"""
-        return rearrange(video, "b (t p0) c (h p1) (w p2) -> b (t h w) (p0 p1 p2 c)", **self.cut)
-
-    def from_tubelets(self, tubelets: Tensor) -> Tensor:
-        steps, rows, columns = self.grid
-        return rearrange(
-            tubelets,
-            "b (t h w) (p0 p1 p2 c) -> b (t p0) c (h p1) (w p2)",
-            **{"t": steps, "h": rows, "w": columns, **self.cut},
-        )
-
-    def _tile(self, video: Tensor) -> Tensor:
-        """(B, T, 3, H, W) -> (B, N, pixels of a tubelet, 3)"""
-        return rearrange(self.to_tubelets(video), "b n (p c) -> b n p c", c=CHANNELS)
-
-    def _untile(self, tiles: Tensor) -> Tensor:
-        return self.from_tubelets(tiles.flatten(2))
-
-    def _levels(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of every tubelet's colours, over both its frames: (B, N, 1, 3) each."""
-        tiles = self._tile(pixels)
-        return tiles.mean(2, keepdim=True), tiles.var(2, keepdim=True).sqrt() + 1e-6
-
-    def _normalized(self, pixels: Tensor) -> Tensor:
-        level, spread = self._levels(pixels)
-        return self._untile((self._tile(pixels) - level) / spread)
 
     # -- the rest of the contract ----------------------------------------------------------------------------------
 
@@ -440,24 +396,3 @@ class MAEDFERPretrain(DferModel):
     def no_weight_decay(self) -> set[str]:
         """The region tokens are decayed here and not in fine-tuning: published, and probably by oversight."""
         return {"mask_token"}
-
-
-def pick(tokens: Tensor, numbers: Tensor) -> Tensor:
-    """(B, N, D), (B, n) -> (B, n, D)"""
-    return tokens.gather(1, numbers[..., None].expand(-1, -1, tokens.shape[-1]))
-
-
-def differences(video: Tensor, group: int, sign: int = -1) -> Tensor:
-    """Every frame less (with ``sign`` 1: plus) the first of its group of so many; the first ones stay. (B, T, ...)"""
-    time = torch.arange(video.shape[1], device=video.device)
-    later = (time % group != 0).view(-1, *[1] * (video.ndim - 2))
-    return torch.where(later, video + sign * video[:, time // group * group], video)
-
-
-def check_difference(frames: int, tubelet: int, group: int, motion_weight: float | None) -> None:
-    if group < 0 or group == 1 or (group and frames % group):
-        raise InputError(
-            f"difference_group is {group}; expected 0 (no differences) or at least 2 that divide the {frames} frames."
-        )
-    if motion_weight is not None and not (group == tubelet == 2):
-        raise InputError("motion_weight splits a tubelet of two frames; it needs tubelet=2 and difference_group=2.")

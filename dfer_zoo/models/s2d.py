@@ -20,8 +20,8 @@ from ..weights.record import VideoSpec, check_count
 from .anchors import EmotionAnchors, distillation_weight
 from .base import DferModel, LoadReport, check_fit, check_shape
 from .layers import Attention, Mlp
-from .mae_dfer import VIDEO, check_option
 from .mobile_face_net import LandmarkFeatures, resize_for_landmarks
+from .video_mae import VIDEO, check_option
 from .vit import Encoder, EncoderNorm, Preset
 
 GRID = 14  # patches per side: as many as the landmark features have

@@ -23,3 +23,33 @@ def global_local_loss(logits: Tensor, local_logits: Tensor, targets: Tensor, cri
     """DK-CLIP's: the criterion on the clip's logits (B, K) and on the sum of its snippets' (B, S, K), and that they agree."""
     local = local_logits.sum(1)
     return criterion(logits, targets) + criterion(local, targets) + consistency(local, logits)
+
+
+# -- regression: outputs and targets are (B, dimensions) ---------------------------------------------------------------
+
+
+def ccc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """1 less the concordance of each dimension over the batch, in the mean; with biased moments, as published."""
+    outputs, targets = outputs.float(), targets.float()
+    means = outputs.mean(0), targets.mean(0)
+    covariance = ((outputs - means[0]) * (targets - means[1])).mean(0)
+    variances = outputs.var(0, correction=0) + targets.var(0, correction=0)
+    return 1 - (2 * covariance / (variances + (means[0] - means[1]) ** 2)).mean()
+
+
+def pcc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """1 less Pearson's correlation of each dimension over the batch, in the mean."""
+    outputs, targets = outputs.float(), targets.float()
+    covariance = ((outputs - outputs.mean(0)) * (targets - targets.mean(0))).mean(0)
+    spread = (outputs.var(0, correction=0) * targets.var(0, correction=0)).sqrt()
+    return 1 - (covariance / (spread + 1e-6)).mean()
+
+
+# name -> (outputs, targets) -> loss
+REGRESSION: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "l1": F.l1_loss,
+    "smooth_l1": F.smooth_l1_loss,
+    "ccc": ccc_loss,
+    "pcc": pcc_loss,
+}

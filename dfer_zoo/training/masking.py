@@ -1,4 +1,4 @@
-"""The masks of MAE-DFER's pre-training, drawn from numpy's generator as published: True = masked, all token frames alike.
+"""The masks of MAE-DFER's and HiCMAE's pre-training, drawn from numpy's generator as published: True = masked, all token frames alike.
 
 Without a seed to repeat there is no need of them: the model draws its own (`MAEDFERPretrain.draw_mask`).
 """
@@ -21,6 +21,16 @@ def tube_mask(grid: Sequence[int], ratio: float, *, rng: np.random.RandomState |
     frames, rows, columns = grid
     masked = _share(ratio, rows * columns)
     return np.tile(_shuffled(rows * columns - masked, masked, rng), frames)
+
+
+def random_mask(tokens: int, ratio: float, *, rng: np.random.RandomState | None = None) -> np.ndarray:
+    """(tokens,): a share of all tokens, wherever they are; HiCMAE's spectrograms.
+
+    >>> int(random_mask(128, 0.8).sum())
+    102
+    """
+    masked = _share(ratio, tokens)
+    return _shuffled(tokens - masked, masked, rng)
 
 
 def window_mask(

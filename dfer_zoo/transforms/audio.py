@@ -33,14 +33,27 @@ def torchaudio_or_none() -> Any:
     return torchaudio
 
 
-def prepare(waveform: Any, sample_rate: int | None, spec: AudioSpec) -> Tensor:
-    """One clip's sound, as the model takes it (without a batch axis)."""
-    if spec.front_end not in FRONT_ENDS:
-        raise InputError(f"There is no audio front end '{spec.front_end}'; there are {sorted(FRONT_ENDS)}.")
+WHOLE = (0.0, 1.0)
+
+
+def prepare(
+    waveform: Any, sample_rate: int | None, spec: AudioSpec, span: tuple[float, float] = WHOLE, *, gain: float = 1.0
+) -> Tensor:
+    """One clip's sound, as the model takes it (without a batch axis).
+
+    ``span`` is the part of the clip that the view's frames cover, as shares of its length, and ``gain`` how loud it is
+    played. Front ends of `WINDOW_FRONT_ENDS` hear that part only; to all others both are nothing.
+    """
+    if spec.front_end not in FRONT_ENDS.keys() | WINDOW_FRONT_ENDS.keys():
+        known = sorted(FRONT_ENDS.keys() | WINDOW_FRONT_ENDS.keys())
+        raise InputError(f"There is no audio front end '{spec.front_end}'; there are {known}.")
     if not sample_rate or sample_rate <= 0:
         raise MediaError(f"The sample rate is {sample_rate}; a waveform needs the rate it was recorded at.")
     signal = torch.as_tensor(np.asarray(waveform), dtype=torch.float32)
-    return FRONT_ENDS[spec.front_end](signal[None] if signal.ndim == 1 else signal, int(sample_rate), spec)
+    signal = signal[None] if signal.ndim == 1 else signal
+    if spec.front_end in WINDOW_FRONT_ENDS:
+        return WINDOW_FRONT_ENDS[spec.front_end](signal, int(sample_rate), spec, span, gain)
+    return FRONT_ENDS[spec.front_end](signal, int(sample_rate), spec)
 
 
 def silence(spec: AudioSpec) -> Tensor:
@@ -250,16 +263,55 @@ LOWEST_HERTZ = 20.0
 SMALLEST_ENERGY = torch.finfo(torch.float32).eps
 
 
-def kaldi_front_end(waveform: Tensor, sample_rate: int, spec: AudioSpec) -> Tensor:
+def kaldi_front_end(waveform: Tensor, sample_rate: int, spec: AudioSpec, gain: float = 1.0) -> Tensor:
     """(channels, samples) -> (1, frames, mel), scaled by AudioSet's statistics; zeros in the place of missing frames.
 
     As published, the mean over all channels is taken from the first channel, which is the only one that is heard, and
     nothing is resampled: the mel axis ends at half of the file's own rate.
     """
     _check_rate(sample_rate, spec)
-    signal = waveform[:1, : _kaldi_heard(sample_rate, spec)] - waveform.mean()
+    signal = (waveform[:1, : _kaldi_heard(sample_rate, spec)] - waveform.double().mean().to(waveform)) * gain
     spectrum = kaldi_log_mel(signal, sample_rate, spec.shape[2])[0]
     return _audioset_scaled(_cut_or_padded(spectrum, spec.shape[1]))[None]
+
+
+SHORTEST_WINDOW = 1024  # samples: a window must have more
+
+
+def kaldi_window_front_end(
+    waveform: Tensor, sample_rate: int, spec: AudioSpec, span: tuple[float, float], gain: float
+) -> Tensor:
+    """HiCMAE's: mono at the record's rate, as its training files were made; of that the part in the span."""
+    assert spec.sample_rate is not None
+    mono = kaiser_resample(waveform.mean(0, keepdim=True), sample_rate, spec.sample_rate)
+    first, last = sound_window(mono.shape[-1], span, _kaldi_sizes(spec.sample_rate)[0] * spec.shape[1])
+    return kaldi_front_end(mono[:, first:last], spec.sample_rate, spec, gain)
+
+
+def sound_window(samples: int, span: tuple[float, float], wanted: int) -> tuple[int, int]:
+    """(first, one past the last) sample of the part of a sound from one share of its length to another. A part that is
+    too short to hear is replaced by the whole sound, if that is shorter than the `wanted` samples.
+
+    >>> sound_window(100_000, (0.25, 0.75), 40960)
+    (25000, 75000)
+    """
+    if samples <= SHORTEST_WINDOW:
+        raise MediaError(f"The sound has {samples} samples; the model needs more than {SHORTEST_WINDOW}.")
+    first, last = (int(share * samples) for share in span)
+    if last - first > SHORTEST_WINDOW:
+        return first, last
+    if samples < wanted:
+        return 0, samples
+    raise MediaError(
+        f"The frames cover {last - first} of the sound's {samples} samples; the model needs more than "
+        f"{SHORTEST_WINDOW}. The clip has too few frames for so long a sound."
+    )
+
+
+def draw_gain(channels: int = 1, rng: Any = np.random) -> float:
+    """How loud a clip of the published training was played: 0.5 + Beta(10, 10), after a draw that moves nothing."""
+    rng.randint(channels)  # was to roll the sound in time, and rolls the channels of what has one
+    return 0.5 + float(rng.beta(10, 10))
 
 
 def kaldi_front_end_batch(waveforms: Sequence[Tensor], sample_rate: int, spec: AudioSpec) -> Tensor:
@@ -270,7 +322,7 @@ def kaldi_front_end_batch(waveforms: Sequence[Tensor], sample_rate: int, spec: A
     heard = _kaldi_heard(sample_rate, spec)
     waveforms = [torch.atleast_2d(waveform) for waveform in waveforms]
     counts = torch.tensor([_count_kaldi_frames(w.shape[-1], sample_rate) for w in waveforms])
-    signals = [w[0, :heard] - w.mean() for w in waveforms]
+    signals = [w[0, :heard] - w.double().mean().to(w) for w in waveforms]
     longest = max(len(signal) for signal in signals)
     spectra = _kaldi_log_mel_plain(
         torch.stack([F.pad(signal, (0, longest - len(signal))) for signal in signals]), sample_rate, spec.shape[2]
@@ -284,23 +336,7 @@ def kaldi_front_end_batch(waveforms: Sequence[Tensor], sample_rate: int, spec: A
 def kaldi_log_mel(signals: Tensor, sample_rate: int, bands: int = 128) -> Tensor:
     """(B, samples) -> (B, frames, bands), before any padding: windows of 25 ms every 10 ms, no padding at the edges."""
     _count_kaldi_frames(signals.shape[-1], sample_rate)
-    torchaudio = torchaudio_or_none()
-    if torchaudio is None:
-        return _kaldi_log_mel_plain(signals, sample_rate, bands)
-    return torch.stack(
-        [
-            torchaudio.compliance.kaldi.fbank(
-                signal[None],
-                sample_frequency=sample_rate,
-                num_mel_bins=bands,
-                window_type="hanning",
-                use_energy=False,
-                dither=0.0,
-                htk_compat=True,
-            )
-            for signal in signals
-        ]
-    )
+    return _kaldi_log_mel_plain(signals, sample_rate, bands)
 
 
 def _kaldi_log_mel_plain(signals: Tensor, sample_rate: int, bands: int) -> Tensor:
@@ -310,7 +346,9 @@ def _kaldi_log_mel_plain(signals: Tensor, sample_rate: int, bands: int) -> Tenso
     frames = frames - frames.mean(-1, keepdim=True)
     before = F.pad(frames, (1, 0), mode="replicate")[..., :-1]
     hann = torch.hann_window(window, periodic=False, dtype=signals.dtype, device=signals.device)
-    spectrum = torch.fft.rfft((frames - 0.97 * before) * hann, n=length).abs() ** 2
+    # in single precision the noise of the transform, which is another one in every library, is heard in quiet bands
+    windows = ((frames - 0.97 * before) * hann).double()
+    spectrum = (torch.fft.rfft(windows, n=length).abs() ** 2).to(signals)
     energy = spectrum[..., :-1] @ _kaldi_filters(sample_rate, length, bands).to(signals)
     return energy.clamp(min=SMALLEST_ENERGY).log()
 
@@ -339,14 +377,13 @@ def _count_kaldi_frames(samples: int, sample_rate: int) -> int:
 def _kaldi_filters(sample_rate: int, length: int, bands: int) -> Tensor:
     """(length / 2, bands): triangles with equal steps and straight sides on the mel axis, from 20 Hz to half the rate."""
 
-    def mel(hertz: Tensor) -> Tensor:
-        return 1127 * (1 + hertz / 700).log()
-
-    lowest, highest = mel(torch.tensor([LOWEST_HERTZ, sample_rate / 2], dtype=torch.float64))
+    lowest, highest = (1127 * math.log(1 + hertz / 700) for hertz in (LOWEST_HERTZ, sample_rate / 2))
     step = (highest - lowest) / (bands + 1)
-    left = lowest + step * torch.arange(bands)
-    place = mel(torch.arange(length // 2, dtype=torch.float64) * sample_rate / length)[:, None]
-    return torch.minimum(place - left, left + 2 * step - place).clamp(min=0) / step
+    # in single precision and in this order: so are the filters with which the published spectra were made
+    band = torch.arange(bands)
+    left, centre, right = (lowest + (band + corner) * step for corner in (0.0, 1.0, 2.0))
+    place = (1127.0 * (1.0 + (sample_rate / length) * torch.arange(length // 2) / 700.0).log())[:, None]
+    return torch.minimum((place - left) / (centre - left), (right - place) / (right - centre)).clamp(min=0)
 
 
 def _check_rate(sample_rate: int, spec: AudioSpec) -> None:
@@ -370,4 +407,10 @@ def _audioset_scaled(spectra: Tensor) -> Tensor:
 FRONT_ENDS: dict[str, Callable[[Tensor, int, AudioSpec], Tensor]] = {
     "kaldi_fbank": kaldi_front_end,
     "mfcc": mfcc_front_end,
+}
+
+# those that hear the part of the sound that belongs to a view's frames:
+# name -> (waveform, sample rate, record, (from, to) as shares of the clip's length, gain) -> tensor
+WINDOW_FRONT_ENDS: dict[str, Callable[[Tensor, int, AudioSpec, tuple[float, float], float], Tensor]] = {
+    "kaldi_fbank_window": kaldi_window_front_end,
 }

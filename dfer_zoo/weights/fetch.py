@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, UnknownTag, WeightsError, WeightsUnavailable, suggest
 from ..registry import get_weights, list_pretrained
 from . import store
+from .cache import Cache
+from .origin import announce, fetch_first
 from .record import CONVERTED, Weights
 from .safetensors import read_safetensors
 
@@ -22,61 +26,109 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).parent / "bundled"
 MODEL_FILE = "model.safetensors"  # of a repository or folder that `save_pretrained` wrote
 
+# The authors' file of (arch, tag) -> the weights store. Passed in, because the converters know the models and the
+# models know the records: importing them here would be a circle.
+Convert = Callable[[str, str, Path], Path]
 
-def fetch(
-    record: Weights, *, cache_dir: str | Path | None = None, local_files_only: bool = False, verify: str = "always"
-) -> Path:
-    """The file of a record, fetched if need be, its size and sha256 checked.
 
-    ``verify="once"`` reads a file through only when it has changed since it was last found good.
+def fetch(record: Weights, cache: Cache | None = None, convert: Convert | None = None) -> Path:
+    """The file of a record, fetched if needed, its size and sha256 checked.
+
+    Args:
+        record: Which weights.
+        cache: Where to look, and whether to download.
+        convert: Converts an authors' file; without it, a record that needs one raises.
+
+    Raises:
+        WeightsUnavailable: The file is not here and cannot be fetched.
+        WeightsError: The file is damaged.
     """
-    if verify not in store.VERIFY:
-        raise InputError(f"verify is {verify!r}; expected one of {', '.join(store.VERIFY)}.")
+    cache = cache or Cache()
     if record.distribution == "bundled":
-        return _embedded(record, verify)
+        return _bundled(record, cache)
     if record.distribution in CONVERTED:
-        return _converted(record, verify)
+        return _converted(record, cache, convert)
     if record.distribution == "hub":
-        fault = lambda path: check(path, verify, record.sha256, record.size)  # noqa: E731
-        return _from_hub(record.name, hub_file(record), cache_dir, local_files_only, fault, record.size)
+        fault = lambda path: check(path, cache.verify, record.sha256, record.size)  # noqa: E731
+        return _from_hub(record.name, hub_file(record), cache, fault, record.size)
     raise InputError(f"{record.name} has no file of its own (distribution '{record.distribution}').")
 
 
-def hub_repository(
-    name: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False, verify: str = "always"
-) -> Path:
-    """The model file of ``owner/repo@revision``; without a revision, of what ``main`` is at this moment.
+def hub_repository(name: str, cache: Cache | None = None) -> Path:
+    """The model file of ``owner/repo@revision``; without a revision, of the current ``main``.
 
-    A revision of 40 digits that is in the cache needs no request. The digest is the one that the Hub itself gave for the
-    file: nothing else is known of a user's repository.
+    A revision of 40 digits that is in the cache needs no request. The file is checked against the digest that the Hub
+    itself gave for it: nothing else is known of a user's repository.
     """
-    from .hub import HubFile
+    from .hub import HubFile, check_repo_id
 
+    cache = cache or Cache()
     repo_id, at, revision = name.partition("@")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id) or (at and not revision):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id) or (at and not re.fullmatch(r"[\w./-]+", revision)):
         raise InputError(f"'hf-hub:{name}' is not of the form 'hf-hub:owner/repo' or 'hf-hub:owner/repo@revision'.")
+    check_repo_id(repo_id)
     file = HubFile(repo_id, MODEL_FILE, revision or "main")
-    return _from_hub(f"hf-hub:{name}", file, cache_dir, local_files_only, lambda path: hub_fault(path, verify))
+    return _from_hub(f"hf-hub:{name}", file, cache, lambda path: hub_fault(path, cache.verify))
 
 
-def _embedded(record: Weights, verify: str) -> Path:
+def _bundled(record: Weights, cache: Cache) -> Path:
     assert record.filename is not None
     path = BUNDLED / record.filename
     if not path.is_file():
         raise WeightsError(f"{record.name} should be inside the package ({path}) and is not. Install dfer_zoo again.")
-    if fault := check(path, verify, record.sha256, record.size):
+    if fault := check(path, cache.verify, record.sha256, record.size):
         raise WeightsError(f"{record.name} inside the package is damaged: {fault}. Install dfer_zoo again.")
     return path
 
 
-def _converted(record: Weights, verify: str) -> Path:
+# -- the authors' files ------------------------------------------------------------------------------------------------
+
+
+def _converted(record: Weights, cache: Cache, convert: Convert | None) -> Path:
     path = store.stored_path(record)
-    if not path.is_file():
-        raise WeightsUnavailable(how_to_convert(record))
-    fault = check(path, verify, store.noted_digest(path), None) or check(path, verify, record.sha256, record.size)
+    if not path.is_file() or (_fetchable(record) and not store.is_complete(path)):
+        _bring(record, cache, convert)
+    fault = check(path, cache.verify, store.noted_digest(path), None)
+    fault = fault or check(path, cache.verify, record.sha256, record.size)
     if fault:
         raise WeightsError(f"{path} was changed after its conversion: {fault}. Convert it again: {command(record)}")
     return path
+
+
+def _fetchable(record: Weights) -> bool:
+    return any(origin.kind != "page" for origin in record.origin)
+
+
+def _bring(record: Weights, cache: Cache, convert: Convert | None) -> None:
+    """Fetch and convert the authors' file. Of several processes one does it and the others wait."""
+    if not _fetchable(record) or convert is None or not cache.may_download:
+        raise WeightsUnavailable(how_to_convert(record))
+    with store.lock(record.name):
+        if store.is_complete(store.stored_path(record)):
+            return
+        try:
+            original = fetch_original(record)
+            try:
+                convert(record.arch, record.tag, original)
+            except WeightsError:  # not what the record says: the next call must not meet it again
+                shutil.rmtree(originals(record), ignore_errors=True)
+                raise
+        except (WeightsError, WeightsUnavailable) as error:
+            raise type(error)(f"{error} {how_to_convert(record)}") from error
+        if not (cache.keep or os.environ.get("DFER_ZOO_KEEP") == "1"):
+            shutil.rmtree(originals(record), ignore_errors=True)
+
+
+def fetch_original(record: Weights) -> Path:
+    """The authors' file itself, before its conversion."""
+    place = next(origin.link for origin in record.origin if origin.kind != "page")
+    announce(record.name, place, record.license, record.license_source)
+    return fetch_first(record.name, record.origin, originals(record))
+
+
+def originals(record: Weights) -> Path:
+    """The folder of a record's unfinished and kept downloads."""
+    return store.weights_folder() / "downloads" / record.name
 
 
 # -- the Hub -----------------------------------------------------------------------------------------------------------
@@ -85,16 +137,14 @@ def _converted(record: Weights, verify: str) -> Path:
 def _from_hub(
     what: str,
     file: HubFile,
-    cache_dir: str | Path | None,
-    local_files_only: bool,
+    cache: Cache,
     fault_of: Callable[[Path], str | None],
     size: int | None = None,
 ) -> Path:
-    """From the cache without a request where that is possible, else over the network. A damaged file, in the cache or
-    just fetched, is fetched again once."""
+    """From the cache without a request where possible, else over the network. A damaged file is fetched again once."""
     from . import hub
 
-    offline = hub.offline(local_files_only)
+    cache_dir, offline = cache.folder, not cache.may_download
     path = hub.cached(file, cache_dir) if file.pinned or offline else None
     if path is None:
         if offline:
@@ -108,13 +158,11 @@ def _from_hub(
     try:
         path = hub.download(what, file, cache_dir, size=size, again=True)
     except WeightsUnavailable as error:
-        raise WeightsError(
-            f"{what} is damaged in the cache: {fault}. It was to be fetched again, and {error}"
-        ) from error
+        raise WeightsError(f"{what} is damaged in the cache: {fault}. Fetching it again failed: {error}") from error
     if fault := fault_of(path):
         raise WeightsError(
-            f"{what} was fetched twice from {hub.endpoint()} and is damaged ({path}): {fault}. A mirror or a proxy in "
-            "between may change files; try without it, and report it if that does not help."
+            f"{what} was fetched twice from {hub.shown_endpoint()} and is damaged ({path}): {fault}. A mirror or a proxy "
+            "may be changing files: try without it, and report it if that does not help."
         )
     return path
 
@@ -146,8 +194,9 @@ def check(path: Path, verify: str, sha256: str | None, size: int | None) -> str 
     return f"its sha256 is {digest} ({found:,} bytes), expected {sha256}" + (f" ({size:,} bytes)" if size else "")
 
 
-def check_present(pattern: str = "*", *, cache_dir: str | Path | None = None) -> Iterator[tuple[str, Path, str | None]]:
+def check_present(pattern: str = "*", cache: Cache | None = None) -> Iterator[tuple[str, Path, str | None]]:
     """(name, file, what is wrong with it or None) of all weights on this machine; every file is read through."""
+    cache = cache or Cache()
     for arch, tag in list_pretrained(pattern):
         record = get_weights(arch, tag)
         if record.distribution == "bundled" and record.filename:
@@ -156,7 +205,7 @@ def check_present(pattern: str = "*", *, cache_dir: str | Path | None = None) ->
         elif record.distribution == "hub":
             from . import hub
 
-            if cached := hub.cached(hub_file(record), cache_dir):
+            if cached := hub.cached(hub_file(record), cache.folder):
                 yield record.name, cached, check(cached, "always", record.sha256, record.size)
     for path in store.stored_files():  # also what an older manifest knew
         name = path.name.removesuffix(".safetensors")
@@ -173,12 +222,13 @@ def command(record: Weights) -> str:
 
 def how_to_convert(record: Weights) -> str:
     """Step by step: where the authors' file is, under which licence, and the command."""
+    fetchable = " (this needs the network, which is switched off)" if _fetchable(record) else ""
     return (
-        f"{record.name}: these weights cannot be fetched, they are made from the authors' file. "
-        f"(1) Get it from {record.origin_page or 'its authors'} (licence: {record.license}; {record.license_source}). "
+        f"{record.name} is not on this machine; it is converted from its authors' file{fetchable}. "
+        f"(1) Get the file from {record.origin_page or 'its authors'} "
+        f"(licence: {record.license}; {record.license_source}). "
         f"(2) Run: {command(record)}. "
-        f"The result goes to {store.weights_folder()} (DFER_ZOO_WEIGHTS sets the folder), "
-        "where this same call will find it."
+        f"The result goes to {store.weights_folder()} (DFER_ZOO_WEIGHTS sets the folder), where this call finds it."
     )
 
 
@@ -191,36 +241,34 @@ def converted_args(record: Weights, header: Mapping[str, Any] | None) -> Mapping
     return header["model_args"]
 
 
-# -- parts of composed models ------------------------------------------------------------------------------------------
+# -- the backbones of composed models ----------------------------------------------------------------------------------
 
 
-def part_state(
-    source: str, *, cache_dir: str | Path | None = None, local_files_only: bool = False, verify: str = "always"
-) -> Mapping[str, Tensor]:
-    """The state dict of one part of a composed model: ``arch.tag`` of this zoo, or ``open_clip:NAME/TAG``."""
+def backbone_state(source: str, cache: Cache | None = None, convert: Convert | None = None) -> Mapping[str, Tensor]:
+    """The state dict of one backbone: ``arch.tag`` of this zoo, or ``open_clip:NAME/TAG``, which may end in
+    ``@revision`` of its repository."""
+    cache = cache or Cache()
     if source.startswith("open_clip:"):
-        return _open_clip_state(source.removeprefix("open_clip:"), cache_dir, local_files_only, verify)
-    path = fetch(get_weights(source), cache_dir=cache_dir, local_files_only=local_files_only, verify=verify)
-    return read_safetensors(path)[0]
+        return _open_clip_state(source.removeprefix("open_clip:"), cache)
+    return read_safetensors(fetch(get_weights(source), cache, convert))[0]
 
 
-def _open_clip_state(
-    source: str, cache_dir: str | Path | None, local_files_only: bool, verify: str
-) -> Mapping[str, Tensor]:
-    """Through open_clip's own download and reading, so that its names for its files stay its business."""
+def _open_clip_state(source: str, cache: Cache) -> Mapping[str, Tensor]:
+    """The file is read by open_clip, which knows the forms of its own files."""
     import pickle
 
     import open_clip
     from open_clip.factory import load_state_dict
     from safetensors import SafetensorError
 
+    source, _, revision = source.partition("@")
     name, _, tag = source.partition("/")
     config = open_clip.get_pretrained_cfg(name, tag)
     if not config:
         known = [f"{model}/{t}" for model, t in open_clip.list_pretrained()]
         raise UnknownTag(f"open_clip has no weights '{source}'.{suggest(source, known)}")
-    path = _open_clip_file(f"open_clip:{source}", config, cache_dir, local_files_only)
-    if fault := hub_fault(path, verify):
+    path = _open_clip_file(f"open_clip:{source}", config, revision or "main", cache)
+    if fault := hub_fault(path, cache.verify):
         raise WeightsError(f"open_clip:{source} is damaged ({path}): {fault}. Delete the file and try again.")
     try:
         return load_state_dict(str(path), device="cpu", weights_only=True)
@@ -230,7 +278,7 @@ def _open_clip_state(
         ) from error
 
 
-def _open_clip_file(what: str, config: Mapping[str, Any], cache_dir: str | Path | None, local_files_only: bool) -> Path:
+def _open_clip_file(what: str, config: Mapping[str, Any], revision: str, cache: Cache) -> Path:
     import open_clip
     from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 
@@ -238,14 +286,16 @@ def _open_clip_file(what: str, config: Mapping[str, Any], cache_dir: str | Path 
 
     repo_id, _, filename = str(config.get("hf_hub") or "").rpartition("/")
     names = [filename] if filename else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
-    files = [hub.HubFile(repo_id, name, "main") for name in names]
+    files = [hub.HubFile(repo_id, name, revision) for name in names]
     for file in files if repo_id else []:
-        if path := hub.cached(file, cache_dir):
+        if path := hub.cached(file, cache.folder):
             return path
-    if hub.offline(local_files_only):
-        raise hub.not_cached(what, files[0], cache_dir)
-    with hub.explained(what, files[0], cache_dir, "it cannot be fetched"):
+    if not cache.may_download:
+        raise hub.not_cached(what, files[0], cache.folder)
+    if repo_id and files[0].pinned:
+        return hub.download(what, files[0], cache.folder)
+    with hub.explained(what, files[0], cache.folder, "it cannot be fetched"):
         if repo_id:
-            hub.ask(what, files[0], cache_dir)  # open_clip would keep trying for a minute, and hide why
-        folder = None if cache_dir is None else str(cache_dir)
+            hub.ask(what, files[0], cache.folder)  # open_clip would keep trying for a minute, and hide why
+        folder = None if cache.folder is None else str(cache.folder)
         return Path(open_clip.download_pretrained(dict(config), cache_dir=folder))

@@ -1,6 +1,6 @@
-"""The Hub's client, asked once, and each of its faults as one sentence with a way out.
+"""The Hub's client, with each of its faults as one sentence that says what to do.
 
-Nothing here decides whether a file is good: `fetch` compares digests.
+Nothing here decides whether a file is intact: `fetch` compares digests.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub import constants, errors
+from huggingface_hub.utils import validate_repo_id
 
-from ..errors import DferZooError, InputError, WeightsError, WeightsUnavailable
+from ..errors import DferZooError, InputError, WeightsError, WeightsUnavailable, mask_passwords
+from ..version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +57,20 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
+def shown_endpoint() -> str:
+    """The endpoint for messages and logs, without a password."""
+    return mask_passwords(endpoint())
+
+
+def check_repo_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except errors.HFValidationError as error:
+        raise InputError(f"'{repo_id}' is not a valid repository name: {error}") from error
+
+
 def cache_folder(cache_dir: str | Path | None) -> Path:
     return Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
-
-
-def offline(local_files_only: bool) -> bool:
-    return local_files_only or constants.HF_HUB_OFFLINE
 
 
 def cached(file: HubFile, cache_dir: str | Path | None) -> Path | None:
@@ -79,23 +89,23 @@ def not_cached(what: str, file: HubFile, cache_dir: str | Path | None) -> Weight
 
 
 def ask(what: str, file: HubFile, cache_dir: str | Path | None, size: int | None = None) -> None:
-    """Is the file there, and is it this one? One request, before the client with its long retries is let loose."""
+    """Check with one request that the file exists and is this one. The client alone would retry for half a minute."""
     url = huggingface_hub.hf_hub_url(file.repo_id, file.filename, revision=file.revision, endpoint=endpoint())
-    with explained(what, file, cache_dir, f"{endpoint()} cannot be reached"):
+    with explained(what, file, cache_dir, f"{shown_endpoint()} cannot be reached"):
         found = huggingface_hub.get_hf_file_metadata(url)
     if found.commit_hash is None or found.etag is None:
         raise WeightsUnavailable(
-            f"{what}: {endpoint()} does not answer as a Hub does. Something in between does: the login page of this "
+            f"{what}: {shown_endpoint()} does not answer as a Hub does. Something in between does: the login page of this "
             "network, or a proxy. Open a page in a browser to log in, or set HF_ENDPOINT to a mirror, and try again."
         )
     if file.pinned and found.commit_hash != file.revision:
         raise WeightsError(
-            f"{what}: {endpoint()} answers with the commit {found.commit_hash}, and {file.revision} was asked for. "
+            f"{what}: {shown_endpoint()} answers with the commit {found.commit_hash}, and {file.revision} was asked for. "
             "Nothing was fetched; try without the mirror (unset HF_ENDPOINT)."
         )
     if size is not None and found.size is not None and found.size != size:
         raise WeightsError(
-            f"{what}: {endpoint()} has {found.size:,} bytes as {file}, and {size:,} were expected. Nothing was fetched."
+            f"{what}: {shown_endpoint()} has {found.size:,} bytes as {file}, and {size:,} were expected. Nothing was fetched."
         )
 
 
@@ -104,7 +114,7 @@ def download(
 ) -> Path:
     """Into the Hub's cache; ``again`` replaces what the cache has."""
     ask(what, file, cache_dir, size)
-    log.info("fetching %s (%s) from %s", what, file, endpoint())
+    log.info("fetching %s (%s) from %s", what, file, shown_endpoint())
     with explained(what, file, cache_dir, "the connection broke off in the middle of the file"):
         return Path(
             huggingface_hub.hf_hub_download(
@@ -114,17 +124,19 @@ def download(
                 cache_dir=cache_folder(cache_dir),
                 endpoint=endpoint(),
                 force_download=again,
+                library_name="dfer_zoo",
+                library_version=__version__,
             )
         )
 
 
 @contextlib.contextmanager
 def explained(what: str, file: HubFile, cache_dir: str | Path | None, otherwise: str) -> Iterator[None]:
-    """Every fault of the client as `WeightsUnavailable`; one that has no better name is called ``otherwise``."""
+    """Every fault of the client as `WeightsUnavailable`; an unknown one is described by ``otherwise``."""
     try:
         yield
     except errors.HFValidationError as error:
-        raise InputError(f"'{file.repo_id}' is no name of a repository: {error}") from error
+        raise InputError(f"'{file.repo_id}' is not a valid repository name: {error}") from error
     except _FAULTS as error:
         raise _explain(what, file, cache_dir, otherwise, error) from error
 
@@ -138,7 +150,7 @@ def _explain(
 
 
 def _sentence(file: HubFile, cache_dir: str | Path | None, otherwise: str, error: BaseException) -> str:
-    page = f"{endpoint()}/{file.repo_id}"
+    page = f"{shown_endpoint()}/{file.repo_id}"
     log_in = "run `hf auth login` (or set HF_TOKEN)"
     status = getattr(getattr(error, "response", None), "status_code", None)
     # the order matters: a gated repository is, to the client, a kind of one that was not found
@@ -147,21 +159,25 @@ def _sentence(file: HubFile, cache_dir: str | Path | None, otherwise: str, error
     if isinstance(error, errors.DisabledRepoError):
         return f"{file.repo_id} was disabled by the Hub; {page} says why."
     if isinstance(error, errors.RepositoryNotFoundError) or status == 401:
-        return f"there is no repository {file.repo_id} at {endpoint()}, or it is private. If it is yours, {log_in}."
+        return (
+            f"there is no repository {file.repo_id} at {shown_endpoint()}, or it is private. If it is yours, {log_in}."
+        )
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{file.repo_id} has no revision {file.revision}. {page}/commits/main lists what there is."
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         return f"{file.repo_id} has no file {file.filename} at {file.revision}. {page}/tree/{file.revision} lists them."
     if status == 403:
-        return f"{endpoint()} refuses access to {file.repo_id}: the token has no right to it, or a proxy forbids it."
+        return (
+            f"{shown_endpoint()} refuses access to {file.repo_id}: the token has no right to it, or a proxy forbids it."
+        )
     if status == 429:
         wait = error.response.headers.get("Retry-After")  # type: ignore[attr-defined]
         how_long = f"{wait} seconds" if wait else "a while"
-        return (
-            f"{endpoint()} got too many requests from here. Wait {how_long}, fetch in one process first, or {log_in}."
-        )
+        return f"{shown_endpoint()} got too many requests from here. Wait {how_long}, fetch in one process first, or {log_in}."
     if status is not None:
-        return f"{endpoint()} has a fault of its own (status {status}). Try later, or set HF_ENDPOINT to a mirror."
+        return (
+            f"{shown_endpoint()} has a fault of its own (status {status}). Try later, or set HF_ENDPOINT to a mirror."
+        )
     number = error.errno if isinstance(error, OSError) else None
     if number in _NO_ROOM:
         return (

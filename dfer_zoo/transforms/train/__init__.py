@@ -108,6 +108,20 @@ def _mae_dfer_pretrain(transform: Transform) -> Augmentation:
     return PretrainTransform(_record(transform.video, "frames"))
 
 
+def hicmae(transform: Transform) -> Augmentation:
+    """MAE-DFER's frames, and the part of the sound that belongs to them, louder or softer by a little."""
+    from .hicmae import TrainTransform
+
+    return TrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
+
+
+def hicmae_pretrain(transform: Transform) -> Augmentation:
+    """MAE-DFER's frames of a random window, and their sound; for pictures that show the face already."""
+    from .hicmae import PretrainTransform
+
+    return PretrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
+
+
 # name -> (the evaluation transform) -> (clip -> sample)
 AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "none": no_augmentation,

@@ -43,12 +43,17 @@ class TrainTransform:
     def __call__(self, clip: Clip) -> dict[str, Tensor]:
         spec = self.video
         chosen = sampling.strided_random(clip.num_frames, spec.num_frames, spec.rate, self.frame_rng)
-        resized = [images.RESIZES[spec.resize](frame, spec.img_size, spec.img_size) for frame in clip.take(chosen)]
-        video = images.to_tensor(np.stack(rand_augment(resized)), spec)
-        video = resize_crop(video, draw_crop(spec.img_size, spec.img_size), spec.img_size)
-        if np.random.uniform() < 0.5:
-            video = video.flip(-1)
-        return {"video": erase(video)}
+        return {"video": augmented(clip.take(chosen), spec)}
+
+
+def augmented(frames: Sequence[np.ndarray], spec: VideoSpec) -> Tensor:
+    """The chosen frames -> (T, 3, size, size): operations, a crop, a flip and an erased box, the same for all of them."""
+    resized = [images.RESIZES[spec.resize](frame, spec.img_size, spec.img_size) for frame in frames]
+    video = images.to_tensor(np.stack(rand_augment(resized)), spec)
+    video = resize_crop(video, draw_crop(spec.img_size, spec.img_size), spec.img_size)
+    if np.random.uniform() < 0.5:
+        video = video.flip(-1)
+    return erase(video)
 
 
 @functools.cache
@@ -116,12 +121,19 @@ class PretrainTransform:
     frame_rng: np.random.RandomState | None = None
 
     def __call__(self, clip: Clip) -> dict[str, Tensor]:
-        spec = self.video
-        chosen, _ = sampling.random_windows(clip.num_frames, spec.num_frames, spec.rate, rng=self.frame_rng)
-        frames = clip.take(chosen)
-        if self.voxceleb2:
-            frames = voxceleb2_face(frames, spec.img_size)
-        return {"video": images.to_tensor(np.stack(multi_scale_crop(frames, spec.img_size, rng=self.rng)), spec)}
+        video, _ = pretraining_frames(clip, self.video, self.voxceleb2, self.rng, self.frame_rng)
+        return {"video": video}
+
+
+def pretraining_frames(
+    clip: Clip, spec: VideoSpec, voxceleb2: bool, rng: Any = random, frame_rng: np.random.RandomState | None = None
+) -> tuple[Tensor, list[int]]:
+    """(T, 3, size, size) of a random window, and which frames of the clip they are."""
+    chosen, _ = sampling.random_windows(clip.num_frames, spec.num_frames, spec.rate, rng=frame_rng)
+    frames = clip.take(chosen)
+    if voxceleb2:
+        frames = voxceleb2_face(frames, spec.img_size)
+    return images.to_tensor(np.stack(multi_scale_crop(frames, spec.img_size, rng=rng)), spec), chosen
 
 
 def voxceleb2_face(frames: Sequence[np.ndarray], size: int) -> list[np.ndarray]:

@@ -521,7 +521,7 @@ def check_frame_selection(case: Case) -> Iterator[Comparison]:
     published = AVFusion().video_spec
     for number in case["inputs"]["number_of_frames"]:
         reference = case["outputs"][str(number)]
-        spec = dataclasses.replace(published, frames=len(reference))
+        spec = dataclasses.replace(published, num_frames=len(reference))
         ours = [None if index == BLACK else index for index in indices(number, None, spec)]
         yield same(f"{number} frames", ours, reference)
 

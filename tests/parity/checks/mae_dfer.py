@@ -21,8 +21,9 @@ from dfer_zoo.factory import load_strictly
 from dfer_zoo.inference import metrics
 from dfer_zoo.media.faces.crops import Box
 from dfer_zoo.models.base import skip_init
-from dfer_zoo.models.mae_dfer import MAEDFER, VIDEO, LGIBlock, VideoMAE, sinusoidal_table
+from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
+from dfer_zoo.models.video_mae import VIDEO, VideoMAE, sinusoidal_table
 from dfer_zoo.training.criteria import soft_target_cross_entropy
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.masking import tube_mask, window_mask

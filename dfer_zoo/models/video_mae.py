@@ -1,0 +1,477 @@
+"""VideoMAE: the plain video ViT of the MAE-DFER paper, and the parts that MAE-DFER and HiCMAE share with it.
+
+Sun, Lian, Liu, Tao. ACM Multimedia 2023, arXiv 2307.02227.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..weights.record import VideoSpec, check_count
+from .base import DferModel, LoadReport, check_fit, check_shape
+from .layers import DropPath, Mlp
+
+EPS = 1e-6  # of every LayerNorm
+
+VIDEO = VideoSpec(
+    num_frames=16,
+    img_size=160,
+    sampling="strided",
+    rate=4,
+    segments=2,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+
+LABELS = {
+    7: ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"),  # DFEW, FERV39k
+    11: (  # MAFW
+        "anger",
+        "disgust",
+        "fear",
+        "happiness",
+        "neutral",
+        "sadness",
+        "surprise",
+        "contempt",
+        "anxiety",
+        "helplessness",
+        "disappointment",
+    ),
+}
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "none": nn.Identity,
+    "sigmoid": nn.Sigmoid,
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+}
+
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+
+class Grid(NamedTuple):
+    """A clip counted in tokens."""
+
+    frames: int
+    rows: int
+    columns: int
+
+    @property
+    def tokens(self) -> int:
+        return self.frames * self.rows * self.columns
+
+    @classmethod
+    def of(cls, frames: int, image_size: int | Sequence[int], tubelet: int, patch_size: int) -> Grid:
+        height, width = sides(image_size)
+        for name, value in (("frames", frames), ("tubelet", tubelet), ("patch_size", patch_size)):
+            check_count(name, value)
+        if frames % tubelet or height % patch_size or width % patch_size:
+            raise InputError(
+                f"{frames} frames of {height}x{width} cannot be cut into tubelets of {tubelet} frames and "
+                f"{patch_size}x{patch_size} pixels."
+            )
+        return cls(frames // tubelet, height // patch_size, width // patch_size)
+
+    def in_regions(self, region: Sequence[int]) -> Grid:
+        """The same clip counted in regions of so many tokens."""
+        if not are_counts(region, 3) or any(have % side for have, side in zip(self, region)):
+            raise InputError(
+                f"region is {region!r}; expected (frames, rows, columns) that divide a clip of {tuple(self)} tokens."
+            )
+        return Grid(*(have // side for have, side in zip(self, region)))
+
+
+def sides(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) from one number or two."""
+    pair = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if not are_counts(pair, 2):
+        raise InputError(f"image_size is {image_size!r}; expected a number of pixels, or two: (height, width).")
+    height, width = pair
+    return height, width
+
+
+def are_counts(values: Any, length: int) -> bool:
+    return (
+        isinstance(values, list | tuple)
+        and len(values) == length
+        and all(isinstance(value, int) and value > 0 for value in values)
+    )
+
+
+class TubeletEmbedding(nn.Conv3d):
+    """Every tubelet of 2 frames x 16 x 16 pixels becomes a token."""
+
+    def __init__(self, channels: int, width: int, tubelet: int, patch_size: int) -> None:
+        cut = (tubelet, patch_size, patch_size)
+        super().__init__(channels, width, kernel_size=cut, stride=cut)
+
+    def forward(self, video: Tensor) -> Tensor:  # (B, T, 3, H, W) -> (B, N, D), time slowest, columns fastest
+        tubelets = super().forward(video.transpose(1, 2))
+        return rearrange(tubelets, "b d t h w -> b (t h w) d")
+
+
+def sinusoidal_table(tokens: int, width: int) -> Tensor:
+    """(1, N, D): sines in the even columns, cosines in the odd ones, of the token's number. Not learned, in no file."""
+    column = torch.arange(width, dtype=torch.float64)
+    place = torch.arange(tokens, dtype=torch.float64)
+    angle = place[:, None] / 10000 ** (2 * (column // 2) / width)
+    return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()[None]
+
+
+# -- attention and blocks ----------------------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+    """Queries look at a context, by default at themselves. Keys have no bias."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        context_width: int | None = None,
+        qkv_bias: bool = True,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+    ):
+        super().__init__()
+        check_heads(width, heads)
+        self.heads, self.attn_drop = heads, attn_drop
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(context_width or width, 2 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(width)) if qkv_bias else None
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(drop)
+
+    def forward(self, queries: Tensor, context: Tensor | None = None) -> Tensor:  # (B, N, D), (B, M, D) -> (B, N, D)
+        context = queries if context is None else context
+        kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
+        q = F.linear(queries, self.q.weight, self.q_bias)
+        k, v = F.linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
+        return self.proj_drop(self.proj(attend(q, k, v, self.heads, self.attn_drop if self.training else 0.0)))
+
+
+class JointAttention(nn.Module):
+    """All tokens look at all tokens; queries, keys and values in one matrix, as the plain ViT's files have it."""
+
+    def __init__(self, width: int, heads: int, *, qkv_bias: bool = True, drop: float = 0.0, attn_drop: float = 0.0):
+        super().__init__()
+        check_heads(width, heads)
+        self.heads, self.attn_drop = heads, attn_drop
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(width)) if qkv_bias else None
+        self.proj = nn.Linear(width, width)
+        self.proj_drop = nn.Dropout(drop)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # (B, N, D) -> (B, N, D)
+        bias = None
+        if self.q_bias is not None and self.v_bias is not None:
+            bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        q, k, v = F.linear(tokens, self.qkv.weight, bias).chunk(3, dim=-1)
+        return self.proj_drop(self.proj(attend(q, k, v, self.heads, self.attn_drop if self.training else 0.0)))
+
+
+def check_heads(width: int, heads: int) -> None:
+    check_count("heads", heads)
+    if width % heads:
+        raise InputError(f"{heads} heads cannot share a width of {width}; it must be a multiple of their number.")
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: float) -> Tensor:
+    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout), "b h n d -> b n (h d)")
+
+
+class JointBlock(nn.Module):
+    """The plain ViT block."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        layer_scale: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=EPS)
+        self.attn = JointAttention(width, heads, qkv_bias=qkv_bias, drop=drop, attn_drop=attn_drop)
+        self.norm2 = nn.LayerNorm(width, eps=EPS)
+        self.mlp = Mlp(width, int(width * mlp_ratio), drop=(0.0, drop))
+        self.attn_scale = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale > 0 else None
+        self.mlp_scale = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale > 0 else None
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor) -> Tensor:  # (B, N, D) -> (B, N, D)
+        seen = self.attn(self.norm1(tokens))
+        tokens = tokens + self.drop_path(seen if self.attn_scale is None else seen * self.attn_scale)
+        thought = self.mlp(self.norm2(tokens))
+        return tokens + self.drop_path(thought if self.mlp_scale is None else thought * self.mlp_scale)
+
+
+def drop_path_rates(highest: float, depth: int) -> list[float]:
+    """From 0 in the first block to the highest rate in the last."""
+    check_count("depth", depth)
+    return torch.linspace(0, highest, depth).tolist()
+
+
+def check_option(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise InputError(f"{name} is '{value}'; expected one of {', '.join(known)}.")
+
+
+# -- encoders ----------------------------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    """A clip -> tokens with their positions; `LGIFormer` and `JointEncoder` add the blocks."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        channels: int,
+        width: int,
+        tubelet: int,
+        patch_size: int,
+        learned_position: bool,
+        drop: float,
+    ) -> None:
+        super().__init__()
+        check_count("width", width)
+        check_count("channels", channels)
+        self.grid = grid
+        self.patch_embed = TubeletEmbedding(channels, width, tubelet, patch_size)
+        if learned_position:
+            self.position = nn.Parameter(torch.zeros(1, grid.tokens, width))
+        else:
+            self.register_buffer("position", sinusoidal_table(grid.tokens, width), persistent=False)
+        self.position_drop = nn.Dropout(drop)
+
+    def embed(self, video: Tensor) -> Tensor:  # (B, T, 3, H, W) -> (B, N, D)
+        return self.position_drop(self.patch_embed(video) + self.position)
+
+
+class JointEncoder(Encoder):
+    """Every token attends to every token of the clip."""
+
+    def __init__(self, grid: Grid, *, width: int, depth: int, drop_path: float, embedding: dict, block: dict) -> None:
+        super().__init__(grid, width=width, **embedding)
+        self.blocks = nn.ModuleList(
+            JointBlock(width, drop_path=rate, **block) for rate in drop_path_rates(drop_path, depth)
+        )
+
+    def forward(self, tokens: Tensor, run: Callable) -> Tensor:  # (B, N, D) -> (B, N, D)
+        for block in self.blocks:
+            tokens = run(block, tokens)
+        return tokens
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+class VideoTransformer(DferModel):
+    """What the two models share: pooling, and a linear head."""
+
+    default_labels = LABELS
+    encoder: Encoder
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        num_classes: int,
+        width: int,
+        channels: int,
+        image_size: int | Sequence[int],
+        frames: int,
+        tubelet: int,
+        mean_pooling: bool,
+        per_frame: bool,
+        head_activation: str,
+        head_scale: float,
+    ) -> None:
+        height, breadth = sides(image_size)
+        super().__init__(
+            num_classes=num_classes,
+            num_features=width,
+            video_spec=dataclasses.replace(VIDEO, num_frames=frames, img_size=height),
+        )
+        check_option("head_activation", head_activation, tuple(ACTIVATIONS))
+        if per_frame and not mean_pooling:
+            raise InputError("per_frame averages the tokens of each frame; it goes with mean_pooling=True only.")
+        self.input_shape = (frames, channels, height, breadth)
+        self.tubelet, self.mean_pooling, self.per_frame, self.head_scale = tubelet, mean_pooling, per_frame, head_scale
+        self.encoder = encoder
+        # With mean pooling the norm comes after the mean, and the encoder's own is left out: so it was published.
+        self.token_norm = nn.Identity() if mean_pooling else nn.LayerNorm(width, eps=EPS)
+        self.feature_norm = nn.LayerNorm(width, eps=EPS) if mean_pooling else nn.Identity()
+        self.classifier = super().build_classifier(num_classes)
+        self.activation = ACTIVATIONS[head_activation]()
+        self.init_unless_loading()
+
+    def tokens_to_pool(self, video: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, tokens, D)"""
+        raise NotImplementedError
+
+    def forward_features(self, video: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, T, 3, H, W) -> (B, D); with ``per_frame`` (B, T, D)"""
+        check_shape("video", video, f"(B, T, {self.input_shape[1]}, H, W)", (None, *self.input_shape))
+        return self.pool(self.token_norm(self.tokens_to_pool(video)))
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        if self.per_frame:
+            steps = rearrange(tokens, "b (t s) d -> b t s d", t=self.encoder.grid.frames).mean(2)
+            frames = F.interpolate(steps.transpose(1, 2), scale_factor=self.tubelet, mode="linear", align_corners=False)
+            return self.feature_norm(frames.transpose(1, 2))
+        # Without mean pooling the first token stands for the clip; it is no class token, only the first.
+        return self.feature_norm(tokens.mean(1) if self.mean_pooling else tokens[:, 0])
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features -> logits (B, C); with ``per_frame`` (B, T * C), frame after frame."""
+        if pre_logits:
+            return x
+        logits = self.classifier(x)
+        return self.activation(logits).flatten(1) if self.num_classes else logits
+
+    def forward(self, video: Tensor) -> Tensor:  # type: ignore[override]
+        return self.forward_head(self.forward_features(video))
+
+    def example_inputs(self, batch: int = 1) -> dict[str, Tensor]:
+        reference = self.encoder.patch_embed.weight
+        return {"video": torch.rand(batch, *self.input_shape, device=reference.device, dtype=reference.dtype)}
+
+    def build_classifier(self, num_classes: int) -> nn.Module:
+        """The head starts close to zero, so that fine-tuning starts from the features as they are."""
+        head = super().build_classifier(num_classes)
+        if isinstance(head, nn.Linear):
+            nn.init.trunc_normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+            with torch.no_grad():
+                head.weight.mul_(self.head_scale)
+        return head
+
+    def init_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        self.classifier = self.build_classifier(self.num_classes)
+        for name in ("region_tokens", "position"):
+            learned = getattr(self.encoder, name, None)
+            if isinstance(learned, nn.Parameter):
+                nn.init.trunc_normal_(learned, std=0.02)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Region tokens match nothing and so train at the head's full rate: published, and probably by oversight."""
+        blocks = r"^encoder\.blocks" if coarse else r"^encoder\.blocks\.(\d+)"
+        return {"stem": r"^encoder\.patch_embed", "blocks": [(blocks, None)]}
+
+    def no_weight_decay(self) -> set[str]:
+        return {"encoder.region_tokens", "encoder.position"}
+
+    def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
+        """The encoder of a pre-training model; its decoder, and the norm behind its encoder, are not used. A learned
+        position stays as it was drawn, where the file has none."""
+        if set(states) != {"encoder"}:
+            raise InputError(f"{type(self).__name__} takes one backbone, 'encoder'; got {', '.join(states) or 'none'}.")
+        own, source = self.state_dict(), states["encoder"]
+        wanted = {name for name in own if name.startswith("encoder.")} - ({"encoder.position"} - source.keys())
+        check_fit(
+            {name: own[name] for name in wanted},
+            {name: source[name] for name in wanted & source.keys()},
+            f"The backbone does not fit the encoder of {type(self).__name__}",
+        )
+        self.load_state_dict({name: source[name] for name in wanted}, strict=False)
+        return LoadReport(
+            loaded=tuple(sorted(wanted)),
+            fresh=tuple(sorted(own.keys() - wanted)),
+            dropped=tuple(sorted(source.keys() - wanted)),
+        )
+
+
+class VideoMAE(VideoTransformer):
+    """The plain video ViT with a linear head: MAE-DFER without its regions.
+
+    >>> model = VideoMAE(num_classes=7)
+    >>> model(**model.example_inputs()).shape
+    torch.Size([1, 7])
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 7,
+        image_size: int | Sequence[int] = 160,
+        patch_size: int = 16,
+        channels: int = 3,
+        frames: int = 16,
+        tubelet: int = 2,
+        width: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        layer_scale: float = 0.0,
+        mean_pooling: bool = True,
+        per_frame: bool = False,
+        head_activation: str = "none",
+        learned_position: bool = False,
+        head_scale: float = 0.001,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.1,
+    ) -> None:
+        encoder = JointEncoder(
+            Grid.of(frames, image_size, tubelet, patch_size),
+            width=width,
+            depth=depth,
+            drop_path=drop_path,
+            embedding={
+                "channels": channels,
+                "tubelet": tubelet,
+                "patch_size": patch_size,
+                "learned_position": learned_position,
+                "drop": drop,
+            },
+            block={
+                "heads": heads,
+                "mlp_ratio": mlp_ratio,
+                "qkv_bias": qkv_bias,
+                "layer_scale": layer_scale,
+                "drop": drop,
+                "attn_drop": attn_drop,
+            },
+        )
+        super().__init__(
+            encoder,
+            num_classes=num_classes,
+            width=width,
+            channels=channels,
+            image_size=image_size,
+            frames=frames,
+            tubelet=tubelet,
+            mean_pooling=mean_pooling,
+            per_frame=per_frame,
+            head_activation=head_activation,
+            head_scale=head_scale,
+        )
+
+    def tokens_to_pool(self, video: Tensor) -> Tensor:
+        return self.encoder(self.encoder.embed(video), self.run_block)

@@ -1,0 +1,42 @@
+"""Several threads in one process: what one of them does never changes the answer of another."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import dfer_zoo
+from dfer_zoo.models.base import skip_init
+from tests.tiny import TINY
+
+
+@pytest.fixture
+def busy_interpreter():
+    """Threads are switched as often as possible, so that a race shows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def fresh(seed=0):
+    torch.manual_seed(seed)
+    return dfer_zoo.create_model("mae_face", **TINY["mae_face"]).state_dict()
+
+
+def test_threads_that_load_weights_leave_fresh_models_alone(busy_interpreter):
+    """Loading skips random initialization; before, four threads left that switch on for the whole process."""
+    expected = fresh()
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda _: dfer_zoo.create_model("av_fusion", "demo"), range(16)):
+            pass
+    found = fresh()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_model_built_while_another_thread_loads_is_initialised():
+    expected = fresh()
+    with skip_init(), ThreadPoolExecutor(1) as pool:
+        found = pool.submit(fresh).result()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
