@@ -84,6 +84,7 @@ def authors_file(path, state, key="model"):
 def case(monkeypatch, tmp_path):
     """A small case; the records of its sizes are in the manifest, and the store is empty."""
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
+    monkeypatch.setenv("DFER_ZOO_DOWNLOAD", "never")
     case = read_case(CASES / "small_base.json")
     arguments = our_arguments(case["config"])
     with skip_init():
@@ -131,7 +132,7 @@ def test_without_the_landmark_network_the_conversion_says_how_to_get_it(case, tm
     file = authors_file(tmp_path / "checkpoint-best.pth", model_state(case))
     assert cli.main(["convert", "s2d", "dfew_fold1", file]) != 0
     error = capsys.readouterr().err
-    assert "lacks the part 'landmarks'" in error and "dfer-zoo convert mobile_face_net landmarks68" in error
+    assert "leaves out the part 'landmarks'" in error and "dfer-zoo convert mobile_face_net landmarks68" in error
     with pytest.raises(WeightsUnavailable):
         dfer_zoo.create_model("s2d.dfew_fold1")
 
