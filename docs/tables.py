@@ -62,7 +62,12 @@ def records_of(arch: str) -> list[Weights]:
 def page_of(arch: str) -> str:
     """The page that describes an architecture: its own, or the one of the family that it belongs to."""
     pages = {path.stem for path in (ROOT / "docs" / "models").glob("*.md")}
-    family = {"mae_dfer_pretrain": "mae_dfer", "video_mae": "mae_dfer", "efficient_face": "av_fusion"}
+    family = {
+        "hicmae_pretrain": "hicmae",
+        "mae_dfer_pretrain": "mae_dfer",
+        "video_mae": "mae_dfer",
+        "efficient_face": "av_fusion",
+    }
     return arch if arch in pages else family.get(arch, "mma_dfer")
 
 

@@ -15,6 +15,8 @@ from tests.parity.runner import read_case
 CASES = {
     "av_fusion": "av_fusion/model_ia_heads1",
     "efficient_face": "av_fusion/efficientface_7classes",
+    "hicmae": "hicmae/finetune_base_6",
+    "hicmae_pretrain": "hicmae/pretrain_base",
     "mae_dfer": "mae_dfer/finetune_lgi_7",
     "mae_dfer_pretrain": "mae_dfer/pretrain_lgi",
     "video_mae": "mae_dfer/finetune_vit_base_7",
@@ -31,7 +33,7 @@ def authors_names(arch):
     table = read_case(Path(__file__).parent / "parity" / f"{CASES[arch]}.json")["state_dict"]
     types = {"float32": torch.float32, "int64": torch.int64}
     return {
-        name: torch.full((), number, dtype=types[entry["dtype"]]).expand(entry["shape"])
+        name: torch.full((), number, dtype=types[entry.get("dtype", "float32")]).expand(entry["shape"])
         for number, (name, entry) in enumerate(table.items())
     }
 
