@@ -19,15 +19,17 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .atomic import sha256_of
 from .convert import Conversion, convert_state_dict
-from .errors import InputError, WeightsError, suggest
+from .errors import InputError, WeightsError, WeightsUnavailable, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, model_class
-from .weights import store
+from .weights import fetch, store
+from .weights.hdf5 import is_hdf5, read_hdf5
 from .weights.record import CONVERTED, Weights, check_labels
 from .weights.safetensors import read_safetensors, write_safetensors
 
@@ -48,7 +50,7 @@ IGNORED_OBJECTS = frozenset(
 )
 IGNORED_MAPPINGS = frozenset({"yacs.config.CfgNode", "fvcore.common.config.CfgNode", "easydict.EasyDict"})
 
-WRAPPER_KEYS = ("state_dict", "model", "module")
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "module")
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
@@ -72,7 +74,7 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
             f"{record.origin_sha256} was expected. Download it again{_from(record)}."
         )
-    conversion = convert_state_dict(arch, state)
+    conversion = _with_backbones(record, with_parts(arch, convert_state_dict(arch, state), record.name))
     written = checked_record(record, conversion, path)
     places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
     written = dataclasses.replace(written, origin=places)
@@ -83,6 +85,36 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{record.name} cannot be written to {store.weights_folder()} ({error.strerror or error}). "
             "Set DFER_ZOO_WEIGHTS to a folder with room that you may write to."
         ) from error
+
+
+def _with_backbones(record: Weights, conversion: Conversion) -> Conversion:
+    """What the authors' file leaves out comes from the weights that the record names as its backbones."""
+    state = dict(conversion.state)
+    for source in record.backbones.values():
+        state = {**fetch.backbone_state(source), **state}
+    return dataclasses.replace(conversion, state=state)
+
+
+def bundle(record: Weights, file: str | Path, folder: str | Path) -> Path:
+    """Make a bundled file again from its authors' checkpoint: the same bytes as those inside the package.
+
+    The header says what the tensors are and nothing that may change later, such as a number or a remark.
+    """
+    state = read_checkpoint(file)
+    conversion = convert_state_dict(record.arch, state)
+    checked_record(record, conversion, Path(file))
+    header = {
+        "arch": record.arch,
+        "tag": record.tag,
+        "model_args": conversion.model_args,
+        "labels": list(record.labels),
+        "license": record.license,
+        "origin_sha256": sha256_of(Path(file)),
+    }
+    assert record.filename is not None
+    path = Path(folder) / record.filename
+    write_safetensors(path, conversion.state, header)
+    return path
 
 
 def convert_own(
@@ -103,7 +135,7 @@ def convert_own(
     >>> convert_own("dk_clip", "best.pth", "my_dk_clip", frames=8)  # doctest: +SKIP
     PosixPath('my_dk_clip/model.safetensors')
     """
-    conversion = convert_state_dict(arch, read_checkpoint(file))
+    conversion = with_parts(arch, convert_state_dict(arch, read_checkpoint(file)), str(file))
     arguments = {**model_args, **conversion.model_args}
     known = inspect.signature(model_class(arch)).parameters
     if unknown := arguments.keys() - known.keys():
@@ -129,6 +161,24 @@ def convert_own(
     from .factory import save_pretrained  # the factory imports this file, to convert what it fetches
 
     return save_pretrained(model, folder, tag=tag)
+
+
+def with_parts(arch: str, conversion: Conversion, what: str) -> Conversion:
+    """The conversion with the parts that the authors keep in files of their own, taken from the weights of these."""
+    kind = model_class(arch)
+    missing = [part for part in kind.converted_parts if not any(n.startswith(f"{part}.") for n in conversion.state)]
+    if not missing:
+        return conversion
+    states = {}
+    for part in missing:
+        source = kind.converted_parts[part]
+        try:
+            states[part] = fetch.backbone_state(source)
+        except WeightsUnavailable as error:
+            raise WeightsUnavailable(
+                f"{what} lacks the part '{part}', which its authors keep in a file of its own. {error}"
+            ) from error
+    return dataclasses.replace(conversion, state={**conversion.state, **kind.entries_of_parts(states)})
 
 
 def _check_count(file: str | Path, num_classes: int, labels: Sequence[str]) -> None:
@@ -189,6 +239,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
                 f"{path} is a file of dfer_zoo already; load it with create_model(..., checkpoint_path=...)."
             )
         return without_prefix(state)
+    if is_hdf5(path):  # Keras; a file of weights alone has no such group
+        arrays = read_hdf5(path, "model_weights") or read_hdf5(path)
+        return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     return without_prefix(find_state(load_pickle(path), path))
 
 

@@ -23,11 +23,17 @@ MODELS = {
     "mae_dfer": "mae_dfer:MAEDFER",
     "mae_dfer_pretrain": "mae_dfer_pretrain:MAEDFERPretrain",
     "video_mae": "video_mae:VideoMAE",
+    "emo_affectnet": "emo_affectnet:EmoAffectNet",
+    "emo_affectnet_static": "emo_affectnet:EmoAffectNetStatic",
+    "mini_xception": "mini_xception:MiniXception",
     "mma_dfer": "mma_dfer:MMADFER",
     "mae_face": "mae_face:MAEFace",
     "audio_mae": "audio_mae:AudioMAE",
     "dfer_clip": "dfer_clip:DFERCLIP",
     "dk_clip": "dk_clip:DKCLIP",
+    "s2d": "s2d:S2D",
+    "s2d_image": "s2d:S2DImage",
+    "mobile_face_net": "mobile_face_net:MobileFaceNet",
 }
 
 

@@ -67,6 +67,7 @@ def page_of(arch: str) -> str:
         "mae_dfer_pretrain": "mae_dfer",
         "video_mae": "mae_dfer",
         "efficient_face": "av_fusion",
+        "emo_affectnet_static": "emo_affectnet",
     }
     return arch if arch in pages else family.get(arch, "mma_dfer")
 

@@ -27,7 +27,7 @@ from tests.tiny import TINY
 
 pytest.importorskip("av")
 LABELS = ("happy", "sad", "angry")
-CLASSIFIERS = sorted(MODELS.keys() - {"mae_dfer_pretrain", "hicmae_pretrain"})
+CLASSIFIERS = sorted(name for name in MODELS if model_class(name).has_classifier)
 FRAME_BY_FRAME = [arch for arch in CLASSIFIERS if model_class(arch).frame_independent]
 
 
@@ -114,7 +114,8 @@ def test_logits_are_those_of_model_transform_and_read_clip(arch, video):
     rate = model.audio_spec and model.audio_spec.sample_rate  # one of the front ends wants 16000 Hz and no other
     expected = by_hand(model, read_clip(video, sample_rate=rate))
     prediction = Recognizer(model, faces="none")(video, sample_rate=rate)
-    np.testing.assert_allclose(prediction.logits[0, 0], expected.numpy(), rtol=1e-5, atol=1e-6)
+    scale = expected.abs().max().item()  # image models answer frame by frame, in other batches than by_hand
+    np.testing.assert_allclose(prediction.logits[0, 0], expected.numpy(), rtol=1e-5, atol=1e-6 * max(1.0, scale))
     assert prediction.labels == model.labels
     np.testing.assert_allclose(prediction.probabilities, expected.softmax(-1).mean(0), rtol=1e-4, atol=1e-6)
     assert prediction.missing == ()
@@ -158,9 +159,10 @@ def test_sharing_frames_changes_nothing_in_any_architecture(arch, video):
     assert len(shared.windows) == 10
     np.testing.assert_allclose(shared.logits, separate.logits, rtol=1e-6, atol=1e-6)
     inputs = sharing.example_inputs(2)
-    others = {name: tensor for name, tensor in inputs.items() if name != "video"}
+    others = {name: tensor for name, tensor in inputs.items() if name not in ("video", "image")}
+    frames = inputs["video"] if "video" in inputs else inputs["image"][:, None]
     with torch.no_grad():
-        again = sharing.forward_frames(sharing.encode_frames(inputs["video"]), **others)
+        again = sharing.forward_frames(sharing.encode_frames(frames), **others)
         assert torch.equal(again, sharing(**inputs))
 
 

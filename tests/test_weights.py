@@ -137,7 +137,7 @@ def test_a_value_of_the_wrong_kind_is_named(field, value, expected):
         ({"labels": ("happy", "sad", "happy")}, "are not distinct"),
         ({"distribution": "ftp"}, "distribution 'ftp' is not one of"),
         ({"distribution": "composed"}, "'backbones' must be given for the distribution 'composed'"),
-        ({"backbones": {"face": "mae_face.released"}}, "'backbones' must be given for the distribution 'composed'"),
+        ({**HUB, "backbones": {"face": "mae_face.released"}}, "must not be given for the distribution 'hub'"),
     ],
 )
 def test_an_identity_that_is_none_is_refused(changes, sentence):

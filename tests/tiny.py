@@ -21,6 +21,10 @@ TINY["dk_clip"] = {
 TINY["av_fusion"] = {"image_size": 32, "num_frames": 3, "seconds": 1.0, "num_heads": 2}
 TINY["efficient_face"] = {"image_size": 64}
 
+TINY["mini_xception"] = {"image_size": 32}
+TINY["emo_affectnet_static"] = {"image_size": 32, "width_factor": 0.125}
+TINY["emo_affectnet"] = {"image_size": 32, "width_factor": 0.125, "num_frames": 3}
+
 TINY["mma_dfer"] = {"preset": "tiny", "image_size": 32, "num_classes": 5}
 TINY["mae_face"] = {"preset": "tiny", "image_size": 32, "num_classes": 5}
 TINY["audio_mae"] = {"preset": "tiny", "frames": 64, "num_classes": 5}
@@ -67,3 +71,7 @@ TINY["dfer_clip"] = {
     "temporal_heads": 2,
     "num_contexts": 2,
 }
+
+TINY["s2d_image"] = {"img_size": 56, "patch_size": 4, "width": 32, "depth": 2, "num_heads": 2}
+TINY["s2d"] = {**TINY["s2d_image"], "num_frames": 3}
+TINY["mobile_face_net"] = {}

@@ -20,14 +20,20 @@ KEY_MAPS = {
     "efficient_face": "av_fusion:convert_efficient_face",
     "hicmae": "hicmae:convert_hicmae",
     "hicmae_pretrain": "hicmae:convert_hicmae_pretrain",
+    "emo_affectnet": "emo_affectnet:convert_emo_affectnet",
+    "emo_affectnet_static": "emo_affectnet:convert_emo_affectnet_static",
     "mae_dfer": "mae_dfer:convert_mae_dfer",
     "mae_dfer_pretrain": "mae_dfer:convert_mae_dfer_pretrain",
     "video_mae": "mae_dfer:convert_video_mae",
+    "mini_xception": "mini_xception:convert_mini_xception",
     "mma_dfer": "mma_dfer:convert_mma_dfer",
     "mae_face": "mma_dfer:convert_mae_face",
     "audio_mae": "mma_dfer:convert_audio_mae",
     "dfer_clip": "dfer_clip:convert_dfer_clip",
     "dk_clip": "dk_clip:convert_dk_clip",
+    "s2d": "s2d:convert_s2d",
+    "s2d_image": "s2d:convert_s2d_image",
+    "mobile_face_net": "mobile_face_net:convert_mobile_face_net",
 }
 
 

@@ -479,13 +479,15 @@ class _Runner:
         self.queues: dict[tuple[str, ...], list[_Job]] = {}  # by the modalities that are there
         reference = next(p for p in model.parameters() if p.is_floating_point())
         self.device, self.dtype = reference.device, reference.dtype
-        self.encoder = _FrameEncoder(self) if model.frame_independent and "video" in model.inputs else None
+        self.visual = next((name for name in ("video", "image") if name in model.inputs), None)
+        self.encoder = _FrameEncoder(self) if model.frame_independent and self.visual else None
 
     def add(self, clip: Clip, first: int, answer: _Answer, place: tuple[int, int], needed_later: int) -> None:
         """A window, whose first frame is frame `first` of its clip."""
         views = self.transform.frame_indices(clip)
-        if self.encoder is not None and len(answer.times) > 1 and any(map(sees, views)):
-            others = self.transform.without("video")(clip)
+        if self.encoder is not None and len(answer.times) * len(views) > 1 and any(map(sees, views)):
+            assert self.visual is not None
+            others = self.transform.without(self.visual)(clip)
             self._note(answer, place[0], others, len(views))
             self.encoder.add(clip, first, views, others, answer, place, needed_later)
             return

@@ -16,6 +16,19 @@ def pillow_bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
 
 
+def pillow_nearest(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Pillow's nearest: source pixel floor((i + 0.5) * n / size), where OpenCV's INTER_NEAREST takes floor(i * n / size)."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.NEAREST))
+
+
+def opencv_gray(frame: np.ndarray) -> np.ndarray:
+    """OpenCV's RGB2GRAY, to the pixel: (H, W, 3) uint8 -> (H, W) uint8. A gray frame stays what it is."""
+    red, green, blue = (frame[..., channel].astype(np.int32) for channel in range(3))
+    return ((red * 9798 + green * 19235 + blue * 3735 + 16384) >> 15).astype(np.uint8)
+
+
 def opencv_bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """OpenCV's INTER_LINEAR on uint8, without OpenCV and to the pixel: not antialiased, in whole numbers.
 
@@ -65,6 +78,7 @@ def _linear_taps(length: int, target: int, flat_ends: bool) -> tuple[np.ndarray,
 # name -> (uint8 frame (H, W, 3), height, width) -> uint8 frame
 RESIZES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
     "pillow_bilinear": pillow_bilinear,
+    "pillow_nearest": pillow_nearest,
     "opencv_bilinear": opencv_bilinear,
 }
 

@@ -44,6 +44,8 @@ class DferModel(nn.Module):
     ] = ()  # constructor keywords that `reset_classifier` takes beside the classes; the first that is given counts
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {}  # by number of classes
     unused_parameters: tuple[str, ...] = ()  # patterns of names that no output depends on, kept for the files
+    # parts that the authors keep in files of their own, as "arch.tag": a conversion takes them from there
+    converted_parts: ClassVar[Mapping[str, str]] = {}
     frozen_parameters: ClassVar[tuple[str, ...]] = ()  # patterns that the published training freezes
     has_classifier: ClassVar[bool] = (
         True  # False: `num_classes` is 0 for good, and forward gives something else than logits
@@ -107,8 +109,9 @@ class DferModel(nn.Module):
         shapes: dict[str, tuple[int, ...]] = {}
         if self.video_spec is not None:
             side = self.video_spec.img_size
-            shapes["video"] = (batch, self.video_spec.num_frames, 3, side, side)
-            shapes["image"] = (batch, 3, side, side)
+            channels = 1 if self.video_spec.channel_order == "gray" else 3
+            shapes["video"] = (batch, self.video_spec.num_frames, channels, side, side)
+            shapes["image"] = (batch, channels, side, side)
         if self.audio_spec is not None:
             shapes["audio"] = (batch, *self.audio_spec.shape)
         reference = next((p for p in self.parameters() if p.is_floating_point()), torch.empty(0))
@@ -202,13 +205,37 @@ class DferModel(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """The constructor arguments that build this model as it is now."""
-        return {**self.__dict__["_model_args"], "num_classes": self.num_classes}
+        classes = {"num_classes": self.num_classes} if self.has_classifier else {}
+        return {**self.__dict__["_model_args"], **classes}
 
     # -- weights ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def entries_of_parts(cls, parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """The entries of this model's state dict that come from its `converted_parts`, keyed like them."""
+        raise InputError(f"{cls.__name__} has no parts in files of their own.")
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
         """Fill the towers from backbone state dicts, keyed like the `parts` of the record; the rest stays as it is."""
         raise InputError(f"{type(self).__name__} is not put together from backbones.")
+
+
+class ImageModel(DferModel):
+    """Base of models that see one image: ``forward(image)``. In a video each frame is encoded once, however many windows
+    it belongs to, and answers by itself."""
+
+    inputs = ("image",)
+    frame_independent = True
+
+    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
+        return self.forward_head(self.forward_features(image))
+
+    def encode_frames(self, video: Tensor) -> Tensor:
+        """(B, 1, C, H, W) -> (B, 1, ...): the features of single images."""
+        return self.forward_features(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+
+    def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
+        return self.forward_head(frames[:, 0])
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..weights.record import VideoSpec
-from .base import DferModel, check_shape
+from .base import ImageModel, check_shape
 
 AFFECTNET_MEAN = (0.55391484, 0.43522123, 0.3821877)
 AFFECTNET_STD = (0.24837189, 0.21625527, 0.20221159)
@@ -163,7 +163,7 @@ class FaceEncoder(nn.Module):
         return self.expand(x).mean((2, 3))
 
 
-class EfficientFace(DferModel):
+class EfficientFace(ImageModel):
     """Images of faces (B, 3, 224, 224) -> logits.
 
     >>> model = EfficientFace(num_classes=7)
@@ -171,7 +171,6 @@ class EfficientFace(DferModel):
     torch.Size([2, 7])
     """
 
-    inputs = ("image",)
     default_labels: ClassVar = {7: SEVEN, 8: (*SEVEN, "contempt")}
 
     def __init__(self, *, num_classes: int = 7, image_size: int = 224) -> None:
@@ -180,7 +179,12 @@ class EfficientFace(DferModel):
             num_classes=num_classes,
             num_features=FaceEncoder.num_features,
             video_spec=VideoSpec(
-                num_frames=1, img_size=image_size, sampling="segment_centres", mean=AFFECTNET_MEAN, std=AFFECTNET_STD
+                num_frames=1,
+                img_size=image_size,
+                sampling="windows",
+                fps=5.0,
+                mean=AFFECTNET_MEAN,
+                std=AFFECTNET_STD,
             ),
         )
         self.image_size = image_size
@@ -191,9 +195,6 @@ class EfficientFace(DferModel):
     def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]
         check_shape("image", image, "(B, 3, H, W)", (None, 3, self.image_size, self.image_size))
         return self.encoder(image, self.run_block)
-
-    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        return self.forward_head(self.forward_features(image))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return {"stem": r"^encoder\.stem\.", "blocks": face_layers("encoder")}

@@ -33,11 +33,13 @@ class Transform:
 
     def __call__(self, clip: Clip) -> dict[str, Tensor | None]:
         """One sample, without a batch axis. A modality that the clip lacks is None where the model allows it."""
-        return self._samples(clip, [None])[0]
+        seen = self.video is not None and clip.num_frames
+        view = sampling.indices(clip.num_frames, clip.fps, self.video) if seen and self.video else []
+        return self._samples(clip, [view])[0]
 
     def views(self, clip: Clip) -> list[dict[str, Tensor | None]]:
         """The samples whose probabilities the published evaluation averages; one for most systems."""
-        return self._samples(clip, self._segments)
+        return self._samples(clip, self.frame_indices(clip))
 
     def batch(self, clips: Sequence[Clip]) -> dict[str, Tensor | None]:
         """Samples stacked along a new first axis."""
@@ -85,43 +87,32 @@ class Transform:
         """Which frames of the clip each of its `views` looks at; -1 is a black one."""
         if self.video is None or not clip.num_frames:
             return []
-        return [self._indices(clip, segment) for segment in self._segments]
+        return sampling.views(clip.num_frames, clip.fps, self.video, getattr(clip.frames, "start", 0))
 
-    @property
-    def _segments(self) -> list[int | None]:
-        """Of the views; the only one has no number."""
-        count = self.video.segments if self.video else 1
-        return [None] if count == 1 else [*range(count)]
-
-    def _indices(self, clip: Clip, segment: int | None) -> list[int]:
-        assert self.video is not None
-        return sampling.indices(clip.num_frames, clip.fps, self.video, segment)
-
-    def _samples(self, clip: Clip, segments: Sequence[int | None]) -> list[dict[str, Tensor | None]]:
+    def _samples(self, clip: Clip, views: Sequence[Sequence[int]]) -> list[dict[str, Tensor | None]]:
         lacks = self._lacks(clip)
         if reason := self._refusal(clip, lacks):
             raise MediaError(reason)
         return [
-            {name: None if name in lacks else self._modality(name, clip, segment) for name in self.inputs}
-            for segment in segments
+            {name: None if name in lacks else self._modality(name, clip, view) for name in self.inputs}
+            for view in views or [()]  # sound alone has one view
         ]
 
-    def _modality(self, name: str, clip: Clip, segment: int | None) -> Tensor:
+    def _modality(self, name: str, clip: Clip, view: Sequence[int]) -> Tensor:
         if name == "audio":
             assert self.audio is not None
-            return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio, self._span(clip, segment))
+            return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio, self._span(clip, view))
         assert self.video is not None
-        frames = images.prepare(sampling.take(clip, self._indices(clip, segment)), self.video)
+        frames = images.prepare(sampling.take(clip, view), self.video)
         return frames[0] if name == "image" else frames
 
-    def _span(self, clip: Clip, segment: int | None) -> tuple[float, float]:
+    def _span(self, clip: Clip, view: Sequence[int]) -> tuple[float, float]:
         """The part of the clip that a view covers: from its first frame to where the one after its last would be."""
         assert self.audio is not None
         hears_part = self.audio.front_end in audio_front_ends.WINDOW_FRONT_ENDS
         if not hears_part or self.video is None or not clip.num_frames:
             return audio_front_ends.WHOLE
-        chosen = self._indices(clip, segment)
-        return sampling.span(chosen[0], chosen[-1] + self.video.rate, clip.num_frames)
+        return sampling.span(view[0], view[-1] + self.video.rate, clip.num_frames)
 
 
 def collate(samples: Sequence[dict[str, Tensor | None]]) -> dict[str, Tensor | None]:

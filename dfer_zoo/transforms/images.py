@@ -9,28 +9,35 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..media.resize import RESIZES, shorter_side
+from ..media.resize import RESIZES, opencv_gray, shorter_side
 from ..weights.record import VideoSpec
+
+CHANNEL_ORDERS = ("rgb", "bgr", "gray")
 
 
 def prepare(frames: Sequence[np.ndarray], spec: VideoSpec) -> Tensor:
     """uint8 frames of any sizes -> float (T, 3, size, size), as the record says."""
     if spec.resize not in RESIZES:
         raise InputError(f"There is no resize '{spec.resize}'; there are {sorted(RESIZES)}.")
+    if spec.channel_order == "gray":  # before the resize, as published: rounding in between is part of the numbers
+        frames = [opencv_gray(frame)[..., None].repeat(3, axis=2) for frame in frames]
     resized = np.stack([to_square(frame, spec) for frame in frames])
     return to_tensor(resized, spec)
 
 
 def to_tensor(frames: np.ndarray, spec: VideoSpec) -> Tensor:
-    """(T, H, W, 3) uint8 -> (T, 3, H, W) float, scaled and normalised."""
+    """(T, H, W, 3) uint8 -> (T, 3, H, W) float, scaled and normalised; (T, 1, H, W) for a gray record."""
+    if spec.channel_order not in CHANNEL_ORDERS:
+        raise InputError(f"There is no channel order '{spec.channel_order}'; there are {', '.join(CHANNEL_ORDERS)}.")
+    if spec.channel_order == "gray":
+        frames = np.stack([opencv_gray(frame)[..., None] for frame in frames])
     video = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float().div(255)
     if spec.channel_order == "bgr":
         video = video.flip(1)
-    elif spec.channel_order != "rgb":
-        raise InputError(f"There is no channel order '{spec.channel_order}'; there are 'rgb' and 'bgr'.")
     if spec.mean == (0.0, 0.0, 0.0) and spec.std == (1.0, 1.0, 1.0):
         return video.contiguous()
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (spec.mean, spec.std))
+    channels = video.shape[1]
+    mean, std = (torch.tensor(v[:channels]).view(channels, 1, 1) for v in (spec.mean, spec.std))
     return (video - mean) / std
 
 

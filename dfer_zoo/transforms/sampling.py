@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError, MediaError
 from ..media.clip import Clip
 from ..weights.record import VideoSpec
+from . import face_windows
 
 BLACK = -1
 Rule = Callable[[int, float | None, VideoSpec, int | None], list[int]]
@@ -192,12 +193,33 @@ def _segment_centres(num_frames: int, fps: float | None, spec: VideoSpec, segmen
     return segment_centres(num_frames, spec.num_frames, spec.short_clip)
 
 
+def _window_views(num_frames: int, fps: float | None, spec: VideoSpec, first: int = 0) -> list[list[int]]:
+    """Frames at about `spec.fps` a second (all of them where no rate is known), in windows of `spec.num_frames` that begin
+    every `spec.rate` of them. They cover the whole clip, so their number follows from its length.
+
+    The frames are those of one grid over the video that this is a part of, from its frame ``first`` on: parts that
+    overlap share them."""
+    _check_has_frames(num_frames)
+    step = face_windows.grid_step(fps, spec.fps) if fps and spec.fps else 1
+    sampled = range(-first % step, num_frames, step) or range(1)
+    return [
+        [sampled[place] for place in window]
+        for window in face_windows.windows(len(sampled), spec.num_frames, spec.rate)
+    ]
+
+
+def _windows(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None) -> list[int]:
+    views = _window_views(num_frames, fps, spec)
+    return views[len(views) // 2 if segment is None else segment]
+
+
 # name of the rule -> (number of frames, frames per second, record, segment) -> indices
 RULES: dict[str, Rule] = {
     "segment_centres": _segment_centres,
     "leading_window": _window_centres(centred=False),
     "strided": _strided,
     "centred_window": _window_centres(centred=True),
+    "windows": _windows,
 }
 
 
@@ -206,6 +228,15 @@ def indices(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | 
     if spec.sampling not in RULES:
         raise InputError(f"There is no sampling rule '{spec.sampling}'; there are {sorted(RULES)}.")
     return RULES[spec.sampling](num_frames, fps, spec, segment)
+
+
+def views(num_frames: int, fps: float | None, spec: VideoSpec, first: int = 0) -> list[list[int]]:
+    """The frames of each view whose probabilities are averaged. ``first`` is the number of the clip's first frame in the
+    video that it is a part of."""
+    if spec.sampling == "windows":
+        return _window_views(num_frames, fps, spec, first)
+    segments = [None] if spec.segments == 1 else [*range(spec.segments)]
+    return [indices(num_frames, fps, spec, segment) for segment in segments]
 
 
 def sees(chosen: Sequence[int]) -> bool:

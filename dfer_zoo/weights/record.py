@@ -91,7 +91,7 @@ class VideoSpec:
     channel_order: str = "rgb"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of values in [0, 1]
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    face_crop: str = "aligned"  # what the weights saw: "aligned" (the data set's own crops), "largest", "union_square"
+    face_crop: str = "aligned"  # what the weights saw: a rule of `media.faces`
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,8 @@ class Weights:
     license: str
     license_source: str
     origin: tuple[Origin, ...] = ()  # places of the same file, in the order in which they are tried
-    backbones: Mapping[str, str] = field(default_factory=dict)  # "composed": {part: "arch.tag" or "open_clip:NAME/TAG"}
+    # {part: "arch.tag" or "open_clip:NAME/TAG"}; of converted weights, whose own file holds the other parts only: "arch.tag"
+    backbones: Mapping[str, str] = field(default_factory=dict)
     caution: str | None = None  # what the weights are not for; shown to whoever uses them
     training_data: tuple[str, ...] = ()  # data sets, pre-training included; their terms are in `weights.provenance`
     open_questions: tuple[str, ...] = ()  # what is not known about this file
@@ -214,8 +215,10 @@ def _check_identity(record: Weights, where: str) -> None:
             raise WeightsError(
                 f"{where}: {', '.join(unknown)} must not be null for the distribution '{record.distribution}'."
             )
-    if (record.distribution == "composed") != bool(record.backbones):
-        raise WeightsError(f"{where}: 'backbones' must be given for the distribution 'composed', and for no other.")
+    if record.backbones and record.distribution not in ("composed", *CONVERTED):
+        raise WeightsError(f"{where}: 'backbones' must not be given for the distribution '{record.distribution}'.")
+    if record.distribution == "composed" and not record.backbones:
+        raise WeightsError(f"{where}: 'backbones' must be given for the distribution 'composed'.")
     if record.distribution == "origin" and all(origin.kind == "page" for origin in record.origin):
         raise WeightsError(f"{where}: the distribution 'origin' needs an origin that can be fetched.")
 

@@ -15,7 +15,17 @@ from pathlib import Path
 
 from .compare import Comparison
 
-ARCHITECTURES = ("av_fusion", "dfer_clip", "dk_clip", "hicmae", "mae_dfer", "mma_dfer")
+ARCHITECTURES = (
+    "av_fusion",
+    "dfer_clip",
+    "dk_clip",
+    "emo_affectnet",
+    "hicmae",
+    "mae_dfer",
+    "mini_xception",
+    "mma_dfer",
+    "s2d",
+)
 
 
 @dataclass(frozen=True)

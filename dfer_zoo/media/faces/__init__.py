@@ -6,6 +6,8 @@ named by the record (`VideoSpec.face_crop`):
 - "aligned": the data set ships crops. One face is followed through the clip, and a smooth square goes with it.
 - "largest": each frame's largest box as the detector gives it (RAVDESS); a frame without a face uses the last box.
 - "union_square": the square around all faces of a frame (MAFW for MMA-DFER).
+- "detector_box": as "largest", with whole corners and without the last row and column (EMO-AffectNet).
+- "gray_square": each frame's largest box, made square, ten pixels larger on every side, in gray (mini-Xception).
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ import numpy as np
 
 from ...errors import InputError, MediaError
 from ..clip import Clip, Frames, in_order
-from .crops import Box, aligned_square, crop, largest_box, union_square
+from .crops import Box, aligned_square, crop, detector_box, gray_square, largest_box, union_square
 
-RULES = ("aligned", "largest", "union_square")
+RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square")
 SEARCHES_PER_SECOND = 5.0  # of a tracked face; in between its box is interpolated
 SEARCHES_PER_CLIP = 16  # at least, where there are so many frames
 NO_FACES = np.zeros((0, 4))
@@ -375,13 +377,27 @@ class Search:
         self.report["median_box"] = [round(float(v), 1) for v in np.median(np.stack(boxes), axis=0)]
 
 
+Cut = Callable[[np.ndarray], np.ndarray]  # frame -> crop
+
+
+def cut_to(rule: Callable[[Any, int, int], Box], boxes: Any) -> Cut:
+    """A rule from boxes, width and height to a box, as a cut of frames."""
+    return lambda frame: crop(frame, rule(boxes, frame.shape[1], frame.shape[0]))
+
+
+def _cut_to_largest(rule: str, box: np.ndarray) -> Cut:
+    if rule == "gray_square":
+        return lambda frame: gray_square(frame, box)  # type: ignore[arg-type]
+    return cut_to(detector_box if rule == "detector_box" else largest_box, box)
+
+
 class _Crops:
-    """Frames of a clip, each cut to the box that `boxes_of` gives it."""
+    """Frames of a clip, each cut as `cuts_of` says."""
 
     frames: Frames
 
-    def boxes_of(self, indices: Sequence[int]) -> list[Callable[[int, int], Box] | None]:
-        """For frames at rising indices: (width, height) -> box, or None for the whole frame."""
+    def cuts_of(self, indices: Sequence[int]) -> list[Cut | None]:
+        """For frames at rising indices; None for the whole frame."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -394,9 +410,9 @@ class _Crops:
 
     def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         indices = list(indices)
-        boxes = self.boxes_of(indices)
-        for frame, box in zip(in_order(self.frames, indices), boxes):
-            yield frame if box is None else crop(frame, box(frame.shape[1], frame.shape[0]))
+        cuts = self.cuts_of(indices)
+        for frame, cut in zip(in_order(self.frames, indices), cuts):
+            yield frame if cut is None else cut(frame)
 
 
 @dataclass
@@ -406,8 +422,8 @@ class GivenCrops(_Crops):
     frames: Frames
     boxes: np.ndarray
 
-    def boxes_of(self, indices: Sequence[int]) -> list[Callable[[int, int], Box] | None]:
-        return [functools.partial(largest_box, self.boxes[index]) for index in indices]
+    def cuts_of(self, indices: Sequence[int]) -> list[Cut | None]:
+        return [cut_to(largest_box, self.boxes[index]) for index in indices]
 
 
 @dataclass
@@ -422,25 +438,25 @@ class PerFrameCrops(_Crops):
     def frames(self) -> Frames:  # type: ignore[override]
         return self.search.frames
 
-    def boxes_of(self, indices: Sequence[int]) -> list[Callable[[int, int], Box] | None]:
+    def cuts_of(self, indices: Sequence[int]) -> list[Cut | None]:
         found = self.search.look_at(indices)
         largest = [boxes[0] for boxes in found if len(boxes)]
         if not largest and indices:
             if self.no_face == "error":
                 raise self.search.no_face()
-            self.search.report["whole_frame"] = self.rule == "largest"
+            self.search.report["whole_frame"] = self.rule != "union_square"
         if largest:
             self.search.note(largest)
         if self.rule == "union_square":
-            return [functools.partial(union_square, boxes.tolist()) for boxes in found]
+            return [cut_to(union_square, boxes.tolist()) for boxes in found]
         if not largest:
             return [None] * len(indices)
         last = largest[0]  # for frames before the first face; the published script had no answer to them
-        used = []
+        cuts: list[Cut | None] = []
         for boxes in found:
             last = boxes[0] if len(boxes) else last
-            used.append(functools.partial(largest_box, last))
-        return used  # type: ignore[return-value]
+            cuts.append(_cut_to_largest(self.rule, last))
+        return cuts
 
 
 @dataclass
@@ -464,11 +480,11 @@ class TrackedCrops(_Crops):
             self._path = [(searched[n], box) for n, box in follow(self.search.look_at(searched))]
         return self._path
 
-    def boxes_of(self, indices: Sequence[int]) -> list[Callable[[int, int], Box] | None]:
+    def cuts_of(self, indices: Sequence[int]) -> list[Cut | None]:
         path = self.path()
         if path:
             self.search.note([box for _, box in path])
-            return [functools.partial(aligned_square, box) for box in smooth_track(path, indices)]
+            return [cut_to(aligned_square, box) for box in smooth_track(path, indices)]
         if self.no_face == "error":
             raise self.search.no_face()
         self.search.report["whole_frame"] = True

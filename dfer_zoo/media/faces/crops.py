@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError, MediaError
-from ..resize import RESIZES
+from ..resize import RESIZES, opencv_gray
 
 Corners = Sequence[float]  # left, top, right, bottom, in pixels
 
@@ -82,3 +83,59 @@ def aligned_square(corners: Corners, width: int, height: int, margin: float = 0.
     left = min(max(0, round((left + right) / 2 - columns / 2)), width - columns)
     top = min(max(0, round((top + bottom) / 2 - rows / 2)), height - rows)
     return Box(left, top, columns, rows)
+
+
+def detector_box(corners: Corners, width: int, height: int) -> Box:
+    """The published crop of EMO-AffectNet: the detector's box with its corners cut to whole numbers, without margin.
+
+    Right and bottom are at most the last column and row, and are not part of the crop.
+    """
+    left, top, right, bottom = (int(value) for value in corners)
+    return _box_inside(left, top, min(right, width - 1), min(bottom, height - 1), corners, width, height)
+
+
+def landmark_box(landmarks: Sequence[Sequence[float]], width: int, height: int) -> Box:
+    """The box around a face's landmarks, given in fractions of the frame, cut like `detector_box`."""
+    columns = [min(math.floor(x * width), width - 1) for x, _ in landmarks]
+    rows = [min(math.floor(y * height), height - 1) for _, y in landmarks]
+    corners = (min(columns), min(rows), max(columns), max(rows))
+    return _box_inside(*corners, corners, width, height)
+
+
+def _box_inside(left: int, top: int, right: int, bottom: int, corners: Corners, width: int, height: int) -> Box:
+    left, top = max(0, left), max(0, top)
+    if right <= left or bottom <= top:
+        raise MediaError(f"The face box {[float(v) for v in corners]} has no pixel in a frame of {width} x {height}.")
+    return Box(left, top, right - left, bottom - top)
+
+
+GRAY_PADDING = 40  # pixels around the frame
+GRAY_OFFSETS = (10, 10)  # pixels added to a square box, left and right, top and bottom
+
+
+def gray_square(
+    frame: np.ndarray, corners: Corners, offsets: tuple[int, int] = GRAY_OFFSETS, padding: int = GRAY_PADDING
+) -> np.ndarray:
+    """The published crop of mini-Xception's most used package: (H, W, 3) uint8 -> a gray face (h, w, 3) uint8.
+
+    The box is made square along its shorter side and enlarged by ``offsets``, whatever its size. Outside of the frame
+    there is one gray value for ``padding`` pixels, the mean of the frame's last two rows; a face near that edge gives a
+    crop that is not square.
+    """
+    gray = opencv_gray(frame)
+    edge = np.rint(gray[-2:].mean()).astype(np.uint8)
+    padded = np.pad(gray, padding, constant_values=edge)
+    left, top, right, bottom = (round(float(value)) for value in corners)
+    width, height = right - left, bottom - top
+    if height > width:
+        left, width = left - (height - width) // 2, height
+    else:
+        top, height = top - (width - height) // 2, width
+    left, right = left - offsets[0] + padding, left + width + offsets[0] + padding
+    top, bottom = top - offsets[1] + padding, top + height + offsets[1] + padding
+    face = padded[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
+    if not face.size:
+        raise MediaError(
+            f"The face box {[float(v) for v in corners]} has no pixel in a frame of {frame.shape[1]} x {frame.shape[0]}."
+        )
+    return face[..., None].repeat(3, axis=2)

@@ -1,0 +1,91 @@
+"""EMO-AffectNet's windows: faces taken at about five frames a second, ten in a window, a window every five.
+
+Two protocols are published. "inference" is the script for new videos; "evaluation" is the notebook behind the published
+numbers, which counts the frames with a face only. All numbers here are from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import InputError
+
+FACES_PER_SECOND = 5
+FACES = 10  # in a window
+STRIDE = 5  # faces from one window to the next
+
+
+def grid_step(fps: float, per_second: float = FACES_PER_SECOND) -> int:
+    """Frames from one face to the next; ``fps`` is rounded first, as published.
+
+    >>> [grid_step(fps) for fps in (25, 29.97, 24, 12, 2)]
+    [5, 6, 5, 2, 1]
+    """
+    return max(1, round(round(fps) / per_second))
+
+
+def grid_frames(num_frames: int, fps: float, per_second: float = FACES_PER_SECOND) -> list[int]:
+    """The frames of a clip that are looked at.
+
+    >>> grid_frames(20, 25)
+    [0, 5, 10, 15]
+    """
+    return [*range(0, num_frames, grid_step(fps, per_second))]
+
+
+def evaluation_frames(num_faces: int, fps: float) -> list[int]:
+    """Which of a clip's frames with a face the published evaluation keeps; none where that is less than half of one.
+
+    >>> evaluation_frames(11, 30)
+    [0, 6]
+    """
+    wanted = round(num_faces / (FACES_PER_SECOND * fps / 25))
+    if wanted >= num_faces:
+        return [*range(num_faces)]
+    if wanted == 0:
+        return []
+    part, place, kept = num_faces / wanted, 1.0, []
+    for count in range(1, num_faces + 1):
+        if place >= num_faces:
+            break
+        if count == int(place + 0.5):
+            kept.append(count - 1)
+            place += part
+    return kept
+
+
+def windows(num_faces: int, faces: int = FACES, stride: int = STRIDE, rule: str = "full") -> list[list[int]]:
+    """The faces of each window; a short window repeats its last face.
+
+    Args:
+        num_faces: Number of faces in the clip.
+        faces: Faces in a window.
+        stride: Faces from the start of one window to the next.
+        rule: "inference": a window starts every ``stride`` faces as long as there are any, so the last ones are short.
+            "evaluation": likewise, but so few faces as fill one window make one window. "full" (the zoo's own): only
+            windows that are full, and one short one where none is.
+
+    >>> windows(12, faces=4, stride=4)
+    [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    """
+    if rule not in ("full", "inference", "evaluation"):
+        raise InputError(f"There is no rule of windows '{rule}'; there are 'full', 'inference' and 'evaluation'.")
+    starts = range(0, num_faces, stride)
+    if rule == "evaluation" and num_faces <= faces:
+        starts = range(0, min(1, num_faces))
+    if rule == "full":
+        starts = range(0, max(num_faces - faces, 0) + 1, stride) if num_faces else range(0)
+    last = num_faces - 1
+    return [[min(start + place, last) for place in range(faces)] for start in starts]
+
+
+def majority(probabilities: Sequence[Sequence[float]] | np.ndarray) -> int:
+    """The class that is most often the largest of a window, the first one among equals: the published answer for a clip.
+
+    >>> majority([[0.6, 0.4], [0.1, 0.9], [0.3, 0.7]])
+    1
+    """
+    chances = np.asarray(probabilities)
+    return int(np.bincount(chances.argmax(1), minlength=chances.shape[1]).argmax())
