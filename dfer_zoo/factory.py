@@ -94,6 +94,7 @@ def save_pretrained(
     fold: int | None = None,
     metrics: Sequence[Metric] = (),
     license: str = "unknown",
+    caution: str | None = None,
 ) -> Path:
     """Write ``folder/model.safetensors`` and a model card; ``create_model("local-dir:folder")`` reads it back, and
     ``hf upload owner/repo folder`` publishes it. Wrappers of distributed training and of torch.compile are taken off."""
@@ -117,6 +118,7 @@ def save_pretrained(
         metrics=tuple(metrics),
         license=license,
         license_source="save_pretrained",
+        caution=caution,
     )
     folder = Path(folder)
     write_safetensors(folder / MODEL_FILE, inner.state_dict(), record.to_dict())
@@ -334,9 +336,10 @@ def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:
 
 
 def _model_card(record: Weights) -> str:
+    caution = f"**{record.caution}**\n\n" if record.caution else ""
     numbers = "".join(f"- {m.name} {m.value:g} % ({m.protocol}; {m.source})\n" for m in record.metrics)
     return (
         f"---\nlibrary_name: dfer_zoo\nlicense: {record.license}\n---\n# {record.name}\n\n"
-        f"{record.params:,} parameters, labels in order: {', '.join(record.labels)}.\n\n{numbers}\n"
+        f"{record.params:,} parameters, labels in order: {', '.join(record.labels)}.\n\n{caution}{numbers}\n"
         '```python\nimport dfer_zoo\n\nmodel = dfer_zoo.create_model("local-dir:.")\n```\n'
     )
