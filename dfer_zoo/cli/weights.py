@@ -64,6 +64,8 @@ def info_command(options: argparse.Namespace) -> int:
 def describe(record: Weights) -> str:
     """Everything that a user of these weights has to know, in plain text."""
     rows = [("weights", f"{record.name} ({record.params:,} parameters)")]
+    if record.caution:
+        rows.append(("caution", record.caution))
     if record.dataset:
         rows.append(("data set", record.dataset + (f", fold {record.fold}" if record.fold is not None else "")))
     rows.append(("labels", ", ".join(record.labels) or "none: these are features"))
@@ -130,11 +132,13 @@ def verify_options(parser: argparse.ArgumentParser) -> None:
 
 
 def verify_command(options: argparse.Namespace) -> int:
+    from ..registry import get_weights, list_pretrained
     from ..weights.cache import Cache
     from ..weights.fetch import check_present
 
     damaged = found = 0
-    for name, path, fault in check_present(options.pattern, Cache(options.cache_dir)):
+    records = [get_weights(*pair) for pair in list_pretrained(options.pattern)]
+    for name, path, fault in check_present(records, options.pattern, Cache(options.cache_dir)):
         found += 1
         damaged += fault is not None
         print(f"{name}  {path}  {fault or 'ok'}", flush=True)
