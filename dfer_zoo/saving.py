@@ -25,6 +25,7 @@ def save_pretrained(
     fold: int | None = None,
     metrics: Sequence[Metric] = (),
     license: str = "unknown",
+    caution: str | None = None,
 ) -> Path:
     """Write ``model.safetensors``, ``config.json`` and a model card into a folder.
 
@@ -39,6 +40,7 @@ def save_pretrained(
         fold: Which fold of it was held out.
         metrics: Measured numbers.
         license: An SPDX identifier.
+        caution: What these weights are not for; shown with every answer.
 
     Returns:
         The path of ``model.safetensors``.
@@ -68,6 +70,7 @@ def save_pretrained(
         metrics=tuple(metrics),
         license=license,
         license_source="save_pretrained",
+        caution=caution,
     )
     folder = Path(folder)
     write_safetensors(folder / MODEL_FILE, inner.state_dict(), record.to_dict())
@@ -94,9 +97,10 @@ def arch_of(model: DferModel) -> str:
 
 
 def _model_card(record: Weights) -> str:
+    caution = f"**{record.caution}**\n\n" if record.caution else ""
     numbers = "".join(f"- {m.name} {m.value:g} % ({m.protocol}; {m.source})\n" for m in record.metrics)
     return (
         f"---\nlibrary_name: dfer_zoo\nlicense: {record.license}\n---\n# {record.name}\n\n"
-        f"{record.params:,} parameters, labels in order: {', '.join(record.labels)}.\n\n{numbers}\n"
+        f"{record.params:,} parameters, labels in order: {', '.join(record.labels)}.\n\n{caution}{numbers}\n"
         '```python\nimport dfer_zoo\n\nmodel = dfer_zoo.create_model("local-dir:.")\n```\n'
     )

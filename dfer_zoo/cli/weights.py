@@ -64,6 +64,8 @@ def info_command(options: argparse.Namespace) -> int:
 def describe(record: Weights) -> str:
     """Everything that a user of these weights has to know, in plain text."""
     rows = [("weights", f"{record.name} ({record.params:,} parameters)")]
+    if record.caution:
+        rows.append(("caution", record.caution))
     if record.dataset:
         rows.append(("data set", record.dataset + (f", fold {record.fold}" if record.fold is not None else "")))
     rows.append(("labels", ", ".join(record.labels) or "none: these are features"))
