@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .checkpoints import convert_checkpoint
+from .checkpoints import backbone_state, convert_checkpoint
 from .errors import InputError, UnknownModel, UnknownTag, WeightsError, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
@@ -82,7 +81,7 @@ def create_model(
         model = _fresh(arch, num_classes, labels, model_args)
     elif record.distribution == "composed":
         model = _fresh(arch, num_classes, labels, {**record.model_args, **model_args})
-        states = {part: _backbone(source, cache) for part, source in record.backbones.items()}
+        states = {part: backbone_state(source, cache) for part, source in record.backbones.items()}
         model.load_report = model.load_backbones(states)
         model.weights = record
     else:
@@ -266,11 +265,6 @@ def _fill(model: DferModel, record: Weights, path: Path, *, resized: bool = True
     if record.audio is not None:
         model.audio_spec = _resized(record.audio, model.audio_spec, ("shape", "seconds") if resized else ())
     return model
-
-
-def _backbone(source: str, cache: Cache) -> Mapping[str, Tensor]:
-    found = source if source.startswith("open_clip:") else get_weights(source)
-    return fetch.backbone_state(found, cache, convert_checkpoint)
 
 
 def _resized(published: Any, own: Any, fields: Sequence[str]) -> Any:

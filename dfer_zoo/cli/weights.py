@@ -1,12 +1,17 @@
-"""Commands about weights: list, info, convert, verify."""
+"""Commands about weights: list, info, fetch, convert, verify."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DferZooError
+from ..errors import DferZooError, InputError
 from .common import Command, table
 
 if TYPE_CHECKING:
@@ -99,10 +104,76 @@ def _numbers(record: Weights) -> str:
     return ", ".join(f"{m.name} {m.value:g}" for m in record.metrics)
 
 
+def fetch_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("patterns", nargs="+", metavar="PATTERN", help='"mma_dfer", "*.dfew_fold*", "av_fusion.demo"')
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be fetched: sizes and licences")
+    parser.add_argument("--keep", action="store_true", help="keep the authors' files after their conversion")
+    parser.add_argument("--cache-dir", help="where to put files from the Hub, if not in its usual folder")
+
+
+def fetch_command(options: argparse.Namespace) -> int:
+    from ..registry import get_weights, list_pretrained
+
+    pairs = list_pretrained(options.patterns)
+    if not pairs:
+        raise DferZooError(f"No weights match {' '.join(options.patterns)}. `dfer-zoo list --pretrained` lists them.")
+    records = [get_weights(*pair) for pair in pairs]
+    if options.dry_run:
+        print(table([("WEIGHTS", "HOW", "SIZE", "LICENCE", "FROM"), *map(_fetch_row, records)]))
+        return 0
+    return 1 if sum([not _fetched(record, options) for record in records]) else 0
+
+
+def _fetched(record: Weights, options: argparse.Namespace) -> bool:
+    """Fetch one record; a fault is printed, and the next one is tried."""
+    from ..checkpoints import backbone_state, convert_checkpoint
+    from ..weights import fetch
+    from ..weights.cache import Cache
+
+    folder = Path(options.cache_dir) if options.cache_dir else None
+    cache = Cache(folder, verify="once", keep=options.keep)
+    try:
+        if record.distribution == "composed":
+            for source in record.backbones.values():
+                backbone_state(source, cache)
+            print(f"{record.name}  {', '.join(record.backbones.values())}")
+        else:
+            print(f"{record.name}  {fetch.fetch(record, cache, convert_checkpoint)}", flush=True)
+        return True
+    except DferZooError as error:
+        print(f"dfer-zoo fetch: {error}", file=sys.stderr)
+        return False
+
+
+def _fetch_row(record: Weights) -> tuple[str, ...]:
+    size = record.size or next((origin.size for origin in record.origin if origin.size), None)
+    place = record.repo_id or record.origin_page or ", ".join(record.backbones.values()) or "inside the package"
+    return record.name, record.distribution, _bytes(size), record.license, place
+
+
+def _bytes(size: int | None) -> str:
+    """
+    >>> _bytes(3753900)
+    '3.8 MB'
+    """
+    if size is None:
+        return "unknown"
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size = size / 1000  # type: ignore[assignment]
+    return f"{size:.3g} GB"
+
+
 def convert_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arch", metavar="ARCH", help='the architecture, such as "mma_dfer"')
     parser.add_argument("tag", metavar="TAG", help='which of its weights this is, such as "dfew_fold1"')
-    parser.add_argument("file", metavar="FILE", help="the checkpoint as its authors publish it")
+    parser.add_argument(
+        "file",
+        metavar="FILE|URL|DRIVE-ID",
+        nargs="?",
+        help="the checkpoint as its authors publish it; left out, it is fetched from where the record says",
+    )
     own = parser.add_argument_group("a checkpoint of your own training with the authors' code (TAG is then any name)")
     own.add_argument("--output", metavar="FOLDER", help='where to write it; create_model("local-dir:FOLDER") reads it')
     own.add_argument("--labels", metavar="A,B,...", help="its classes in order, if they are not the published ones")
@@ -110,18 +181,40 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
 
 def convert_command(options: argparse.Namespace) -> int:
     from ..checkpoints import convert_checkpoint, convert_own
-    from ..errors import InputError
     from ..registry import check_name
 
     check_name(options.arch)
-    if options.output:
-        labels = options.labels.split(",") if options.labels else None
-        print(convert_own(options.arch, options.file, options.output, tag=options.tag, labels=labels))
-    elif options.labels:
+    if options.labels and not options.output:
         raise InputError("--labels belongs to --output; published weights have their own labels.")
-    else:
-        print(convert_checkpoint(options.arch, options.tag, options.file))
+    with _checkpoint_file(options) as file:
+        if options.output:
+            labels = options.labels.split(",") if options.labels else None
+            print(convert_own(options.arch, file, options.output, tag=options.tag, labels=labels))
+        else:
+            print(convert_checkpoint(options.arch, options.tag, file))
     return 0
+
+
+@contextlib.contextmanager
+def _checkpoint_file(options: argparse.Namespace) -> Iterator[Path]:
+    """The file to convert: a path, or fetched from a link and deleted afterwards."""
+    from ..registry import get_weights
+    from ..weights import fetch, store
+    from ..weights.origin import fetch_first, origin_of_link
+
+    place = options.file
+    if place is not None and ((origin := origin_of_link(place)) is None or Path(place).is_file()):
+        yield Path(place)
+        return
+    name = f"{options.arch}.{options.tag}"
+    with store.lock(name):
+        folder = store.weights_folder() / "downloads" / (name if place is None else f"{name}.linked")
+        if place is None:
+            yield fetch.fetch_original(get_weights(options.arch, options.tag))
+        else:
+            assert origin is not None
+            yield fetch_first(name, (origin,), folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def verify_options(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +240,7 @@ def verify_command(options: argparse.Namespace) -> int:
 COMMANDS = {
     "list": Command("List models and pretrained weights.", list_options, list_command),
     "info": Command("Describe a model or one of its weights.", info_options, info_command),
+    "fetch": Command("Fetch weights, so that later calls need no network.", fetch_options, fetch_command),
     "convert": Command(
         "Convert the authors' checkpoint into weights that create_model finds.", convert_options, convert_command
     ),
