@@ -22,7 +22,7 @@ from .weights import fetch, store
 from .weights.cache import Cache
 from .weights.fetch import MODEL_FILE
 from .weights.record import CONVERTED, Weights, check_labels
-from .weights.safetensors import read_header, read_safetensors
+from .weights.safetensors import read_header, read_record, read_safetensors
 
 
 def create_model(
@@ -185,13 +185,7 @@ def _checkpoint(arch: str, path: Path) -> tuple[str, Weights, Path]:
 
 
 def _header_record(path: Path) -> Weights:
-    header = read_header(path)
-    if header is None:
-        raise WeightsError(
-            f"{path} does not say what it is: it has no dfer_zoo header. Authors' files are read by: "
-            f"dfer-zoo convert ARCH TAG {path}"
-        )
-    record = Weights.from_header(header, str(path))
+    record = read_record(path)
     if record.arch not in MODELS:
         raise WeightsError(f"{path} holds weights of '{record.arch}', which dfer_zoo {__version__} does not know.")
     return record

@@ -42,13 +42,19 @@ def list_command(options: argparse.Namespace) -> int:
 
 
 def info_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help='"mma_dfer", or with the weights: "mma_dfer.dfew_fold1"')
+    parser.add_argument("name", help='"mma_dfer", or with the weights "mma_dfer.dfew_fold1", or "local-dir:FOLDER"')
     parser.add_argument("--json", action="store_true", help="the records as they stand in the manifest, one per line")
 
 
 def info_command(options: argparse.Namespace) -> int:
     from ..registry import check_name, get_weights, list_pretrained
+    from ..weights.fetch import MODEL_FILE
+    from ..weights.safetensors import read_record
 
+    if options.name.startswith("local-dir:"):
+        record = read_record(Path(options.name.removeprefix("local-dir:")).expanduser() / MODEL_FILE)
+        print(json.dumps(record.to_dict()) if options.json else describe(record))
+        return 0
     arch, _, tag = options.name.partition(".")
     check_name(arch)
     records = [get_weights(arch, tag)] if tag else [get_weights(*pair) for pair in list_pretrained(arch)]
@@ -68,6 +74,8 @@ def info_command(options: argparse.Namespace) -> int:
 
 def describe(record: Weights) -> str:
     """Everything that a user of these weights has to know, in plain text."""
+    from ..weights.provenance import provenance
+
     rows = [("weights", f"{record.name} ({record.params:,} parameters)")]
     if record.dataset:
         rows.append(("data set", record.dataset + (f", fold {record.fold}" if record.fold is not None else "")))
@@ -86,7 +94,9 @@ def describe(record: Weights) -> str:
     rows += [("number", f"{m.name} {m.value:g} %: {m.protocol} ({m.source})") for m in record.metrics]
     if not record.metrics and (first := _first_fold(record)):
         rows.append(("number", f"none is published for this fold; the mean over the folds is with {first.name}"))
-    rows.append(("licence", f"{record.license} ({record.license_source})"))
+    rows += provenance(record)
+    if record.caution:
+        rows.append(("caution", record.caution))
     rows.append(("comes as", record.distribution + (f", {record.repo_id}" if record.repo_id else "")))
     rows += [("origin", origin.link + (f" ({origin.member})" if origin.member else "")) for origin in record.origin]
     return table(rows)
@@ -217,6 +227,39 @@ def _checkpoint_file(options: argparse.Namespace) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def publish_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help='"mma_dfer.dfew_fold1", or a folder of save_pretrained')
+    parser.add_argument("--to", required=True, metavar="OWNER/REPO", help="the repository on the Hub")
+    parser.add_argument("--private", action="store_true", help="create the repository as a private one")
+    parser.add_argument("--gated", action="store_true", help="readers must accept conditions first")
+    parser.add_argument("--pull-request", action="store_true", help="open a pull request, for repositories of others")
+    parser.add_argument("--dry-run", action="store_true", help="send nothing; show what would be published")
+    parser.add_argument("--i-have-permission", action="store_true", help="the authors allow it, where no licence does")
+
+
+def publish_command(options: argparse.Namespace) -> int:
+    from ..saving import push_to_hub
+
+    done = push_to_hub(
+        options.source,
+        options.to,
+        private=options.private,
+        gated=options.gated,
+        pull_request=options.pull_request,
+        dry_run=options.dry_run,
+        i_have_permission=options.i_have_permission,
+    )
+    print(table([("FILE", "SIZE"), *((name, _bytes(size)) for name, size in sorted(done.files.items()))]))
+    print(f"\nsha256 of model.safetensors: {done.sha256}")
+    if options.dry_run:
+        print("Nothing was sent.")
+        return 0
+    if done.pull_request:
+        print(f"pull request: {done.pull_request}")
+    print(f'read back and compared. dfer_zoo.create_model("{done.name}")\n\n{done.manifest_diff}')
+    return 0
+
+
 def verify_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", nargs="?", default="*", help='shell pattern, such as "mma*" or "*.dfew_fold1"')
     parser.add_argument("--cache-dir", help="where fetched files are, if not in the Hub's usual folder")
@@ -244,5 +287,6 @@ COMMANDS = {
     "convert": Command(
         "Convert the authors' checkpoint into weights that create_model finds.", convert_options, convert_command
     ),
+    "publish": Command("Publish weights on the Hugging Face Hub.", publish_options, publish_command),
     "verify": Command("Check the digests of all weights on this machine.", verify_options, verify_command),
 }
