@@ -44,8 +44,6 @@ class DferModel(nn.Module):
     ] = ()  # constructor keywords that `reset_classifier` takes beside the classes; the first that is given counts
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {}  # by number of classes
     unused_parameters: tuple[str, ...] = ()  # patterns of names that no output depends on, kept for the files
-    # parts that the authors keep in files of their own, as "arch.tag": a conversion takes them from there
-    converted_parts: ClassVar[Mapping[str, str]] = {}
     frozen_parameters: ClassVar[tuple[str, ...]] = ()  # patterns that the published training freezes
     has_classifier: ClassVar[bool] = (
         True  # False: `num_classes` is 0 for good, and forward gives something else than logits
@@ -211,9 +209,17 @@ class DferModel(nn.Module):
     # -- weights ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def entries_of_parts(cls, parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The entries of this model's state dict that come from its `converted_parts`, keyed like them."""
-        raise InputError(f"{cls.__name__} has no parts in files of their own.")
+    def entries_of_backbone(cls, part: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What a converted file takes from a backbone, under this model's names, where the authors' file leaves it out.
+
+        Args:
+            part: The key of the record's `backbones`.
+            state: The backbone's state dict.
+
+        Returns:
+            Entries of this model's state dict; the backbone's own, if the names are the same.
+        """
+        return state
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
         """Fill the towers from backbone state dicts, keyed like the `parts` of the record; the rest stays as it is."""

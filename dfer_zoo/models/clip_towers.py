@@ -352,6 +352,6 @@ def _checksums(parameters: Sequence[Tensor]) -> Any:
         return None
     try:
         data = [p.detach().contiguous() for p in parameters]
-        return [(p.shape, p.dtype, zlib.crc32(p.flatten().view(torch.uint8).numpy())) for p in data]
+        return [(p.shape, p.dtype, zlib.crc32(p.flatten().view(torch.uint8).numpy().data)) for p in data]
     except RuntimeError:  # inside a transform of torch.func or a mode of fake tensors there are no values
         return None

@@ -119,7 +119,7 @@ def build(config: Mapping, conversion: Conversion, landmarks: Mapping[str, Tenso
 def landmark_entries(case: Case) -> dict[str, Tensor]:
     """The landmark network's part of the model, by way of its own converter."""
     state = seeded_state(case["landmark_state_dict"], case["weights"]["landmark"])
-    return S2D.entries_of_parts({"landmarks": convert_state_dict("mobile_face_net", state).state})
+    return S2D.entries_of_backbone("landmarks", convert_state_dict("mobile_face_net", state).state)
 
 
 def model_of(case: Case) -> tuple[S2D, Conversion]:
@@ -468,7 +468,7 @@ def check_checkpoint_keys(case: Case) -> Iterator[Comparison]:
         yield same(f"trained{suffix}", trained, outputs[f"trained{suffix}"])
     ours = kinds(models[config["num_classes"]].state_dict())
     landmarks = convert_state_dict("mobile_face_net", on_meta(outputs["landmark_state_dict"]))
-    parts = S2D.entries_of_parts({"landmarks": landmarks.state})
+    parts = S2D.entries_of_backbone("landmarks", landmarks.state)
     yield same("names, shapes and types", kinds({**conversion.state, **parts}), ours)
 
     net = MobileFaceNet()
