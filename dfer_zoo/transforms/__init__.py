@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, MediaError
-from ..media.clip import Clip
+from ..media.clip import Clip, Span
 from ..weights.record import AudioSpec, VideoSpec, Weights, check_count
 from . import audio as audio_front_ends
 from . import images, sampling
@@ -87,7 +87,8 @@ class Transform:
         """Which frames of the clip each of its `views` looks at; -1 is a black one."""
         if self.video is None or not clip.num_frames:
             return []
-        return sampling.views(clip.num_frames, clip.fps, self.video, getattr(clip.frames, "start", 0))
+        first = clip.frames.start if isinstance(clip.frames, Span) else 0
+        return sampling.views(clip.num_frames, clip.fps, self.video, first)
 
     def _samples(self, clip: Clip, views: Sequence[Sequence[int]]) -> list[dict[str, Tensor | None]]:
         lacks = self._lacks(clip)
