@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,20 @@ def parse_replace(text: str | None) -> tuple[str, str] | None:
     if not separator or not old:
         raise InputError(f"--replace {text}: expected OLD=NEW, the start of the paths and what takes its place.")
     return old, new
+
+
+def parse_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE options as a mapping. A value is Python's, such as 16 or (2, 5, 10), or else a plain word."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise InputError(f"{option} {pair}: expected NAME=VALUE.")
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
 
 
 def parse_faces(text: str) -> Any:

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from ..errors import DferZooError
-from .common import Command, table
+from .common import Command, parse_values, table
 
 if TYPE_CHECKING:
     from ..weights.record import Weights
@@ -106,6 +106,16 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("a checkpoint of your own training with the authors' code (TAG is then any name)")
     own.add_argument("--output", metavar="FOLDER", help='where to write it; create_model("local-dir:FOLDER") reads it')
     own.add_argument("--labels", metavar="A,B,...", help="its classes in order, if they are not the published ones")
+    own.add_argument(
+        "--transform",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a field of its video record, such as rate=1, that the file does not store",
+    )
+    own.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="an argument of the model, such as frames=8"
+    )
 
 
 def convert_command(options: argparse.Namespace) -> int:
@@ -116,9 +126,11 @@ def convert_command(options: argparse.Namespace) -> int:
     check_name(options.arch)
     if options.output:
         labels = options.labels.split(",") if options.labels else None
-        print(convert_own(options.arch, options.file, options.output, tag=options.tag, labels=labels))
-    elif options.labels:
-        raise InputError("--labels belongs to --output; published weights have their own labels.")
+        transform, arguments = parse_values("--transform", options.transform), parse_values("--set", options.set)
+        arch, file, folder = options.arch, options.file, options.output
+        print(convert_own(arch, file, folder, tag=options.tag, labels=labels, transform=transform, **arguments))
+    elif options.labels or options.transform or options.set:
+        raise InputError("--labels, --transform and --set belong to --output; published weights have their own.")
     else:
         print(convert_checkpoint(options.arch, options.tag, options.file))
     return 0
