@@ -73,7 +73,7 @@ def test_every_limit_can_be_raised_by_its_environment_variable(monkeypatch, tmp_
 def test_decoded_sound_and_frames_are_limited(monkeypatch, tmp_path):
     video = test_pattern(tmp_path / "clip.mp4", "-c:v", "libx264", "-c:a", "aac", seconds=1)
     monkeypatch.setenv("DFER_ZOO_MAX_SOUND_BYTES", "100000")
-    with pytest.raises(MediaError, match="decoded sound.*DFER_ZOO_MAX_SOUND_BYTES"):
+    with pytest.raises(MediaError, match=r"decoded sound.*DFER_ZOO_MAX_SOUND_BYTES"):
         read_clip(video)
     assert SoundFile.of(video).cut(0, 4410).shape == (1, 4410)
     monkeypatch.setenv("DFER_ZOO_MAX_FRAMES", "20")
@@ -104,7 +104,7 @@ def test_no_format_that_opens_other_files_is_read(tmp_path):
     for name, content in lists.items():
         path = tmp_path / name
         path.write_bytes(content)
-        with pytest.raises(MediaError, match="decoded|not a video"):
+        with pytest.raises(MediaError, match=r"decoded|not a video"):
             read_clip(path)
 
 
