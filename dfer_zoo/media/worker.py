@@ -6,7 +6,9 @@ files: the frames and the sound of its clips are decoded in the child and sent b
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import os
 import pickle
 import signal
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DferZooError, MediaError
-from .clip import Clip
+from .clip import Clip, in_order
 
 _PROTOCOL = pickle.HIGHEST_PROTOCOL
 
@@ -220,13 +222,15 @@ class WorkerFrames:
 
     def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         indices = list(indices)
+        walk = next(_walk_numbers)
         with _naming(self.source):
-            # a worker does one thing at a time, and the caller may ask for sound between two frames
             for first in range(0, len(indices), _FRAMES_AT_A_TIME):
-                yield from self.worker.run(_taken, self.frames, indices[first : first + _FRAMES_AT_A_TIME])
+                # a few frames per request: the caller may ask for sound, or leave, in between
+                yield from self.worker.run(_walk_on, walk, self.frames if first == 0 else None, indices)
 
 
-_FRAMES_AT_A_TIME = 64
+_FRAMES_AT_A_TIME = 8
+_walk_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -258,8 +262,21 @@ def _read(source: Any, reading: dict[str, Any]) -> Clip:
     return read_clip(source, **reading)
 
 
-def _taken(frames: Any, indices: list[int]) -> list[np.ndarray]:
-    return frames.take(indices)
+_walks: collections.OrderedDict[int, Iterator[np.ndarray]] = collections.OrderedDict()  # in the child: open files
+
+
+def _walk_on(walk: int, frames: Any, indices: list[int]) -> list[np.ndarray]:
+    """The next few frames of a walk through a clip, which starts if frames are given."""
+    if frames is not None:
+        _walks[walk] = in_order(frames, indices)
+        if len(_walks) > 4:
+            _walks.popitem(last=False)
+    if walk not in _walks:
+        raise MediaError("too many clips are read at once from one worker process, or it died in between")
+    part = list(itertools.islice(_walks[walk], _FRAMES_AT_A_TIME))
+    if len(part) < _FRAMES_AT_A_TIME:
+        del _walks[walk]
+    return part
 
 
 def _shape(sound: Any) -> tuple[int, ...]:
