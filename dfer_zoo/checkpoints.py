@@ -25,9 +25,10 @@ from torch import Tensor
 
 from .atomic import sha256_of
 from .convert import Conversion, convert_state_dict
-from .errors import InputError, WeightsError, suggest
+from .errors import InputError, WeightsError, WeightsUnavailable, suggest
 from .models.base import DferModel, load_strictly, skip_init
-from .registry import get_weights, model_class
+from .registry import get_weights, manifest, model_class
+from .saving import save_pretrained
 from .weights import fetch, store
 from .weights.hdf5 import is_hdf5, read_hdf5
 from .weights.record import CONVERTED, Weights, check_labels
@@ -50,7 +51,7 @@ IGNORED_OBJECTS = frozenset(
 )
 IGNORED_MAPPINGS = frozenset({"yacs.config.CfgNode", "fvcore.common.config.CfgNode", "easydict.EasyDict"})
 
-WRAPPER_KEYS = ("state_dict", "model", "module")
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "module")
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
@@ -74,7 +75,7 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
             f"{record.origin_sha256} was expected. Download it again{_from(record)}."
         )
-    conversion = _with_backbones(record, convert_state_dict(arch, state))
+    conversion = _with_backbones(arch, record.backbones, convert_state_dict(arch, state), str(path))
     written = checked_record(record, conversion, path)
     places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
     written = dataclasses.replace(written, origin=places)
@@ -87,11 +88,15 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
         ) from error
 
 
-def _with_backbones(record: Weights, conversion: Conversion) -> Conversion:
+def _with_backbones(arch: str, backbones: Mapping[str, str], conversion: Conversion, what: str) -> Conversion:
     """What the authors' file leaves out comes from the weights that the record names as its backbones."""
     state = dict(conversion.state)
-    for source in record.backbones.values():
-        state = {**fetch.part_state(source), **state}
+    for part, source in backbones.items():
+        try:
+            found = fetch.backbone_state(source, convert=convert_checkpoint)
+        except WeightsUnavailable as error:
+            raise WeightsUnavailable(f"{what} leaves out the part '{part}', {source}. {error}") from error
+        state = {**model_class(arch).entries_of_backbone(part, found), **state}
     return dataclasses.replace(conversion, state=state)
 
 
@@ -135,7 +140,9 @@ def convert_own(
     >>> convert_own("dk_clip", "best.pth", "my_dk_clip", frames=8)  # doctest: +SKIP
     PosixPath('my_dk_clip/model.safetensors')
     """
-    conversion = convert_state_dict(arch, read_checkpoint(file))
+    published = (r for r in manifest().values() if r.arch == arch and r.distribution in CONVERTED)
+    backbones = next((record.backbones for record in published), {})
+    conversion = _with_backbones(arch, backbones, convert_state_dict(arch, read_checkpoint(file)), str(file))
     arguments = {**model_args, **conversion.model_args}
     known = inspect.signature(model_class(arch)).parameters
     if unknown := arguments.keys() - known.keys():
@@ -158,8 +165,6 @@ def convert_own(
     if labels is not None:
         _check_count(file, model.num_classes, labels)
         model.labels = tuple(labels)
-    from .factory import save_pretrained  # the factory imports this file, to convert what it fetches
-
     return save_pretrained(model, folder, tag=tag)
 
 

@@ -31,6 +31,9 @@ MODELS = {
     "audio_mae": "audio_mae:AudioMAE",
     "dfer_clip": "dfer_clip:DFERCLIP",
     "dk_clip": "dk_clip:DKCLIP",
+    "s2d": "s2d:S2D",
+    "s2d_image": "s2d:S2DImage",
+    "mobile_face_net": "mobile_face_net:MobileFaceNet",
 }
 
 
@@ -116,6 +119,9 @@ def get_weights(arch: str, tag: str | None = None) -> Weights:
     Args:
         arch: The architecture, or "arch.tag".
         tag: Which of its weights.
+
+    Returns:
+        The frozen record: labels, preprocessing, licence, origin, published numbers.
 
     Raises:
         UnknownModel: No architecture has this name.

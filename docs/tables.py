@@ -67,6 +67,8 @@ def page_of(arch: str) -> str:
         "video_mae": "mae_dfer",
         "efficient_face": "av_fusion",
         "emo_affectnet_static": "emo_affectnet",
+        "s2d_image": "s2d",
+        "mobile_face_net": "s2d",
     }
     return arch if arch in pages else family.get(arch, "mma_dfer")
 

@@ -27,7 +27,7 @@ from tests.tiny import TINY
 
 pytest.importorskip("av")
 LABELS = ("happy", "sad", "angry")
-CLASSIFIERS = sorted(MODELS.keys() - {"mae_dfer_pretrain"})
+CLASSIFIERS = sorted(name for name in MODELS if model_class(name).has_classifier)
 FRAME_BY_FRAME = [arch for arch in CLASSIFIERS if model_class(arch).frame_independent]
 
 
@@ -293,7 +293,7 @@ def test_a_stream_says_what_windows_of_the_file_say(video):
 def test_a_stream_keeps_to_what_it_is_for():
     frame = np.zeros((20, 20, 3), np.uint8)
     with pytest.raises(InputError, match="needs windows"):
-        Recognizer(Colours().eval(), faces="none").stream(fps=30)
+        Recognizer(Colours().eval(), faces="none", window=None).stream(fps=30)
     recognizer = Recognizer(Colours().eval(), faces="none", window=0.1)
     with pytest.raises(InputError, match="fps is 0"):
         recognizer.stream(fps=0)
@@ -454,7 +454,9 @@ def test_wrong_arguments_are_one_sentence():
         ((Colours(num_classes=0).eval(),), {}, "has no classes"),
         ((small,), {"window": 0}, "window is 0"),
         ((small,), {"window": float("nan")}, "window is nan"),
-        ((small,), {"stride": 1.0}, "stride without a window"),
+        ((small,), {"stride": 1.0, "window": None}, "stride without a window"),
+        ((small,), {"window": "long"}, "expected seconds, .auto., or None"),
+        ((None, "fer2013"), {}, "without a model means nothing"),
         ((small,), {"batch_size": 0}, "batch_size is 0"),
         ((small,), {"device": "toaster"}, "device 'toaster' cannot be used here"),
         ((small,), {"device": "meta"}, "device 'meta' cannot be used here"),

@@ -71,3 +71,7 @@ TINY["dfer_clip"] = {
     "temporal_heads": 2,
     "num_contexts": 2,
 }
+
+TINY["s2d_image"] = {"img_size": 56, "patch_size": 4, "width": 32, "depth": 2, "num_heads": 2}
+TINY["s2d"] = {**TINY["s2d_image"], "num_frames": 3}
+TINY["mobile_face_net"] = {}

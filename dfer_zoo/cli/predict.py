@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="video or sound files, images, folders of frames")
     parser.add_argument(
-        "--model", required=True, help='"mma_dfer", "mma_dfer.dfew_fold1", "hf-hub:...", "local-dir:..."'
+        "--model", help='"mma_dfer.dfew_fold1", "hf-hub:...", "local-dir:..."; without it the baseline in the package'
     )
     parser.add_argument("--pretrained", metavar="TAG[,TAG...]", help="which weights; several are averaged")
     parser.add_argument(
@@ -29,7 +29,11 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument(
-        "--window", type=float, metavar="SECONDS", help="an answer over time, for windows of this length"
+        "--window",
+        type=_window,
+        default="auto",
+        metavar="SECONDS",
+        help='length of the windows of an answer over time; "auto" (default): for long clips; "none": one answer for all',
     )
     parser.add_argument("--stride", type=float, metavar="SECONDS", help="between windows; half a window by default")
     parser.add_argument("--fps", type=float, help="the rate of frames that do not carry one, such as folders")
@@ -41,6 +45,15 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="PATH", help="one JSON object per file; - is the standard output")
     parser.add_argument("--plot", metavar="PATH", help="a picture; with several files, one for each, with its name")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
+
+
+def _window(text: str) -> float | str | None:
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds, auto or none") from error
 
 
 def predict_command(options: argparse.Namespace) -> int:
@@ -129,6 +142,9 @@ def _readable(answer: Prediction, source: str) -> str:
         lines.append(
             f"  face in {answer.faces['found']} of {answer.faces['searched']} frames ({answer.faces['detector']}){whole}"
         )
+    if answer.overlooked and len(answer.windows) == 1:
+        lines.append(f"  {answer.overlooked}; --window SECONDS answers for all of it")
+    lines += [f"  {caution}" for caution in answer.cautions]
     for name in answer.missing:
         count = sum(name in window.missing for window in answer.windows)
         where = f" in {count} of {len(answer.windows)} windows" if len(answer.windows) > 1 else ""

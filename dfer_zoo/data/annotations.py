@@ -31,6 +31,8 @@ class Row:
 SPEECH = 1  # the vocal channel in the names of RAVDESS; 2 is song
 SUBSETS = ("training", "validation", "testing")
 
+CSV_HEADER = re.compile(r"(?:video_name|path) *, *(?:labels?|id)")  # of S2D's lists
+
 # Where the sound of a folder of frames lies. {name} is the folder's name, {number} the name as a number without
 # leading zeros, {parent} the path of the folder around it, {above} the path one further up.
 AUDIO_RULES = {
@@ -109,6 +111,47 @@ def read_clip_list(
                 f"{where}: the label is {label}; with {num_classes} classes it must be below {num_classes}."
             )
         rows.append(Row(_relocated(clip.strip(), root, replace, where), int(label), subset=subset, order=order))
+    return rows
+
+
+def read_csv_list(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    num_classes: int | None = None,
+    order: str = "string",
+    subset: str | None = None,
+) -> list[Row]:
+    """The lists of S2D: a header and "folder,label" lines, folders relative to ``root`` and kept as text ("00017").
+
+    Args:
+        path: A file whose header is "video_name,label", "video_name,labels" or "path,id".
+        root: Put in front of the folders.
+        num_classes: Labels must be below it.
+        order: Of the frames in a folder, as `read_clip` takes it.
+        subset: The subset that the rows are noted as.
+
+    Returns:
+        One row per line.
+
+    Raises:
+        InputError: If the file cannot be read, or a line is not of this form.
+
+    Examples:
+        >>> read_csv_list("DFEW_set_1_test.csv", root="Clip/clip_224x224_16f", num_classes=7)  # doctest: +SKIP
+    """
+    rows = []
+    for number, (where, line) in enumerate(_lines(path)):
+        clip, _, label = line.rpartition(",")
+        if number == 0 and CSV_HEADER.fullmatch(line):
+            continue
+        if not clip.strip() or not label.strip().isdecimal():
+            raise InputError(f"{where}: expected 'folder,label', found {line!r}.")
+        if num_classes is not None and int(label) >= num_classes:
+            raise InputError(
+                f"{where}: the label is {int(label)}; with {num_classes} classes it must be below {num_classes}."
+            )
+        rows.append(Row(_relocated(clip.strip(), root, None, where), int(label), subset=subset, order=order))
     return rows
 
 
@@ -340,6 +383,8 @@ def _annotation_reader(path: Path) -> Callable[..., list[Row]]:
         return read_frame_list
     if re.fullmatch(r".+ \d+", first):
         return read_clip_list
+    if CSV_HEADER.fullmatch(first):
+        return read_csv_list
     raise InputError(f"{path}: the first line, {first[:80]!r}, is of none of the known annotation formats.")
 
 

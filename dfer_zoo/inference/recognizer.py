@@ -16,6 +16,7 @@ import dataclasses
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,8 +43,18 @@ from ..media.files import SoundCursor, SoundFile, read_clip
 from ..models.base import DferModel
 from ..registry import list_pretrained
 from ..transforms import Transform, collate, create_transform, images
+from ..transforms.face_windows import majority
 from ..transforms.sampling import BLACK, sees
 
+BASELINE = "mini_xception.fer2013"  # inside the package, for whoever names no model
+BASELINE_NOTE = (
+    f"frame-wise baseline, FER2013 ({BASELINE}); for clip-level systems name one: mma_dfer.dfew_fold1, "
+    "mae_dfer.dfew_fold1, dfer_clip.dfew_fold1, emo_affectnet.aff_wild2, ... (dfer-zoo list)"
+)
+AUTO_WINDOW = 4.0  # seconds; clips of the data sets last 2 to 5
+LOOKED_AT = 0.75  # of a clip; less is said
+SHORTEST_AUTO_WINDOW = 3.0
+AUTO_FROM = 2.0  # a clip that is longer than so many windows is answered in windows
 SHORTEST_STRIDE = 0.01  # seconds
 MOST_WINDOWS = 100_000  # of a file; a wrong frame rate makes days of a minute
 
@@ -73,11 +84,31 @@ class Prediction:
     missing: tuple[str, ...] = ()  # modalities that some window lacked
     faces: Mapping[str, Any] | None = None  # the detector, the crop rule, in how many frames a face was found
     sample_rate: int | None = None  # of the sound, where it is heard at its own rate and that is a part of the input
+    seen: tuple[float, float] | None = None  # first and last second of the frames that were looked at
+    duration: float | None = None  # seconds of the clip
     logits: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)  # (windows, models, views, classes)
 
     @property
     def label(self) -> str:
         return self.labels[int(np.argmax(self.probabilities))]
+
+    @property
+    def majority(self) -> str:
+        """The label that is most often the best one of a window, the first one among equals: EMO-AffectNet's rule for a
+        clip. `label` is the best one of the mean."""
+        return self.labels[majority([window.probabilities for window in self.windows])]
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What the weights are not for."""
+        return tuple(dict.fromkeys(model["caution"] for model in self.models if model.get("caution")))
+
+    @property
+    def overlooked(self) -> str | None:
+        """A sentence where much of the clip was not looked at."""
+        if self.seen is None or self.duration is None or self.seen[1] - self.seen[0] > LOOKED_AT * self.duration:
+            return None
+        return f"frames from {self.seen[0]:.1f} s to {self.seen[1]:.1f} s of {self.duration:.1f} s were looked at"
 
     def top(self, count: int = 3) -> list[tuple[str, float]]:
         """The most probable labels, the best first."""
@@ -101,6 +132,8 @@ class Prediction:
             "missing": list(self.missing),
             "faces": None if self.faces is None else dict(self.faces),
             "sample_rate": self.sample_rate,
+            "seen": None if self.seen is None else list(self.seen),
+            "duration": self.duration,
         }
 
     def plot(self, path: str | Path | None = None) -> Any:
@@ -112,6 +145,9 @@ class Prediction:
         figure = Figure(figsize=(9, 4), layout="constrained")
         axes = figure.add_subplot(ylim=(0, 1))
         axes.set_title(f"{Path(self.source).name}: {self.label}", parse_math=False)  # a $ in a name is a $
+        if remarks := [*self.cautions, *([self.overlooked] if self.overlooked else [])]:
+            wrapped = "\n".join(line for remark in remarks for line in textwrap.wrap(remark, 120))
+            figure.supxlabel(wrapped, fontsize="small", color="dimgray", parse_math=False)
         if len(self.windows) > 1:
             times = [w.start if w.stop is None else (w.start + w.stop) / 2 for w in self.windows]
             for label, line in zip(self.labels, np.array([w.probabilities for w in self.windows]).T):
@@ -137,20 +173,22 @@ class Recognizer:
     """Files in, labelled probabilities out.
 
     ``model`` and ``pretrained`` are those of `create_model`, or a model that is there already, which is put into eval
-    mode and on the device. Several tags, such as the
-    folds of one data set, or several models, are averaged in their probabilities. ``faces`` and ``no_face`` are those of
-    `faces.find`; the crop rule is the weights' own. ``window`` and ``stride`` in seconds give an answer over time; without
-    a window the clip is seen as a whole, as in the published evaluations. Other options go to `create_model`.
+    mode and on the device. Without a model it is the frame-wise baseline inside the package, and says so on stderr.
+    Several tags, such as the folds of one data set, or several models, are averaged in their probabilities. ``faces`` and
+    ``no_face`` are those of `faces.find`; the crop rule is the weights' own. ``window`` and ``stride`` in seconds give an
+    answer over time. With "auto" clips that are much longer than what the models see, or than the clips of the data sets,
+    are answered in windows; with None the clip is seen as a whole, as in the published evaluations. Other options go to
+    `create_model`.
     """
 
     def __init__(
         self,
-        model: str | DferModel | Sequence[str | DferModel],
+        model: str | DferModel | Sequence[str | DferModel] | None = None,
         pretrained: str | Sequence[str] | None = None,
         *,
         faces: Any = "auto",
         no_face: str = "error",
-        window: float | None = None,
+        window: float | str | None = "auto",
         stride: float | None = None,
         batch_size: int = 8,
         device: str | torch.device | None = None,
@@ -164,6 +202,11 @@ class Recognizer:
         check_faces(faces, no_face)  # an error now, and not once for every file
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected 1 or more.")
+        if model is None:
+            if pretrained is not None:
+                raise InputError(f"pretrained={pretrained!r} without a model means nothing; name the model too.")
+            model = BASELINE
+            print(f"dfer_zoo: {BASELINE_NOTE}", file=sys.stderr)
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
         self.labels = self.models[0].labels
         self.faces, self.no_face, self.window, self.stride = faces, no_face, window, stride
@@ -227,6 +270,7 @@ class Recognizer:
         times = self._times(clip)
         answer = _Answer(clip, times, self)
         plan = [_frames_wanted(clip, span, self.transforms) for span in times]
+        answer.seen = _seconds(clip, set().union(*plan))
         shelf = None if clip.frames is None else Shelf(clip.frames, sorted(set().union(*plan)))
         needed_later = _lowest_to_come(plan)
         refusals: list[str] = []
@@ -246,17 +290,25 @@ class Recognizer:
         return answer
 
     def _times(self, clip: Clip) -> list[tuple[float, float | None]]:
-        if self.window is None:
+        window = self._window(clip)
+        if window is None:
             return [(0.0, clip.duration)]
         if clip.duration is None:
             raise MediaError(f"{clip.source}: windows are in seconds and the frame rate is not known; give fps.")
-        stride = self.window / 2 if self.stride is None else self.stride
-        if (clip.duration - self.window) / stride > MOST_WINDOWS:
+        stride = window / 2 if self.stride is None else self.stride
+        if (clip.duration - window) / stride > MOST_WINDOWS:
             raise MediaError(
-                f"{clip.source}: there are more than {MOST_WINDOWS} windows of {self.window:g} s, one every {stride:g} s, "
+                f"{clip.source}: there are more than {MOST_WINDOWS} windows of {window:g} s, one every {stride:g} s, "
                 f"in {clip.duration:g} s; take a longer stride, or look whether the frame rate is right."
             )
-        return list(window_times(clip.duration, self.window, stride))
+        return list(window_times(clip.duration, window, stride))
+
+    def _window(self, clip: Clip) -> float | None:
+        """Seconds of a window, or None for the clip as a whole."""
+        if not isinstance(self.window, str):
+            return self.window
+        window = auto_window(self.transforms, clip.fps)
+        return window if clip.duration is not None and clip.duration > AUTO_FROM * window else None
 
 
 def _models(
@@ -304,9 +356,30 @@ def _created(name: str, tag: str | None, options: dict[str, Any]) -> DferModel:
     return model
 
 
-def check_window(window: float | None, stride: float | None) -> None:
-    for name, value in (("window", window), ("stride", stride)):
-        if value is not None and not (math.isfinite(value) and value >= SHORTEST_STRIDE):
+def auto_window(transforms: Sequence[Transform], fps: float | None) -> float:
+    """Seconds of a window where none is given: what the models see at once, or as long as a clip of the data sets."""
+    spans = [span for transform in transforms if (span := span_seen(transform, fps)) is not None]
+    longest = max(spans, default=AUTO_WINDOW)
+    return longest if longest >= SHORTEST_AUTO_WINDOW else AUTO_WINDOW
+
+
+def span_seen(transform: Transform, fps: float | None) -> float | None:
+    """Seconds that the views look at together; None where that is the whole clip."""
+    video, audio = transform.video, transform.audio
+    if video is None:
+        return audio.seconds if audio else None
+    if video.sampling in ("leading_window", "centred_window") and video.window and (video.fps or fps):
+        return video.window / (video.fps or fps or 1.0)
+    if video.sampling == "strided" and fps:
+        return video.segments * video.num_frames * video.rate / fps
+    return None
+
+
+def check_window(window: float | str | None, stride: float | None) -> None:
+    if isinstance(window, str) and window != "auto":
+        raise InputError(f"window is {window!r}; expected seconds, 'auto', or None for the clip as a whole.")
+    for name, value in (("window", None if window == "auto" else window), ("stride", stride)):
+        if value is not None and not (math.isfinite(value) and value >= SHORTEST_STRIDE):  # type: ignore[arg-type]
             raise InputError(f"{name} is {value}; expected seconds, {SHORTEST_STRIDE} or more.")
     if stride is not None and window is None:
         raise InputError("A stride without a window means nothing; give window=, in seconds.")
@@ -360,6 +433,17 @@ def _frames_wanted(clip: Clip, span: tuple[float, float | None], transforms: Seq
     return {first + index for view in views for index in ([i for i in view if i != BLACK] or [0])}
 
 
+def _seconds(clip: Clip, frames: set[int]) -> tuple[float, float] | None:
+    """First and last second of these frames, where the clip has times."""
+    if not frames or clip.duration is None or not (clip.fps or clip.times is not None):
+        return None
+    first, last = (
+        float(clip.times[number]) if clip.times is not None else number / (clip.fps or 1.0)
+        for number in (min(frames), max(frames))
+    )
+    return first, min(last + (1 / clip.fps if clip.fps else 0.0), clip.duration)
+
+
 def _lowest_to_come(plan: Sequence[set[int]]) -> list[int]:
     """For every window, the lowest frame that any later window looks at."""
     lowest, result = sys.maxsize, []
@@ -398,6 +482,7 @@ class _Answer:
         self.clip, self.times, self.recognizer = clip, times, recognizer
         self.rows: dict[tuple[int, int, int], list[float]] = {}
         self.expected = 0
+        self.seen: tuple[float, float] | None = None
         self.missing: dict[int, set[str]] = {}  # by the window's number
 
     @property
@@ -432,6 +517,8 @@ class _Answer:
             missing=tuple(sorted(set().union(*self.missing.values()))),
             faces=dict(self.clip.notes["faces"]) if "faces" in self.clip.notes else None,
             sample_rate=_own_rate(self.clip, self.recognizer.transforms),
+            seen=self.seen,
+            duration=self.clip.duration,
             logits=logits,
         )
 
@@ -458,8 +545,14 @@ def _identity(model: DferModel) -> dict[str, Any]:
     if model.weights is None:
         return {"model": type(model).__name__, "weights": None}
     record = model.weights
-    facts = {"model": record.arch, "weights": record.tag, "sha256": record.sha256, "revision": record.revision}
-    return {**facts, "dataset": record.dataset, "fold": record.fold, "license": record.license}
+    facts: dict[str, Any] = {
+        "model": record.arch,
+        "weights": record.tag,
+        "sha256": record.sha256,
+        "revision": record.revision,
+    }
+    facts.update(dataset=record.dataset, fold=record.fold, license=record.license, caution=record.caution)
+    return facts
 
 
 @dataclass
@@ -622,9 +715,11 @@ class Stream:
         self.fps, self.sample_rate = fps, sample_rate
         self.recognizer = copy.copy(recognizer)
         self.recognizer.window = self.recognizer.stride = None  # what is kept here is one window
-        self.length = max(1, round(recognizer.window * fps))
+        window = recognizer.window
+        window = auto_window(recognizer.transforms, fps) if isinstance(window, str) else window
+        self.length = max(1, round(window * fps))
         self.samples = round(self.length / fps * (sample_rate or 0))
-        stride = recognizer.window / 2 if recognizer.stride is None else recognizer.stride
+        stride = window / 2 if recognizer.stride is None else recognizer.stride
         self.step = max(1, round(stride * fps))
         self.seen = 0
         self._frames: collections.deque[np.ndarray] = collections.deque(maxlen=self.length)

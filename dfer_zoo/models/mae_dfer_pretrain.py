@@ -383,9 +383,6 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
             if token is not None:
                 nn.init.trunc_normal_(token, std=0.02, a=-0.02, b=0.02)
 
-    def config(self) -> dict[str, Any]:
-        return {name: value for name, value in super().config().items() if name != "num_classes"}
-
     def example_inputs(self, batch: int = 1) -> dict[str, Tensor]:
         return {
             "video": torch.rand(batch, *self.input_shape, device=self.mask_token.device, dtype=self.mask_token.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, WeightsError, suggest
 from ..weights.record import AudioSpec, VideoSpec
-from .base import DferModel, LoadReport, check_fit
+from .base import DferModel, LoadReport, check_fit, check_parts, fill
 from .layers import Block
 
 
@@ -65,6 +65,7 @@ class Encoder(nn.Module):
         channels: int,
         extra_tokens: int = 0,
         drop_path: float = 0.0,
+        qkv_bias: bool = True,
         final_norm: bool = True,
     ) -> None:
         super().__init__()
@@ -78,9 +79,9 @@ class Encoder(nn.Module):
                 width,
                 preset.heads,
                 mlp_ratio=preset.mlp_ratio,
-                qkv_bias=True,
+                qkv_bias=qkv_bias,
                 norm_layer=EncoderNorm,
-                drop_path=drop_path * i / (preset.depth - 1),
+                drop_path=drop_path * i / max(1, preset.depth - 1),
             )
             for i in range(preset.depth)
         )
@@ -92,10 +93,17 @@ class Encoder(nn.Module):
 
     def embed(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
         """(B, C, H, W) -> (B, 1 + N + extra, width), patches row by row, positions added."""
-        patches = self.patch_embed(x).flatten(2).transpose(1, 2)
-        tokens = [self.class_token.expand(x.shape[0], -1, -1), patches]
+        return self.add_positions(self.patches(x), extra)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, N, width), row by row, without positions."""
+        return self.patch_embed(x).flatten(2).transpose(1, 2)
+
+    def add_positions(self, patches: Tensor, extra: Tensor | None = None) -> Tensor:
+        """(B, N, width) -> (B, 1 + N + extra, width): the class token in front, appended tokens, positions for all."""
+        tokens = [self.class_token.expand(patches.shape[0], -1, -1), patches]
         if extra is not None:
-            tokens.append(extra.expand(x.shape[0], -1, -1))
+            tokens.append(extra.expand(patches.shape[0], -1, -1))
         # positions come last: the published tables have rows for the class token and for the prompts too
         return torch.cat(tokens, dim=1) + self.positions
 
@@ -156,25 +164,18 @@ def load_encoders(
 ) -> LoadReport:
     """Fill each of these parts of a model from the state of a pre-trained `EncoderClassifier`: all, or an exception
     and nothing. Positions are resized to the grid of the model; rows of appended tokens stay as they were drawn."""
-    if states.keys() != encoders.keys():
-        raise WeightsError(f"The parts are {', '.join(sorted(encoders))}; found {', '.join(sorted(states)) or 'none'}.")
+    check_parts(model, states, *encoders)
     fitted = {part: _fit(part, encoder, states[part]) for part, encoder in encoders.items()}
-    for part, encoder in encoders.items():
-        encoder.load_state_dict(fitted[part])
-    loaded = {f"{part}.{name}" for part in encoders for name in fitted[part]}
+    given = {f"{part}.{name}": value for part, state in fitted.items() for name, value in state.items()}
     appended = {
         f"{part}.positions[:, {1 + math.prod(encoder.grid)}:]"
         for part, encoder in encoders.items()
         if encoder.positions.shape[1] > 1 + math.prod(encoder.grid)
     }
-    dropped = {
+    ignored = {
         f"{part}: {name}" for part, state in states.items() for name in state if not _is_loaded(name, fitted[part])
     }
-    return LoadReport(
-        loaded=tuple(sorted(loaded)),
-        fresh=tuple(sorted((model.state_dict().keys() - loaded) | appended)),
-        dropped=tuple(sorted(dropped)),
-    )
+    return fill(model, given, given, what="The parts do not fit", initialized=appended, ignored=ignored)
 
 
 def _is_loaded(name: str, fitted: Mapping[str, Tensor]) -> bool:

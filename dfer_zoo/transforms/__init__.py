@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, MediaError
-from ..media.clip import Clip
+from ..media.clip import Clip, Span
 from ..weights.record import AudioSpec, VideoSpec, Weights, check_count
 from . import audio as audio_front_ends
 from . import images, sampling
@@ -82,7 +82,8 @@ class Transform:
         """Which frames of the clip each of its `views` looks at; -1 is a black one."""
         if self.video is None or not clip.num_frames:
             return []
-        return sampling.views(clip.num_frames, clip.fps, self.video, getattr(clip.frames, "start", 0))
+        first = clip.frames.start if isinstance(clip.frames, Span) else 0
+        return sampling.views(clip.num_frames, clip.fps, self.video, first)
 
     def _samples(self, clip: Clip, views: Sequence[Sequence[int]]) -> list[dict[str, Tensor | None]]:
         lacks = self._lacks(clip)
@@ -96,19 +97,18 @@ class Transform:
     def _modality(self, name: str, clip: Clip, view: Sequence[int]) -> Tensor:
         if name == "audio":
             assert self.audio is not None
-            return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio, self._span(clip, segment))
+            return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio, self._span(clip, view))
         assert self.video is not None
         frames = images.prepare(sampling.take(clip, view), self.video)
         return frames[0] if name == "image" else frames
 
-    def _span(self, clip: Clip, segment: int | None) -> tuple[float, float]:
+    def _span(self, clip: Clip, view: Sequence[int]) -> tuple[float, float]:
         """The part of the clip that a view covers: from its first frame to where the one after its last would be."""
         assert self.audio is not None
         hears_part = self.audio.front_end in audio_front_ends.WINDOW_FRONT_ENDS
         if not hears_part or self.video is None or not clip.num_frames:
             return audio_front_ends.WHOLE
-        chosen = self._indices(clip, segment)
-        return sampling.span(chosen[0], chosen[-1] + self.video.rate, clip.num_frames)
+        return sampling.span(view[0], view[-1] + self.video.rate, clip.num_frames)
 
 
 def collate(samples: Sequence[dict[str, Tensor | None]]) -> dict[str, Tensor | None]:

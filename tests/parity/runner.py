@@ -24,6 +24,7 @@ ARCHITECTURES = (
     "mae_dfer",
     "mini_xception",
     "mma_dfer",
+    "s2d",
 )
 
 
