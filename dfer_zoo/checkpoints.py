@@ -93,7 +93,7 @@ def _with_backbones(arch: str, backbones: Mapping[str, str], conversion: Convers
     state = dict(conversion.state)
     for part, source in backbones.items():
         try:
-            found = fetch.backbone_state(source, convert=convert_checkpoint)
+            found = fetch.backbone_state(get_weights(source), convert=convert_checkpoint)
         except WeightsUnavailable as error:
             raise WeightsUnavailable(f"{what} leaves out the part '{part}', {source}. {error}") from error
         state = {**model_class(arch).entries_of_backbone(part, found), **state}
