@@ -30,6 +30,7 @@ from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, manifest, model_class
 from .saving import save_pretrained
 from .weights import fetch, store
+from .weights.cache import Cache
 from .weights.hdf5 import is_hdf5, read_hdf5
 from .weights.record import CONVERTED, Weights, check_labels
 from .weights.safetensors import read_safetensors, write_safetensors
@@ -55,8 +56,20 @@ WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "module")
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
-def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
+def convert_checkpoint(arch: str, tag: str, file: str | Path, cache: Cache | None = None) -> Path:
     """Read the authors' file of ``arch.tag``, check it strictly, and put it into the weights store.
+
+    Args:
+        arch: The architecture.
+        tag: Which of its weights.
+        file: The checkpoint as its authors publish it.
+        cache: How to fetch the weights that the file is completed with, where its authors keep parts in other files.
+
+    Returns:
+        The converted file.
+
+    Raises:
+        WeightsError: The file is not that of the record, or its content does not fit.
 
     >>> convert_checkpoint("mma_dfer", "dfew_fold1", "fold1_224.pth")  # doctest: +SKIP
     PosixPath('/home/me/.cache/dfer_zoo/mma_dfer.dfew_fold1.safetensors')
@@ -75,7 +88,7 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
             f"{record.origin_sha256} was expected. Download it again{_from(record)}."
         )
-    conversion = _with_backbones(arch, record.backbones, convert_state_dict(arch, state), str(path))
+    conversion = _with_backbones(arch, record.backbones, convert_state_dict(arch, state), str(path), cache)
     written = checked_record(record, conversion, path)
     places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
     written = dataclasses.replace(written, origin=places)
@@ -88,12 +101,20 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
         ) from error
 
 
-def _with_backbones(arch: str, backbones: Mapping[str, str], conversion: Conversion, what: str) -> Conversion:
+def backbone_state(source: str, cache: Cache | None = None) -> Mapping[str, Tensor]:
+    """The state dict of ``arch.tag`` or ``open_clip:NAME/TAG``, fetched and converted if needed."""
+    found = source if source.startswith("open_clip:") else get_weights(source)
+    return fetch.backbone_state(found, cache, convert_checkpoint)
+
+
+def _with_backbones(
+    arch: str, backbones: Mapping[str, str], conversion: Conversion, what: str, cache: Cache | None = None
+) -> Conversion:
     """What the authors' file leaves out comes from the weights that the record names as its backbones."""
     state = dict(conversion.state)
     for part, source in backbones.items():
         try:
-            found = fetch.backbone_state(get_weights(source), convert=convert_checkpoint)
+            found = backbone_state(source, cache)
         except WeightsUnavailable as error:
             raise WeightsUnavailable(f"{what} leaves out the part '{part}', {source}. {error}") from error
         state = {**model_class(arch).entries_of_backbone(part, found), **state}

@@ -27,6 +27,7 @@ from dfer_zoo.registry import get_weights
 from dfer_zoo.training.recipe import ScheduleSection, create_optimizer, learning_rate, read_recipe
 from dfer_zoo.weights.safetensors import read_header, read_safetensors
 from tests import stand_in
+from tests.parity.published import step_decay
 from tests.scripts import load_script
 from tests.tiny import TINY
 
@@ -406,7 +407,7 @@ def test_the_rates_are_the_published_ones():
         assert rate == pytest.approx(schedules.cosine(epoch, lr=1e-4, epochs=25), rel=1e-12)
     for epoch in (0, 38, 39, 54, 99):
         rate = learning_rate(steps, 0.04, 5 * epoch, per_epoch=5, epochs=100)
-        published = schedules.step_decay(epoch + 1, lr=0.04, milestones=(40, 55, 65))  # counted from 1
+        published = step_decay(epoch + 1, lr=0.04, milestones=(40, 55, 65))  # counted from 1
         assert rate == pytest.approx(published, rel=1e-12)
 
 
@@ -494,6 +495,7 @@ def test_there_is_a_recipe_for_every_published_run():
     for name in ("mma_dfer", "mae_dfer", "dfer_clip", "dk_clip", "s2d"):
         assert {(name, "dfew"), (name, "mafw")} <= runs
     assert {("mae_dfer", "ferv39k"), ("dfer_clip", "ferv39k"), ("dk_clip", "ferv39k"), ("s2d", "ferv39k")} <= runs
+    assert {("hicmae", "mafw"), ("hicmae", "d")} <= runs  # crema_d
     assert {("av_fusion", "ravdess"), ("av_fusion", "it"), ("av_fusion", "lt")} <= runs
 
 

@@ -499,10 +499,10 @@ def check_pretrain_to_finetune(case: Case) -> Iterator[Comparison]:
 
         theirs = {ours: name for name, ours in names("s2d", case["state_dict"]).items()}
         in_file = {ours: name for name, ours in names(arch, file).items()}
-        unused = [*conversion.dropped, *(in_file[name] for name in report.dropped)]
+        unused = [*conversion.dropped, *(in_file[name] for name in report.ignored)]
         dropped = [*reference["not_used"], *reference["dropped_before_loading"]]
         yield same(f"{label}: taken", len(set(report.loaded) - landmarks.keys()), reference["taken"])
-        left = sorted(theirs[name] for name in report.fresh)
+        left = sorted(theirs[name] for name in report.initialized)
         yield same(f"{label}: left as they were", left, sorted(reference["left_as_they_were"]))
         yield same(f"{label}: not used", sorted(unused), sorted(dropped))
         yield from recorded(f"{label}: logits", model(video), reference["logits_after"], case["tolerance"])
