@@ -164,10 +164,24 @@ def read_sound_list(
     order: str = "string",
     subset: str | None = None,
 ) -> list[Row]:
-    """The lists of HiCMAE: "folder wav label", one clip a line, no blanks in the paths. Options as `read_clip_list`'s, for
-    both paths. Lists of several continuous values in place of the label are not read.
+    """The lists of HiCMAE: "folder wav label", one clip a line, no blanks in the paths.
 
-    >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=6)  # doctest: +SKIP
+    Args:
+        path: The list. Lists of several continuous values in place of the label are not read.
+        root: Put in front of the folders and of the sound files.
+        replace: ("/their/disk", "/mine") exchanges the start of both.
+        num_classes: Labels must be below it.
+        order: Of the frames in a folder, as `read_clip` takes it.
+        subset: The subset that the rows are noted as.
+
+    Returns:
+        One row per line, with the sound file as `audio`.
+
+    Raises:
+        InputError: If the file cannot be read, or a line is not of this form.
+
+    Examples:
+        >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"))  # doctest: +SKIP
     """
     rows = []
     for where, line in _lines(path):
