@@ -156,10 +156,22 @@ def read_sound_list(
 ) -> Rows:
     """Read a three-field list of HiCMAE: "folder wav label", one clip per line, no blanks in the paths.
 
-    The options are those of `read_frame_list` and apply to both paths. Lists with continuous values in place of the
-    label are not supported.
+    Args:
+        path: The list. Lists of several continuous values in place of the label are not read.
+        root: Put in front of the folders and of the sound files.
+        replace: ("/their/disk", "/mine") exchanges the start of both.
+        num_classes: Labels must be below it.
+        order: Of the frames in a folder, as `read_clip` takes it.
+        subset: The subset that the rows are noted as.
 
-    >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=6)  # doctest: +SKIP
+    Returns:
+        One row per line, with the sound file as `audio`.
+
+    Raises:
+        InputError: If the file cannot be read, or a line is not of this form.
+
+    Examples:
+        >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"))  # doctest: +SKIP
     """
     move = _Relocation(root, replace)
     rows = []
