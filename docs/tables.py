@@ -77,10 +77,13 @@ def page_of(arch: str) -> str:
     """The page that describes an architecture: its own, or the one of the family that it belongs to."""
     pages = {path.stem for path in (ROOT / "docs" / "models").glob("*.md")}
     family = {
+        "hicmae_pretrain": "hicmae",
         "mae_dfer_pretrain": "mae_dfer",
         "video_mae": "mae_dfer",
         "efficient_face": "av_fusion",
         "emo_affectnet_static": "emo_affectnet",
+        "s2d_image": "s2d",
+        "mobile_face_net": "s2d",
     }
     return arch if arch in pages else family.get(arch, "mma_dfer")
 
