@@ -27,7 +27,7 @@ from .atomic import sha256_of
 from .convert import Conversion, convert_state_dict
 from .errors import InputError, WeightsError, WeightsUnavailable, suggest
 from .models.base import DferModel, load_strictly, skip_init
-from .registry import get_weights, model_class
+from .registry import get_weights, manifest, model_class
 from .saving import save_pretrained
 from .weights import fetch, store
 from .weights.cache import Cache
@@ -88,7 +88,7 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path, cache: Cache | Non
             f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
             f"{record.origin_sha256} was expected. Download it again{_from(record)}."
         )
-    conversion = _with_backbones(record, with_parts(arch, convert_state_dict(arch, state), record.name, cache), cache)
+    conversion = _with_backbones(arch, record.backbones, convert_state_dict(arch, state), str(path), cache)
     written = checked_record(record, conversion, path)
     places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
     written = dataclasses.replace(written, origin=places)
@@ -107,11 +107,17 @@ def backbone_state(source: str, cache: Cache | None = None) -> Mapping[str, Tens
     return fetch.backbone_state(found, cache, convert_checkpoint)
 
 
-def _with_backbones(record: Weights, conversion: Conversion, cache: Cache | None) -> Conversion:
+def _with_backbones(
+    arch: str, backbones: Mapping[str, str], conversion: Conversion, what: str, cache: Cache | None = None
+) -> Conversion:
     """What the authors' file leaves out comes from the weights that the record names as its backbones."""
     state = dict(conversion.state)
-    for source in record.backbones.values():
-        state = {**backbone_state(source, cache), **state}
+    for part, source in backbones.items():
+        try:
+            found = backbone_state(source, cache)
+        except WeightsUnavailable as error:
+            raise WeightsUnavailable(f"{what} leaves out the part '{part}', {source}. {error}") from error
+        state = {**model_class(arch).entries_of_backbone(part, found), **state}
     return dataclasses.replace(conversion, state=state)
 
 
@@ -155,7 +161,9 @@ def convert_own(
     >>> convert_own("dk_clip", "best.pth", "my_dk_clip", frames=8)  # doctest: +SKIP
     PosixPath('my_dk_clip/model.safetensors')
     """
-    conversion = with_parts(arch, convert_state_dict(arch, read_checkpoint(file)), str(file))
+    published = (r for r in manifest().values() if r.arch == arch and r.distribution in CONVERTED)
+    backbones = next((record.backbones for record in published), {})
+    conversion = _with_backbones(arch, backbones, convert_state_dict(arch, read_checkpoint(file)), str(file))
     arguments = {**model_args, **conversion.model_args}
     known = inspect.signature(model_class(arch)).parameters
     if unknown := arguments.keys() - known.keys():
@@ -179,24 +187,6 @@ def convert_own(
         _check_count(file, model.num_classes, labels)
         model.labels = tuple(labels)
     return save_pretrained(model, folder, tag=tag)
-
-
-def with_parts(arch: str, conversion: Conversion, what: str, cache: Cache | None = None) -> Conversion:
-    """The conversion with the parts that the authors keep in files of their own, taken from the weights of these."""
-    kind = model_class(arch)
-    missing = [part for part in kind.converted_parts if not any(n.startswith(f"{part}.") for n in conversion.state)]
-    if not missing:
-        return conversion
-    states = {}
-    for part in missing:
-        source = kind.converted_parts[part]
-        try:
-            states[part] = backbone_state(source, cache)
-        except WeightsUnavailable as error:
-            raise WeightsUnavailable(
-                f"{what} lacks the part '{part}', which its authors keep in a file of its own. {error}"
-            ) from error
-    return dataclasses.replace(conversion, state={**conversion.state, **kind.entries_of_parts(states)})
 
 
 def _check_count(file: str | Path, num_classes: int, labels: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .checkpoints import backbone_state, convert_checkpoint
+from .convert import convert_parts
 from .errors import InputError, UnknownModel, UnknownTag, WeightsError, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
@@ -82,7 +83,7 @@ def create_model(
     elif record.distribution == "composed":
         model = _fresh(arch, num_classes, labels, {**record.model_args, **model_args})
         states = {part: backbone_state(source, cache) for part, source in record.backbones.items()}
-        model.load_report = model.load_backbones(states)
+        model.load_report = model.load_backbones(convert_parts(arch, states))
         model.weights = record
     else:
         assert path is not None

@@ -30,6 +30,7 @@ def save_pretrained(
     fold: int | None = None,
     metrics: Sequence[Metric] = (),
     license: str = "unknown",
+    caution: str | None = None,
 ) -> Path:
     """Write ``model.safetensors``, ``config.json`` and a model card into a folder.
 
@@ -44,6 +45,7 @@ def save_pretrained(
         fold: Which fold of it was held out.
         metrics: Measured numbers.
         license: An SPDX identifier.
+        caution: What these weights are not for; shown with every answer.
 
     Returns:
         The path of ``model.safetensors``.
@@ -75,6 +77,7 @@ def save_pretrained(
         ),
         license=license,
         license_source="save_pretrained",
+        caution=caution,
     )
     folder = Path(folder)
     write_safetensors(folder / MODEL_FILE, inner.state_dict(), record.to_dict())

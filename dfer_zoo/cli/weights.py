@@ -77,6 +77,8 @@ def describe(record: Weights) -> str:
     from ..weights.provenance import provenance
 
     rows = [("weights", f"{record.name} ({record.params:,} parameters)")]
+    if record.caution:
+        rows.append(("caution", record.caution))
     if record.dataset:
         rows.append(("data set", record.dataset + (f", fold {record.fold}" if record.fold is not None else "")))
     rows.append(("labels", ", ".join(record.labels) or "none: these are features"))

@@ -155,6 +155,35 @@ def read_csv_list(
     return rows
 
 
+def read_sound_list(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    replace: tuple[str, str] | None = None,
+    num_classes: int | None = None,
+    order: str = "string",
+    subset: str | None = None,
+) -> list[Row]:
+    """The lists of HiCMAE: "folder wav label", one clip a line, no blanks in the paths. Options as `read_clip_list`'s, for
+    both paths. Lists of several continuous values in place of the label are not read.
+
+    >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=6)  # doctest: +SKIP
+    """
+    rows = []
+    for where, line in _lines(path):
+        fields = line.split(" ")
+        if len(fields) != 3 or not fields[2].isdecimal():
+            raise InputError(f"{where}: expected 'folder wav label', found {line!r}.")
+        label = int(fields[2])
+        if num_classes is not None and label >= num_classes:
+            raise InputError(
+                f"{where}: the label is {label}; with {num_classes} classes it must be below {num_classes}."
+            )
+        folder, sound = (_relocated(field, root, replace, where) for field in fields[:2])
+        rows.append(Row(folder, label, sound, subset=subset, order=order))
+    return rows
+
+
 def audio_path(folder: str, rule: str | Callable[[str], str | None] | None) -> str | None:
     """
     >>> audio_path("/data/dfew/clip_224x224/01234", "dfew")
@@ -379,6 +408,8 @@ def _annotation_reader(path: Path) -> Callable[..., list[Row]]:
     _, first = next(_lines(path), ("", ""))
     if first.count(";") == 3:
         return read_audiovisual_list
+    if re.fullmatch(r"\S+ \S+\.wav \d+", first, re.IGNORECASE):
+        return read_sound_list
     if re.fullmatch(r".+\s\d+\s+\d+", first):
         return read_frame_list
     if re.fullmatch(r".+ \d+", first):
