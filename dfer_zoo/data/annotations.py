@@ -7,6 +7,7 @@ import inspect
 import math
 import os
 import re
+import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -446,7 +447,16 @@ def _prepared_faces(path: str) -> np.ndarray:
             faces = np.load(stream, allow_pickle=False)
     except MediaError as error:
         raise MediaError(f"the prepared faces cannot be read: {error}") from error
-    except (OSError, ValueError, EOFError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        SyntaxError,
+        TypeError,
+        MemoryError,
+        RecursionError,
+        tokenize.TokenError,
+    ) as error:
         raise MediaError(f"{path}: the prepared faces cannot be read ({error}).") from error
     if not isinstance(faces, np.ndarray) or faces.ndim != 4:
         found = getattr(faces, "shape", "several arrays")

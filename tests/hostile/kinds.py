@@ -96,8 +96,8 @@ def read_list(path: Path) -> None:
 
 
 def make_recipes(folder: Path) -> None:
-    shipped = Path(__file__).resolve().parents[2] / "dfer_zoo"
-    for path in sorted(shipped.rglob("*.toml"))[:6]:
+    shipped = Path(__file__).resolve().parents[2] / "examples" / "recipes"
+    for path in sorted(shipped.glob("*.toml"))[::3]:
         shutil.copy(path, folder / path.name)
 
 
