@@ -141,7 +141,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
     )
     for pattern in recipe.model.freeze:
         model.freeze(*([] if pattern == "published" else [pattern]))
-    transform = create_transform(model, **recipe.data.transform)
+    transform = create_transform(model, faces="none", **recipe.data.transform)  # `read_row` crops
     model.video_spec, model.audio_spec = transform.video, transform.audio  # what is saved says how it was trained
     data, reader = recipe.data, recipe.data.options
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, **reader)

@@ -40,9 +40,7 @@ def main(arguments: list[str] | None = None) -> Path:
     options = parser.parse_args(arguments)
     try:
         model = dfer_zoo.create_model(options.model)
-        transform = dfer_zoo.create_transform(model)
-        clip = dfer_zoo.read_clip(options.clip, faces=options.faces, crop=transform.face_crop)
-        inputs = transform.batch([clip])
+        inputs = dfer_zoo.create_transform(model, faces=options.faces).batch([options.clip])
         if hasattr(model, "reconstruct"):
             picture = guessed(model, inputs)
         else:

@@ -143,7 +143,7 @@ def test_probabilities_are_those_of_the_clips_one_by_one():
     torch.manual_seed(0)
     model = StandIn(num_classes=2).eval()
     rows = read_rows("puppets:clips=5,size=32", LABELS)
-    transform = evaluation.create_transform(model)
+    transform = evaluation.create_transform(model, faces="none")
     together = evaluation.probabilities(model, rows, batch_size=2)
     with torch.no_grad():
         alone = [model(**transform.batch([read_row(row)])).softmax(-1)[0].numpy() for row in rows]
@@ -185,7 +185,7 @@ def test_faces_are_cut_out_of_whole_frames_where_that_is_asked_for(room):
 def test_an_evaluation_cuts_faces_by_the_rule_of_the_weights(room, crop):
     model = StandIn(num_classes=2).eval()
     model.video_spec = dataclasses.replace(model.video_spec, face_crop=crop)
-    transform = evaluation.create_transform(model)
+    transform = evaluation.create_transform(model, faces="none")
     found = evaluation.probabilities(model, [room], faces=a_face)
     with torch.no_grad():
         (expected,) = model(**transform.batch([read_row(room, faces=a_face, crop=crop)])).softmax(-1).numpy()

@@ -18,7 +18,8 @@ from torch import nn
 import dfer_zoo
 from dfer_zoo import AudioSpec, Clip, Recognizer, VideoSpec, read_clip
 from dfer_zoo.errors import DferZooError, InputError, MediaError
-from dfer_zoo.inference.recognizer import Prediction, Shelf, window_times
+from dfer_zoo.inference.prediction import Prediction
+from dfer_zoo.inference.recognizer import Shelf, window_times
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.registry import MODELS, model_class
 from dfer_zoo.transforms import collate, create_transform
@@ -101,7 +102,7 @@ def silent(folder, video):
 @torch.no_grad()
 def by_hand(model, clip):
     """(views, classes)"""
-    return torch.cat([model(**collate([view])) for view in create_transform(model).views(clip)])
+    return torch.cat([model(**collate([view])) for view in create_transform(model, faces="none").views(clip)])
 
 
 # -- the same numbers --------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ def test_views_are_averaged_in_their_probabilities(video, monkeypatch):
         prediction = Recognizer(model, faces="none", **options)(video)
         first = prediction.windows[0]
         clip = read_clip(video) if not options else read_clip(video).cut(first.start, first.stop)
-        views = create_transform(model).views(clip)
+        views = create_transform(model, faces="none").views(clip)
         with torch.no_grad():
             expected = model(**collate(views))
         assert prediction.logits.shape[2:] == (2, 3)
@@ -410,7 +411,7 @@ def test_a_window_says_what_it_lacked_and_one_that_lacks_all_is_left_out():
 
 def test_black_frames_alone_are_no_clip(video):
     model = dfer_zoo.create_model("av_fusion", **TINY["av_fusion"])
-    needed = next(i for i in create_transform(model).frame_indices(read_clip(video))[0] if i >= 0) + 1
+    needed = next(i for i in create_transform(model, faces="none").plan(read_clip(video)).views[0] if i >= 0) + 1
     frames = np.random.default_rng(0).integers(0, 256, (needed - 1, 32, 32, 3), dtype=np.uint8)
     with pytest.raises(MediaError, match=rf"takes none of so few frames \({needed - 1}; {needed} are enough\)"):
         Recognizer(model, faces="none")(Clip.from_arrays(frames, fps=30))

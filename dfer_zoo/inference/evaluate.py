@@ -1,24 +1,23 @@
-"""A model's answers for a list of labelled clips, and what they amount to."""
+"""Predictions for a list of labelled clips, and the rates that follow from them."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..data.annotations import Row, read_row
-from ..errors import InputError
+from ..errors import DferZooError, InputError
 from ..media.clip import Clip
-from ..transforms import Transform, collate, create_transform
+from ..transforms import Transform, create_transform
 from . import metrics
+from .prediction import Prediction
+from .recognizer import Recognizer
 
 
-@torch.inference_mode()
-def probabilities(
+def predictions(
     model: Any,
     rows: Sequence[Row],
     *,
@@ -27,73 +26,53 @@ def probabilities(
     without: Sequence[str] = (),
     faces: Any = "none",
     no_face: str = "error",
+    on_error: str = "raise",
     progress: bool = False,
-) -> np.ndarray:
-    """(clips, classes). Views along time are averaged as published. ``without=("audio",)`` withholds a modality.
-    ``faces`` and ``no_face``, as `read_clip` takes them, are for data that are no face crops yet; the crop rule is the
-    weights' own."""
+) -> Iterator[Prediction | DferZooError]:
+    """Yield the prediction for each row, in order, each clip as a whole as in the published evaluations.
+
+    Args:
+        model: The model; it is put into eval mode meanwhile.
+        rows: The labelled clips.
+        transform: In place of the transform of the model's weights.
+        batch_size: Clips in a batch.
+        without: Inputs to withhold, such as ``("audio",)``; the model must be able to do without them.
+        faces: How faces are found where the data are not face crops yet, see `create_transform`.
+        no_face: "error", or "frame" to take whole frames of a clip without a face.
+        on_error: "raise", or "return" to yield the error of an unusable clip and go on.
+        progress: Show a progress bar.
+    """
     for name in without:
         if name not in model.optional_inputs:
             able = ", ".join(model.optional_inputs) or "none"
             raise InputError(f"{type(model).__name__} cannot do without {name}; inputs that may be missing: {able}.")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; expected 1 or more.")
     if not rows:
-        raise InputError("There is no clip to evaluate.")
-    transform = transform or create_transform(model)
-    read = functools.partial(read_row, faces=faces, crop=transform.face_crop, no_face=no_face)
-    views = _samples(map(read, _shown(rows, progress)), transform, without)
-    reference = next(model.parameters())
-    training, sums, counts = model.training, np.zeros((len(rows), model.num_classes)), np.zeros((len(rows), 1))
-    model.eval()
+        raise InputError("There are no clips to evaluate.")
+    training = model.training
+    recognizer = Recognizer(model, faces="none", window=None, batch_size=batch_size)  # `read_row` crops
+    crop = (transform or create_transform(model)).face_crop
+    if transform is not None:
+        recognizer.transforms = [dataclasses.replace(transform, faces="none")]
+
+    def read(row: Row) -> Clip:
+        clip = read_row(row, faces=faces, crop=crop, no_face=no_face)
+        withheld = {"audio": {"waveform": None}, "video": {"frames": None}}
+        return dataclasses.replace(clip, **{k: v for name in without for k, v in withheld[name].items()})
+
     try:
-        for numbers, samples in _batches(views, batch_size):
-            inputs = {k: None if v is None else v.to(reference) for k, v in collate(samples).items()}
-            answers = model(**inputs).float().softmax(-1).cpu().numpy()
-            np.add.at(sums, numbers, answers)
-            np.add.at(counts, numbers, 1)
+        yield from recognizer.answers(rows, read, on_error, progress)
     finally:
         model.train(training)
-    return sums / counts
 
 
-def _samples(
-    clips: Iterable[Clip], transform: Transform, without: Sequence[str]
-) -> Iterator[tuple[int, dict[str, Tensor | None]]]:
-    for number, clip in enumerate(clips):
-        for sample in transform.views(clip):
-            yield number, {name: None if name in without else tensor for name, tensor in sample.items()}
-
-
-def _shown(rows: Sequence[Row], progress: bool) -> Iterable[Row]:
-    if not progress:
-        return rows
-    try:
-        from tqdm import tqdm
-    except ImportError:  # the extra "train"
-        return rows
-    return tqdm(rows, desc="clips", leave=False)
-
-
-def _batches(
-    samples: Iterator[tuple[int, dict[str, Tensor | None]]], batch_size: int
-) -> Iterator[tuple[list[int], list[dict[str, Tensor | None]]]]:
-    """Up to so many samples that have the same modalities."""
-    numbers: list[int] = []
-    batch: list[dict[str, Tensor | None]] = []
-    for number, sample in samples:
-        other = batch and [v is None for v in sample.values()] != [v is None for v in batch[0].values()]
-        if len(batch) == batch_size or other:
-            yield numbers, batch
-            numbers, batch = [], []
-        numbers.append(number)
-        batch.append(sample)
-    if batch:
-        yield numbers, batch
+def probabilities(model: Any, rows: Sequence[Row], **options: Any) -> np.ndarray:
+    """The probabilities of all rows, (clips, classes); options are those of `predictions`."""
+    answers = predictions(model, rows, **options)
+    return np.array([answer.probabilities for answer in answers if isinstance(answer, Prediction)])
 
 
 def report(rows: Sequence[Row], answers: np.ndarray, labels: Sequence[str]) -> str:
-    """Rates, and the clips and the recall of every class, as a table in plain text."""
+    """The rates, and the clips and recall of every class, as a plain-text table."""
     table = confusion(rows, answers)
     recalls = metrics.recalls(table)
     width = max(map(len, labels))
@@ -108,4 +87,5 @@ def report(rows: Sequence[Row], answers: np.ndarray, labels: Sequence[str]) -> s
 
 
 def confusion(rows: Sequence[Row], answers: np.ndarray) -> np.ndarray:
+    """The confusion table of the most probable classes: rows are the true classes."""
     return metrics.confusion([row.label for row in rows], answers.argmax(1).tolist(), answers.shape[1])

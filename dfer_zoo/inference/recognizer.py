@@ -13,13 +13,12 @@ from __future__ import annotations
 import collections
 import copy
 import dataclasses
+import functools
 import math
 import os
 import sys
-import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -39,12 +38,12 @@ from ..media.clip import (
     in_order,
 )
 from ..media.faces import check_faces
-from ..media.files import SoundCursor, SoundFile, read_clip
+from ..media.files import SoundCursor, SoundFile
 from ..models.base import DferModel
 from ..registry import list_pretrained
-from ..transforms import Transform, collate, create_transform, images
-from ..transforms.face_windows import majority
-from ..transforms.sampling import BLACK, sees
+from ..transforms import Plan, Transform, collate, create_transform
+from ..transforms.sampling import BLACK
+from .prediction import Prediction, Window
 
 BASELINE = "mini_xception.fer2013"  # inside the package, for whoever names no model
 BASELINE_NOTE = (
@@ -52,118 +51,10 @@ BASELINE_NOTE = (
     "mae_dfer.dfew_fold1, dfer_clip.dfew_fold1, emo_affectnet.aff_wild2, ... (dfer-zoo list)"
 )
 AUTO_WINDOW = 4.0  # seconds; clips of the data sets last 2 to 5
-LOOKED_AT = 0.75  # of a clip; less is said
 SHORTEST_AUTO_WINDOW = 3.0
 AUTO_FROM = 2.0  # a clip that is longer than so many windows is answered in windows
 SHORTEST_STRIDE = 0.01  # seconds
 MOST_WINDOWS = 100_000  # of a file; a wrong frame rate makes days of a minute
-
-
-# -- answers -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Window:
-    """What the models say about a part of a clip."""
-
-    start: float  # seconds
-    stop: float | None  # None where no rate is known
-    probabilities: tuple[float, ...]
-    missing: tuple[str, ...] = ()  # modalities that the models did without
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one clip. Probabilities are means: over views, folds and windows."""
-
-    source: str
-    labels: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    windows: tuple[Window, ...]  # those without anything that the models need are left out
-    models: tuple[dict[str, Any], ...]  # the identity of the weights; more than one is averaged
-    missing: tuple[str, ...] = ()  # modalities that some window lacked
-    faces: Mapping[str, Any] | None = None  # the detector, the crop rule, in how many frames a face was found
-    sample_rate: int | None = None  # of the sound, where it is heard at its own rate and that is a part of the input
-    seen: tuple[float, float] | None = None  # first and last second of the frames that were looked at
-    duration: float | None = None  # seconds of the clip
-    logits: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)  # (windows, models, views, classes)
-
-    @property
-    def label(self) -> str:
-        return self.labels[int(np.argmax(self.probabilities))]
-
-    @property
-    def majority(self) -> str:
-        """The label that is most often the best one of a window, the first one among equals: EMO-AffectNet's rule for a
-        clip. `label` is the best one of the mean."""
-        return self.labels[majority([window.probabilities for window in self.windows])]
-
-    @property
-    def cautions(self) -> tuple[str, ...]:
-        """What the weights are not for."""
-        return tuple(dict.fromkeys(model["caution"] for model in self.models if model.get("caution")))
-
-    @property
-    def overlooked(self) -> str | None:
-        """A sentence where much of the clip was not looked at."""
-        if self.seen is None or self.duration is None or self.seen[1] - self.seen[0] > LOOKED_AT * self.duration:
-            return None
-        return f"frames from {self.seen[0]:.1f} s to {self.seen[1]:.1f} s of {self.duration:.1f} s were looked at"
-
-    def top(self, count: int = 3) -> list[tuple[str, float]]:
-        """The most probable labels, the best first."""
-        return sorted(zip(self.labels, self.probabilities), key=lambda pair: -pair[1])[:count]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
-
-        def named(probabilities: Sequence[float]) -> dict[str, float]:
-            return dict(zip(self.labels, probabilities))
-
-        return {
-            "source": self.source,
-            "label": self.label,
-            "probabilities": named(self.probabilities),
-            "windows": [
-                {"start": w.start, "stop": w.stop, "probabilities": named(w.probabilities), "missing": list(w.missing)}
-                for w in self.windows
-            ],
-            "models": [dict(model) for model in self.models],
-            "missing": list(self.missing),
-            "faces": None if self.faces is None else dict(self.faces),
-            "sample_rate": self.sample_rate,
-            "seen": None if self.seen is None else list(self.seen),
-            "duration": self.duration,
-        }
-
-    def plot(self, path: str | Path | None = None) -> Any:
-        """The probabilities over time, or bars where there is one window. Returns the figure, and writes it to a path."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise InputError('Plots need matplotlib: pip install "dfer-zoo[plot]".') from error
-        figure = Figure(figsize=(9, 4), layout="constrained")
-        axes = figure.add_subplot(ylim=(0, 1))
-        axes.set_title(f"{Path(self.source).name}: {self.label}", parse_math=False)  # a $ in a name is a $
-        if remarks := [*self.cautions, *([self.overlooked] if self.overlooked else [])]:
-            wrapped = "\n".join(line for remark in remarks for line in textwrap.wrap(remark, 120))
-            figure.supxlabel(wrapped, fontsize="small", color="dimgray", parse_math=False)
-        if len(self.windows) > 1:
-            times = [w.start if w.stop is None else (w.start + w.stop) / 2 for w in self.windows]
-            for label, line in zip(self.labels, np.array([w.probabilities for w in self.windows]).T):
-                axes.plot(times, line, label=label, marker=".")
-            axes.set(xlabel="seconds", ylabel="probability")
-            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        else:
-            axes.bar(self.labels, self.probabilities)
-            axes.set(ylabel="probability")
-            axes.tick_params(axis="x", rotation=45)
-        if path is not None:
-            try:
-                figure.savefig(path)
-            except (OSError, ValueError) as error:
-                raise InputError(f"The plot cannot be written to {path} ({error}).") from error
-        return figure
 
 
 # -- the recognizer ----------------------------------------------------------------------------------------------------
@@ -209,13 +100,11 @@ class Recognizer:
             print(f"dfer_zoo: {BASELINE_NOTE}", file=sys.stderr)
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
         self.labels = self.models[0].labels
-        self.faces, self.no_face, self.window, self.stride = faces, no_face, window, stride
-        self.batch_size = batch_size
-        self.transforms = [create_transform(model) for model in self.models]
+        self.window, self.stride, self.batch_size = window, stride, batch_size
+        self.transforms = [create_transform(model, faces=faces, no_face=no_face) for model in self.models]
         crops = {t.video.face_crop for t in self.transforms if t.video is not None}
         if len(crops) > 1:
             raise InputError(f"The models were trained on different face crops ({', '.join(sorted(crops))}).")
-        self.crop = crops.pop() if crops else "aligned"
 
     def __call__(self, source: Any, **reading: Any) -> Prediction:
         """The answer for one file, folder, array or `Clip`; keywords (fps, audio, order, recover) go to `read_clip`."""
@@ -234,11 +123,22 @@ class Recognizer:
             raise InputError(
                 f"many() takes a list of sources and was given one ({type(sources).__name__}); call the recognizer itself."
             )
+        return self.answers(sources, functools.partial(self.read, **reading), on_error, progress)
+
+    def read(self, source: Any, **reading: Any) -> Clip:
+        """The clip as the models take it: opened, and cut to the face when frames are taken."""
+        visual = next((t for t in self.transforms if t.video is not None), self.transforms[0])
+        return visual.read(source, stream=self.window is not None, **reading)
+
+    def answers(
+        self, sources: Iterable[Any], read: Callable[[Any], Clip], on_error: str, progress: bool | None
+    ) -> Iterator[Prediction | DferZooError]:
+        """`many` for sources of any kind that ``read`` turns into clips."""
         waiting: collections.deque[_Answer | DferZooError] = collections.deque()
         runners = self._runners()
         for source in _with_progress(sources, progress):
             try:
-                waiting.append(self._submit(source, runners, reading))
+                waiting.append(self._submit(read(source), runners))
             except DferZooError as error:
                 if on_error == "raise":
                     raise
@@ -259,28 +159,25 @@ class Recognizer:
     def _runners(self) -> list[_Runner]:
         return [_Runner(model, t, self.batch_size) for model, t in zip(self.models, self.transforms)]
 
-    def _submit(self, source: Any, runners: list[_Runner], reading: Mapping[str, Any]) -> _Answer:
-        """Read a source and give all of its windows to the runners; some of them may be computed later."""
-        looks = any(t.video is not None for t in self.transforms)
-        faces = self.faces if looks and not (isinstance(source, Clip) and "faces" in source.notes) else "none"
-        windowed = self.window is not None
-        clip = read_clip(source, faces=faces, crop=self.crop, no_face=self.no_face, stream=windowed, **reading)
+    def _submit(self, clip: Clip, runners: list[_Runner]) -> _Answer:
+        """Give all windows of a clip to the runners; some of them may be computed later."""
         if isinstance(clip.waveform, SoundFile):
             clip = dataclasses.replace(clip, waveform=SoundCursor(clip.waveform))
         times = self._times(clip)
         answer = _Answer(clip, times, self)
-        plan = [_frames_wanted(clip, span, self.transforms) for span in times]
-        answer.seen = _seconds(clip, set().union(*plan))
-        shelf = None if clip.frames is None else Shelf(clip.frames, sorted(set().union(*plan)))
-        needed_later = _lowest_to_come(plan)
+        views = [_views(clip, span, self.transforms) for span in times]  # all of them, so that frames are read once
+        wanted = [_wanted(plans, first) for plans, first in views]
+        answer.seen = _seconds(clip, set().union(*wanted))
+        shelf = None if clip.frames is None else Shelf(clip.frames, sorted(set().union(*wanted)))
         refusals: list[str] = []
-        for number, (span, lowest) in enumerate(zip(times, needed_later)):
+        for number, (span, lowest) in enumerate(zip(times, _lowest_to_come(wanted))):
             part, first = _part(dataclasses.replace(clip, frames=shelf), span)
-            if reasons := [reason for t in self.transforms if (reason := t.refusal(part))]:
+            plans = [t.plan(part, plan.views) for t, plan in zip(self.transforms, views[number][0])]
+            if reasons := [plan.refusal for plan in plans if plan.refusal]:
                 refusals.append(reasons[0])
                 continue
-            for place, runner in enumerate(runners):
-                runner.add(part, first, answer, (number, place), lowest)
+            for place, (runner, plan) in enumerate(zip(runners, plans)):
+                runner.add(part, first, plan, answer, (number, place), lowest)
             if shelf is not None:
                 shelf.forget(lowest)
         if len(refusals) == len(times):
@@ -426,11 +323,14 @@ def _part(clip: Clip, span: tuple[float, float | None]) -> tuple[Clip, int]:
     return part, getattr(part.frames, "start", 0)
 
 
-def _frames_wanted(clip: Clip, span: tuple[float, float | None], transforms: Sequence[Transform]) -> set[int]:
+def _views(clip: Clip, span: tuple[float, float | None], transforms: Sequence[Transform]) -> tuple[list[Plan], int]:
+    """(the frames that each transform takes from a window, the number of the window's first frame)"""
     part, first = _part(dataclasses.replace(clip, waveform=None), span)
-    views = [view for transform in transforms for view in transform.frame_indices(part)]
-    # a view of black frames only still looks at the first one, for its size
-    return {first + index for view in views for index in ([i for i in view if i != BLACK] or [0])}
+    return [transform.plan(part) for transform in transforms], first
+
+
+def _wanted(plans: Sequence[Plan], first: int) -> set[int]:
+    return {first + index for plan in plans for index in plan.frames}
 
 
 def _seconds(clip: Clip, frames: set[int]) -> tuple[float, float] | None:
@@ -545,7 +445,12 @@ def _identity(model: DferModel) -> dict[str, Any]:
     if model.weights is None:
         return {"model": type(model).__name__, "weights": None}
     record = model.weights
-    facts = {"model": record.arch, "weights": record.tag, "sha256": record.sha256, "revision": record.revision}
+    facts: dict[str, Any] = {
+        "model": record.arch,
+        "weights": record.tag,
+        "sha256": record.sha256,
+        "revision": record.revision,
+    }
     facts.update(dataset=record.dataset, fold=record.fold, license=record.license, caution=record.caution)
     return facts
 
@@ -570,23 +475,24 @@ class _Runner:
         self.visual = next((name for name in ("video", "image") if name in model.inputs), None)
         self.encoder = _FrameEncoder(self) if model.frame_independent and self.visual else None
 
-    def add(self, clip: Clip, first: int, answer: _Answer, place: tuple[int, int], needed_later: int) -> None:
+    def add(
+        self, clip: Clip, first: int, plan: Plan, answer: _Answer, place: tuple[int, int], needed_later: int
+    ) -> None:
         """A window, whose first frame is frame `first` of its clip."""
-        views = self.transform.frame_indices(clip)
-        if self.encoder is not None and len(answer.times) * len(views) > 1 and any(map(sees, views)):
+        shared = len(answer.times) * len(plan.views) > 1 and self.visual not in plan.missing
+        if self.encoder is not None and shared:
             assert self.visual is not None
-            others = self.transform.without(self.visual)(clip)
-            self._note(answer, place[0], others, len(views))
-            self.encoder.add(clip, first, views, others, answer, place, needed_later)
+            others = self.transform.without(self.visual).views(clip, plan)[0]
+            self._note(answer, place[0], plan)
+            self.encoder.add(clip, first, plan, others, answer, place, needed_later)
             return
-        samples = self.transform.views(clip)
-        self._note(answer, place[0], samples[0], len(samples))
-        for number, sample in enumerate(samples):
+        self._note(answer, place[0], plan)
+        for number, sample in enumerate(self.transform.views(clip, plan)):
             self.queue(_Job(sample, answer, (*place, number)))
 
-    def _note(self, answer: _Answer, window: int, sample: Mapping[str, Tensor | None], views: int) -> None:
-        answer.expected += views
-        answer.missing.setdefault(window, set()).update(name for name, tensor in sample.items() if tensor is None)
+    def _note(self, answer: _Answer, window: int, plan: Plan) -> None:
+        answer.expected += len(plan.views)
+        answer.missing.setdefault(window, set()).update(plan.missing)
 
     def queue(self, job: _Job) -> None:
         there = tuple(name for name, tensor in job.sample.items() if tensor is not None)
@@ -641,19 +547,18 @@ class _FrameEncoder:
         self,
         clip: Clip,
         first: int,
-        views: list[list[int]],
+        plan: Plan,
         others: dict[str, Tensor | None],
         answer: _Answer,
         place: tuple[int, int],
         needed_later: int,
     ) -> None:
-        jobs = [_Job(dict(others), answer, (*place, number)) for number in range(len(views))]
-        numbers = [[BLACK if index == BLACK else first + index for index in view] for view in views]
+        jobs = [_Job(dict(others), answer, (*place, number)) for number in range(len(plan.views))]
+        numbers = [[BLACK if index == BLACK else first + index for index in view] for view in plan.views]
         for number in sorted({n for view in numbers for n in view}):
             if number not in self.features and number not in self.collected:
-                size = (self.spec.img_size, self.spec.img_size, 3)
-                frame = np.zeros(size, np.uint8) if number == BLACK else clip.take([number - first])[0]
-                self.collected[number] = images.prepare([frame], self.spec)[0]
+                inside = BLACK if number == BLACK else number - first
+                self.collected[number] = self.runner.transform.frames(clip, [inside])[0]
         self.waiting.append((jobs, numbers, needed_later))
         while len(self.collected) >= self.spec.num_frames * self.runner.batch_size:
             self._encode(self.spec.num_frames * self.runner.batch_size)
