@@ -18,7 +18,7 @@ from .version import __version__
 _HOME = {
     "create_model": "factory",
     "load_weights": "factory",
-    "save_pretrained": "factory",
+    "save_pretrained": "saving",
     "list_models": "registry",
     "list_pretrained": "registry",
     "get_weights": "registry",
@@ -70,13 +70,13 @@ if TYPE_CHECKING:
     from .errors import WeightsUnavailable as WeightsUnavailable
     from .factory import create_model as create_model
     from .factory import load_weights as load_weights
-    from .factory import save_pretrained as save_pretrained
     from .inference.recognizer import Recognizer as Recognizer
     from .media.clip import Clip as Clip
     from .media.files import read_clip as read_clip
     from .registry import get_weights as get_weights
     from .registry import list_models as list_models
     from .registry import list_pretrained as list_pretrained
+    from .saving import save_pretrained as save_pretrained
     from .transforms import create_transform as create_transform
     from .weights.record import AudioSpec as AudioSpec
     from .weights.record import Metric as Metric

@@ -28,6 +28,7 @@ from .convert import Conversion, convert_state_dict
 from .errors import InputError, WeightsError, WeightsUnavailable, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, model_class
+from .saving import save_pretrained
 from .weights import fetch, store
 from .weights.hdf5 import is_hdf5, read_hdf5
 from .weights.record import CONVERTED, Weights, check_labels
@@ -158,8 +159,6 @@ def convert_own(
     if labels is not None:
         _check_count(file, model.num_classes, labels)
         model.labels = tuple(labels)
-    from .factory import save_pretrained  # the factory imports this file, to convert what it fetches
-
     return save_pretrained(model, folder, tag=tag)
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from .atomic import write_atomically
 from .checkpoints import convert_checkpoint
 from .errors import InputError, UnknownModel, UnknownTag, WeightsError, suggest
 from .models.base import DferModel, load_strictly, skip_init
@@ -23,8 +22,8 @@ from .version import __version__
 from .weights import fetch, store
 from .weights.cache import Cache
 from .weights.fetch import MODEL_FILE
-from .weights.record import CONVERTED, Metric, Weights, check_labels
-from .weights.safetensors import read_header, read_safetensors, write_safetensors
+from .weights.record import CONVERTED, Weights, check_labels
+from .weights.safetensors import read_header, read_safetensors
 
 
 def create_model(
@@ -42,15 +41,37 @@ def create_model(
     dtype: torch.dtype | None = None,
     **model_args: Any,
 ) -> DferModel:
-    """A model in eval mode.
+    """Create a model in eval mode. A requested weight is loaded entirely, or an exception says why not.
 
-    ``name`` is an architecture ("mma_dfer"), one with a tag ("mma_dfer.dfew_fold1"), a repository
-    ("hf-hub:owner/repo@revision") or a folder ("local-dir:path"). ``num_classes`` and ``labels`` give a new head where
-    they differ from what the weights were trained for; nothing else may differ. Other keywords go to the constructor.
+    Args:
+        name: An architecture ("mma_dfer"), one with a tag ("mma_dfer.dfew_fold1"), a repository
+            ("hf-hub:owner/repo@revision") or a folder ("local-dir:path").
+        pretrained: The tag of the weights. None or False: random weights.
+        num_classes: Size of a new head, where it differs from that of the weights.
+        labels: Class names of a new head, where they differ from those of the weights.
+        checkpoint_path: A safetensors file of the zoo to load instead of a tag.
+        cache_dir: Where files from the Hub are cached. None: the Hub client's own folder.
+        local_files_only: Send no request.
+        download: False: the same as ``local_files_only=True``.
+        verify: "always" hashes the file on every load, "once" only after it changed.
+        device: Where the model goes.
+        dtype: The floating point type of the model.
+        **model_args: Arguments of the architecture's constructor.
 
-    >>> model = create_model("av_fusion", num_classes=7)
-    >>> model.training
-    False
+    Returns:
+        The model. ``model.weights`` is the record of what was loaded.
+
+    Raises:
+        UnknownModel: There is no such architecture.
+        UnknownTag: The architecture has no such weights.
+        WeightsUnavailable: The weights are not here and cannot be fetched; the message says how to get them.
+        WeightsError: The file is damaged or does not fit.
+        InputError: The arguments contradict each other.
+
+    Example:
+        >>> model = create_model("av_fusion", num_classes=7)
+        >>> model.training
+        False
     """
     check_place(device, dtype)
     folder = None if cache_dir is None else Path(cache_dir)
@@ -61,9 +82,7 @@ def create_model(
         model = _fresh(arch, num_classes, labels, model_args)
     elif record.distribution == "composed":
         model = _fresh(arch, num_classes, labels, {**record.model_args, **model_args})
-        states = {
-            part: fetch.backbone_state(source, cache, convert_checkpoint) for part, source in record.backbones.items()
-        }
+        states = {part: _backbone(source, cache) for part, source in record.backbones.items()}
         model.load_report = model.load_backbones(states)
         model.weights = record
     else:
@@ -76,70 +95,31 @@ def create_model(
 
 
 def load_weights(model: DferModel, path: str | Path) -> DferModel:
-    """Fill an existing model from a safetensors file of the zoo, strictly."""
+    """Fill an existing model from a safetensors file of the zoo, strictly.
+
+    Args:
+        model: A model of the architecture and with the arguments that the file states.
+        path: The file.
+
+    Returns:
+        The same model.
+
+    Raises:
+        WeightsError: The file does not fit.
+
+    Example:
+        >>> import tempfile, dfer_zoo
+        >>> model = create_model("av_fusion")
+        >>> path = dfer_zoo.save_pretrained(model, tempfile.mkdtemp())
+        >>> load_weights(create_model("av_fusion"), path).labels == model.labels
+        True
+    """
     path = Path(path)
     record = _header_record(path)
     if model_class(record.arch) is not type(model):
         raise WeightsError(f"{path} holds weights of {record.arch}; the model is a {type(model).__name__}.")
     _check_same_arguments(model, record, path)
     return _fill(model, record, path)
-
-
-def save_pretrained(
-    model: nn.Module,
-    folder: str | Path,
-    *,
-    tag: str = "local",
-    dataset: str | None = None,
-    fold: int | None = None,
-    metrics: Sequence[Metric] = (),
-    license: str = "unknown",
-) -> Path:
-    """Write ``folder/model.safetensors`` and a model card; ``create_model("local-dir:folder")`` reads it back, and
-    ``hf upload owner/repo folder`` publishes it. Wrappers of distributed training and of torch.compile are taken off."""
-    inner = unwrap(model)
-    record = Weights(
-        arch=arch_of(inner),
-        tag=tag,
-        distribution="local",
-        repo_id=None,
-        revision=None,
-        filename=None,
-        sha256=None,
-        size=None,
-        params=sum(p.numel() for p in inner.parameters()),
-        model_args=inner.config(),
-        labels=inner.labels,
-        video=inner.video_spec,
-        audio=inner.audio_spec,
-        dataset=dataset,
-        fold=fold,
-        metrics=tuple(metrics),
-        license=license,
-        license_source="save_pretrained",
-    )
-    folder = Path(folder)
-    write_safetensors(folder / MODEL_FILE, inner.state_dict(), record.to_dict())
-    write_atomically(folder / "README.md", _model_card(record).encode())
-    return folder / MODEL_FILE
-
-
-def unwrap(model: nn.Module) -> DferModel:
-    """The zoo's model inside DistributedDataParallel, DataParallel or torch.compile."""
-    while not isinstance(model, DferModel):
-        inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
-        if inner is None:
-            raise InputError(f"{type(model).__name__} is not a model of dfer_zoo.")
-        model = inner
-    return model
-
-
-def arch_of(model: DferModel) -> str:
-    for name, place in MODELS.items():
-        module, _, cls = place.partition(":")
-        if type(model).__name__ == cls and type(model).__module__.endswith(f".{module}"):
-            return name
-    raise InputError(f"{type(model).__name__} is not in the registry.")
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -288,6 +268,11 @@ def _fill(model: DferModel, record: Weights, path: Path, *, resized: bool = True
     return model
 
 
+def _backbone(source: str, cache: Cache) -> Mapping[str, Tensor]:
+    found = source if source.startswith("open_clip:") else get_weights(source)
+    return fetch.backbone_state(found, cache, convert_checkpoint)
+
+
 def _resized(published: Any, own: Any, fields: Sequence[str]) -> Any:
     """The record's preprocessing, with the sizes that the caller's arguments gave the model."""
     return published if own is None else dataclasses.replace(published, **{name: getattr(own, name) for name in fields})
@@ -331,12 +316,3 @@ def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:
     if num_classes is not None and num_classes != len(labels):
         raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
     return len(labels)
-
-
-def _model_card(record: Weights) -> str:
-    numbers = "".join(f"- {m.name} {m.value:g} % ({m.protocol}; {m.source})\n" for m in record.metrics)
-    return (
-        f"---\nlibrary_name: dfer_zoo\nlicense: {record.license}\n---\n# {record.name}\n\n"
-        f"{record.params:,} parameters, labels in order: {', '.join(record.labels)}.\n\n{numbers}\n"
-        '```python\nimport dfer_zoo\n\nmodel = dfer_zoo.create_model("local-dir:.")\n```\n'
-    )

@@ -120,6 +120,9 @@ def get_weights(arch: str, tag: str | None = None) -> Weights:
         arch: The architecture, or "arch.tag".
         tag: Which of its weights.
 
+    Returns:
+        The frozen record: labels, preprocessing, licence, origin, published numbers.
+
     Raises:
         UnknownModel: No architecture has this name.
         UnknownTag: The architecture has no such weights; the message lists those that exist.

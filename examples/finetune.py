@@ -36,10 +36,10 @@ from tqdm import tqdm
 import dfer_zoo
 from dfer_zoo.atomic import write_atomically
 from dfer_zoo.data.annotations import read_row, read_rows
-from dfer_zoo.factory import arch_of
 from dfer_zoo.inference import evaluate as evaluation
 from dfer_zoo.inference import metrics
 from dfer_zoo.inference.plots import confusion_picture, write_png
+from dfer_zoo.saving import arch_of
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.recipe import Recipe, create_optimizer, read_recipe, set_learning_rates
 from dfer_zoo.training.state import load_state, save_state

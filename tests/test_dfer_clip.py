@@ -379,7 +379,7 @@ def test_backbone_weights_fill_both_towers_and_nothing_else(tiny_clip, monkeypat
     monkeypatch.setattr(fetch, "backbone_state", lambda source, *_: asked.append(source) or tiny_clip.state_dict())
     torch.manual_seed(0)
     model = dfer_zoo.create_model("dfer_clip", "backbone", labels=["calm", "tense"], **TINY_ARGS)
-    assert asked == ["open_clip:ViT-B-32-quickgelu/openai"]
+    assert asked == ["open_clip:ViT-B-32-quickgelu/openai@ab5b8ef490e86faa07d3523926b842c765de1de5"]
 
     texts = ["a smiling mouth.", "tears"]
     torch.testing.assert_close(
@@ -419,6 +419,8 @@ def test_the_backbone_record_names_the_quickgelu_variant():
     parts = dfer_zoo.get_weights("dfer_clip", "backbone").backbones
     assert sorted(parts) == ["clip"]
     name, _, tag = parts["clip"].removeprefix("open_clip:").partition("/")
+    tag, _, revision = tag.partition("@")
+    assert len(revision) == 40
     assert open_clip.get_model_config(name)["quick_gelu"] and open_clip.get_pretrained_cfg(name, tag)
 
 

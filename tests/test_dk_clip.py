@@ -180,7 +180,7 @@ def test_clip_fills_its_own_places_and_the_report_says_which(model):
     ("tag", "source"),
     [
         ("backbone", "open_clip:ViT-B-16-quickgelu/openai"),
-        ("backbone_b32", "open_clip:ViT-B-32-quickgelu/openai"),
+        ("backbone_b32", "open_clip:ViT-B-32-quickgelu/openai@ab5b8ef490e86faa07d3523926b842c765de1de5"),
     ],
 )
 def test_a_backbone_comes_from_openai_with_the_labels_of_ones_own(monkeypatch, tag, source):

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 import dfer_zoo
 from dfer_zoo.atomic import sha256_of
 from dfer_zoo.errors import InputError, UnknownModel, UnknownTag, WeightsError
-from dfer_zoo.factory import unwrap
 from dfer_zoo.models.base import load_strictly
+from dfer_zoo.saving import unwrap
 from dfer_zoo.weights.safetensors import METADATA_KEY, read_header
 from tests import small
 

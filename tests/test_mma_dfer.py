@@ -198,7 +198,7 @@ def test_a_record_describes_the_model_that_it_makes(name):
 def test_a_model_starts_from_two_backbones_and_says_what_is_fresh(monkeypatch):
     states = pretrained_parts()
     sources = {"mae_face.pretrained": states["face"], "audio_mae.pretrained": states["sound"]}
-    monkeypatch.setattr(fetch, "backbone_state", lambda source, *_: sources[source])
+    monkeypatch.setattr(fetch, "backbone_state", lambda source, *_: sources[source.name])
     torch.manual_seed(3)
     model = dfer_zoo.create_model("mma_dfer", pretrained="backbone", **TINY, num_classes=11)
     assert model.labels == LABELS + MORE_LABELS and model.weights.name == "mma_dfer.backbone"

@@ -130,11 +130,13 @@ def verify_options(parser: argparse.ArgumentParser) -> None:
 
 
 def verify_command(options: argparse.Namespace) -> int:
+    from ..registry import get_weights, list_pretrained
     from ..weights.cache import Cache
     from ..weights.fetch import check_present
 
     damaged = found = 0
-    for name, path, fault in check_present(options.pattern, Cache(options.cache_dir)):
+    records = [get_weights(*pair) for pair in list_pretrained(options.pattern)]
+    for name, path, fault in check_present(records, options.pattern, Cache(options.cache_dir)):
         found += 1
         damaged += fault is not None
         print(f"{name}  {path}  {fault or 'ok'}", flush=True)

@@ -61,7 +61,7 @@ AV_FUSION = (
     # "av": the sound asks the frames; "va": the frames ask the sound; a 1 where they meet after the first stage
     (r"av1?\.", "audio_asks."),
     (r"va1?\.", "video_asks."),
-    (r"classifier_1\.0\.", "classifier."),
+    (r"classifier(_1)?\.0\.", "classifier."),
 )
 
 MEETING = (
@@ -74,11 +74,13 @@ MEETING = (
     (r"attn\.proj\.", "project."),
 )
 
-FUSION_BY_NAME = {"av1.q.weight": "ia", "av1.attn.q.weight": "it", "av.attn.q.weight": "lt"}
+# OpenDR's file of "ia" has the names without the 1.
+CLASSIFIERS = ("classifier_1.0.weight", "classifier.0.weight")
+FUSION_BY_NAME = {"av1.q.weight": "ia", "av1.attn.q.weight": "it", "av.attn.q.weight": "lt", "av.q.weight": "ia"}
 
 # No output depends on these: classifiers of one modality that were never trained, and the projection behind attention
 # outputs that "ia" discards.
-UNUSED = re.compile(r"(audio_model|visual_model)\.classifier_1\.0\.(weight|bias)|(av1|va1)\.proj\.(weight|bias)")
+UNUSED = re.compile(r"(audio_model|visual_model)\.classifier(_1)?\.0\.(weight|bias)|(av1?|va1?)\.proj\.(weight|bias)")
 
 
 def convert_efficient_face(state: Mapping[str, Tensor]) -> Conversion:
@@ -94,9 +96,10 @@ def convert_av_fusion(state: Mapping[str, Tensor]) -> Conversion:
             f"This is not a checkpoint of av_fusion: none of {', '.join(FUSION_BY_NAME)} is there to tell the fusion. "
             f"It holds {len(state)} entries, the first are {', '.join(list(state)[:3])}."
         )
+    classifier = next((name for name in CLASSIFIERS if name in state), CLASSIFIERS[0])
     dropped = tuple(name for name in state if UNUSED.fullmatch(name))
     converted = {_av_fusion_name(name, fusion): state[name] for name in state if name not in dropped}
-    return Conversion(converted, {"fusion": fusion, "num_classes": len(state["classifier_1.0.weight"])}, dropped)
+    return Conversion(converted, {"fusion": fusion, "num_classes": len(state[classifier])}, dropped)
 
 
 def _av_fusion_name(name: str, fusion: str) -> str:

@@ -6,12 +6,11 @@ import fnmatch
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, UnknownTag, WeightsError, WeightsUnavailable, suggest
-from ..registry import get_weights, list_pretrained
 from . import store
 from .cache import Cache
 from .origin import announce, fetch_first
@@ -194,11 +193,21 @@ def check(path: Path, verify: str, sha256: str | None, size: int | None) -> str 
     return f"its sha256 is {digest} ({found:,} bytes), expected {sha256}" + (f" ({size:,} bytes)" if size else "")
 
 
-def check_present(pattern: str = "*", cache: Cache | None = None) -> Iterator[tuple[str, Path, str | None]]:
-    """(name, file, what is wrong with it or None) of all weights on this machine; every file is read through."""
+def check_present(
+    records: Iterable[Weights], pattern: str = "*", cache: Cache | None = None
+) -> Iterator[tuple[str, Path, str | None]]:
+    """Hash all weights on this machine.
+
+    Args:
+        records: The records to look for.
+        pattern: A shell pattern for the names of converted files.
+        cache: Where fetched files are.
+
+    Yields:
+        (name, file, what is wrong with it, or None).
+    """
     cache = cache or Cache()
-    for arch, tag in list_pretrained(pattern):
-        record = get_weights(arch, tag)
+    for record in records:
         if record.distribution == "bundled" and record.filename:
             path = BUNDLED / record.filename
             yield record.name, path, check(path, "always", record.sha256, record.size) if path.is_file() else "missing"
@@ -244,13 +253,15 @@ def converted_args(record: Weights, header: Mapping[str, Any] | None) -> Mapping
 # -- the backbones of composed models ----------------------------------------------------------------------------------
 
 
-def backbone_state(source: str, cache: Cache | None = None, convert: Convert | None = None) -> Mapping[str, Tensor]:
-    """The state dict of one backbone: ``arch.tag`` of this zoo, or ``open_clip:NAME/TAG``, which may end in
-    ``@revision`` of its repository."""
+def backbone_state(
+    source: str | Weights, cache: Cache | None = None, convert: Convert | None = None
+) -> Mapping[str, Tensor]:
+    """The state dict of one backbone: weights of this zoo, or ``open_clip:NAME/TAG``, which may end in ``@revision`` of
+    its repository."""
     cache = cache or Cache()
-    if source.startswith("open_clip:"):
-        return _open_clip_state(source.removeprefix("open_clip:"), cache)
-    return read_safetensors(fetch(get_weights(source), cache, convert))[0]
+    if isinstance(source, Weights):
+        return read_safetensors(fetch(source, cache, convert))[0]
+    return _open_clip_state(source.removeprefix("open_clip:"), cache)
 
 
 def _open_clip_state(source: str, cache: Cache) -> Mapping[str, Tensor]:

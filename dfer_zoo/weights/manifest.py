@@ -43,6 +43,5 @@ def write_manifest(path: Path, records: Iterable[Weights]) -> None:
 
 
 if __name__ == "__main__":  # python -m dfer_zoo.weights.manifest: bring the manifest of this checkout into today's form
-    from ..registry import MODELS
-
-    write_manifest(manifest_path(), read_manifest(manifest_path(), MODELS).values())
+    names = {row["arch"] for row in json.loads(manifest_path().read_text(encoding="utf-8"))}
+    write_manifest(manifest_path(), read_manifest(manifest_path(), names).values())

@@ -37,8 +37,20 @@ ORIGIN_KINDS = {
 
 @dataclass(frozen=True)
 class Origin:
-    """One place where the authors' checkpoint is published. ``size`` and ``sha256`` are those of the checkpoint itself:
-    of the member, where it is inside an archive."""
+    """One place where the authors' checkpoint is published.
+
+    Attributes:
+        kind: A key of `ORIGIN_KINDS`.
+        where: The URL, file id or package, in the form of its kind.
+        member: Which file of an archive or a folder.
+        size: Bytes of the checkpoint itself: of the member, where it is inside an archive.
+        sha256: Digest of the checkpoint itself.
+        note: What else has to be known.
+
+    Example:
+        >>> Origin("gdrive", "1tH1d2zZv2HtcQFPrGuVWJHXmD9sTeddQ").link
+        'https://drive.google.com/file/d/1tH1d2zZv2HtcQFPrGuVWJHXmD9sTeddQ/view'
+    """
 
     kind: str  # a key of ORIGIN_KINDS
     where: str
@@ -66,7 +78,18 @@ class Origin:
 
 @dataclass(frozen=True)
 class Metric:
-    """One published or measured number, in per cent, and where it is from."""
+    """One published or measured number, in per cent, and its source.
+
+    Attributes:
+        name: "uar", "war" or "accuracy".
+        value: The number.
+        protocol: How it was measured.
+        source: Where it is published.
+
+    Example:
+        >>> Metric("uar", 66.85, "mean of the five folds", "the paper, table 1").value
+        66.85
+    """
 
     name: str  # "uar", "war", "accuracy"
     value: float
@@ -76,7 +99,28 @@ class Metric:
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """How a clip becomes the ``video`` argument. Rules are named as in `transforms.sampling` and `transforms.images`."""
+    """How a clip becomes the ``video`` argument. Rules are named as in `transforms.sampling` and `transforms.images`.
+
+    Attributes:
+        num_frames: Frames of one view.
+        img_size: Height and width.
+        sampling: Which frames are taken.
+        rate: Stride of "strided".
+        segments: Views along time, whose probabilities are averaged.
+        short_clip: What happens where a clip has fewer frames than needed.
+        fps: The frame rate that the sampling rule counts in.
+        window: Frames that the window rules choose from.
+        resize: Which interpolation.
+        resize_shorter: Size of the shorter side before a center crop.
+        channel_order: "rgb" or "bgr".
+        mean: Subtracted from values in [0, 1].
+        std: Divides the result.
+        face_crop: The face crop that the weights were trained on.
+
+    Example:
+        >>> VideoSpec(num_frames=16, img_size=224, sampling="segment_centres").resize
+        'pillow_bilinear'
+    """
 
     num_frames: int
     img_size: int
@@ -96,7 +140,19 @@ class VideoSpec:
 
 @dataclass(frozen=True)
 class AudioSpec:
-    """How a waveform becomes the ``audio`` argument. The front ends are the keys of `transforms.audio`."""
+    """How a waveform becomes the ``audio`` argument. The front ends are the keys of `transforms.audio`.
+
+    Attributes:
+        front_end: "mfcc" or "kaldi_fbank".
+        shape: Of one clip's tensor.
+        sample_rate: The waveform is resampled to this. None: the file's own rate.
+        seconds: The waveform is cut or padded to this length.
+        silence_value: Fills the tensor of a clip without sound.
+
+    Example:
+        >>> AudioSpec("kaldi_fbank", (1, 512, 128), sample_rate=16000).silence_value
+        0.0
+    """
 
     front_end: str  # "mfcc", "kaldi_fbank"
     shape: tuple[int, ...]  # of one clip, as forward takes it
@@ -107,7 +163,26 @@ class AudioSpec:
 
 @dataclass(frozen=True)
 class Weights:
-    """The identity of a weights file and everything that belongs to it."""
+    """The record of a weights file: its identity and everything that belongs to it.
+
+    Attributes:
+        arch: The architecture.
+        tag: The name among the architecture's weights.
+        distribution: How the file arrives, a key of `DISTRIBUTIONS`.
+        origin: Where the authors publish the file.
+        labels: Class names in the order of the logits.
+        video: Preprocessing of frames.
+        audio: Preprocessing of sound.
+        metrics: Published numbers.
+        license: SPDX identifier, or "unknown".
+        license_source: Where the licence is stated.
+        caution: What the weights must not be used for, or what is known to go wrong.
+
+    Example:
+        >>> from dfer_zoo import get_weights
+        >>> get_weights("mma_dfer.dfew_fold1").video.num_frames
+        16
+    """
 
     arch: str
     tag: str

@@ -1,0 +1,189 @@
+"""What a user names on the command line, as a list of items: files, folders, globs, lists and tables of clips.
+
+| given | means |
+| --- | --- |
+| a file | that file |
+| a folder that holds images and no video | one clip: its frames |
+| any other folder | every media file below it |
+| `clips/*.mp4`, also quoted | the files that match; `**` goes through folders |
+| `@list.txt` | one path per line; empty lines and lines that start with `#` are left out |
+| `clips.csv`, `clips.parquet` with a column `path` | one item per row; `start`, `stop` (seconds), `audio`, `box`, `id` are optional |
+| `-` | paths on the standard input |
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..media.files import IMAGE_SUFFIXES
+
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".mts", ".ogv")
+)
+SOUND_SUFFIXES = frozenset((".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus"))
+TABLE_COLUMNS = ("path", "start", "stop", "audio", "box", "id")
+AS = ("auto", "clip", "files")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip to be answered: a file or folder, and optionally a part of it."""
+
+    source: Any  # a path, or bytes or a file object in Python
+    name: str  # how it is called in tables
+    start: float | None = None  # seconds
+    stop: float | None = None
+    audio: str | None = None
+    box: tuple[float, float, float, float] | None = None
+    id: str | None = None
+
+
+def expand(given: Iterable[Any], *, treat_as: str = "auto", stdin: Any = None) -> Iterator[Item]:
+    """Turn what a user named into items, in order.
+
+    Args:
+        given: Paths, globs, `@lists`, tables, `-`, `Item`s, or, in Python, bytes and file objects.
+        treat_as: For folders: "clip" (its images are the frames of one clip), "files" (every media file below it), or
+            "auto": a folder with images and without videos is a clip.
+        stdin: The stream that `-` reads; the standard input by default.
+
+    Yields:
+        One `Item` per clip.
+    """
+    if treat_as not in AS:
+        raise InputError(f"--as {treat_as}: expected {', '.join(AS)}.")
+    for number, one in enumerate(given):
+        if isinstance(one, Item):
+            yield one
+        elif isinstance(one, str | Path):
+            yield from _named(str(one), treat_as, stdin)
+        elif isinstance(one, bytes | bytearray | memoryview):
+            yield Item(io.BytesIO(one), f"bytes {number}")
+        else:
+            yield Item(one, str(getattr(one, "name", f"item {number}")))
+
+
+def _named(text: str, treat_as: str, stdin: Any) -> Iterator[Item]:
+    path = Path(text)
+    if text == "-":
+        yield from _paths(sys.stdin if stdin is None else stdin, treat_as)
+    elif text.startswith("@") and not path.exists():
+        yield from _listed(Path(text[1:]), treat_as)
+    elif path.suffix.lower() in (".csv", ".parquet") and path.is_file():
+        yield from _tabled(path)
+    elif path.is_dir():
+        yield from _folder(path, treat_as)
+    elif glob.has_magic(text) and not path.exists():
+        found = sorted(glob.glob(text, recursive=True))
+        if not found:
+            raise InputError(f"{text}: no file matches this pattern.")
+        for one in found:
+            yield from _folder(Path(one), treat_as) if Path(one).is_dir() else iter([Item(one, one)])
+    else:
+        yield Item(text, text)
+
+
+def _paths(lines: Iterable[str], treat_as: str) -> Iterator[Item]:
+    for line in lines:
+        text = line.strip("\r\n")
+        if text.strip() and not text.startswith("#"):
+            yield from _folder(Path(text), treat_as) if Path(text).is_dir() else iter([Item(text, text)])
+
+
+def _listed(path: Path, treat_as: str) -> Iterator[Item]:
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape") as stream:
+            yield from _paths(stream, treat_as)
+    except OSError as error:
+        raise InputError(f"@{path}: this list cannot be read ({error.strerror}).") from error
+
+
+def _folder(path: Path, treat_as: str) -> Iterator[Item]:
+    """A folder with images and without videos is one clip, unless `treat_as` says otherwise."""
+    files = [p for p in sorted(path.iterdir()) if not p.name.startswith(".")]
+    suffixes = {p.suffix.lower() for p in files if p.is_file()}
+    is_clip = bool(suffixes & IMAGE_SUFFIXES) and not suffixes & VIDEO_SUFFIXES
+    if treat_as == "clip" or (treat_as == "auto" and is_clip):
+        yield Item(str(path), str(path))
+        return
+    wanted = VIDEO_SUFFIXES | SOUND_SUFFIXES | (IMAGE_SUFFIXES if treat_as == "files" else frozenset())
+    for one in files:
+        if one.is_dir():
+            yield from _folder(one, treat_as)
+        elif one.suffix.lower() in wanted:
+            yield Item(str(one), str(one))
+
+
+def _tabled(path: Path) -> Iterator[Item]:
+    rows: Iterable[Mapping[str, Any]] = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path)
+    for number, row in enumerate(rows, 1):
+        where = f"{path}, row {number}"
+        if not row.get("path"):
+            raise InputError(
+                f"{where}: there is no path. The columns are {', '.join(map(str, row))}; `path` is required."
+            )
+        place = Path(str(row["path"]))
+        full = str(place if place.is_absolute() else path.parent / place)
+        start, stop = (_number(row.get(name), f"{where}, {name}") for name in ("start", "stop"))
+        if start is not None and stop is not None and not 0 <= start < stop:
+            raise InputError(
+                f"{where}: start is {start:g} and stop is {stop:g}; expected 0 <= start < stop, in seconds."
+            )
+        audio = row.get("audio") or None
+        if audio is not None and not Path(str(audio)).is_absolute():
+            audio = str(path.parent / str(audio))
+        box = _box(row.get("box"), f"{where}, box")
+        id = row.get("id")
+        yield Item(full, str(row["path"]), start, stop, audio, box, None if id in (None, "") else str(id))
+
+
+def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            yield from csv.DictReader(stream)
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{path}: this table cannot be read ({error}).") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    from .tables import _pyarrow
+
+    pyarrow, parquet = _pyarrow()
+    try:
+        file = parquet.ParquetFile(path)
+        for batch in file.iter_batches(columns=[n for n in file.schema_arrow.names if n in TABLE_COLUMNS]):
+            yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"{path}: this table cannot be read ({error}).") from error
+
+
+def _number(value: Any, where: str) -> float | None:
+    if value in (None, ""):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {value!r} is not a number.") from error
+    if number != number or number in (float("inf"), float("-inf")):
+        raise InputError(f"{where}: {value!r} is not a finite number.")
+    return number
+
+
+def _box(value: Any, where: str) -> tuple[float, float, float, float] | None:
+    """Four numbers: a list, or a text separated by commas or spaces."""
+    if value is None or value == "":
+        return None
+    parts = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+    numbers = [_number(part, where) for part in parts]
+    if len(numbers) != 4 or None in numbers:
+        raise InputError(f"{where}: {value!r} is not a box; expected left, top, right, bottom in pixels.")
+    left, top, right, bottom = (float(n) for n in numbers if n is not None)
+    return left, top, right, bottom

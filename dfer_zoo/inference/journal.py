@@ -1,0 +1,124 @@
+"""The journal of a batch: what is done, appended item by item, so that a killed run can be continued.
+
+A text file beside the output, one JSON object per line. The first line holds the settings of the run; every other line
+holds the rows of one item. A line that was cut off by a kill is ignored and removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import DferZooError, InputError
+
+SCHEMA = 1
+
+
+class Journal:
+    """Append-only answers of a batch.
+
+    Only the places of lines are in memory, not the answers, so a run of a hundred thousand files stays small.
+    """
+
+    def __init__(self, path: Path, stream: IO[bytes], places: dict[str, tuple[int, bool]]) -> None:
+        self.path, self._stream, self._places = path, stream, places
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, path: Path, settings: Mapping[str, Any], *, resume: bool) -> Iterator[Journal]:
+        """Start a journal, or continue one that has the same settings.
+
+        Args:
+            path: The file.
+            settings: Everything that the answers depend on; another run with other settings is refused.
+            resume: Keep what is there. Without it, an existing journal is an error.
+        """
+        header = {"schema": SCHEMA, "settings": dict(settings)}
+        if path.exists() and not resume:
+            raise InputError(
+                f"{path}: an earlier run was not finished. Continue it with --resume, or delete this file to start again."
+            )
+        try:
+            stream = path.open("r+b" if path.exists() else "w+b")
+        except OSError as error:
+            raise DferZooError(f"{path}: this file cannot be written ({error.strerror}).") from error
+        with stream:
+            places = _read(path, stream, header)
+            yield cls(path, stream, places)
+
+    def done(self, key: str, *, retry_errors: bool = False) -> bool:
+        """Whether the item has its answer, or its error."""
+        found = self._places.get(key)
+        return found is not None and not (retry_errors and found[1])
+
+    def add(self, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append the rows of an item; they are in the file when this returns."""
+        failed = any(row.get("error") is not None for row in rows)
+        line = json.dumps({"key": key, "failed": failed, "rows": list(rows)}).encode("ascii") + b"\n"
+        try:
+            place = self._stream.seek(0, os.SEEK_END)
+            self._stream.write(line)
+            self._stream.flush()
+        except OSError as error:
+            raise DferZooError(
+                f"{self.path}: the answer cannot be appended ({error.strerror}). Make room and continue with --resume."
+            ) from error
+        self._places[key] = (place, failed)
+
+    def rows(self, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """The rows of these items in this order; items without an answer are left out."""
+        for key in keys:
+            if key in self._places:
+                self._stream.seek(self._places[key][0])
+                yield from json.loads(self._stream.readline())["rows"]
+
+    @property
+    def failures(self) -> int:
+        return sum(failed for _, failed in self._places.values())
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def _read(path: Path, stream: IO[bytes], header: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
+    """The place of every item's last whole line; writes the header of a new journal, cuts off a torn last line."""
+    places: dict[str, tuple[int, bool]] = {}
+    whole = 0
+    for line in stream:
+        if not line.endswith(b"\n"):
+            break
+        try:
+            entry = json.loads(line)
+            if whole == 0:
+                _check_header(path, entry, header)
+            else:
+                places[entry["key"]] = (whole, bool(entry["failed"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: this is not the journal of a batch ({error}). Name another output.") from error
+        whole += len(line)
+    stream.seek(whole)
+    stream.truncate()
+    if whole == 0:
+        stream.write(json.dumps(header).encode("ascii") + b"\n")
+        stream.flush()
+    return places
+
+
+def _check_header(path: Path, found: Any, wanted: Mapping[str, Any]) -> None:
+    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+        raise InputError(f"{path}: this is not the journal of a batch of this version. Name another output.")
+    wanted = json.loads(json.dumps(wanted))  # as they look after reading: tuples are lists
+    different = [
+        name
+        for name in sorted({*wanted["settings"], *found["settings"]})
+        if wanted["settings"].get(name) != found["settings"].get(name)
+    ]
+    if different:
+        shown = ", ".join(
+            f"{name} was {found['settings'].get(name)!r} and is {wanted['settings'].get(name)!r}" for name in different
+        )
+        raise InputError(f"{path}: the earlier run had other settings ({shown}). Use the same, or name another output.")

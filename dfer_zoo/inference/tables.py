@@ -1,0 +1,172 @@
+"""Predictions as table rows, and files of rows: CSV, JSON lines and Parquet.
+
+One row per file, person and window. The columns do not depend on the file format:
+
+    file, id, person, window, start, stop, label, p_<label>..., face_share, left, top, right, bottom, missing, weights, error
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..atomic import atomic_path
+from ..errors import DferZooError, InputError
+
+if TYPE_CHECKING:
+    from .recognizer import Prediction
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+BOX = ("left", "top", "right", "bottom")
+_ROWS_PER_GROUP = 10_000  # of a Parquet file; bounds the memory of writing
+
+
+def columns(labels: Sequence[str]) -> list[str]:
+    """The names of all columns, in order, for a model with these labels.
+
+    >>> columns(["happy", "sad"])[5:10]
+    ['stop', 'label', 'p_happy', 'p_sad', 'face_share']
+    """
+    before = ["file", "id", "person", "window", "start", "stop", "label"]
+    after = ["face_share", *BOX, "missing", "weights", "error"]
+    return [*before, *(f"p_{label}" for label in labels), *after]
+
+
+def prediction_rows(prediction: Prediction, *, file: str | None = None, id: str | None = None) -> list[dict[str, Any]]:
+    """One row per window.
+
+    Args:
+        prediction: The answer for one clip, or for one person in it.
+        file: The name to put into the rows, if not the prediction's own source.
+        id: An identifier from the user's list.
+
+    Returns:
+        Dictionaries with the keys of `columns`.
+    """
+    faces = prediction.faces or {}
+    searched = faces.get("searched") or 0
+    box = faces.get("median_box") or [None] * 4
+    shared = {
+        "file": prediction.source if file is None else file,
+        "id": id,
+        "person": faces.get("person", 0),
+        "face_share": faces.get("found", 0) / searched if searched else None,
+        **dict(zip(BOX, box)),
+        "weights": "+".join(_identity(model) for model in prediction.models),
+        "error": None,
+    }
+    rows = []
+    for number, window in enumerate(prediction.windows):
+        best = max(range(len(prediction.labels)), key=window.probabilities.__getitem__)
+        chances = {f"p_{label}": value for label, value in zip(prediction.labels, window.probabilities)}
+        values = {
+            **shared,
+            **chances,
+            "window": number,
+            "start": window.start,
+            "stop": window.stop,
+            "label": prediction.labels[best],
+            "missing": " ".join(window.missing) or None,
+        }
+        rows.append({name: values[name] for name in columns(prediction.labels)})
+    return rows
+
+
+def error_row(file: str, error: object, labels: Sequence[str], *, id: str | None = None) -> dict[str, Any]:
+    """The row of a file that has no answer."""
+    return {**dict.fromkeys(columns(labels)), "file": file, "id": id, "error": str(error)}
+
+
+def _identity(model: Mapping[str, Any]) -> str:
+    name = f"{model['model']}.{model['weights']}" if model.get("weights") else str(model["model"])
+    return f"{name}@{model['sha256'][:12]}" if model.get("sha256") else name
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def check_table_path(path: str | Path) -> Path:
+    """The path, if its suffix names a table format whose library is installed."""
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: the table format is the suffix; expected one of {', '.join(SUFFIXES)}.")
+    if path.suffix == ".parquet":
+        _pyarrow()
+    return path
+
+
+def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> Path:
+    """Write all rows to a file in one go; a reader never sees half a file.
+
+    Args:
+        path: `.csv`, `.jsonl` or `.parquet`.
+        rows: Dictionaries with the keys of `columns`; they are read one after the other, not kept.
+        labels: The model's labels, which name the probability columns.
+
+    Returns:
+        The path.
+    """
+    path = check_table_path(path)
+    writers: dict[str, Callable[..., None]] = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
+    try:
+        with atomic_path(path) as temporary:
+            writers[path.suffix](temporary, rows, columns(labels))
+    except OSError as error:
+        raise DferZooError(f"{path}: this file cannot be written ({error.strerror or error}).") from error
+    return path
+
+
+def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]], names: list[str]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], names: list[str]) -> None:
+    with path.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            print(json.dumps({name: row[name] for name in names}), file=stream)
+
+
+def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], names: list[str]) -> None:
+    pyarrow, parquet = _pyarrow()
+    texts = {"file", "id", "label", "missing", "weights", "error"}
+    whole = {"person", "window"}
+    types = [pyarrow.string() if n in texts else pyarrow.int32() if n in whole else pyarrow.float64() for n in names]
+    schema = pyarrow.schema(list(zip(names, types)))
+    with contextlib.closing(parquet.ParquetWriter(path, schema)) as writer:
+        for group in _groups(rows, _ROWS_PER_GROUP):
+            clean = [{**row, "file": _encodable(row["file"])} for row in group]
+            writer.write_table(pyarrow.Table.from_pylist(clean, schema=schema))
+
+
+def _encodable(text: str) -> str:
+    """A file name that is not UTF-8 keeps its bytes as backslash escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _groups(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
+    group: list[Mapping[str, Any]] = []
+    for row in rows:
+        group.append(row)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(
+            "Parquet files need pyarrow: pip install 'dfer-zoo[batch]'; .csv and .jsonl do not."
+        ) from error
+    return pyarrow, pyarrow.parquet

@@ -1,0 +1,87 @@
+"""Worker processes: results in order, and a death costs one item."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from dfer_zoo.errors import InputError, MediaError
+from dfer_zoo.media.workers import Workers
+
+
+def act(item):
+    """What the workers do here: an item is an order."""
+    if item == "die":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == "leave":
+        os._exit(7)
+    if item == "raise":
+        raise MediaError("no frames")
+    if item == "bug":
+        raise ZeroDivisionError("by zero")
+    if item == "sleep":
+        time.sleep(60)
+    if isinstance(item, float):
+        time.sleep(item)
+    return item, os.getpid()
+
+
+def test_results_come_in_the_order_of_the_items():
+    with Workers(act, 2) as workers:
+        answers = list(workers.map([0.3, 0.0, 1, 2, 3]))
+    assert [item for item, _ in answers] == [0.3, 0.0, 1, 2, 3]
+    assert os.getpid() not in {process for _, process in answers}
+
+
+def test_a_worker_that_dies_costs_its_item_and_nothing_else():
+    with Workers(act, 1) as workers:
+        first, killed, second, left, third = workers.map([1, "die", 2, "leave", 3])
+    assert [first[0], second[0], third[0]] == [1, 2, 3]
+    assert isinstance(killed, MediaError) and "die: this file" in str(killed) and "SIGSEGV" in str(killed)
+    assert isinstance(left, MediaError) and "status 7" in str(left)
+
+
+def test_errors_come_back_as_values():
+    with Workers(act, 1) as workers:
+        told, bug, fine = workers.map(["raise", "bug", 1])
+    assert str(told) == "no frames" and "bug: ZeroDivisionError" in str(bug) and fine[0] == 1
+
+
+def test_an_item_that_takes_too_long_is_stopped():
+    with Workers(act, 1, timeout=5) as workers:
+        slow, fine = workers.map(["sleep", 1])
+    assert "longer than 5 s" in str(slow) and fine[0] == 1
+
+
+def test_no_more_items_are_drawn_than_are_needed():
+    drawn = []
+
+    def items():
+        for number in range(100):
+            drawn.append(number)
+            yield number
+
+    with Workers(act, 1) as workers:
+        results = workers.map(items(), ahead=2)
+        for _ in range(3):
+            next(results)
+        assert len(drawn) <= 5
+
+
+def test_no_process_is_left_behind():
+    with Workers(act, 2) as workers:
+        processes = {process for _, process in workers.map(range(8))}
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_what_cannot_be_sent_is_one_sentence():
+    with pytest.raises(InputError, match="can be pickled"):
+        Workers(lambda item: item, 1)
+    with pytest.raises(InputError, match="expected 1 to"):
+        Workers(act, 0)
+    with Workers(act, 1) as workers:
+        wrong, fine = workers.map([lambda: None, 1])
+    assert "cannot be sent" in str(wrong) and fine[0] == 1
