@@ -38,7 +38,7 @@ from dfer_zoo.atomic import write_atomically
 from dfer_zoo.data.annotations import read_row, read_rows
 from dfer_zoo.inference import evaluate as evaluation
 from dfer_zoo.inference import metrics
-from dfer_zoo.inference.plots import confusion_picture, write_png
+from dfer_zoo.inference.plots import confusion_figure, write_figure
 from dfer_zoo.saving import arch_of
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.recipe import Recipe, create_optimizer, read_recipe, set_learning_rates
@@ -222,7 +222,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
             ]
             if better:
                 dfer_zoo.save_pretrained(model, out / "best", tag="best", dataset=data.train, metrics=measured)
-                write_png(out / "confusion.png", confusion_picture(table, model.labels, f"epoch {epoch + 1}"))
+                write_figure(out / "confusion.png", confusion_figure(table, model.labels, f"epoch {epoch + 1}"))
             dfer_zoo.save_pretrained(model, out / "last", tag="last", dataset=data.train, metrics=measured)
             write_csv(out / "history.csv", progress["history"])
             # last of all: who is killed before this line does the epoch again, to the same files

@@ -131,7 +131,7 @@ def test_a_transform_takes_what_read_clip_takes(video):
 def test_a_clip_that_was_cropped_by_another_rule_is_refused(video):
     model = tiny("mae_dfer")
     transform = create_transform(model, faces="none", face_crop="union_square")
-    with pytest.raises(InputError, match="cropped by the rule 'aligned', and the weights .* on 'union_square'"):
+    with pytest.raises(InputError, match=r"cropped by the rule 'aligned', and the weights .* on 'union_square'"):
         transform(read_clip(video, faces=moving_faces))
     given = read_clip(video, faces=(10, 10, 50, 50))  # the user's own boxes are nobody's rule
     assert transform(given)["video"].shape[1] == 3

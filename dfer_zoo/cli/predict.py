@@ -43,7 +43,9 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help='"cpu" (default), "cuda", "mps"')
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision of the model")
     parser.add_argument("--json", metavar="PATH", help="one JSON object per file; - is the standard output")
-    parser.add_argument("--plot", metavar="PATH", help="a picture; with several files, one for each, with its name")
+    parser.add_argument(
+        "--plot", metavar="PATH", help="plot the probabilities over time with the faces; one picture per file"
+    )
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
 
 
@@ -74,6 +76,7 @@ def predict_command(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         device=options.device,
         dtype=getattr(torch, options.dtype) if options.dtype else None,
+        thumbnails=8 if options.plot else 0,
     )
     reading = {"fps": options.fps, "order": options.order, "recover": options.recover}
     bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the answers themselves show the progress

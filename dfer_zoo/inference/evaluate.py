@@ -1,23 +1,86 @@
-"""Predictions for a list of labelled clips, and the rates that follow from them."""
+"""The predictions for a list of labelled clips, and the recognition rates that follow from them."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.annotations import Row, read_row
-from ..errors import DferZooError, InputError
+from ..errors import DferZooError, InputError, MediaError
 from ..media.clip import Clip
 from ..transforms import Transform, create_transform
 from . import metrics
 from .prediction import Prediction
 from .recognizer import Recognizer
 
+SHOWN = 10  # unreadable clips that a report names; more are counted
 
-def predictions(
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The answers for the clips of a list, and what was wrong with the others.
+
+    Args:
+        rows: The clips that were answered.
+        answers: Their probabilities, (clips, classes).
+        failed: The clips that cannot be read, each with the reason.
+        missing: How many of the answered clips lacked a modality.
+        short: How many of the answered clips have fewer frames than their list says.
+        skipped: One sentence for each line of the list that was left out.
+    """
+
+    rows: tuple[Row, ...]
+    answers: np.ndarray
+    failed: tuple[tuple[Row, str], ...] = ()
+    missing: Mapping[str, int] = field(default_factory=dict)
+    short: int = 0
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Counts: rows are the true classes, columns the predicted ones."""
+        return confusion(self.rows, self.answers)
+
+    def remarks(self) -> list[str]:
+        """What a reader of the rates has to know: the clips that were incomplete, failed or left out."""
+        clips, lines = len(self.rows), []
+        lines += [f"{count} of {clips} clips were evaluated without {name}." for name, count in self.missing.items()]
+        if self.short:
+            lines.append(f"{self.short} of {clips} clips have fewer frames than the list says.")
+        for what, reasons in (
+            ("cannot be read and {} not counted", [reason for _, reason in self.failed]),
+            ("{} left out", list(self.skipped)),
+        ):
+            if reasons:
+                verb = "is" if len(reasons) == 1 else "are"
+                lines.append(f"{len(reasons)} clip{'s' * (len(reasons) > 1)} {what.format(verb)}:")
+                lines += [f"  {reason}" for reason in reasons[:SHOWN]]
+                lines += [f"  and {len(reasons) - SHOWN} more"] * (len(reasons) > SHOWN)
+        return lines
+
+
+def check_sound(model: Any, rows: Sequence[Row], without: Sequence[str]) -> None:
+    """Refuse to evaluate a model of sound on a list that names none, unless that is asked for.
+
+    Raises:
+        InputError: No clip of the list has sound.
+    """
+    if "audio" not in model.inputs or "audio" in without:
+        return
+    if all(row.audio is None and (row.path.endswith(".npy") or Path(row.path).is_dir()) for row in rows):
+        raise InputError(
+            f"{type(model).__name__} takes video and audio, and none of the {len(rows)} clips has sound. Give the place "
+            "of the sound files (--audio dfew, mafw, or a template), or ask for an evaluation without (--without audio)."
+        )
+
+
+def evaluate(
     model: Any,
     rows: Sequence[Row],
     *,
@@ -26,54 +89,91 @@ def predictions(
     without: Sequence[str] = (),
     faces: Any = "none",
     no_face: str = "error",
-    on_error: str = "raise",
+    strict: bool = False,
     progress: bool = False,
-) -> Iterator[Prediction | DferZooError]:
-    """Yield the prediction for each row, in order, each clip as a whole as in the published evaluations.
+) -> Evaluation:
+    """The answers of a model for labelled clips, each as a whole, as in the published evaluations.
 
     Args:
-        model: The model; it is put into eval mode meanwhile.
-        rows: The labelled clips.
-        transform: In place of the transform of the model's weights.
-        batch_size: Clips in a batch.
-        without: Inputs to withhold, such as ``("audio",)``; the model must be able to do without them.
-        faces: How faces are found where the data are not face crops yet, see `create_transform`.
-        no_face: "error", or "frame" to take whole frames of a clip without a face.
-        on_error: "raise", or "return" to yield the error of an unusable clip and go on.
+        model: A model with labels.
+        rows: Clips from `data.annotations.read_rows`.
+        transform: From `create_transform`; the default is the model's own.
+        batch_size: Views per forward pass.
+        without: Modalities to withhold, such as ``("audio",)``.
+        faces: For data that are not face crops yet, as in `read_clip`; the crop rule is the model's own.
+        no_face: What to do with a clip without a face, as in `read_clip`.
+        strict: Raise the error of the first clip that cannot be read. By default such clips are counted in ``failed``.
         progress: Show a progress bar.
+
+    Raises:
+        InputError: An argument is wrong, or there are no clips.
+        MediaError: A clip cannot be read and ``strict`` is set, or no clip can be read.
     """
+    _check_arguments(model, rows, without)
+    transform = transform or create_transform(model)
+    short: set[int] = set()
+
+    def read(place: tuple[int, Row]) -> Clip:
+        number, row = place
+        clip = read_row(row, faces=faces, crop=transform.face_crop, no_face=no_face, frame_count=transform.frame_count)
+        if "short" in clip.notes:
+            short.add(number)
+        if "audio" in without:
+            clip = dataclasses.replace(clip, waveform=None)
+        return dataclasses.replace(clip, frames=None) if "video" in without else clip
+
+    training = model.training
+    recognizer = Recognizer(model, faces="none", window=None, batch_size=batch_size)  # `read` crops
+    recognizer.transforms = [dataclasses.replace(transform, faces="none")]
+    try:
+        on_error = "raise" if strict else "return"
+        answers = list(recognizer.answers(list(enumerate(rows)), read, on_error, progress))
+    finally:
+        model.train(training)
+    return _evaluation(rows, answers, short)
+
+
+def _evaluation(rows: Sequence[Row], answers: Sequence[Prediction | DferZooError], short: set[int]) -> Evaluation:
+    failed = [(row, str(answer)) for row, answer in zip(rows, answers) if not isinstance(answer, Prediction)]
+    if len(failed) == len(rows):
+        raise MediaError(f"None of the {len(rows)} clips can be read; the first: {failed[0][1]}")
+    answered = {number: answer for number, answer in enumerate(answers) if isinstance(answer, Prediction)}
+    return Evaluation(
+        tuple(rows[number] for number in answered),
+        np.array([answer.probabilities for answer in answered.values()]),
+        tuple(failed),
+        dict(collections.Counter(name for answer in answered.values() for name in answer.missing)),
+        len(short & answered.keys()),
+        getattr(rows, "skipped", ()),
+    )
+
+
+def probabilities(model: Any, rows: Sequence[Row], **options: Any) -> np.ndarray:
+    """(clips, classes): the answers of `evaluate`, for a list in which every clip can be read.
+
+    Args:
+        model: A model with labels.
+        rows: Clips from `data.annotations.read_rows`.
+        **options: Those of `evaluate`.
+
+    Raises:
+        MediaError: A clip cannot be read.
+    """
+    return evaluate(model, rows, strict=True, **options).answers
+
+
+def _check_arguments(model: Any, rows: Sequence[Row], without: Sequence[str]) -> None:
     for name in without:
         if name not in model.optional_inputs:
             able = ", ".join(model.optional_inputs) or "none"
             raise InputError(f"{type(model).__name__} cannot do without {name}; inputs that may be missing: {able}.")
     if not rows:
-        raise InputError("There are no clips to evaluate.")
-    training = model.training
-    recognizer = Recognizer(model, faces="none", window=None, batch_size=batch_size)  # `read_row` crops
-    crop = (transform or create_transform(model)).face_crop
-    if transform is not None:
-        recognizer.transforms = [dataclasses.replace(transform, faces="none")]
-
-    def read(row: Row) -> Clip:
-        clip = read_row(row, faces=faces, crop=crop, no_face=no_face)
-        withheld = {"audio": {"waveform": None}, "video": {"frames": None}}
-        return dataclasses.replace(clip, **{k: v for name in without for k, v in withheld[name].items()})
-
-    try:
-        yield from recognizer.answers(rows, read, on_error, progress)
-    finally:
-        model.train(training)
+        raise InputError("There is no clip to evaluate.")
 
 
-def probabilities(model: Any, rows: Sequence[Row], **options: Any) -> np.ndarray:
-    """The probabilities of all rows, (clips, classes); options are those of `predictions`."""
-    answers = predictions(model, rows, **options)
-    return np.array([answer.probabilities for answer in answers if isinstance(answer, Prediction)])
-
-
-def report(rows: Sequence[Row], answers: np.ndarray, labels: Sequence[str]) -> str:
-    """The rates, and the clips and recall of every class, as a plain-text table."""
-    table = confusion(rows, answers)
+def report(evaluation: Evaluation, labels: Sequence[str]) -> str:
+    """Rates, the clips and the recall of every class, and the remarks on the clips, as plain text."""
+    table = evaluation.confusion
     recalls = metrics.recalls(table)
     width = max(map(len, labels))
     lines = [f"UAR {metrics.uar(table):.2f}   WAR {metrics.war(table):.2f}   {int(table.sum())} clips", ""]
@@ -83,9 +183,11 @@ def report(rows: Sequence[Row], answers: np.ndarray, labels: Sequence[str]) -> s
     if absent := [name for name, clips in zip(labels, table.sum(1)) if not clips]:
         present = metrics.uar_of_present(table)
         lines += ["", f"There is no clip of {', '.join(absent)}; the mean recall of the others is {present:.2f}."]
+    if remarks := evaluation.remarks():
+        lines += ["", *remarks]
     return "\n".join(lines)
 
 
 def confusion(rows: Sequence[Row], answers: np.ndarray) -> np.ndarray:
-    """The confusion table of the most probable classes: rows are the true classes."""
+    """Counts: rows are the true classes, columns the most probable ones."""
     return metrics.confusion([row.label for row in rows], answers.argmax(1).tolist(), answers.shape[1])

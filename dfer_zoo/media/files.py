@@ -154,13 +154,18 @@ class ImageFiles:
     """One image file per frame."""
 
     paths: tuple[Path, ...]
+    upright: bool = True  # turn the pixels as the EXIF orientation says; False: take them as they are stored
 
     @classmethod
     def of_folder(cls, folder: Path, order: str = "numeric") -> ImageFiles:
         if order not in ORDERS:
             raise InputError(f"There is no order '{order}'; there are {sorted(ORDERS)}.")
         try:
-            names = [name for name in os.listdir(folder) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+            names = [
+                name
+                for name in os.listdir(folder)
+                if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")  # ._1.jpg, as macOS writes
+            ]
         except OSError as error:
             raise MediaError(f"{folder}: this folder cannot be read ({error.strerror}).") from error
         if not names:
@@ -171,10 +176,10 @@ class ImageFiles:
         return len(self.paths)
 
     def take(self, indices: Sequence[int]) -> list[np.ndarray]:
-        return [_read_image(self.paths[index]) for index in indices]
+        return [_read_image(self.paths[index], self.upright) for index in indices]
 
 
-def _read_image(path: Path) -> np.ndarray:
+def _read_image(path: Path, upright: bool = True) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
@@ -182,7 +187,7 @@ def _read_image(path: Path) -> np.ndarray:
             check_size(image.width, image.height, str(path))
             if image.mode[0] in "IF":
                 raise MediaError(f"{path}: the image has more than 8 bits of grey; convert it to 8 bits, as they mean.")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MediaError(f"{path}: the image cannot be read ({error}).") from error
 

@@ -146,6 +146,11 @@ class Transform:
         assert self.video is not None
         return images.prepare(sampling.take(clip, numbers), self.video)
 
+    @property
+    def frame_count(self) -> str:
+        """The record's rule for the number of frames of a listed clip."""
+        return self.video.frame_count if self.video else "list"
+
     def without(self, name: str) -> Transform:
         """The transform of the other inputs."""
         return dataclasses.replace(self, inputs=tuple(other for other in self.inputs if other != name))

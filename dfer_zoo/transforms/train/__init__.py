@@ -14,8 +14,8 @@ import numpy as np
 from torch import Tensor
 
 from ...errors import InputError, suggest
-from ...factory import arch_of
 from ...media.clip import Clip
+from ...saving import arch_of
 from ...transforms import Transform
 from ...weights.record import Weights
 from .. import images, sampling
