@@ -10,7 +10,8 @@ import numpy as np
 from .data.puppets import FPS, SAMPLE_RATE, SECONDS, Puppet, emotion_of
 from .errors import InputError
 from .inference.plots import timeline_figure, write_figure
-from .inference.recognizer import Prediction, Recognizer
+from .inference.prediction import Prediction
+from .inference.recognizer import Recognizer
 from .media.clip import Clip
 from .media.write import write_mp4
 
@@ -38,7 +39,7 @@ def demonstrate(folder: str | Path, feelings: Sequence[str] = FEELINGS, seed: in
         raise InputError(f"{folder}: this folder cannot be made ({error.strerror}).") from error
     clip = performance(feelings, seed=seed)
     video = write_mp4(clip, folder / "puppet.mp4")
-    recognizer = Recognizer("av_fusion", "demo", faces="none", window=SECONDS, stride=SECONDS / 2, thumbnails=8)
+    recognizer = Recognizer("av_fusion", "puppets", faces="none", window=SECONDS, stride=SECONDS / 2, thumbnails=8)
     answer = recognizer(video)
     title = f"{video.name}: {', then '.join(feelings)} (a drawn test object)"
     return answer, video, write_figure(folder / "timeline.png", timeline_figure(answer, title))

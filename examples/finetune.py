@@ -19,6 +19,7 @@ import math
 import os
 import random
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,11 +37,12 @@ from tqdm import tqdm
 import dfer_zoo
 from dfer_zoo.atomic import write_atomically
 from dfer_zoo.data.annotations import read_row, read_rows
+from dfer_zoo.inference import doctor, metrics
 from dfer_zoo.inference import evaluate as evaluation
-from dfer_zoo.inference import metrics
 from dfer_zoo.inference.plots import confusion_figure, write_figure
 from dfer_zoo.saving import arch_of
 from dfer_zoo.training.mixes import MIXES, soft_targets
+from dfer_zoo.training.oversampling import draw_balanced
 from dfer_zoo.training.recipe import Recipe, create_optimizer, read_recipe, set_learning_rates
 from dfer_zoo.training.state import load_state, save_state
 from dfer_zoo.transforms import collate, create_transform
@@ -80,12 +82,14 @@ class Objective(nn.Module):
         return self.model.training_loss(inputs, targets, F.cross_entropy, epoch=epoch)
 
 
-def batches(recipe: Recipe, clips: int, epoch: int, world: int) -> list[list[int]]:
-    """The clips of every update of an epoch; the same in every process. No process may be left without a clip."""
+def batches(recipe: Recipe, clips: int, epoch: int, world: int, labels: list[int] = ()) -> list[list[int]]:
+    """The clips of every update of an epoch; the same in every process. No process may be left without a clip.
+    ``labels``, one per clip, are read by balanced sampling."""
     size = min(recipe.train.batch_size, clips)
     if size < world:
         raise dfer_zoo.InputError(f"An update of {size} clip{'s' * (size > 1)} cannot be shared by {world} processes.")
-    order = np.random.default_rng([recipe.train.seed, epoch]).permutation(clips).tolist()
+    rng = np.random.default_rng([recipe.train.seed, epoch])
+    order = draw_balanced(labels, rng) if recipe.train.balanced else rng.permutation(clips).tolist()
     whole = [order[i : i + size] for i in range(0, clips, size)]
     least = size if recipe.train.drop_last else world
     return [batch for batch in whole if len(batch) >= least]
@@ -147,12 +151,19 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, **reader)
     valid_rows = read_rows(data.valid, model.labels, subset=data.valid_subset or None, **reader)
     finding = {"faces": data.faces, "no_face": data.no_face}
+    caution = None
+    if data.faces == "none" and (whole := doctor.uncropped(rows)):
+        # faces are part of what a model is trained on: predict and evaluate must take whole frames too
+        accelerator.print(f"The frames look uncropped; train on faces with data.faces = 'auto'. {whole[0].report()}")
+        model.video_spec = replace(model.video_spec, face_crop="whole")
+        caution = "Trained on whole frames, not on face crops."
     accelerator.print(f"{arch_of(model)}: {len(rows)} clips for training, {len(valid_rows)} for validation")
     objective, optimizer = accelerator.prepare(Objective(model), create_optimizer(model, recipe))
     model, scaler = accelerator.unwrap_model(objective).model, accelerator.scaler
     read = partial(read_row, crop=transform.face_crop, **finding)
     dataset = Clips(rows, read, augmentation(data.augment, transform), settings.seed, transform.audio)
-    per_epoch = len(batches(recipe, len(rows), 0, world))
+    labels = [row.label for row in rows]
+    per_epoch = len(batches(recipe, len(rows), 0, world, labels))
     soft = partial(soft_targets, num_classes=model.num_classes, smoothing=settings.smoothing)
 
     state_file = out / "state.safetensors"
@@ -163,7 +174,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
     accelerator.wait_for_everyone()
 
     for epoch in range(progress["epoch"], settings.epochs):
-        whole = batches(recipe, len(rows), epoch, world)
+        whole = batches(recipe, len(rows), epoch, world, labels)
         todo = [shares(batch, recipe, rank, world) for batch in whole[progress["update"] :]]
         keys = [[(epoch, number) for number in piece] for pieces in todo for piece in pieces]
         loader = iter(DataLoader(dataset, batch_sampler=keys, collate_fn=Clips.stack, num_workers=data.workers))
@@ -220,10 +231,11 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
                 )
                 for name in ("uar", "war")
             ]
+            facts = {"dataset": data.train, "metrics": measured}
             if better:
-                dfer_zoo.save_pretrained(model, out / "best", tag="best", dataset=data.train, metrics=measured)
+                dfer_zoo.save_pretrained(model, out / "best", tag="best", caution=caution, **facts)
                 write_figure(out / "confusion.png", confusion_figure(table, model.labels, f"epoch {epoch + 1}"))
-            dfer_zoo.save_pretrained(model, out / "last", tag="last", dataset=data.train, metrics=measured)
+            dfer_zoo.save_pretrained(model, out / "last", tag="last", caution=caution, **facts)
             write_csv(out / "history.csv", progress["history"])
             # last of all: who is killed before this line does the epoch again, to the same files
             save_state(state_file, model, optimizer, scaler, progress)

@@ -1,17 +1,23 @@
 """Evaluations of drawn data sets with the published layouts and their traps, through the command line."""
 
+import argparse
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from dfer_zoo.checkpoints import convert_own
 from dfer_zoo.cli import main
 from dfer_zoo.data.annotations import read_row, read_rows
-from dfer_zoo.factory import create_model, save_pretrained
+from dfer_zoo.errors import WeightsError
+from dfer_zoo.factory import create_model
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.registry import get_weights
+from dfer_zoo.saving import save_pretrained
 from dfer_zoo.transforms import create_transform
 from tests.drawn_data import (
     SEVEN,
@@ -23,7 +29,12 @@ from tests.drawn_data import (
     draw_sound,
     write_list,
 )
+from tests.parity.checks.dk_clip import tensors
+from tests.parity.checks.mae_dfer import our_arguments, seeded_state
+from tests.parity.runner import read_case
 from tests.tiny import TINY
+
+CASES = Path(__file__).parent / "parity"
 
 
 def saved(folder, arch, **audio):
@@ -88,7 +99,7 @@ def test_dk_clip_counts_the_folder_and_the_others_follow_the_list(tmp_path):
     args = {k: v for k, v in TINY["dk_clip"].items() if k != "labels"}
     for arch, count in (("dk_clip", 20), ("mma_dfer", 19)):
         options = args if arch == "dk_clip" else TINY[arch]
-        transform = create_transform(create_model(arch, **options))
+        transform = create_transform(create_model(arch, **options), faces="none")
         assert read_row(rows[0], frame_count=transform.frame_count).num_frames == count
     for tag in ("backbone", "backbone_b32"):
         video = get_weights("dk_clip", tag).video
@@ -125,7 +136,7 @@ def test_the_counts_of_a_list_choose_the_frames_as_published(tmp_path):
     assert names[:3] == ["0.png", "1.png", "10.png"]
     for arch, count in (("mma_dfer", 19), ("dk_clip", 20)):
         args = {k: v for k, v in TINY[arch].items() if k not in ("labels", "num_classes")}
-        transform = create_transform(create_model(arch, labels=SEVEN, **args))
+        transform = create_transform(create_model(arch, labels=SEVEN, **args), faces="none")
         chosen = names[:count]
         frames = [np.asarray(Image.open(tmp_path / "mfaw" / "clips_faces" / "00001" / name)) for name in chosen]
         expected = transform.without("audio")(Clip.from_arrays(frames))["video"]
@@ -196,3 +207,66 @@ def test_prepared_faces_of_ravdess_with_and_without_their_sound(tmp_path, capsys
     assert (
         status == 1 and "   1 clips" in out and "01-01-02-01-01-01-05_croppad.wav: there is no such sound file" in out
     )
+
+
+# -- checkpoints of one's own training with the authors' programs ------------------------------------------------------
+
+
+def mae_dfer_checkpoint(path, **options):
+    """As MAE-DFER's program writes it. Returns our arguments for its sizes."""
+    case = read_case(CASES / "mae_dfer" / "finetune_small_base.json")
+    state = seeded_state(case["state_dict"], case["weights"])
+    torch.save({"model": state, "args": argparse.Namespace(lr=1e-3, output_dir=Path("out"), **options)}, path)
+    arguments = our_arguments(case["config"], joint=False)
+    return {name: value for name, value in arguments.items() if name != "num_classes"}
+
+
+@pytest.mark.parametrize(("word", "ours"), [("org", "local"), ("all", "all"), ("region", "region")])
+def test_the_tokens_that_a_training_pooled_are_read_from_its_options(tmp_path, word, ours):
+    arguments = mae_dfer_checkpoint(tmp_path / "best.pth", lg_classify_token_type=word, sampling_rate=1)
+    sizes = {name: value for name, value in arguments.items() if name != "pooled_tokens"}
+    convert_own("mae_dfer", tmp_path / "best.pth", tmp_path / "own", **sizes)
+    model = create_model(f"local-dir:{tmp_path / 'own'}")
+    assert model.pooled_tokens == ours and model.video_spec.rate == 1
+    with pytest.raises(WeightsError, match=r"stores pooled_tokens='\w+' .* contradicts pooled_tokens='\w+'"):
+        wrong = {"pooled_tokens": "all" if ours != "all" else "region"}
+        convert_own("mae_dfer", tmp_path / "best.pth", tmp_path / "own", **{**sizes, **wrong})
+
+
+def test_a_token_type_that_is_not_known_is_refused(tmp_path):
+    mae_dfer_checkpoint(tmp_path / "best.pth", lg_classify_token_type="some")
+    with pytest.raises(WeightsError, match="lg_classify_token_type is 'some'; known are region, org, all"):
+        convert_own("mae_dfer", tmp_path / "best.pth", tmp_path / "own")
+
+
+def test_a_stored_number_of_classes_must_be_that_of_the_checkpoint(tmp_path):
+    sizes = mae_dfer_checkpoint(tmp_path / "best.pth", nb_classes=11)
+    with pytest.raises(WeightsError, match="stores num_classes=11"):
+        convert_own("mae_dfer", tmp_path / "best.pth", tmp_path / "own", **sizes)
+
+
+def test_transform_options_are_given_to_convert(tmp_path, capsys):
+    sizes = mae_dfer_checkpoint(tmp_path / "best.pth", sampling_rate=1)
+    given = [word for name, value in sizes.items() for word in ("--set", f"{name}={value}")]
+    convert = ("convert", "mae_dfer", "mine", tmp_path / "best.pth", "--output", tmp_path / "own", *given)
+    assert run(capsys, *convert, "--transform", "segments=3")[0] == 0
+    spec = create_model(f"local-dir:{tmp_path / 'own'}").video_spec
+    assert (spec.rate, spec.segments) == (1, 3)
+    status, _, err = run(capsys, *convert, "--transform", "rate=4")
+    assert status == 2 and "stores rate=1 among the options of its training" in err
+    status, _, err = run(capsys, *convert, "--transform", "rat=4")
+    assert status == 2 and "The transform has no option 'rat'. Did you mean rate" in err
+    status, _, err = run(capsys, "convert", "mae_dfer", "dfew_fold1", "x.pth", "--transform", "rate=4")
+    assert status == 2 and "belong to --output" in err
+
+
+def test_frames_and_snippets_of_dk_clip_are_read_from_its_configuration(tmp_path):
+    """The program stores nested sections, as yacs makes them."""
+    case = read_case(CASES / "dk_clip" / "tiny_t8_n4.json")
+    config = {"DATA": {"NUM_FRAMES": 8, "NUM_DIVIDE": 4, "NUM_CLASSES": 7}, "TRAIN": {"LR": 2e-6}}
+    torch.save({"model": tensors(case["state_dict"], case["weights"]["seed"]), "config": config}, tmp_path / "best.pth")
+    convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN)
+    model = create_model(f"local-dir:{tmp_path / 'own'}")
+    assert model.video_spec.num_frames == 8
+    with pytest.raises(WeightsError, match="stores frames=8"):
+        convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN, frames=16)

@@ -27,6 +27,7 @@ from dfer_zoo.registry import get_weights
 from dfer_zoo.training.recipe import ScheduleSection, create_optimizer, learning_rate, read_recipe
 from dfer_zoo.weights.safetensors import read_header, read_safetensors
 from tests import stand_in
+from tests.parity.published import step_decay
 from tests.scripts import load_script
 from tests.tiny import TINY
 
@@ -320,6 +321,15 @@ def test_an_update_has_a_clip_for_every_process(small, finetune):
     assert [len(b) for b in finetune.batches(read_recipe(small), clips=7, epoch=0, world=2)] == [6]
 
 
+def test_a_balanced_epoch_has_as_many_clips_and_all_classes_alike(small, finetune):
+    recipe, labels = read_recipe(small, ["train.balanced=true"]), [0] * 95 + [1] * 5
+    drawn = [n for batch in finetune.batches(recipe, 100, epoch=0, world=1, labels=labels) for n in batch]
+    assert len(drawn) > 90 and 30 < sum(labels[n] for n in drawn) < 70
+    again = finetune.batches(recipe, 100, epoch=0, world=2, labels=labels)
+    assert drawn == [n for batch in again for n in batch]
+    assert drawn != [n for batch in finetune.batches(recipe, 100, epoch=1, world=1, labels=labels) for n in batch]
+
+
 def test_a_name_that_freezes_nothing_and_one_that_freezes_all_are_errors(small, tmp_path, finetune):
     with pytest.raises(InputError, match=r"StandIn has no parameter 'lok\.\*'"):
         finetune.train(read_recipe(small, ['model.freeze=["lok.*"]']), tmp_path)
@@ -397,7 +407,7 @@ def test_the_rates_are_the_published_ones():
         assert rate == pytest.approx(schedules.cosine(epoch, lr=1e-4, epochs=25), rel=1e-12)
     for epoch in (0, 38, 39, 54, 99):
         rate = learning_rate(steps, 0.04, 5 * epoch, per_epoch=5, epochs=100)
-        published = schedules.step_decay(epoch + 1, lr=0.04, milestones=(40, 55, 65))  # counted from 1
+        published = step_decay(epoch + 1, lr=0.04, milestones=(40, 55, 65))  # counted from 1
         assert rate == pytest.approx(published, rel=1e-12)
 
 
@@ -482,9 +492,10 @@ def test_more_can_be_frozen_than_the_published_training_does(small, tmp_path, fi
 
 def test_there_is_a_recipe_for_every_published_run():
     runs = {(recipe.model.name, path.stem.split("_")[-1]) for path in RECIPES for recipe in [read_recipe(path)]}
-    for name in ("mma_dfer", "mae_dfer", "dfer_clip", "dk_clip"):
+    for name in ("mma_dfer", "mae_dfer", "dfer_clip", "dk_clip", "s2d"):
         assert {(name, "dfew"), (name, "mafw")} <= runs
-    assert {("mae_dfer", "ferv39k"), ("dfer_clip", "ferv39k"), ("dk_clip", "ferv39k")} <= runs
+    assert {("mae_dfer", "ferv39k"), ("dfer_clip", "ferv39k"), ("dk_clip", "ferv39k"), ("s2d", "ferv39k")} <= runs
+    assert {("hicmae", "mafw"), ("hicmae", "d")} <= runs  # crema_d
     assert {("av_fusion", "ravdess"), ("av_fusion", "it"), ("av_fusion", "lt")} <= runs
 
 

@@ -532,10 +532,10 @@ def test_embed_writes_a_file_and_goes_on_past_bad_ones(suffix, tmp_path, capsys)
     bad.write_bytes(b"")
     if suffix == ".parquet":
         parquet = pytest.importorskip("pyarrow.parquet")
-    arguments = ["embed", str(good), str(bad), "--model", "av_fusion.demo", "--faces", "none", "--out", str(out)]
+    arguments = ["embed", str(good), str(bad), "--model", "av_fusion.puppets", "--faces", "none", "--out", str(out)]
     assert cli.main(arguments) == 1
     assert "the file is empty" in capsys.readouterr().err
-    expected = Recognizer("av_fusion", "demo", faces="none", window=None).embed([good])[0]
+    expected = Recognizer("av_fusion", "puppets", faces="none", window=None).embed([good])[0]
     if suffix == ".csv":
         header, row = out.read_text().splitlines()
         assert header.startswith("source,e0,e1") and row.startswith(str(good))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,28 @@ class Command:
     summary: str
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+
+
+# what messages say to Python -> what they say on the command line
+IN_OPTIONS = (
+    (r"no_face='(\w+)'", r"--no-face \1"),
+    (r"\bfaces='(\w+)'", r"--faces \1"),
+    (r"\bpretrained=\.\.\.", "--pretrained TAG"),
+    (r"\bgive window=, in seconds", "give --window SECONDS"),
+    (r"\bgive fps\b", "give --fps"),
+    (r"\b(window|stride|batch_size) is ", lambda found: f"--{found[1].replace('_', '-')} is "),
+)
+
+
+def in_options(message: str) -> str:
+    """An error message in the words of the command line.
+
+    >>> in_options("no_face='frame' takes whole frames, faces='none' does not search.")
+    '--no-face frame takes whole frames, --faces none does not search.'
+    """
+    for pattern, option in IN_OPTIONS:
+        message = re.sub(pattern, option, message)
+    return message
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -55,6 +79,20 @@ def parse_replace(text: str | None) -> tuple[str, str] | None:
     if not separator or not old:
         raise InputError(f"--replace {text}: expected OLD=NEW, the start of the paths and what takes its place.")
     return old, new
+
+
+def parse_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE options as a mapping. A value is Python's, such as 16 or (2, 5, 10), or else a plain word."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise InputError(f"{option} {pair}: expected NAME=VALUE.")
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
 
 
 def parse_faces(text: str) -> Any:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .common import Command, parse_faces, table
+from .common import Command, in_options, parse_faces, table
 
 if TYPE_CHECKING:
-    from ..inference.recognizer import Prediction
+    from ..inference.prediction import Prediction
 
 
 def predict_options(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,8 @@ def _window(text: str) -> float | str | None:
 def predict_command(options: argparse.Namespace) -> int:
     import torch
 
-    from ..inference.recognizer import Prediction, Recognizer
+    from ..inference.prediction import Prediction
+    from ..inference.recognizer import Recognizer
     from ..media.clip import check_fps
 
     check_fps(options.fps)
@@ -93,7 +94,7 @@ def predict_command(options: argparse.Namespace) -> int:
                     answer.plot(plot)
                 continue
             bad += 1
-            print(f"dfer-zoo predict: {answer}", file=sys.stderr, flush=True)
+            print(f"dfer-zoo predict: {in_options(str(answer))}", file=sys.stderr, flush=True)
             write({"source": str(source), "error": str(answer)})
             if options.fail_fast:
                 break
@@ -145,6 +146,8 @@ def _readable(answer: Prediction, source: str) -> str:
         lines.append(
             f"  face in {answer.faces['found']} of {answer.faces['searched']} frames ({answer.faces['detector']}){whole}"
         )
+        if fallback := answer.faces.get("fallback"):
+            lines.append(f"  {fallback}")
     if answer.overlooked and len(answer.windows) == 1:
         lines.append(f"  {answer.overlooked}; --window SECONDS answers for all of it")
     lines += [f"  {caution}" for caution in answer.cautions]

@@ -69,7 +69,7 @@ class Recognizer:
         InputError: An option is wrong, or the model has no weights, no classes or other labels than the first one.
 
     >>> from dfer_zoo.data.puppets import Puppet
-    >>> recognizer = Recognizer("av_fusion", "demo", faces="none")
+    >>> recognizer = Recognizer("av_fusion", "puppets", faces="none")
     >>> recognizer(Puppet("happiness").clip()).label
     'happy'
     """

@@ -123,8 +123,6 @@ class PromptBlock(nn.Module):
 class LandmarkPromptedViT(DferModel):
     """What the video model and the image model share: a ViT whose patches are prompted with landmark features."""
 
-    # the authors keep the landmark network in a file of its own
-    converted_parts: ClassVar[Mapping[str, str]] = {"landmarks": "mobile_face_net.landmarks68"}
     # positions rest as well; the norm of average pooling is frozen by the published rule of names
     frozen_parameters: ClassVar[tuple[str, ...]] = (
         *(f"encoder.{part}" for part in ("patch_embed.*", "class_token", "positions", "blocks.*")),
@@ -225,13 +223,10 @@ class LandmarkPromptedViT(DferModel):
         return tokens
 
     @classmethod
-    def entries_of_parts(cls, parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def entries_of_backbone(cls, part: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The features of a `MobileFaceNet`; its layers behind them are not used."""
-        return {
-            f"landmarks.{name.removeprefix('features.')}": value
-            for name, value in parts["landmarks"].items()
-            if name.startswith("features.")
-        }
+        prefix = "features."
+        return {f"landmarks.{n.removeprefix(prefix)}": value for n, value in state.items() if n.startswith(prefix)}
 
     def init_weights(self) -> None:
         """Truncated normal numbers for all linear layers, as published: the adapters do not start silent."""
@@ -495,8 +490,8 @@ class S2D(LandmarkPromptedViT):
         self.load_state_dict(taken, strict=False)
         return LoadReport(
             loaded=tuple(sorted(taken)),
-            fresh=tuple(sorted(own.keys() - taken.keys())),
-            dropped=tuple(sorted(image.keys() - taken.keys())),
+            initialized=tuple(sorted(own.keys() - taken.keys())),
+            ignored=tuple(sorted(image.keys() - taken.keys())),
         )
 
 

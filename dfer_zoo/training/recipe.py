@@ -58,6 +58,7 @@ class TrainSection:
     batch_size: int  # clips per update, over all processes
     micro_batch: int = 0  # most clips at once on one device; more of them are accumulated. 0: all
     drop_last: bool = False
+    balanced: bool = False  # clips are drawn with replacement, those of rare classes as often as those of frequent ones
     seed: int = 0
     precision: str = "no"  # "no", "fp16", "bf16"
     clip_norm: float = 0.0  # 0: no clipping

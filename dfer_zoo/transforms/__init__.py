@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import registry
 from ..errors import InputError, MediaError
 from ..media import faces as face_crops
 from ..media.clip import Clip, Span
@@ -176,7 +177,11 @@ class Transform:
         if len(missing) == len(self.inputs) > 1:  # each may be missing, but not all of them
             return f"{clip.source}: the model needs {' or '.join(missing)}, and {' and '.join(missing.values())}."
         needed = [name for name in missing if name not in self.optional]
-        return f"{clip.source}: the model needs {needed[0]}, and {missing[needed[0]]}." if needed else None
+        if not needed:
+            return None
+        others = registry.systems_without("audio") if needed == ["audio"] and len(self.inputs) > 1 else ()
+        advice = f" Systems that take a clip without sound: {', '.join(others)}." if others else ""
+        return f"{clip.source}: the model needs {needed[0]}, and {missing[needed[0]]}.{advice}"
 
     def _input(self, name: str, clip: Clip, view: Sequence[int]) -> Tensor:
         if name == "audio":
@@ -252,11 +257,9 @@ def create_transform(
     (8, 'union_square')
     """
     face_crops.check_faces(faces, no_face)
-    subject = _weights_named(model) if isinstance(model, str) else model
+    subject = registry.get_weights(model) if isinstance(model, str) else model
     if isinstance(subject, Weights):
-        from ..registry import model_class
-
-        kind = model_class(subject.arch)
+        kind = registry.model_class(subject.arch)
         video, audio, inputs, optional = subject.video, subject.audio, kind.inputs, kind.optional_inputs
     else:
         video, audio = subject.video_spec, subject.audio_spec
@@ -270,12 +273,6 @@ def create_transform(
 
     fields = {f.name: getattr(transform, f.name) for f in dataclasses.fields(transform)}
     return TrainingTransform(**fields, augment=augmentation(published_augmentation(subject), transform))
-
-
-def _weights_named(name: str) -> Weights:
-    from ..registry import get_weights
-
-    return get_weights(name)
 
 
 def _changed(video: VideoSpec | None, changes: Mapping[str, Any]) -> VideoSpec:

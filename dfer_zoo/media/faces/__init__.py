@@ -7,6 +7,7 @@ named by the record (`VideoSpec.face_crop`):
 - "largest": each frame's largest box as the detector gives it (RAVDESS); a frame without a face uses the last box.
 - "union_square": the square around all faces of a frame (MAFW for MMA-DFER).
 - "detector_box": as "largest", with whole corners and without the last row and column (EMO-AffectNet).
+- "whole": frames as they are, for weights that were trained on them.
 - "gray_square": each frame's largest box, made square, ten pixels larger on every side, in gray (mini-Xception).
 """
 
@@ -27,10 +28,12 @@ from ...errors import InputError, MediaError
 from ..clip import Clip, Frames, in_order
 from .crops import Box, aligned_square, crop, detector_box, gray_square, largest_box, union_square
 
-RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square")
+RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square", "whole")
 SEARCHES_PER_SECOND = 5.0  # of a tracked face; in between its box is interpolated
 SEARCHES_PER_CLIP = 16  # at least, where there are so many frames
 NO_FACES = np.zeros((0, 4))
+# without --no-deps an old torch would come along; what it imports itself is named
+INSTALL_MTCNN = "pip install --no-deps facenet-pytorch requests urllib3 charset-normalizer idna certifi"
 
 
 def find(clip: Clip, faces: Any = "auto", *, crop: str = "aligned", no_face: str = "error") -> Clip:
@@ -47,6 +50,8 @@ def find(clip: Clip, faces: Any = "auto", *, crop: str = "aligned", no_face: str
     if crop not in RULES:
         raise InputError(f"There is no crop rule '{crop}'; there are {', '.join(RULES)}.")
     check_faces(faces, no_face)
+    if crop == "whole":
+        return clip
     boxes = _given_boxes(faces, len(clip.frames))
     report: dict[str, Any] = {"detector": "given boxes", "crop": "as given", "searched": 0, "found": 0}
     cut: Frames
@@ -55,6 +60,8 @@ def find(clip: Clip, faces: Any = "auto", *, crop: str = "aligned", no_face: str
     else:
         detector = find_detector(faces)
         report.update(detector=name_of(detector), crop=crop)
+        if fallback := getattr(detector, "fallback", None):
+            report["fallback"] = fallback
         search = Search(clip.frames, detector, report, clip.source)
         if crop == "aligned":
             cut = TrackedCrops(search, no_face, clip.fps)
@@ -109,7 +116,7 @@ def find_detector(faces: Any) -> Detector:
     if callable(faces):
         return OwnDetector(faces)
     if faces == "auto":
-        return MTCNN() if importlib.util.find_spec("facenet_pytorch") else Cascade()
+        return _auto()
     if faces == "mtcnn":
         return MTCNN()
     if faces == "cascade":
@@ -117,6 +124,17 @@ def find_detector(faces: Any) -> Detector:
     if isinstance(faces, str) and faces.startswith("yunet:"):
         return YuNet(faces.removeprefix("yunet:"))
     raise InputError(f"There is no face detector '{faces}'; there are auto, none, cascade, mtcnn and yunet:FILE.")
+
+
+def _auto() -> Detector:
+    """MTCNN where it can be used, else the cascade, which then says why."""
+    if importlib.util.find_spec("facenet_pytorch") is None:
+        return Cascade()
+    try:
+        _mtcnn()
+    except MediaError as error:
+        return Cascade(fallback=f"MTCNN cannot be used, so the cascade searched instead: {error}")
+    return MTCNN()
 
 
 def name_of(detector: Detector) -> str:
@@ -152,10 +170,10 @@ class Cascade:
 
     name = "opencv cascade"
     longest_side: int = 640
+    fallback: str | None = None  # why it is used where another detector was preferred
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        import cv2
-
+        cv2 = _opencv()
         scale = min(1.0, self.longest_side / max(frame.shape[:2]))
         grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
         if scale < 1:
@@ -205,9 +223,11 @@ class MTCNN:
 def _mtcnn() -> Any:
     try:
         from facenet_pytorch import MTCNN as Network
-    except ImportError as error:
-        raise MediaError("MTCNN needs facenet-pytorch: pip install --no-deps facenet-pytorch requests.") from error
-    return Network(device="cpu")
+
+        return Network(device="cpu")
+    except Exception as error:  # its own dependencies are out of date: whatever they come up with
+        reason = "" if importlib.util.find_spec("facenet_pytorch") is None else f" ({error})"
+        raise MediaError(f"MTCNN needs facenet-pytorch: {INSTALL_MTCNN}{reason}.") from error
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,7 @@ AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "dfer_clip_ferv39k": _dfer_clip("ferv39k"),
     "dk_clip": _dk_clip,
     "mae_dfer": _mae_dfer,
+    "s2d": _mae_dfer,  # line by line the same in the authors' code
     "mae_dfer_pretrain": _mae_dfer_pretrain,
     "hicmae": _hicmae,
     "hicmae_pretrain": _hicmae_pretrain,
@@ -149,6 +150,7 @@ PUBLISHED = {
     "mae_dfer": "mae_dfer",
     "mae_dfer_pretrain": "mae_dfer_pretrain",
     "mma_dfer": "mma_dfer",
+    "s2d": "s2d",
 }
 
 
