@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DferZooError, InputError
-from .common import Command, table
+from .common import Command, parse_values, table
 
 if TYPE_CHECKING:
     from ..weights.record import Weights
@@ -189,6 +189,16 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
     own = parser.add_argument_group("a checkpoint of your own training with the authors' code (TAG is then any name)")
     own.add_argument("--output", metavar="FOLDER", help='where to write it; create_model("local-dir:FOLDER") reads it')
     own.add_argument("--labels", metavar="A,B,...", help="its classes in order, if they are not the published ones")
+    own.add_argument(
+        "--transform",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a field of its video record, such as rate=1, that the file does not store",
+    )
+    own.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="an argument of the model, such as frames=8"
+    )
 
 
 def convert_command(options: argparse.Namespace) -> int:
@@ -196,12 +206,14 @@ def convert_command(options: argparse.Namespace) -> int:
     from ..registry import check_name
 
     check_name(options.arch)
-    if options.labels and not options.output:
-        raise InputError("--labels belongs to --output; published weights have their own labels.")
+    if (options.labels or options.transform or options.set) and not options.output:
+        raise InputError("--labels, --transform and --set belong to --output; published weights have their own.")
     with _checkpoint_file(options) as file:
         if options.output:
             labels = options.labels.split(",") if options.labels else None
-            print(convert_own(options.arch, file, options.output, tag=options.tag, labels=labels))
+            transform, arguments = parse_values("--transform", options.transform), parse_values("--set", options.set)
+            arch, folder = options.arch, options.output
+            print(convert_own(arch, file, folder, tag=options.tag, labels=labels, transform=transform, **arguments))
         else:
             print(convert_checkpoint(options.arch, options.tag, file))
     return 0

@@ -50,6 +50,11 @@ class Transform:
         """The crop rule of `faces.find` that belongs to the record."""
         return self.video.face_crop if self.video else "aligned"
 
+    @property
+    def frame_count(self) -> str:
+        """The record's rule for the number of frames of a listed clip."""
+        return self.video.frame_count if self.video else "list"
+
     def without(self, name: str) -> Transform:
         """The transform of the other inputs."""
         return dataclasses.replace(self, inputs=tuple(other for other in self.inputs if other != name))
