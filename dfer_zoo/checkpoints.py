@@ -25,13 +25,15 @@ from torch import Tensor
 
 from .atomic import sha256_of
 from .convert import Conversion, convert_state_dict
+from .convert.options import stored_options
 from .errors import InputError, WeightsError, WeightsUnavailable, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, manifest, model_class
 from .saving import save_pretrained
 from .weights import fetch, store
+from .weights.cache import Cache
 from .weights.hdf5 import is_hdf5, read_hdf5
-from .weights.record import CONVERTED, Weights, check_labels
+from .weights.record import CONVERTED, VideoSpec, Weights, check_labels
 from .weights.safetensors import read_safetensors, write_safetensors
 
 # What training scripts put beside the weights: options, meters, numbers. All of it is dropped.
@@ -52,11 +54,24 @@ IGNORED_OBJECTS = frozenset(
 IGNORED_MAPPINGS = frozenset({"yacs.config.CfgNode", "fvcore.common.config.CfgNode", "easydict.EasyDict"})
 
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "module")
+OPTION_KEYS = ("args", "config", "opt", "options")  # where training scripts store their options
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
-def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
+def convert_checkpoint(arch: str, tag: str, file: str | Path, cache: Cache | None = None) -> Path:
     """Read the authors' file of ``arch.tag``, check it strictly, and put it into the weights store.
+
+    Args:
+        arch: The architecture.
+        tag: Which of its weights.
+        file: The checkpoint as its authors publish it.
+        cache: How to fetch the weights that the file is completed with, where its authors keep parts in other files.
+
+    Returns:
+        The converted file.
+
+    Raises:
+        WeightsError: The file is not that of the record, or its content does not fit.
 
     >>> convert_checkpoint("mma_dfer", "dfew_fold1", "fold1_224.pth")  # doctest: +SKIP
     PosixPath('/home/me/.cache/dfer_zoo/mma_dfer.dfew_fold1.safetensors')
@@ -75,7 +90,7 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
             f"{record.origin_sha256} was expected. Download it again{_from(record)}."
         )
-    conversion = _with_backbones(arch, record.backbones, convert_state_dict(arch, state), str(path))
+    conversion = _with_backbones(arch, record.backbones, convert_state_dict(arch, state), str(path), cache)
     written = checked_record(record, conversion, path)
     places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
     written = dataclasses.replace(written, origin=places)
@@ -88,12 +103,20 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
         ) from error
 
 
-def _with_backbones(arch: str, backbones: Mapping[str, str], conversion: Conversion, what: str) -> Conversion:
+def backbone_state(source: str, cache: Cache | None = None) -> Mapping[str, Tensor]:
+    """The state dict of ``arch.tag`` or ``open_clip:NAME/TAG``, fetched and converted if needed."""
+    found = source if source.startswith("open_clip:") else get_weights(source)
+    return fetch.backbone_state(found, cache, convert_checkpoint)
+
+
+def _with_backbones(
+    arch: str, backbones: Mapping[str, str], conversion: Conversion, what: str, cache: Cache | None = None
+) -> Conversion:
     """What the authors' file leaves out comes from the weights that the record names as its backbones."""
     state = dict(conversion.state)
     for part, source in backbones.items():
         try:
-            found = fetch.backbone_state(source, convert=convert_checkpoint)
+            found = backbone_state(source, cache)
         except WeightsUnavailable as error:
             raise WeightsUnavailable(f"{what} leaves out the part '{part}', {source}. {error}") from error
         state = {**model_class(arch).entries_of_backbone(part, found), **state}
@@ -129,13 +152,28 @@ def convert_own(
     *,
     tag: str = "own",
     labels: Sequence[str] | None = None,
+    transform: Mapping[str, Any] | None = None,
     **model_args: Any,
 ) -> Path:
-    """A checkpoint of your own training with the authors' code -> ``folder/model.safetensors``, as `save_pretrained`
-    writes it and ``create_model("local-dir:folder")`` reads it.
+    """Convert a checkpoint of your own training with the authors' code.
 
-    Its options are those that the shapes tell, then ``model_args`` for what no shape tells (frames, for one), then the
-    published ones.
+    The arguments of the model are those that the shapes show, then those that the options stored in the file name, then
+    ``model_args``, then the published ones.
+
+    Args:
+        arch: The architecture, such as "dk_clip".
+        file: The checkpoint.
+        folder: Where to write ``model.safetensors``; ``create_model("local-dir:folder")`` reads it.
+        tag: The name of the weights.
+        labels: The classes in order, if they are not the published ones.
+        transform: Fields of the `VideoSpec`, such as ``{"rate": 1}``, for what the file does not store.
+        **model_args: Arguments of the model, for what the file does not store.
+
+    Returns:
+        The path of the written file.
+
+    Raises:
+        WeightsError: The file does not fit, or an argument contradicts what it stores.
 
     >>> convert_own("dk_clip", "best.pth", "my_dk_clip", frames=8)  # doctest: +SKIP
     PosixPath('my_dk_clip/model.safetensors')
@@ -143,7 +181,9 @@ def convert_own(
     published = (r for r in manifest().values() if r.arch == arch and r.distribution in CONVERTED)
     backbones = next((record.backbones for record in published), {})
     conversion = _with_backbones(arch, backbones, convert_state_dict(arch, read_checkpoint(file)), str(file))
-    arguments = {**model_args, **conversion.model_args}
+    stored = stored_options(arch, read_options(file), str(file))
+    _check_agreement(file, stored.model_args, {**model_args, **conversion.model_args})
+    arguments = {**stored.model_args, **model_args, **conversion.model_args}
     known = inspect.signature(model_class(arch)).parameters
     if unknown := arguments.keys() - known.keys():
         raise InputError(f"{arch} has no argument {', '.join(sorted(unknown))}.{suggest(unknown.pop(), known)}")
@@ -165,7 +205,31 @@ def convert_own(
     if labels is not None:
         _check_count(file, model.num_classes, labels)
         model.labels = tuple(labels)
+    if stored.num_classes is not None:
+        _check_agreement(file, {"num_classes": stored.num_classes}, {"num_classes": model.num_classes})
+    _check_agreement(file, stored.video, transform or {})
+    model.video_spec = _changed_spec(model.video_spec, {**stored.video, **(transform or {})})
     return save_pretrained(model, folder, tag=tag)
+
+
+def _check_agreement(file: str | Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Two sources for one option must say the same."""
+    for name in stored.keys() & given.keys():
+        if _plain(stored[name]) != _plain(given[name]):
+            raise WeightsError(
+                f"{file} stores {name}={stored[name]!r} among the options of its training, which contradicts "
+                f"{name}={given[name]!r}. Leave the argument out, or use the checkpoint that belongs to it."
+            )
+
+
+def _changed_spec(spec: VideoSpec | None, changes: Mapping[str, Any]) -> VideoSpec | None:
+    if spec is None or not changes:
+        return spec
+    known = {f.name for f in dataclasses.fields(spec)}
+    for name in changes:
+        if name not in known:
+            raise InputError(f"The transform has no option '{name}'.{suggest(name, known)}")
+    return dataclasses.replace(spec, **changes)
 
 
 def _check_count(file: str | Path, num_classes: int, labels: Sequence[str]) -> None:
@@ -230,6 +294,30 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         arrays = read_hdf5(path, "model_weights") or read_hdf5(path)
         return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     return without_prefix(find_state(load_pickle(path), path))
+
+
+def read_options(path: str | Path) -> dict[str, Any]:
+    """The options of the training, where a checkpoint stores them: plain values by name. Runs nothing of the file.
+
+    Args:
+        path: A checkpoint that `read_checkpoint` reads.
+
+    Returns:
+        The entries under "args", "config", "opt" or "options"; an empty dict if there are none.
+
+    >>> read_options("checkpoint-99.pth")["sampling_rate"]  # doctest: +SKIP
+    1
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors" or is_hdf5(path):
+        return {}
+    content = load_pickle(path)
+    found: dict[str, Any] = {}
+    for name in OPTION_KEYS if isinstance(content, Mapping) else ():
+        stored = content.get(name)
+        values = stored if isinstance(stored, Mapping) else getattr(stored, "kept", {})
+        found |= {str(key): value for key, value in values.items()}
+    return found
 
 
 def _check_kind(path: Path) -> None:
@@ -307,6 +395,13 @@ class _Nothing:
         pass
 
 
+class _Options(_Nothing):
+    """Stands for a namespace of options and keeps its values, which torch has checked to be plain."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.kept = dict(state) if isinstance(state, Mapping) else {}
+
+
 class _PlainMapping:
     """Stands for a class derived from dict: torch fills nothing but true dicts."""
 
@@ -320,7 +415,7 @@ def stand_ins(names: set[str]) -> list[Any]:
     made = []
     for name in sorted(filter(_is_ignored, names)):
         module, _, cls = name.rpartition(".")
-        base = _PlainMapping if name in IGNORED_MAPPINGS else _Nothing
+        base = _PlainMapping if name in IGNORED_MAPPINGS else _Options if name == "argparse.Namespace" else _Nothing
         made.append(type(cls, (base,), {"__module__": module, "__qualname__": cls}))
     return made
 

@@ -18,7 +18,8 @@ class Reader:
 
     Args:
         error: The exception class of every complaint.
-        defaults: Fields with a default may be absent. Otherwise every field must be present.
+        defaults: Fields with a default may be absent. Otherwise every field must be present, except those whose
+            metadata says `optional`.
         hint: The sentence that ends a complaint about missing or unknown fields.
     """
 
@@ -53,7 +54,11 @@ class Reader:
     def _required(self, cls: Any) -> set[str]:
         absent = dataclasses.MISSING
         fields = dataclasses.fields(cls)
-        return {f.name for f in fields if not self.defaults or f.default is f.default_factory is absent}
+        return {
+            f.name
+            for f in fields
+            if not (self.defaults or f.metadata.get("optional")) or f.default is f.default_factory is absent
+        }
 
     def _value(self, hint: Any, value: Any, where: str) -> Any:
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -10,17 +10,21 @@ import argparse
 
 import dfer_zoo
 from dfer_zoo.data.annotations import read_rows
-from dfer_zoo.inference.evaluate import probabilities, report
+from dfer_zoo.inference.evaluate import evaluate as evaluate_rows
+from dfer_zoo.inference.evaluate import report
+from dfer_zoo.transforms import create_transform
 
 
 def evaluate(options: argparse.Namespace) -> None:
     model = dfer_zoo.create_model(options.name)
-    rows = read_rows(options.data, model.labels, **({"audio": options.audio} if options.audio else {}))
+    transform = create_transform(model)
+    reading = {"audio": options.audio} if options.audio else {}
+    rows = read_rows(options.data, model.labels, transform=transform, **reading)
     # as it is, and without each input that may be missing
     for name in ((), *((one,) for one in model.optional_inputs)):
-        answers = probabilities(model, rows, without=name, faces=options.faces, progress=True)
+        evaluation = evaluate_rows(model, rows, without=name, faces=options.faces, progress=True)
         print(f"\nwithout {name[0]}" if name else "\nall inputs")
-        print(report(rows, answers, model.labels))
+        print(report(evaluation, model.labels))
 
 
 def main() -> None:

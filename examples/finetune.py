@@ -19,6 +19,7 @@ import math
 import os
 import random
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,8 +37,8 @@ from tqdm import tqdm
 import dfer_zoo
 from dfer_zoo.atomic import write_atomically
 from dfer_zoo.data.annotations import read_row, read_rows
+from dfer_zoo.inference import doctor, metrics
 from dfer_zoo.inference import evaluate as evaluation
-from dfer_zoo.inference import metrics
 from dfer_zoo.inference.plots import confusion_picture, write_png
 from dfer_zoo.saving import arch_of
 from dfer_zoo.training.mixes import MIXES, soft_targets
@@ -150,6 +151,12 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, **reader)
     valid_rows = read_rows(data.valid, model.labels, subset=data.valid_subset or None, **reader)
     finding = {"faces": data.faces, "no_face": data.no_face}
+    caution = None
+    if data.faces == "none" and (whole := doctor.uncropped(rows)):
+        # faces are part of what a model is trained on: predict and evaluate must take whole frames too
+        accelerator.print(f"The frames look uncropped; train on faces with data.faces = 'auto'. {whole[0].report()}")
+        model.video_spec = replace(model.video_spec, face_crop="whole")
+        caution = "Trained on whole frames, not on face crops."
     accelerator.print(f"{arch_of(model)}: {len(rows)} clips for training, {len(valid_rows)} for validation")
     objective, optimizer = accelerator.prepare(Objective(model), create_optimizer(model, recipe))
     model, scaler = accelerator.unwrap_model(objective).model, accelerator.scaler
@@ -224,10 +231,11 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
                 )
                 for name in ("uar", "war")
             ]
+            facts = {"dataset": data.train, "metrics": measured}
             if better:
-                dfer_zoo.save_pretrained(model, out / "best", tag="best", dataset=data.train, metrics=measured)
+                dfer_zoo.save_pretrained(model, out / "best", tag="best", caution=caution, **facts)
                 write_png(out / "confusion.png", confusion_picture(table, model.labels, f"epoch {epoch + 1}"))
-            dfer_zoo.save_pretrained(model, out / "last", tag="last", dataset=data.train, metrics=measured)
+            dfer_zoo.save_pretrained(model, out / "last", tag="last", caution=caution, **facts)
             write_csv(out / "history.csv", progress["history"])
             # last of all: who is killed before this line does the epoch again, to the same files
             save_state(state_file, model, optimizer, scaler, progress)

@@ -17,20 +17,22 @@ def write(folder, text):
 def test_a_line_is_folder_count_and_label(tmp_path):
     path = write(tmp_path, "/data/dfew/clip_224x224/01234 57 3\n\n/data/FERV39k/Interview/Sad/0123 28 1")
     assert read_frame_list(path) == [
-        Row("/data/dfew/clip_224x224/01234", 3, None, 57, order="string"),
-        Row("/data/FERV39k/Interview/Sad/0123", 1, None, 28, order="string"),
+        Row("/data/dfew/clip_224x224/01234", 3, None, 57, order="string", upright=False),
+        Row("/data/FERV39k/Interview/Sad/0123", 1, None, 28, order="string", upright=False),
     ]
 
 
 def test_the_folder_may_have_a_blank_and_a_root_and_short_clips_can_be_left_out(tmp_path):
     path = write(tmp_path, "DFEW/a clip 41 3\nDFEW/short 2 0\n")
-    assert read_frame_list(path, root="/mine", min_frames=3) == [Row("/mine/DFEW/a clip", 3, None, 41, order="string")]
+    assert read_frame_list(path, root="/mine", min_frames=3) == [
+        Row("/mine/DFEW/a clip", 3, None, 41, order="string", upright=False)
+    ]
 
 
 def test_the_start_of_a_path_is_replaced_or_it_is_an_error(tmp_path):
     path = write(tmp_path, "/theirs/clip_224x224/00001 20 0\n")
     rows = read_frame_list(path, replace=("/theirs", "/mine"), audio="dfew")
-    assert rows == [Row("/mine/clip_224x224/00001", 0, "/mine/raw_wav/1.wav", 20, order="string")]
+    assert rows == [Row("/mine/clip_224x224/00001", 0, "/mine/raw_wav/1.wav", 20, order="string", upright=False)]
     with pytest.raises(InputError, match="does not start with '/other'"):
         read_frame_list(path, replace=("/other", "/mine"))
 
@@ -104,11 +106,14 @@ def test_frames_are_read_in_the_order_of_the_list_and_as_many_as_it_says(tmp_pat
     assert levels(order="numeric") == list(range(11))
 
 
-def test_a_list_that_says_more_frames_than_there_are_is_an_error(tmp_path):
+def test_a_frame_that_only_the_list_has_is_an_error_when_it_is_needed(tmp_path):
     folder = frames_folder(tmp_path / "00001", 3)
     (row,) = read_frame_list(write(tmp_path, f"{folder} 4 0\n"))
-    with pytest.raises(MediaError, match="there are 3 frames, and its list says 4"):
-        read_row(row)
+    clip = read_row(row)
+    assert clip.num_frames == 4 and len(clip.take([0, 2])) == 2 and clip.notes["short"] == (4, 3)
+    with pytest.raises(MediaError, match=r"the list says 4 frames, the folder contains 3, and frame 3 \(counted"):
+        clip.take([3])
+    assert read_row(row, frame_count="folder").num_frames == 3
 
 
 def test_prepared_faces_are_read_each_of_them_once(tmp_path):
@@ -123,7 +128,10 @@ def test_prepared_faces_are_read_each_of_them_once(tmp_path):
 
 def test_a_list_of_two_fields_is_folder_and_label(tmp_path):
     path = write(tmp_path, "/theirs/jpg_256/00017 3\n\n/theirs/a clip/00018 0\n")
-    rows = [Row("/mine/jpg_256/00017", 3, order="string"), Row("/mine/a clip/00018", 0, order="string")]
+    rows = [
+        Row("/mine/jpg_256/00017", 3, order="string", upright=False),
+        Row("/mine/a clip/00018", 0, order="string", upright=False),
+    ]
     assert read_clip_list(path, replace=("/theirs", "/mine"), num_classes=7) == rows
     assert read_rows(path, replace=("/theirs", "/mine")) == rows
     with pytest.raises(InputError, match="line 1: the label is 3; with 3 classes it must be below 3"):

@@ -10,6 +10,7 @@ import pytest
 
 from dfer_zoo import cli
 from dfer_zoo.errors import MediaError
+from dfer_zoo.inference.evaluate import Evaluation
 from dfer_zoo.registry import MODELS
 from tests.media_files import ffmpeg
 
@@ -243,9 +244,9 @@ def evaluate(place, *arguments):
 
 def test_an_undefined_rate_is_null_in_json(monkeypatch, place, capsys):
     def never_the_first(model, rows, **_):
-        return np.eye(model.num_classes)[[1] * len(rows)]
+        return Evaluation(tuple(rows), np.eye(model.num_classes)[[1] * len(rows)])
 
-    monkeypatch.setattr("dfer_zoo.inference.evaluate.probabilities", never_the_first)
+    monkeypatch.setattr("dfer_zoo.inference.evaluate.evaluate", never_the_first)
     assert evaluate(place, "puppets:clips=1", "--json") == 0  # the one clip is of the first class
     row = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert row["uar"] is None and row["war"] == 0.0
@@ -253,7 +254,7 @@ def test_an_undefined_rate_is_null_in_json(monkeypatch, place, capsys):
 
 def test_evaluate_cuts_out_faces_on_request(place, tmp_path, capsys):
     shutil.copytree(place / "frames", tmp_path / "happy" / "1")
-    assert evaluate(place, tmp_path, "--faces", "4,4,20,20") == 0
+    assert evaluate(place, tmp_path, "--faces", "4,4,20,20", "--without", "audio") == 0
 
 
 @pytest.mark.parametrize(
@@ -263,8 +264,8 @@ def test_evaluate_cuts_out_faces_on_request(place, tmp_path, capsys):
         ("puppets:clips=1", ("--batch-size", "0"), "batch_size is 0"),
         ("puppets", ("--root", "/data"), "has no option 'root'"),
         ("faces.txt", ("--audio", "dfew"), "has no option 'audio'"),
-        ("faces.txt", (), "the prepared faces cannot be read"),
-        ("frames.txt", ("--faces", "magic"), "No face detector is called 'magic'"),
+        ("faces.txt", (), "None of the 1 clips can be read; the first: none.npy: there is no such"),
+        ("frames.txt", ("--faces", "magic", "--without", "audio"), "No face detector is called 'magic'"),
     ],
 )
 def test_evaluate_used_wrongly_is_status_2_and_one_sentence(place, tmp_path, capsys, data, arguments, message):

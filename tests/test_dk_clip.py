@@ -17,12 +17,13 @@ from dfer_zoo.convert import convert_parts, convert_state_dict
 from dfer_zoo.convert.dk_clip import our_name
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.media.clip import ArrayFrames, Clip
+from dfer_zoo.media.resize import RESIZES, shorter_side_size
 from dfer_zoo.models.base import load_strictly, skip_init
 from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, unit, weigh_snippets
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.mixing import fourier_mask, mix_clips
 from dfer_zoo.transforms import create_transform
-from dfer_zoo.transforms.images import three_crops
+from dfer_zoo.transforms.images import prepare, three_crops
 from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train.dk_clip import TrainTransform, change_colours, random_views, train_indices
 from tests.parity.checks.dk_clip import inputs_of, tensors, whole
@@ -524,12 +525,16 @@ def test_twelve_views_are_four_draws_of_three_crops(model):
 SIZES = [(50, 200), (120, 90), (90, 120), (100, 100)]
 
 
-def test_frames_of_several_sizes_are_cropped_each_by_itself(model):
+def test_frames_of_several_sizes_are_pressed_into_the_shape_of_the_first(model):
     rng = np.random.default_rng(0)
+    spec = model.video_spec
     frames = [rng.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
-    alone = [three_crops([frame], model.video_spec) for frame in frames]
-    for view, parts in zip(three_crops(frames, model.video_spec), zip(*alone)):
-        assert torch.equal(view, torch.cat(parts))
+    for crops, side in ((three_crops, spec.img_size), (lambda *of: [prepare(*of)], spec.resize_shorter)):
+        height, width = shorter_side_size(frames[0], side)
+        pressed = [RESIZES[spec.resize](frame, height, width) for frame in frames]
+        alone = [crops([frame], spec) for frame in pressed]
+        for view, parts in zip(crops(frames, spec), zip(*alone)):
+            assert torch.equal(view, torch.cat(parts))
 
 
 def test_frames_of_several_sizes_are_trained_on_at_the_same_place(model):

@@ -495,6 +495,7 @@ def test_there_is_a_recipe_for_every_published_run():
     for name in ("mma_dfer", "mae_dfer", "dfer_clip", "dk_clip", "s2d"):
         assert {(name, "dfew"), (name, "mafw")} <= runs
     assert {("mae_dfer", "ferv39k"), ("dfer_clip", "ferv39k"), ("dk_clip", "ferv39k"), ("s2d", "ferv39k")} <= runs
+    assert {("hicmae", "mafw"), ("hicmae", "d")} <= runs  # crema_d
     assert {("av_fusion", "ravdess"), ("av_fusion", "it"), ("av_fusion", "lt")} <= runs
 
 

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 
 from ..errors import DferZooError, printable
 from ..version import __version__
-from . import demo, evaluate, predict, weights
+from . import demo, doctor, evaluate, predict, weights
+from .common import in_options
 
-COMMANDS = {**predict.COMMANDS, **weights.COMMANDS, **evaluate.COMMANDS, **demo.COMMANDS}
+COMMANDS = {**predict.COMMANDS, **weights.COMMANDS, **evaluate.COMMANDS, **doctor.COMMANDS, **demo.COMMANDS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except DferZooError as error:
-        print(f"dfer-zoo {options.command}: {error}", file=sys.stderr)
+        print(f"dfer-zoo {options.command}: {in_options(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

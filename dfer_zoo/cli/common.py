@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +19,80 @@ class Command:
     run: Callable[[argparse.Namespace], int]
 
 
+# what messages say to Python -> what they say on the command line
+IN_OPTIONS = (
+    (r"no_face='(\w+)'", r"--no-face \1"),
+    (r"\bfaces='(\w+)'", r"--faces \1"),
+    (r"\bpretrained=\.\.\.", "--pretrained TAG"),
+    (r"\bgive window=, in seconds", "give --window SECONDS"),
+    (r"\bgive fps\b", "give --fps"),
+    (r"\b(window|stride|batch_size) is ", lambda found: f"--{found[1].replace('_', '-')} is "),
+)
+
+
+def in_options(message: str) -> str:
+    """An error message in the words of the command line.
+
+    >>> in_options("no_face='frame' takes whole frames, faces='none' does not search.")
+    '--no-face frame takes whole frames, --faces none does not search.'
+    """
+    for pattern, option in IN_OPTIONS:
+        message = re.sub(pattern, option, message)
+    return message
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def reading_options(parser: argparse.ArgumentParser) -> None:
+    """The options of the readers of annotation lists."""
+    parser.add_argument(
+        "--root", metavar="DIR", help="the folder of the data: relative paths start there, absolute ones are looked for"
+    )
+    parser.add_argument("--replace", metavar="OLD=NEW", help="replace the start of every path of the list")
+    parser.add_argument("--audio", help='where the sound of folders of frames is: "dfew", "mafw" or a template')
+    parser.add_argument(
+        "--missing-audio",
+        choices=("keep", "none", "error"),
+        help="a listed clip whose sound file is missing: keep (it cannot be read), none (read it without sound), "
+        "error (stop); by default as the authors of the weights do",
+    )
+    parser.add_argument("--min-frames", type=int, metavar="N", help="leave out clips that are listed with fewer frames")
+    parser.add_argument("--order", choices=("numeric", "string"), help="of the frames in a folder; lists: string")
+
+
+def reading(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of the readers that were given, under their names."""
+    given = {"root": options.root, "audio": options.audio, "without_audio": options.missing_audio}
+    given |= {"min_frames": options.min_frames, "order": options.order, "replace": parse_replace(options.replace)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def parse_replace(text: str | None) -> tuple[str, str] | None:
+    """OLD=NEW as a pair."""
+    if text is None:
+        return None
+    old, separator, new = text.partition("=")
+    if not separator or not old:
+        raise InputError(f"--replace {text}: expected OLD=NEW, the start of the paths and what takes its place.")
+    return old, new
+
+
+def parse_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE options as a mapping. A value is Python's, such as 16 or (2, 5, 10), or else a plain word."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator or not name:
+            raise InputError(f"{option} {pair}: expected NAME=VALUE.")
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values
 
 
 def parse_faces(text: str) -> Any:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ..errors import DferZooError
-from .common import Command, parse_faces
+from .common import Command, parse_faces, reading, reading_options
 
 
 def evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +20,13 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--subset", help="only these rows, where the file names subsets (training, validation, testing)"
     )
-    parser.add_argument("--root", help="put in front of the paths of the annotation file")
-    parser.add_argument("--audio", help='where the sound of folders of frames is: "dfew", "mafw" or a template')
+    reading_options(parser)
     parser.add_argument(
         "--faces", default="none", help="for videos that are no face crops yet; as of predict, and by default none"
     )
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument("--without", action="append", default=[], help="withhold a modality: video or audio")
+    parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", help='"cuda", "mps", ...; default: the processor')
     parser.add_argument("--picture", help="write the confusion table as a picture to this file")
@@ -39,25 +39,29 @@ def evaluate_command(options: argparse.Namespace) -> int:
     from ..data.annotations import read_rows
     from ..factory import create_model
     from ..inference import metrics
-    from ..inference.evaluate import confusion, probabilities, report
+    from ..inference.evaluate import check_sound, evaluate, report
+    from ..transforms import create_transform
 
     model = create_model(options.name, device=options.device)
     if model.weights is None:
         raise DferZooError(f"{options.name} names no weights; a model at random has nothing to evaluate.")
     if model.weights.distribution == "composed":
         raise DferZooError(f"{options.name}: its head is new and answers at random. Train it first, and evaluate that.")
-    reading = {name: value for name in ("root", "audio") if (value := getattr(options, name)) is not None}
-    rows = read_rows(options.data, model.labels, subset=options.subset, **reading)
-    answers = probabilities(
+    transform = create_transform(model)
+    rows = read_rows(options.data, model.labels, subset=options.subset, transform=transform, **reading(options))
+    check_sound(model, rows, options.without)
+    evaluation = evaluate(
         model,
         rows,
+        transform=transform,
         batch_size=options.batch_size,
         without=options.without,
         faces=parse_faces(options.faces),
         no_face=options.no_face,
+        strict=options.strict,
         progress=sys.stderr.isatty(),
     )
-    table = confusion(rows, answers)
+    table = evaluation.confusion
     if options.picture:
         from ..inference.plots import confusion_picture, write_png
 
@@ -66,10 +70,12 @@ def evaluate_command(options: argparse.Namespace) -> int:
         about = {"model": options.name, "data": options.data, "labels": list(model.labels)}
         # a rate may be undefined, for a class that has no clips, and JSON has no NaN
         uar, war = (None if math.isnan(rate) else rate for rate in (metrics.uar(table), metrics.war(table)))
-        print(json.dumps({**about, "uar": uar, "war": war, "confusion": table.tolist()}))
+        about |= {"uar": uar, "war": war, "confusion": table.tolist(), "missing": dict(evaluation.missing)}
+        about |= {"short": evaluation.short, "skipped": list(evaluation.skipped)}
+        print(json.dumps({**about, "failed": [{"path": row.path, "error": why} for row, why in evaluation.failed]}))
     else:
-        print(report(rows, answers, model.labels))
-    return 0
+        print(report(evaluation, model.labels))
+    return 1 if evaluation.failed else 0
 
 
 COMMANDS = {"evaluate": Command("Measure UAR and WAR on an annotated data set.", evaluate_options, evaluate_command)}

@@ -1,7 +1,8 @@
-"""Annotation files of the published systems -> one kind of row."""
+"""Read the annotations of a data set: a list in one of the published formats, a CSV file, or a folder per class."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import inspect
 import math
@@ -16,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MediaError, suggest
-from ..limits import check_limit
 from ..media.clip import Clip, Frames
 from ..media.container import open_file
+from ..media.limits import check_limit
+from ..transforms import Transform
 
 
 @dataclass(frozen=True)
@@ -27,19 +29,31 @@ class Row:
 
     path: str  # a video file, or a folder of frames
     label: int
-    audio: str | None = None  # where the sound is, if not in the video file
-    num_frames: int | None = None  # as the annotation says; the published rules trust it over the folder
+    audio: str | None = None  # the sound file, if the sound is not in the video file
+    num_frames: int | None = None  # as the list says; `VideoSpec.frame_count` decides whether it is used
     subset: str | None = None  # "training", "validation", "testing"
     order: str = "numeric"  # of the frames in a folder, as `read_clip` takes it
+    upright: bool = True  # turn frames as their EXIF orientation says; the published programs do not
+
+
+class Rows(list[Row]):
+    """The clips of a data set, and the lines of its list that were left out.
+
+    Args:
+        rows: The clips.
+        skipped: One sentence for each clip that was left out.
+    """
+
+    def __init__(self, rows: Iterable[Row] = (), skipped: Iterable[str] = ()) -> None:
+        super().__init__(rows)
+        self.skipped = tuple(skipped)
 
 
 SPEECH = 1  # the vocal channel in the names of RAVDESS; 2 is song
 SUBSETS = ("training", "validation", "testing")
 
-CSV_HEADER = re.compile(r"(?:video_name|path) *, *(?:labels?|id)")  # of S2D's lists
-
-# Where the sound of a folder of frames lies. {name} is the folder's name, {number} the name as a number without
-# leading zeros, {parent} the path of the folder around it, {above} the path one further up.
+# Where the sound of a folder of frames is. {name} is the folder's name, {number} the name as a number without leading
+# zeros, {parent} the path of the folder around it, {above} the path one level further up.
 AUDIO_RULES = {
     "dfew": "{above}/raw_wav/{number}.wav",
     "mafw": "{above}/clips_wav/{name}.wav",
@@ -57,39 +71,53 @@ def read_frame_list(
     min_frames: int = 0,
     order: str = "string",
     subset: str | None = None,
-) -> list[Row]:
-    """The three-field text lists of DFER-CLIP, MMA-DFER and DK-CLIP: "folder count label", one clip a line.
+) -> Rows:
+    """Read a three-field list of DFER-CLIP, MMA-DFER or DK-CLIP: "folder count label", one clip per line.
 
-    ``root`` is put in front of the folders (DK-CLIP's are relative); ``replace=("/their/disk", "/mine")`` exchanges the
-    start of the absolute ones. ``audio`` says where the sound is: one of `AUDIO_RULES`, such a template, or a function
-    of the folder; nothing is guessed from the path. For rows whose sound file is not there ``without_audio`` is "keep"
-    (reading the clip will fail, as published for DFEW), "none" (no sound, as published for MAFW) or "error".
-    Clips shorter than ``min_frames`` are left out (DK-CLIP: 3); without it a clip of 0 frames is an error. Frames are
-    sorted as texts, as published, also where their names have no leading zeros (MMA-DFER's faces of MAFW: 0, 1, 10,
-    100, ...); ``order="numeric"`` is the order of time, for weights that were trained with it.
+    Args:
+        path: The list.
+        root: The folder that the paths are relative to. Absolute paths are looked for below it, without the folders
+            of the machine that the list was made on.
+        replace: ``("/their/disk", "/mine")`` replaces the start of every path.
+        audio: Where the sound is: a key of `AUDIO_RULES`, a template like its values, or a function of the folder.
+        without_audio: What to do with a clip whose sound file is missing: "keep" it (reading it fails, as published
+            for DFEW), read it with "none" (as published for MAFW), or "error".
+        num_classes: Labels must be below this number.
+        min_frames: Leave out clips with a smaller count (DK-CLIP: 3).
+        order: "string" sorts frames by name as text, as the published programs do (0, 1, 10, 100, ...);
+            "numeric" sorts them by time.
+        subset: The subset that the clips belong to.
+
+    Returns:
+        The clips; ``.skipped`` names those that were left out.
+
+    Raises:
+        InputError: A line cannot be read.
 
     >>> read_frame_list("DFEW_set_1_test.txt", audio="dfew", num_classes=7)  # doctest: +SKIP
     """
     if without_audio not in ("keep", "none", "error"):
         raise InputError(f"without_audio is '{without_audio}'; expected 'keep', 'none' or 'error'.")
-    rows = []
+    move = _Relocation(root, replace)
+    rows, skipped = [], []
     for where, line in _lines(path):
         folder, count, label = _three_fields(line, where, num_classes)
         if count < min_frames:
+            skipped.append(f"{where}: {folder} has {count} frames, and {min_frames} are needed")
             continue
         if count == 0:
             raise InputError(
-                f"{where}: the clip {folder} has 0 frames; take it out of the list, "
-                "or leave such clips out with min_frames=1."
+                f"{where}: the clip {folder} has 0 frames. Remove it from the list, or leave such clips out with "
+                "min_frames=1."
             )
-        folder = _relocated(folder, root, replace, where)
+        folder = move(folder, where)
         sound = audio_path(folder, audio)
         if sound is not None and without_audio != "keep" and not Path(sound).is_file():
             if without_audio == "error":
                 raise InputError(f"{where}: there is no sound file {sound}.")
             sound = None
-        rows.append(Row(folder, label, sound, count, subset, order))
-    return rows
+        rows.append(Row(folder, label, sound, count, subset, order, upright=False))
+    return Rows(rows, skipped)
 
 
 def read_clip_list(
@@ -100,12 +128,14 @@ def read_clip_list(
     num_classes: int | None = None,
     order: str = "string",
     subset: str | None = None,
-) -> list[Row]:
-    """The two-field text lists of MAE-DFER: "folder label", or "video 0" for pre-training. Options as `read_frame_list`'s.
-    The label is what stands behind the last blank, so that a path may hold blanks too.
+) -> Rows:
+    """Read a two-field list of MAE-DFER: "folder label", or "video 0" for pre-training.
+
+    The label is what follows the last blank, so a path may contain blanks. The options are those of `read_frame_list`.
 
     >>> read_clip_list("dfew_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=7)  # doctest: +SKIP
     """
+    move = _Relocation(root, replace)
     rows = []
     for where, line in _lines(path):
         clip, _, label = line.rpartition(" ")
@@ -116,53 +146,46 @@ def read_clip_list(
             raise InputError(
                 f"{where}: the label is {label}; with {num_classes} classes it must be below {num_classes}."
             )
-        rows.append(Row(_relocated(clip.strip(), root, replace, where), int(label), subset=subset, order=order))
-    return rows
+        place = move(clip.strip(), where)
+        rows.append(Row(place, int(label), subset=subset, order=order, upright=False))
+    return Rows(rows)
 
 
-def read_csv_list(
+def read_sound_list(
     path: str | Path,
     *,
     root: str | Path | None = None,
+    replace: tuple[str, str] | None = None,
     num_classes: int | None = None,
     order: str = "string",
     subset: str | None = None,
-) -> list[Row]:
-    """The lists of S2D: a header and "folder,label" lines, folders relative to ``root`` and kept as text ("00017").
+) -> Rows:
+    """Read a three-field list of HiCMAE: "folder wav label", one clip per line, no blanks in the paths.
 
-    Args:
-        path: A file whose header is "video_name,label", "video_name,labels" or "path,id".
-        root: Put in front of the folders.
-        num_classes: Labels must be below it.
-        order: Of the frames in a folder, as `read_clip` takes it.
-        subset: The subset that the rows are noted as.
+    The options are those of `read_frame_list` and apply to both paths. Lists with continuous values in place of the
+    label are not supported.
 
-    Returns:
-        One row per line.
-
-    Raises:
-        InputError: If the file cannot be read, or a line is not of this form.
-
-    Examples:
-        >>> read_csv_list("DFEW_set_1_test.csv", root="Clip/clip_224x224_16f", num_classes=7)  # doctest: +SKIP
+    >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=6)  # doctest: +SKIP
     """
+    move = _Relocation(root, replace)
     rows = []
-    for number, (where, line) in enumerate(_lines(path)):
-        clip, _, label = line.rpartition(",")
-        if number == 0 and CSV_HEADER.fullmatch(line):
-            continue
-        if not clip.strip() or not label.strip().isdecimal():
-            raise InputError(f"{where}: expected 'folder,label', found {line!r}.")
-        if num_classes is not None and int(label) >= num_classes:
+    for where, line in _lines(path):
+        fields = line.split(" ")
+        if len(fields) != 3 or not fields[2].isdecimal():
+            raise InputError(f"{where}: expected 'folder wav label', found {line!r}.")
+        label = int(fields[2])
+        if num_classes is not None and label >= num_classes:
             raise InputError(
-                f"{where}: the label is {int(label)}; with {num_classes} classes it must be below {num_classes}."
+                f"{where}: the label is {label}; with {num_classes} classes it must be below {num_classes}."
             )
-        rows.append(Row(_relocated(clip.strip(), root, None, where), int(label), subset=subset, order=order))
-    return rows
+        folder, sound = (move(field, where) for field in fields[:2])
+        rows.append(Row(folder, label, sound, subset=subset, order=order, upright=False))
+    return Rows(rows)
 
 
 def audio_path(folder: str, rule: str | Callable[[str], str | None] | None) -> str | None:
-    """
+    """Where the sound of a folder of frames is, by a rule.
+
     >>> audio_path("/data/dfew/clip_224x224/01234", "dfew")
     '/data/dfew/raw_wav/1234.wav'
     >>> audio_path("/data/mfaw/clips_faces/04321", "mafw")
@@ -173,26 +196,35 @@ def audio_path(folder: str, rule: str | Callable[[str], str | None] | None) -> s
     if callable(rule):
         return rule(folder)
     if "{" not in rule and rule not in AUDIO_RULES:
-        raise InputError(f"There is no audio rule '{rule}', and it is no template.{suggest(rule, AUDIO_RULES)}")
+        raise InputError(f"There is no audio rule '{rule}', and it is not a template.{suggest(rule, AUDIO_RULES)}")
     template, place = AUDIO_RULES.get(rule, rule), PurePosixPath(folder.replace("\\", "/"))
     if "{number}" in template and not place.name.isdecimal():
-        raise InputError(f"The audio rule '{template}' wants folders that are named by a number; this is {folder}.")
+        raise InputError(f"The audio rule '{template}' needs folders that are named by a number; this is {folder}.")
     number = int(place.name) if place.name.isdecimal() else None
     try:
         return template.format(name=place.name, number=number, parent=place.parent, above=place.parent.parent)
     except (KeyError, IndexError, ValueError) as error:
         raise InputError(
-            f"The audio rule '{template}' cannot be filled in ({error}); it may hold {{name}}, {{number}}, {{parent}}, {{above}}."
+            f"The audio rule '{template}' cannot be filled in ({error}); it may contain {{name}}, {{number}}, "
+            "{parent} and {above}."
         ) from error
 
 
-def read_audiovisual_list(path: str | Path, *, root: str | Path | None = None, subset: str | None = None) -> list[Row]:
-    """The lists of av_fusion: "faces.npy;sound.wav;label;subset", labels from 1 on, one clip a line.
+def read_audiovisual_list(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    replace: tuple[str, str] | None = None,
+    subset: str | None = None,
+) -> Rows:
+    """Read a list of av_fusion: "faces.npy;sound.wav;label;subset", labels from 1, one clip per line.
 
-    ``subset`` keeps the rows of "training", "validation" or "testing"; ``root`` is put in front of relative paths.
+    ``subset`` keeps the rows of "training", "validation" or "testing"; ``root`` and ``replace`` are those of
+    `read_frame_list`.
     """
     if subset is not None and subset not in SUBSETS:
         raise InputError(f"subset is '{subset}'; expected one of {', '.join(SUBSETS)}.")
+    move = _Relocation(root, replace)
     rows = []
     for where, line in _lines(path):
         fields = line.split(";")
@@ -200,12 +232,90 @@ def read_audiovisual_list(path: str | Path, *, root: str | Path | None = None, s
             _check_number("label", fields[2], where)
         if len(fields) != 4 or not fields[2].isdecimal() or int(fields[2]) < 1 or fields[3] not in SUBSETS:
             raise InputError(
-                f"{where}: expected 'faces;sound;label;subset' with a label from 1 on and a subset of "
+                f"{where}: expected 'faces;sound;label;subset' with a label from 1 and a subset of "
                 f"{', '.join(SUBSETS)}, found {line!r}."
             )
-        faces, sound = (str(Path(root) / field) if root is not None else field for field in fields[:2])
+        faces, sound = (move(field, where) for field in fields[:2])
         rows.append(Row(faces, int(fields[2]) - 1, sound, subset=fields[3]))
-    return [row for row in rows if subset is None or row.subset == subset]
+    return Rows(row for row in rows if subset is None or row.subset == subset)
+
+
+# the names that a column of a CSV file may have
+COLUMNS = {
+    "path": ("path", "file", "video", "clip", "folder"),
+    "label": ("label", "class", "emotion", "expression"),
+    "audio": ("audio", "sound", "wav"),
+    "num_frames": ("num_frames", "frames"),
+    "subset": ("subset", "split"),
+}
+
+
+def read_csv(
+    path: str | Path,
+    *,
+    labels: Sequence[str] | None = None,
+    root: str | Path | None = None,
+    replace: tuple[str, str] | None = None,
+    subset: str | None = None,
+) -> Rows:
+    """Read a CSV file of your own. Its first line names the columns: ``path`` and ``label``, and where there are such
+    ``audio``, ``num_frames`` and ``subset`` (`COLUMNS` has the other names that are known).
+
+    Args:
+        path: The file.
+        labels: The model's labels. A label of the file is one of them, or its number, counted from 0.
+        root: The folder that relative paths start from. The default is the folder of the CSV file.
+        replace: ``("/their/disk", "/mine")`` replaces the start of every path.
+        subset: Keep only the rows of this subset.
+
+    Raises:
+        InputError: A column is missing, or a value is wrong.
+    """
+    lines = list(_lines(path))
+    if not lines:
+        raise InputError(f"The list {path} is empty.")
+    header = [name.strip().lower() for name in next(csv.reader([lines[0][1]]))]
+    found = {key: next((n for n in names if n in header), None) for key, names in COLUMNS.items()}
+    for key in ("path", "label"):
+        if found[key] is None:
+            raise InputError(
+                f"{path}: no column is called '{key}' (or {', '.join(COLUMNS[key][1:])}); the columns are "
+                f"{', '.join(header)}."
+            )
+    move = _Relocation(Path(path).parent if root is None else root, replace)
+    rows = []
+    for where, line in lines[1:]:
+        values = next(csv.reader([line]))
+        if len(values) != len(header):
+            raise InputError(f"{where}: expected {len(header)} values, found {len(values)}.")
+        cells = dict(zip(header, (value.strip() for value in values)))
+        row = {key: cells[name] for key, name in found.items() if name is not None and cells[name]}
+        rows.append(_csv_row(row, labels, move, where))
+    return Rows(row for row in rows if subset is None or row.subset == subset)
+
+
+def _csv_row(row: Mapping[str, str], labels: Sequence[str] | None, move: _Relocation, where: str) -> Row:
+    if missing := {"path", "label"} - row.keys():
+        raise InputError(f"{where}: the {' and the '.join(sorted(missing))} of this clip is empty.")
+    label = row["label"]
+    if label.isdecimal():
+        number = int(label)
+    elif labels is not None and label in labels:
+        number = list(labels).index(label)
+    else:
+        known = "give the labels" if labels is None else f"the labels are {', '.join(labels)}"
+        raise InputError(f"{where}: '{label}' is not a class; {known}.{suggest(label, labels or ())}")
+    count = row.get("num_frames")
+    if count is not None and not count.isdecimal():
+        raise InputError(f"{where}: num_frames is {count!r}; expected a number.")
+    audio = row.get("audio")
+    return Row(
+        move(row["path"], where),
+        number,
+        None if audio is None else move(audio, where),
+        None if count is None else int(count),
+        row.get("subset"),
+    )
 
 
 def read_ravdess(
@@ -214,20 +324,24 @@ def read_ravdess(
     subset: str | None = None,
     testing: Iterable[int] = (5, 10, 16, 19),
     validation: Iterable[int] = (11, 13, 18, 22),
-) -> list[Row]:
-    """The speech videos of RAVDESS (songs, vocal channel 02, are left out), with label, sound and subset from their
-    names, in the order of the names.
+) -> Rows:
+    """The speech videos of RAVDESS, with label, sound and subset from their names. Songs (vocal channel 02) are left out.
 
-    Subsets are by actor; the ones given are those of the published models. "01-01-03-02-01-01-05.mp4" is modality, vocal
-    channel, emotion, intensity, statement, repetition, actor; its sound is "03-01-03-02-01-01-05.wav" beside it or, where
-    there is no such file, in the video itself. Both the video with sound (01) and the silent one (02) are clips, as
-    published.
+    "01-01-03-02-01-01-05.mp4" is modality, vocal channel, emotion, intensity, statement, repetition, actor. Its sound is
+    "03-01-03-02-01-01-05.wav" in the same folder or, without such a file, in the video itself. The video with sound (01)
+    and the silent one (02) are both clips, as published.
+
+    Args:
+        folder: The folder with one folder per actor.
+        subset: "training", "validation" or "testing".
+        testing: The actors for testing; the default is the split of the published models.
+        validation: The actors for validation.
     """
     if subset is not None and subset not in SUBSETS:
         raise InputError(f"subset is '{subset}'; expected one of {', '.join(SUBSETS)}.")
     testing, validation = set(testing), set(validation)
     if testing & validation:
-        raise InputError(f"The actors {sorted(testing & validation)} are both in testing and in validation.")
+        raise InputError(f"The actors {sorted(testing & validation)} are in both testing and validation.")
     rows = []
     for video in sorted(Path(folder).rglob("*.mp4")):
         fields = video.stem.split("-")
@@ -241,11 +355,11 @@ def read_ravdess(
         rows.append(Row(str(video), int(fields[2]) - 1, str(sound) if sound.is_file() else None, subset=part))
     if not rows:
         raise InputError(f"There is no .mp4 file of speech in {folder}.")
-    return [row for row in rows if subset is None or row.subset == subset]
+    return Rows(row for row in rows if subset is None or row.subset == subset)
 
 
 def _lines(path: str | Path) -> Iterator[tuple[str, str]]:
-    """(where, line) for every line of a list that is not empty."""
+    """(where, line) for every line of a list that is not blank."""
     try:
         with open_file(path) as stream:
             check_limit("list_bytes", os.fstat(stream.fileno()).st_size, f"{path}: the size of the list", InputError)
@@ -255,7 +369,7 @@ def _lines(path: str | Path) -> Iterator[tuple[str, str]]:
     except OSError as error:
         raise InputError(f"The list {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"The list {path} is no text in UTF-8 (byte {error.start}); save it in UTF-8.") from error
+        raise InputError(f"The list {path} is not text in UTF-8 (byte {error.start}); save it in UTF-8.") from error
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             yield f"{path}, line {number}", line.strip()
@@ -280,13 +394,39 @@ def _three_fields(line: str, where: str, num_classes: int | None) -> tuple[str, 
     raise InputError(f"{where}: expected 'folder count label', found {line!r}.")
 
 
-def _relocated(folder: str, root: str | Path | None, replace: tuple[str, str] | None, where: str) -> str:
-    if replace is not None:
-        old, new = replace
-        if not folder.startswith(old):
-            raise InputError(f"{where}: the folder {folder} does not start with '{old}', which was to be replaced.")
-        folder = new + folder[len(old) :]
-    return folder if root is None else str(Path(root) / folder)
+class _Relocation:
+    """The place of a list's files on this machine."""
+
+    def __init__(self, root: str | Path | None, replace: tuple[str, str] | None) -> None:
+        self.root, self.replace = None if root is None else Path(root), replace
+        self.foreign: int | None = None  # parts of an absolute path that exist on the list's own machine only
+
+    def __call__(self, path: str, where: str) -> str:
+        if self.replace is not None:
+            old, new = self.replace
+            if not path.startswith(old):
+                raise InputError(f"{where}: the path {path} does not start with '{old}', which was to be replaced.")
+            path = new + path[len(old) :]
+        if self.root is None:
+            return path
+        parts = PurePosixPath(path).parts
+        if not path.startswith("/"):
+            return str(self.root / path)
+        if self.foreign is None:
+            self.foreign = self._count_foreign(parts, where)
+        return str(self.root.joinpath(*parts[self.foreign :]))
+
+    def _count_foreign(self, parts: Sequence[str], where: str) -> int:
+        assert self.root is not None
+        for end in (len(parts), len(parts) - 1):  # the clip itself, or the folder around it
+            for count in range(1, end):
+                if self.root.joinpath(*parts[count:end]).exists():
+                    return count
+        tried = [str(self.root.joinpath(*parts[count:])) for count in (1, len(parts) - 1)]
+        raise InputError(
+            f"{where}: no part of {'/'.join(parts).replace('//', '/')} is below {self.root}; looked from {tried[0]} to "
+            f"{tried[1]}. Give another root, or replace the start of the paths (--replace OLD=NEW)."
+        )
 
 
 # -- any data set ------------------------------------------------------------------------------------------------------
@@ -295,13 +435,27 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".m
 
 
 def read_rows(
-    source: str | Path, labels: Sequence[str] | None = None, *, subset: str | None = None, **options: Any
-) -> list[Row]:
+    source: str | Path,
+    labels: Sequence[str] | None = None,
+    *,
+    subset: str | None = None,
+    transform: Transform | None = None,
+    **options: Any,
+) -> Rows:
     """The labelled clips of an annotation file, of a folder with one folder per class, or of drawn puppets.
 
-    ``labels`` are the model's, in its order: folders are matched with them by name, puppets are drawn for them, and a
-    list with other class numbers is an error. ``subset`` leaves only the rows of one subset where the file names
-    subsets. Other keywords go to the file's reader.
+    Args:
+        source: A list in one of the five published formats, a CSV file, the folder of RAVDESS, a folder with one folder
+            per class, or "puppets:clips=8,split=test".
+        labels: The model's labels, in its order. Folders are matched with them by name, puppets are drawn for them, and
+            a list with other class numbers is an error.
+        subset: Keep only the rows of this subset, where the file names subsets.
+        transform: The model's transform. What its record says about lists (`AudioSpec.without_audio`,
+            `VideoSpec.min_frames`) is the default of the reader's options.
+        **options: Options of the reader.
+
+    Raises:
+        InputError: The source cannot be read, or an option is not one of its reader's.
 
     >>> rows = read_rows("puppets:clips=8,split=test", labels=["happy", "sad"])
     >>> [row.label for row in rows]
@@ -315,20 +469,35 @@ def read_rows(
         _check_options(text, read_class_folders, options)
         return read_class_folders(path, labels)
     if not path.exists():
-        raise InputError(f"There is no data set '{text}': it is no file, no folder, and does not start with 'puppets'.")
+        raise InputError(
+            f"There is no data set '{text}': it is not a file, not a folder, and does not start with 'puppets'."
+        )
     reader = read_ravdess if path.is_dir() else _annotation_reader(path)
     _check_options(text, reader, options)
-    rows = reader(path, **options)
+    known = _options_of(reader)
+    if "labels" in known:
+        options["labels"] = labels
+    rows = reader(path, **{name: value for name, value in _rules(transform).items() if name in known} | options)
     if subset is not None:
         subsets = sorted({str(row.subset) for row in rows})
-        rows = [row for row in rows if row.subset == subset]
+        rows = Rows((row for row in rows if row.subset == subset), rows.skipped)
         if not rows:
             raise InputError(f"{text} has no rows of the subset '{subset}'; its subsets are {', '.join(subsets)}.")
     if not rows:
-        raise InputError(f"{text} names no clip.")
+        raise InputError(f"{text} names no clip{' that is long enough' if rows.skipped else ''}.")
     if labels is not None:
         _check_classes(text, rows, labels)
     return rows
+
+
+def _rules(transform: Transform | None) -> dict[str, Any]:
+    """What a record says about lists, as options of the readers."""
+    rules: dict[str, Any] = {}
+    if transform is not None and transform.video is not None:
+        rules["min_frames"] = transform.video.min_frames
+    if transform is not None and transform.audio is not None:
+        rules["without_audio"] = transform.audio.without_audio
+    return rules
 
 
 def _check_classes(text: str, rows: Sequence[Row], labels: Sequence[str]) -> None:
@@ -340,8 +509,12 @@ def _check_classes(text: str, rows: Sequence[Row], labels: Sequence[str]) -> Non
         )
 
 
+def _options_of(reader: Callable[..., Any]) -> list[str]:
+    return [name for name, p in inspect.signature(reader).parameters.items() if p.kind is p.KEYWORD_ONLY]
+
+
 def _check_options(text: str, reader: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    known = [name for name, p in inspect.signature(reader).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    known = _options_of(reader)
     for name in options:
         if name not in known:
             raise InputError(
@@ -349,29 +522,34 @@ def _check_options(text: str, reader: Callable[..., Any], options: Mapping[str, 
             )
 
 
-def read_class_folders(path: str | Path, labels: Sequence[str] | None = None) -> list[Row]:
-    """``path/CLASS/clip.mp4``, or ``path/CLASS/clip/`` with frames in it. Without ``labels`` the classes are the
-    folders in alphabetical order; with them every folder must be one of the labels, and the order is theirs."""
+def read_class_folders(path: str | Path, labels: Sequence[str] | None = None) -> Rows:
+    """``path/CLASS/clip.mp4``, or ``path/CLASS/clip/`` with frames in it.
+
+    Without ``labels`` the classes are the folders in alphabetical order. With them every folder must be one of the
+    labels, and the order is theirs.
+    """
     root = Path(path)
     folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     order = list(folders if labels is None else labels)
-    strangers = [name for name in folders if name not in order]
-    if strangers or not folders:
+    unknown = [name for name in folders if name not in order]
+    if unknown or not folders:
         raise InputError(
             f"{root}: expected one folder per class, named {', '.join(order) or 'by the class'}; "
-            f"found {', '.join(strangers) or 'no folder'}."
+            f"found {', '.join(unknown) or 'no folder'}."
         )
     rows = []
     for name in folders:
         for entry in sorted((root / name).iterdir()):
+            if entry.name.startswith("."):
+                continue
             if entry.is_dir() or entry.suffix.lower() in VIDEO_SUFFIXES:
                 rows.append(Row(str(entry), order.index(name)))
     if not rows:
-        raise InputError(f"{root}: the class folders hold neither videos nor folders of frames.")
-    return rows
+        raise InputError(f"{root}: the class folders contain neither videos nor folders of frames.")
+    return Rows(rows)
 
 
-def _puppet_rows(text: str, labels: Sequence[str] | None, **options: Any) -> list[Row]:
+def _puppet_rows(text: str, labels: Sequence[str] | None, **options: Any) -> Rows:
     from .puppets import ACTION_UNITS, puppets
 
     kinds: dict[str, Callable[[str], Any]] = {"clips": int, "seed": int, "identities": int, "size": int, "split": str}
@@ -386,7 +564,7 @@ def _puppet_rows(text: str, labels: Sequence[str] | None, **options: Any) -> lis
             raise InputError(f"'{text}': {name} is {value!r}, expected a number.") from error
     _check_options(text, puppets, options)
     data = puppets(tuple(labels or ACTION_UNITS), **options)
-    return [Row(str(puppet), label, subset=options.get("split", "train")) for puppet, label in data]
+    return Rows(Row(str(puppet), label, subset=options.get("split", "train")) for puppet, label in data)
 
 
 def _bounds(text: str) -> tuple[float, float]:
@@ -395,37 +573,114 @@ def _bounds(text: str) -> tuple[float, float]:
     return float(low), float(high or low)
 
 
-def _annotation_reader(path: Path) -> Callable[..., list[Row]]:
+def _annotation_reader(path: Path) -> Callable[..., Rows]:
     """The reader for an annotation file, by its first line."""
     _, first = next(_lines(path), ("", ""))
     if first.count(";") == 3:
         return read_audiovisual_list
+    if re.fullmatch(r"\S+ \S+\.wav \d+", first, re.IGNORECASE):
+        return read_sound_list
     if re.fullmatch(r".+\s\d+\s+\d+", first):
         return read_frame_list
     if re.fullmatch(r".+ \d+", first):
         return read_clip_list
-    if CSV_HEADER.fullmatch(first):
-        return read_csv_list
-    raise InputError(f"{path}: the first line, {first[:80]!r}, is of none of the known annotation formats.")
+    if "," in first:
+        return read_csv
+    raise InputError(
+        f"{path}: the first line, {first[:80]!r}, is not of a known format. Known are 'folder count label', "
+        "'folder label', 'faces;sound;label;subset', and CSV with columns path,label."
+    )
+
+
+# -- from a row to a clip ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class FirstFrames:
-    """As many frames as an annotation says, although the folder may hold more."""
+class ListedFrames:
+    """The frames of a folder, as many as a list says. The published programs choose frames by the number in the list,
+    so the folder may contain more; if it contains fewer, only a chosen frame that is not there is an error."""
 
     frames: Frames
     count: int
     source: str
 
-    def __post_init__(self) -> None:
-        if self.count > len(self.frames):
-            raise MediaError(f"{self.source}: there are {len(self.frames)} frames, and its list says {self.count}.")
-
     def __len__(self) -> int:
         return self.count
 
     def take(self, indices: Sequence[int]) -> list[np.ndarray]:
+        if max(indices, default=0) >= len(self.frames):
+            raise MediaError(
+                f"{self.source}: the list says {self.count} frames, the folder contains {len(self.frames)}, and frame "
+                f"{max(indices)} (counted from 0) is needed."
+            )
         return self.frames.take(indices)
+
+
+def read_row(
+    row: Row, *, faces: Any = "none", crop: str = "aligned", no_face: str = "error", frame_count: str = "list"
+) -> Clip:
+    """The clip of a row.
+
+    Args:
+        row: A row of `read_rows`.
+        faces: For data that are not face crops yet, as in `read_clip`; so are ``crop`` and ``no_face``. Puppets and
+            prepared faces are face crops.
+        crop: The crop rule.
+        no_face: What to do with a clip without a face.
+        frame_count: How many frames a clip has if its row names a number: that of the "list", or of the "folder"
+            (`VideoSpec.frame_count`).
+
+    Returns:
+        The clip. ``clip.notes["short"]`` is (frames in the list, frames in the folder) if the folder has fewer.
+
+    Raises:
+        MediaError: The files cannot be read.
+    """
+    if row.path.startswith("puppet:"):
+        from .puppets import Puppet
+
+        return Puppet.parse(row.path).clip()
+    from ..media.files import ImageFiles, read_clip
+
+    _check_files(row)
+    if row.path.endswith(".npy"):
+        return _prepared_clip(row)
+    clip = read_clip(row.path, audio=row.audio, order=row.order)
+    if not row.upright and isinstance(clip.frames, ImageFiles):
+        clip = dataclasses.replace(clip, frames=dataclasses.replace(clip.frames, upright=False))
+    if row.num_frames is not None and clip.frames is not None:
+        found, notes = len(clip.frames), dict(clip.notes)
+        if row.num_frames > found:
+            notes["short"] = (row.num_frames, found)
+        frames = clip.frames if frame_count == "folder" else ListedFrames(clip.frames, row.num_frames, row.path)
+        clip = dataclasses.replace(clip, frames=frames, notes=notes)
+    return read_clip(clip, faces=faces, crop=crop, no_face=no_face)
+
+
+def _check_files(row: Row) -> None:
+    if not Path(row.path).exists():
+        raise MediaError(
+            f"{row.path}: there is no such file or folder. If the list was made on another machine, give the folder of "
+            "the data (--root DIR), or replace the start of the paths (--replace OLD=NEW)."
+        )
+    if row.audio is not None and not Path(row.audio).exists():
+        raise MediaError(
+            f"{row.audio}: there is no such sound file; it belongs to {row.path}. Another place is given with --audio, "
+            "and --missing-audio none reads such clips without sound."
+        )
+
+
+def _prepared_clip(row: Row) -> Clip:
+    """av_fusion's prepared faces: blue first, cropped and sampled already."""
+    from ..media.files import read_clip
+
+    faces = _prepared_faces(row.path)[..., ::-1]
+    # spread over 3.6 seconds, so that the record's rule takes each of them once
+    clip = Clip.from_arrays(faces, fps=len(faces) / 3.6, source=row.path)
+    if row.audio is None:
+        return clip
+    sound = read_clip(row.audio)
+    return dataclasses.replace(clip, waveform=sound.waveform, sample_rate=sound.sample_rate)
 
 
 def _check_npy_header(stream: Any, path: str) -> None:
@@ -462,27 +717,3 @@ def _prepared_faces(path: str) -> np.ndarray:
         found = getattr(faces, "shape", "several arrays")
         raise MediaError(f"{path}: expected prepared faces, (frames, height, width, 3), found {found}.")
     return faces
-
-
-def read_row(row: Row, *, faces: Any = "none", crop: str = "aligned", no_face: str = "error") -> Clip:
-    """The clip of a row: drawn, or read from its files. Where the row says how many frames there are, it is trusted
-    over the folder, as the published rules do. ``faces``, ``crop`` and ``no_face`` are those of `read_clip`, for data
-    that are no face crops yet; puppets and prepared faces are."""
-    if row.path.startswith("puppet:"):
-        from .puppets import Puppet
-
-        return Puppet.parse(row.path).clip()
-    from ..media.files import read_clip
-
-    if row.path.endswith(".npy"):  # av_fusion's prepared faces: blue first, cut out and sampled already
-        prepared = _prepared_faces(row.path)[..., ::-1]
-        # spread over 3.6 seconds, so that the record's rule takes each of them once
-        clip = Clip.from_arrays(prepared, fps=len(prepared) / 3.6, source=row.path)
-        if row.audio is None:
-            return clip
-        sound = read_clip(row.audio)
-        return dataclasses.replace(clip, waveform=sound.waveform, sample_rate=sound.sample_rate)
-    clip = read_clip(row.path, audio=row.audio, order=row.order)
-    if row.num_frames is not None and clip.frames is not None:
-        clip = dataclasses.replace(clip, frames=FirstFrames(clip.frames, row.num_frames, row.path))
-    return read_clip(clip, faces=faces, crop=crop, no_face=no_face)

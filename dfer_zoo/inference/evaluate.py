@@ -1,9 +1,11 @@
-"""A model's answers for a list of labelled clips, and what they amount to."""
+"""A model's answers for a list of labelled clips, and the recognition rates that follow from them."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Iterator, Sequence
+import collections
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,73 @@ import torch
 from torch import Tensor
 
 from ..data.annotations import Row, read_row
-from ..errors import InputError
-from ..media.clip import Clip
+from ..errors import InputError, MediaError
 from ..transforms import Transform, collate, create_transform
 from . import metrics
 
+SHOWN = 10  # unreadable clips that a report names; more are counted
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The answers for the clips of a list, and what was wrong with the others.
+
+    Args:
+        rows: The clips that were answered.
+        answers: Their probabilities, (clips, classes).
+        failed: The clips that cannot be read, each with the reason.
+        missing: How many of the answered clips lacked a modality.
+        short: How many of the answered clips have fewer frames than their list says.
+        skipped: One sentence for each line of the list that was left out.
+    """
+
+    rows: tuple[Row, ...]
+    answers: np.ndarray
+    failed: tuple[tuple[Row, str], ...] = ()
+    missing: Mapping[str, int] = field(default_factory=dict)
+    short: int = 0
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Counts: rows are the true classes, columns the predicted ones."""
+        return confusion(self.rows, self.answers)
+
+    def remarks(self) -> list[str]:
+        """What a reader of the rates has to know: the clips that were incomplete, failed or left out."""
+        clips, lines = len(self.rows), []
+        lines += [f"{count} of {clips} clips were evaluated without {name}." for name, count in self.missing.items()]
+        if self.short:
+            lines.append(f"{self.short} of {clips} clips have fewer frames than the list says.")
+        for what, reasons in (
+            ("cannot be read and {} not counted", [reason for _, reason in self.failed]),
+            ("{} left out", list(self.skipped)),
+        ):
+            if reasons:
+                verb = "is" if len(reasons) == 1 else "are"
+                lines.append(f"{len(reasons)} clip{'s' * (len(reasons) > 1)} {what.format(verb)}:")
+                lines += [f"  {reason}" for reason in reasons[:SHOWN]]
+                lines += [f"  and {len(reasons) - SHOWN} more"] * (len(reasons) > SHOWN)
+        return lines
+
+
+def check_sound(model: Any, rows: Sequence[Row], without: Sequence[str]) -> None:
+    """Refuse to evaluate a model of sound on a list that names none, unless that is asked for.
+
+    Raises:
+        InputError: No clip of the list has sound.
+    """
+    if "audio" not in model.inputs or "audio" in without:
+        return
+    if all(row.audio is None and (row.path.endswith(".npy") or Path(row.path).is_dir()) for row in rows):
+        raise InputError(
+            f"{type(model).__name__} takes video and audio, and none of the {len(rows)} clips has sound. Give the place "
+            "of the sound files (--audio dfew, mafw, or a template), or ask for an evaluation without (--without audio)."
+        )
+
 
 @torch.inference_mode()
-def probabilities(
+def evaluate(
     model: Any,
     rows: Sequence[Row],
     *,
@@ -27,11 +88,67 @@ def probabilities(
     without: Sequence[str] = (),
     faces: Any = "none",
     no_face: str = "error",
+    strict: bool = False,
     progress: bool = False,
-) -> np.ndarray:
-    """(clips, classes). Views along time are averaged as published. ``without=("audio",)`` withholds a modality.
-    ``faces`` and ``no_face``, as `read_clip` takes them, are for data that are no face crops yet; the crop rule is the
-    weights' own."""
+) -> Evaluation:
+    """The answers of a model for labelled clips. Views along time are averaged, as published.
+
+    Args:
+        model: A model with labels.
+        rows: Clips from `data.annotations.read_rows`.
+        transform: From `create_transform`; the default is the model's own.
+        batch_size: Views per forward pass.
+        without: Modalities to withhold, such as ``("audio",)``.
+        faces: For data that are not face crops yet, as in `read_clip`; the crop rule is the model's own.
+        no_face: What to do with a clip without a face, as in `read_clip`.
+        strict: Raise the error of the first clip that cannot be read. By default such clips are counted in ``failed``.
+        progress: Show a progress bar.
+
+    Raises:
+        InputError: An argument is wrong, or there are no clips.
+        MediaError: A clip cannot be read and ``strict`` is set, or no clip can be read.
+    """
+    _check_arguments(model, rows, without, batch_size)
+    reader = _Reader(transform or create_transform(model), without, faces, no_face, strict)
+    reference = next(model.parameters())
+    training, sums, counts = model.training, np.zeros((len(rows), model.num_classes)), np.zeros((len(rows), 1))
+    model.eval()
+    try:
+        for numbers, samples in _batches(reader.samples(_shown(rows, progress)), batch_size):
+            inputs = {k: None if v is None else v.to(reference) for k, v in collate(samples).items()}
+            answers = model(**inputs).float().softmax(-1).cpu().numpy()
+            np.add.at(sums, numbers, answers)
+            np.add.at(counts, numbers, 1)
+    finally:
+        model.train(training)
+    if len(reader.failed) == len(rows):
+        raise MediaError(f"None of the {len(rows)} clips can be read; the first: {reader.failed[0][1]}")
+    answered = np.flatnonzero(counts[:, 0]).tolist()
+    return Evaluation(
+        tuple(rows[number] for number in answered),
+        sums[answered] / counts[answered],
+        tuple(reader.failed),
+        dict(reader.missing),
+        reader.short,
+        getattr(rows, "skipped", ()),
+    )
+
+
+def probabilities(model: Any, rows: Sequence[Row], **options: Any) -> np.ndarray:
+    """(clips, classes): the answers of `evaluate`, for a list in which every clip can be read.
+
+    Args:
+        model: A model with labels.
+        rows: Clips from `data.annotations.read_rows`.
+        **options: Those of `evaluate`.
+
+    Raises:
+        MediaError: A clip cannot be read.
+    """
+    return evaluate(model, rows, strict=True, **options).answers
+
+
+def _check_arguments(model: Any, rows: Sequence[Row], without: Sequence[str], batch_size: int) -> None:
     for name in without:
         if name not in model.optional_inputs:
             able = ", ".join(model.optional_inputs) or "none"
@@ -40,29 +157,33 @@ def probabilities(
         raise InputError(f"batch_size is {batch_size}; expected 1 or more.")
     if not rows:
         raise InputError("There is no clip to evaluate.")
-    transform = transform or create_transform(model)
-    read = functools.partial(read_row, faces=faces, crop=transform.face_crop, no_face=no_face)
-    views = _samples(map(read, _shown(rows, progress)), transform, without)
-    reference = next(model.parameters())
-    training, sums, counts = model.training, np.zeros((len(rows), model.num_classes)), np.zeros((len(rows), 1))
-    model.eval()
-    try:
-        for numbers, samples in _batches(views, batch_size):
-            inputs = {k: None if v is None else v.to(reference) for k, v in collate(samples).items()}
-            answers = model(**inputs).float().softmax(-1).cpu().numpy()
-            np.add.at(sums, numbers, answers)
-            np.add.at(counts, numbers, 1)
-    finally:
-        model.train(training)
-    return sums / counts
 
 
-def _samples(
-    clips: Iterable[Clip], transform: Transform, without: Sequence[str]
-) -> Iterator[tuple[int, dict[str, Tensor | None]]]:
-    for number, clip in enumerate(clips):
-        for sample in transform.views(clip):
-            yield number, {name: None if name in without else tensor for name, tensor in sample.items()}
+class _Reader:
+    """Reads clips one after the other, and counts what is wrong with them."""
+
+    def __init__(self, transform: Transform, without: Sequence[str], faces: Any, no_face: str, strict: bool) -> None:
+        self.transform, self.without, self.strict = transform, without, strict
+        self.finding = {"faces": faces, "crop": transform.face_crop, "no_face": no_face}
+        self.failed: list[tuple[Row, str]] = []
+        self.missing: collections.Counter[str] = collections.Counter()
+        self.short = 0
+
+    def samples(self, rows: Iterable[Row]) -> Iterator[tuple[int, dict[str, Tensor | None]]]:
+        """(number of the row, one of its views) for every clip that can be read."""
+        for number, row in enumerate(rows):
+            try:
+                clip = read_row(row, frame_count=self.transform.frame_count, **self.finding)
+                views = self.transform.views(clip)
+            except MediaError as error:
+                if self.strict:
+                    raise
+                self.failed.append((row, str(error)))
+                continue
+            self.short += "short" in clip.notes
+            withheld = [{k: None if k in self.without else v for k, v in view.items()} for view in views]
+            self.missing.update(name for name, tensor in withheld[0].items() if tensor is None)
+            yield from ((number, view) for view in withheld)
 
 
 def _shown(rows: Sequence[Row], progress: bool) -> Iterable[Row]:
@@ -78,7 +199,7 @@ def _shown(rows: Sequence[Row], progress: bool) -> Iterable[Row]:
 def _batches(
     samples: Iterator[tuple[int, dict[str, Tensor | None]]], batch_size: int
 ) -> Iterator[tuple[list[int], list[dict[str, Tensor | None]]]]:
-    """Up to so many samples that have the same modalities."""
+    """Batches of at most ``batch_size`` samples that have the same modalities."""
     numbers: list[int] = []
     batch: list[dict[str, Tensor | None]] = []
     for number, sample in samples:
@@ -92,9 +213,9 @@ def _batches(
         yield numbers, batch
 
 
-def report(rows: Sequence[Row], answers: np.ndarray, labels: Sequence[str]) -> str:
-    """Rates, and the clips and the recall of every class, as a table in plain text."""
-    table = confusion(rows, answers)
+def report(evaluation: Evaluation, labels: Sequence[str]) -> str:
+    """Rates, the clips and the recall of every class, and the remarks on the clips, as plain text."""
+    table = evaluation.confusion
     recalls = metrics.recalls(table)
     width = max(map(len, labels))
     lines = [f"UAR {metrics.uar(table):.2f}   WAR {metrics.war(table):.2f}   {int(table.sum())} clips", ""]
@@ -104,6 +225,8 @@ def report(rows: Sequence[Row], answers: np.ndarray, labels: Sequence[str]) -> s
     if absent := [name for name, clips in zip(labels, table.sum(1)) if not clips]:
         present = metrics.uar_of_present(table)
         lines += ["", f"There is no clip of {', '.join(absent)}; the mean recall of the others is {present:.2f}."]
+    if remarks := evaluation.remarks():
+        lines += ["", *remarks]
     return "\n".join(lines)
 
 

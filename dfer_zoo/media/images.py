@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MediaError
-from ..limits import check_limit
 from .clip import check_size
 from .container import open_file
+from .limits import check_limit
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 # Pillow goes by the content, not by the name, and some of its other formats start programs (EPS starts Ghostscript)
@@ -45,13 +45,18 @@ class ImageFiles:
     """One image file per frame."""
 
     paths: tuple[Path, ...]
+    upright: bool = True  # rotate as the EXIF orientation says; False: the pixels as they are stored
 
     @classmethod
     def of_folder(cls, folder: Path, order: str = "numeric") -> ImageFiles:
         if order not in ORDERS:
             raise InputError(f"order is {order!r}; expected one of {sorted(ORDERS)}.")
         try:
-            names = [name for name in os.listdir(folder) if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+            names = [
+                name
+                for name in os.listdir(folder)
+                if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")  # ._1.jpg, as macOS writes
+            ]
         except OSError as error:
             raise MediaError(f"{folder}: this folder cannot be read ({error.strerror}).") from error
         if not names:
@@ -63,10 +68,10 @@ class ImageFiles:
         return len(self.paths)
 
     def take(self, indices: Sequence[int]) -> list[np.ndarray]:
-        return [_read_image(self.paths[index]) for index in indices]
+        return [_read_image(self.paths[index], self.upright) for index in indices]
 
 
-def _read_image(path: Path) -> np.ndarray:
+def _read_image(path: Path, upright: bool = True) -> np.ndarray:
     from PIL import Image, ImageOps
 
     # everything that Pillow's parsers raise on damaged files
@@ -76,7 +81,7 @@ def _read_image(path: Path) -> np.ndarray:
             check_size(image.width, image.height, str(path))
             if image.mode[0] in "IF":
                 raise MediaError(f"{path}: the image has more than 8 bits per channel. Convert it to 8 bits first.")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.asarray((ImageOps.exif_transpose(image) if upright else image).convert("RGB"))
     except (*damage, AttributeError, Image.DecompressionBombError) as error:
         raise MediaError(f"{path}: the image cannot be read ({_reason(error)}).") from error
 

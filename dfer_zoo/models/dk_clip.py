@@ -432,6 +432,9 @@ def video_spec(frames: int = 16, image_size: int = 224) -> VideoSpec:
         resize_shorter=int(256 / 224 * image_size),
         mean=(0.485, 0.456, 0.406),  # of ImageNet, not of CLIP
         std=(0.229, 0.224, 0.225),
+        frame_count="folder",
+        min_frames=3,
+        frame_size="first",
     )
 
 

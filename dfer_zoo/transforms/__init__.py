@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import registry
 from ..errors import InputError, MediaError
 from ..media.clip import Clip, Span
 from ..weights.record import AudioSpec, VideoSpec, Weights, check_count
@@ -49,6 +50,11 @@ class Transform:
         """The crop rule of `faces.find` that belongs to the record."""
         return self.video.face_crop if self.video else "aligned"
 
+    @property
+    def frame_count(self) -> str:
+        """The record's rule for the number of frames of a listed clip."""
+        return self.video.frame_count if self.video else "list"
+
     def without(self, name: str) -> Transform:
         """The transform of the other inputs."""
         return dataclasses.replace(self, inputs=tuple(other for other in self.inputs if other != name))
@@ -61,7 +67,11 @@ class Transform:
         if len(lacks) == len(self.inputs) > 1:  # each may be missing, but not all of them
             return f"{clip.source}: the model needs {' or '.join(lacks)}, and {' and '.join(lacks.values())}."
         needed = [name for name in lacks if name not in self.optional]
-        return f"{clip.source}: the model needs {needed[0]}, and {lacks[needed[0]]}." if needed else None
+        if not needed:
+            return None
+        others = registry.systems_without("audio") if needed == ["audio"] and len(self.inputs) > 1 else ()
+        advice = f" Systems that take a clip without sound: {', '.join(others)}." if others else ""
+        return f"{clip.source}: the model needs {needed[0]}, and {lacks[needed[0]]}.{advice}"
 
     def _lacks(self, clip: Clip) -> dict[str, str]:
         """The inputs that this clip cannot give, and why."""
@@ -132,9 +142,7 @@ def create_transform(model: Any, **changes: Any) -> Transform:
     >>> create_transform(model, sampling="strided", rate=4)  # doctest: +SKIP
     """
     if isinstance(model, Weights):
-        from ..registry import model_class
-
-        kind = model_class(model.arch)
+        kind = registry.model_class(model.arch)
         video, audio, inputs, optional = model.video, model.audio, kind.inputs, kind.optional_inputs
     else:
         video, audio, inputs, optional = model.video_spec, model.audio_spec, model.inputs, model.optional_inputs

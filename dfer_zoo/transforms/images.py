@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..media.resize import RESIZES, opencv_gray, shorter_side
+from ..media.resize import RESIZES, opencv_gray, shorter_side_size
 from ..weights.record import VideoSpec
 
 CHANNEL_ORDERS = ("rgb", "bgr", "gray")
@@ -21,8 +21,15 @@ def prepare(frames: Sequence[np.ndarray], spec: VideoSpec) -> Tensor:
         raise InputError(f"There is no resize '{spec.resize}'; there are {sorted(RESIZES)}.")
     if spec.channel_order == "gray":  # before the resize, as published: rounding in between is part of the numbers
         frames = [opencv_gray(frame)[..., None].repeat(3, axis=2) for frame in frames]
-    resized = np.stack([to_square(frame, spec) for frame in frames])
+    resized = np.stack([to_square(frame, spec, _model_frame(frames, spec)) for frame in frames])
     return to_tensor(resized, spec)
+
+
+def _model_frame(frames: Sequence[np.ndarray], spec: VideoSpec) -> np.ndarray | None:
+    """The frame whose height and width decide how all of the clip are resized; None: each its own."""
+    if spec.frame_size not in ("own", "first"):
+        raise InputError(f"There is no frame size '{spec.frame_size}'; there are 'own' and 'first'.")
+    return frames[0] if spec.frame_size == "first" else None
 
 
 def to_tensor(frames: np.ndarray, spec: VideoSpec) -> Tensor:
@@ -44,7 +51,9 @@ def to_tensor(frames: np.ndarray, spec: VideoSpec) -> Tensor:
 def three_crops(frames: Sequence[np.ndarray], spec: VideoSpec) -> list[Tensor]:
     """Squares from the start, the end and the middle of the longer side, each (T, 3, size, size). The shorter side is
     as long as they are, whatever the record says."""
-    resized = [shorter_side(frame, spec.img_size, spec.resize) for frame in frames]
+    like = _model_frame(frames, spec)
+    sizes = [shorter_side_size(frame if like is None else like, spec.img_size) for frame in frames]
+    resized = [RESIZES[spec.resize](frame, *size) for frame, size in zip(frames, sizes)]
     return [
         to_tensor(np.stack([crop_along(frame, spec.img_size, place) for frame in resized]), spec) for place in (0, 2, 1)
     ]
@@ -57,10 +66,11 @@ def crop_along(frame: np.ndarray, size: int, place: int) -> np.ndarray:
     return frame[:, offset : offset + size] if width > height else frame[offset : offset + size]
 
 
-def to_square(frame: np.ndarray, spec: VideoSpec) -> np.ndarray:
+def to_square(frame: np.ndarray, spec: VideoSpec, like: np.ndarray | None = None) -> np.ndarray:
+    """One frame as the record says; ``like`` is the frame whose size decides the resize, if it is another."""
     resize, size = RESIZES[spec.resize], spec.img_size
     if spec.resize_shorter is None:
         return resize(frame, size, size)
-    frame = shorter_side(frame, spec.resize_shorter, spec.resize)
+    frame = resize(frame, *shorter_side_size(frame if like is None else like, spec.resize_shorter))
     top, left = (frame.shape[0] - size) // 2, (frame.shape[1] - size) // 2
     return frame[top : top + size, left : left + size]

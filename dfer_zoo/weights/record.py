@@ -97,6 +97,9 @@ class Metric:
     source: str
 
 
+OPTIONAL = {"optional": True}  # a record of the manifest may omit the field, which then has its default
+
+
 @dataclass(frozen=True)
 class VideoSpec:
     """How a clip becomes the ``video`` argument. Rules are named as in `transforms.sampling` and `transforms.images`.
@@ -136,6 +139,11 @@ class VideoSpec:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of values in [0, 1]
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     face_crop: str = "aligned"  # what the weights saw: a rule of `media.faces`
+    # how many frames a clip of an annotation list has: the number in the "list", or the image files in the "folder"
+    frame_count: str = field(default="list", metadata=OPTIONAL)
+    min_frames: int = field(default=0, metadata=OPTIONAL)  # a list's clips with fewer frames are left out
+    # frames of several sizes in one clip: each resized from its "own" size, or all to the size of the "first"
+    frame_size: str = field(default="own", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,8 @@ class AudioSpec:
     sample_rate: int | None = None  # None: the file's own, never resampled
     seconds: float | None = None  # cut or padded to this length first
     silence_value: float = 0.0  # fills the input of a clip without sound
+    # a clip of a list whose sound file is missing: "keep" it (reading it fails), or read it with "none"
+    without_audio: str = field(default="keep", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ The systems were trained on face crops, so the crop is part of a model's input. 
 - "largest": each frame's largest box as the detector gives it (RAVDESS); a frame without a face uses the last box.
 - "union_square": the square around all faces of a frame (MAFW for MMA-DFER).
 - "detector_box": as "largest", with truncated corners and without the last row and column (EMO-AffectNet).
+- "whole": frames as they are, for weights that were trained on them.
 - "gray_square": each frame's largest box, made square, ten pixels larger on every side, in gray (mini-Xception).
 """
 
@@ -36,7 +37,7 @@ __all__ = [
     "smooth_track",
 ]
 
-RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square")
+RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square", "whole")
 
 
 def find(clip: Clip, faces: Any = "auto", *, crop: str = "aligned", no_face: str = "error") -> Clip:
@@ -67,6 +68,8 @@ def find(clip: Clip, faces: Any = "auto", *, crop: str = "aligned", no_face: str
     if crop not in RULES:
         raise InputError(f"No crop rule is called {crop!r}; expected {', '.join(RULES)}.")
     check_faces(faces, no_face)
+    if crop == "whole":
+        return clip
     boxes = _given_boxes(faces, len(clip.frames))
     report: dict[str, Any] = {"detector": "given boxes", "crop": "as given", "searched": 0, "found": 0}
     cut: Frames
@@ -75,6 +78,8 @@ def find(clip: Clip, faces: Any = "auto", *, crop: str = "aligned", no_face: str
     else:
         detector = find_detector(faces)
         report.update(detector=name_of(detector), crop=crop)
+        if fallback := getattr(detector, "fallback", None):
+            report["fallback"] = fallback
         search = Search(clip.frames, detector, report, clip.source)
         if crop == "aligned":
             cut = TrackedCrops(search, no_face, clip.fps)

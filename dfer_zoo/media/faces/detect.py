@@ -17,6 +17,8 @@ from ...errors import InputError, MediaError
 from .track import largest_first
 
 NO_FACES = np.zeros((0, 4))
+# --no-deps, because facenet-pytorch asks for an old torch; its other dependencies are named
+INSTALL_MTCNN = "pip install --no-deps facenet-pytorch requests urllib3 charset-normalizer idna certifi"
 # RGB frame -> boxes (N, 4): left, top, right, bottom in pixels, the largest first
 Detector = Callable[[np.ndarray], np.ndarray]
 
@@ -26,7 +28,7 @@ def find_detector(faces: Any) -> Detector:
     if callable(faces):
         return OwnDetector(faces)
     if faces == "auto":
-        return MTCNN() if importlib.util.find_spec("facenet_pytorch") else Cascade()
+        return _auto()
     if faces == "mtcnn":
         return MTCNN()
     if faces == "cascade":
@@ -34,6 +36,17 @@ def find_detector(faces: Any) -> Detector:
     if isinstance(faces, str) and faces.startswith("yunet:"):
         return YuNet(faces.removeprefix("yunet:"))
     raise InputError(f"No face detector is called {faces!r}; expected auto, none, cascade, mtcnn or yunet:FILE.")
+
+
+def _auto() -> Detector:
+    """MTCNN where it works, else the cascade, which then says why."""
+    if importlib.util.find_spec("facenet_pytorch") is None:
+        return Cascade()
+    try:
+        _mtcnn()
+    except MediaError as error:
+        return Cascade(fallback=f"MTCNN cannot be used, so the cascade searched instead: {error}")
+    return MTCNN()
 
 
 def name_of(detector: Detector) -> str:
@@ -69,6 +82,7 @@ class Cascade:
 
     name = "opencv cascade"
     longest_side: int = 640
+    fallback: str | None = None  # why it is used where another detector was preferred
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         cv2 = opencv()
@@ -149,9 +163,11 @@ _MTCNN_LOCK = threading.Lock()
 def _mtcnn() -> Any:
     try:
         from facenet_pytorch import MTCNN as Network
-    except ImportError as error:
-        raise MediaError("MTCNN needs facenet-pytorch: pip install --no-deps facenet-pytorch requests.") from error
-    return Network(device="cpu")
+
+        return Network(device="cpu")
+    except Exception as error:  # its own dependencies are out of date, and may raise anything
+        reason = "" if importlib.util.find_spec("facenet_pytorch") is None else f" ({error})"
+        raise MediaError(f"MTCNN needs facenet-pytorch: {INSTALL_MTCNN}{reason}.") from error
 
 
 @dataclass(frozen=True)

@@ -144,9 +144,6 @@ def concluded(conversion: Conversion, arguments: Mapping, model: DferModel) -> I
     yield same("arguments concluded from the checkpoint", told(conversion.model_args), told(arguments))
     scaled = conversion.model_args.get("layer_scale", 0.0) > 0
     yield same("layer scale concluded", scaled, arguments.get("layer_scale", 0.0) > 0)
-    if isinstance(model, HiCMAEPretrain):
-        levels = conversion.model_args.get("levels", defaults["levels"])
-        yield same("number of levels concluded", len(levels), len(model.levels))
 
 
 def restored(case: Case, table: str = "state_dict", **changes: Any) -> tuple[DferModel, Conversion, dict[str, Any]]:
