@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import pickle
 import pickletools
+import struct
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -332,6 +333,13 @@ def _check_kind(path: Path) -> None:
         raise WeightsError(f"{path} is a Git LFS pointer, not the file itself. Run 'git lfs pull' where it is from.")
 
 
+# what torch's reader and its old format raise on damaged files
+_DAMAGE = (
+    *(RuntimeError, EOFError, ValueError, LookupError, OSError, AssertionError, TypeError, AttributeError),
+    *(MemoryError, ArithmeticError, struct.error, zipfile.BadZipFile),
+)
+
+
 def load_pickle(path: Path) -> Any:
     """`torch.load(weights_only=True)` with stand-ins for what is known to be harmless and of no use to us."""
     try:
@@ -347,7 +355,7 @@ def load_pickle(path: Path) -> Any:
         raise WeightsError(
             f"{path} was refused{asks}. Weights need nothing but tensors and plain values; nothing of the file was run."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise WeightsError(
             f"{path} is not a whole checkpoint of torch ({str(error).splitlines()[0] if str(error) else 'cut off'}). "
             "Download it again."
