@@ -261,7 +261,7 @@ def test_evaluate_cuts_out_faces_on_request(place, tmp_path, capsys):
     ("data", "arguments", "message"),
     [
         ("puppets", ("--device", "toaster"), "device 'toaster' cannot be used"),
-        ("puppets:clips=1", ("--batch-size", "0"), "batch_size is 0"),
+        ("puppets:clips=1", ("--batch-size", "0"), "--batch-size is 0"),
         ("puppets", ("--root", "/data"), "has no option 'root'"),
         ("faces.txt", ("--audio", "dfew"), "has no option 'audio'"),
         ("faces.txt", (), "None of the 1 clips can be read; the first: none.npy: there is no such"),

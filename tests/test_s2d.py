@@ -160,7 +160,9 @@ def test_the_image_model_becomes_the_start_of_a_training(case, tmp_path):
     source, own = dfer_zoo.create_model("s2d_image.affectnet7").state_dict(), model.state_dict()
     assert set(model.load_report.loaded) == source.keys()
     assert all(torch.equal(own[name], value) for name, value in source.items())
-    assert all(n == "temporal_positions" or ".adapter." in n or "classifier" in n for n in model.load_report.fresh)
+    assert all(
+        n == "temporal_positions" or ".adapter." in n or "classifier" in n for n in model.load_report.initialized
+    )
 
 
 def test_a_part_that_does_not_fit_is_refused_and_nothing_is_loaded():
@@ -170,11 +172,12 @@ def test_a_part_that_does_not_fit_is_refused_and_nothing_is_loaded():
     del state["encoder.blocks.1.mlp.fc1.weight"]
     for states, sentence in (
         ({"image": state}, r"1 missing \(encoder.blocks.1.mlp.fc1.weight\)"),
-        ({"face": state}, "The part is 'image'; found face"),
         ({"image": S2DImage(**{**TINY["s2d_image"], "width": 64}).state_dict()}, "of another shape"),
     ):
         with pytest.raises(WeightsError, match=sentence):
             model.load_backbones(states)
+    with pytest.raises(InputError, match="composed of the parts image; got face"):
+        model.load_backbones({"face": state})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -347,7 +350,7 @@ def test_lists_keep_names_as_text_and_labels_in_their_order(tmp_path):
 
 def test_a_long_clip_has_two_views_and_a_short_one_repeats_its_last_frame():
     model = tiny()
-    transform = dfer_zoo.create_transform(model)
+    transform = dfer_zoo.create_transform(model, faces="none")
     frames = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((60, 60, 3), dtype=np.uint8)
     spec = model.video_spec
 
@@ -380,7 +383,7 @@ def test_a_list_of_clips_is_evaluated_from_the_command_line(tmp_path, capsys):
 def test_a_training_clip_has_the_shape_of_the_models_input():
     from dfer_zoo.transforms.train import augmentation
 
-    transform = dfer_zoo.create_transform(tiny())
+    transform = dfer_zoo.create_transform(tiny(), faces="none")
     frames = np.random.default_rng(0).integers(0, 256, (8, 60, 60, 3), dtype=np.uint8)
     sample = augmentation("s2d", transform)(dfer_zoo.Clip.from_arrays(frames, fps=25))
     assert sample["video"].shape == (3, 3, 56, 56)

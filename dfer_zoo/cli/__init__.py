@@ -16,10 +16,17 @@ from collections.abc import Sequence
 
 from ..errors import DferZooError, printable
 from ..version import __version__
-from . import demo, doctor, evaluate, predict, weights
+from . import demo, doctor, embed, evaluate, predict, weights
 from .common import in_options
 
-COMMANDS = {**predict.COMMANDS, **weights.COMMANDS, **evaluate.COMMANDS, **doctor.COMMANDS, **demo.COMMANDS}
+COMMANDS = {
+    **predict.COMMANDS,
+    **embed.COMMANDS,
+    **weights.COMMANDS,
+    **evaluate.COMMANDS,
+    **doctor.COMMANDS,
+    **demo.COMMANDS,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ from ..errors import DferZooError, InputError, printable
 from .common import Command, in_options, parse_faces, table
 
 if TYPE_CHECKING:
-    from ..inference.recognizer import Prediction
+    from ..inference.prediction import Prediction
 
 
 LONGEST_NAME = 150  # characters of a source's name in the name of its picture; file systems allow 255 bytes
@@ -46,7 +46,9 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help='"cpu" (default), "cuda", "mps"')
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision of the model")
     parser.add_argument("--json", metavar="PATH", help="one JSON object per file; - is the standard output")
-    parser.add_argument("--plot", metavar="PATH", help="a picture; with several files, one for each, with its name")
+    parser.add_argument(
+        "--plot", metavar="PATH", help="plot the probabilities over time with the faces; one picture per file"
+    )
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
 
 
@@ -62,7 +64,8 @@ def _window(text: str) -> float | str | None:
 def predict_command(options: argparse.Namespace) -> int:
     import torch
 
-    from ..inference.recognizer import Prediction, Recognizer
+    from ..inference.prediction import Prediction
+    from ..inference.recognizer import Recognizer
     from ..media.clip import check_fps
 
     check_fps(options.fps)
@@ -77,6 +80,7 @@ def predict_command(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         device=options.device,
         dtype=getattr(torch, options.dtype) if options.dtype else None,
+        thumbnails=8 if options.plot else 0,
     )
     reading = {"fps": options.fps, "order": options.order, "recover": options.recover}
     bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the answers themselves show the progress

@@ -19,7 +19,10 @@ import numpy as np
 from ..errors import InputError, MediaError, suggest
 from ..media.clip import Clip, Frames
 from ..media.container import open_file
+<<<<<<< HEAD
 from ..media.limits import check_limit
+=======
+>>>>>>> main
 from ..transforms import Transform
 
 
@@ -162,10 +165,22 @@ def read_sound_list(
 ) -> Rows:
     """Read a three-field list of HiCMAE: "folder wav label", one clip per line, no blanks in the paths.
 
-    The options are those of `read_frame_list` and apply to both paths. Lists with continuous values in place of the
-    label are not supported.
+    Args:
+        path: The list. Lists of several continuous values in place of the label are not read.
+        root: Put in front of the folders and of the sound files.
+        replace: ("/their/disk", "/mine") exchanges the start of both.
+        num_classes: Labels must be below it.
+        order: Of the frames in a folder, as `read_clip` takes it.
+        subset: The subset that the rows are noted as.
 
-    >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=6)  # doctest: +SKIP
+    Returns:
+        One row per line, with the sound file as `audio`.
+
+    Raises:
+        InputError: If the file cannot be read, or a line is not of this form.
+
+    Examples:
+        >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"))  # doctest: +SKIP
     """
     move = _Relocation(root, replace)
     rows = []
@@ -640,7 +655,8 @@ def read_row(
         from .puppets import Puppet
 
         return Puppet.parse(row.path).clip()
-    from ..media.files import ImageFiles, read_clip
+    from ..media.files import read_clip
+    from ..media.images import ImageFiles
 
     _check_files(row)
     if row.path.endswith(".npy"):
