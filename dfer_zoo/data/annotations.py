@@ -19,10 +19,7 @@ import numpy as np
 from ..errors import InputError, MediaError, suggest
 from ..media.clip import Clip, Frames
 from ..media.container import open_file
-<<<<<<< HEAD
 from ..media.limits import check_limit
-=======
->>>>>>> main
 from ..transforms import Transform
 
 
