@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 from ..errors import DferZooError
 from ..version import __version__
-from . import demo, evaluate, predict, weights
+from . import demo, evaluate, predict, train, weights
 
-COMMANDS = {**predict.COMMANDS, **weights.COMMANDS, **evaluate.COMMANDS, **demo.COMMANDS}
+COMMANDS = {**predict.COMMANDS, **weights.COMMANDS, **evaluate.COMMANDS, **train.COMMANDS, **demo.COMMANDS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
