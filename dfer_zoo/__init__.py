@@ -19,6 +19,7 @@ _HOME = {
     "create_model": "factory",
     "load_weights": "factory",
     "save_pretrained": "saving",
+    "push_to_hub": "saving",
     "list_models": "registry",
     "list_pretrained": "registry",
     "get_weights": "registry",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from .registry import get_weights as get_weights
     from .registry import list_models as list_models
     from .registry import list_pretrained as list_pretrained
+    from .saving import push_to_hub as push_to_hub
     from .saving import save_pretrained as save_pretrained
     from .transforms import create_transform as create_transform
     from .weights.record import AudioSpec as AudioSpec

@@ -28,9 +28,10 @@ from .convert import Conversion, convert_state_dict
 from .convert.options import stored_options
 from .errors import InputError, WeightsError, WeightsUnavailable, suggest
 from .models.base import DferModel, load_strictly, skip_init
-from .registry import get_weights, model_class
+from .registry import get_weights, manifest, model_class
 from .saving import save_pretrained
 from .weights import fetch, store
+from .weights.cache import Cache
 from .weights.hdf5 import is_hdf5, read_hdf5
 from .weights.record import CONVERTED, VideoSpec, Weights, check_labels
 from .weights.safetensors import read_safetensors, write_safetensors
@@ -57,8 +58,20 @@ OPTION_KEYS = ("args", "config", "opt", "options")  # where training scripts sto
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 
 
-def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
+def convert_checkpoint(arch: str, tag: str, file: str | Path, cache: Cache | None = None) -> Path:
     """Read the authors' file of ``arch.tag``, check it strictly, and put it into the weights store.
+
+    Args:
+        arch: The architecture.
+        tag: Which of its weights.
+        file: The checkpoint as its authors publish it.
+        cache: How to fetch the weights that the file is completed with, where its authors keep parts in other files.
+
+    Returns:
+        The converted file.
+
+    Raises:
+        WeightsError: The file is not that of the record, or its content does not fit.
 
     >>> convert_checkpoint("mma_dfer", "dfew_fold1", "fold1_224.pth")  # doctest: +SKIP
     PosixPath('/home/me/.cache/dfer_zoo/mma_dfer.dfew_fold1.safetensors')
@@ -77,7 +90,7 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
             f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
             f"{record.origin_sha256} was expected. Download it again{_from(record)}."
         )
-    conversion = _with_backbones(record, with_parts(arch, convert_state_dict(arch, state), record.name))
+    conversion = _with_backbones(arch, record.backbones, convert_state_dict(arch, state), str(path), cache)
     written = checked_record(record, conversion, path)
     places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
     written = dataclasses.replace(written, origin=places)
@@ -90,11 +103,23 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path) -> Path:
         ) from error
 
 
-def _with_backbones(record: Weights, conversion: Conversion) -> Conversion:
+def backbone_state(source: str, cache: Cache | None = None) -> Mapping[str, Tensor]:
+    """The state dict of ``arch.tag`` or ``open_clip:NAME/TAG``, fetched and converted if needed."""
+    found = source if source.startswith("open_clip:") else get_weights(source)
+    return fetch.backbone_state(found, cache, convert_checkpoint)
+
+
+def _with_backbones(
+    arch: str, backbones: Mapping[str, str], conversion: Conversion, what: str, cache: Cache | None = None
+) -> Conversion:
     """What the authors' file leaves out comes from the weights that the record names as its backbones."""
     state = dict(conversion.state)
-    for source in record.backbones.values():
-        state = {**fetch.backbone_state(source), **state}
+    for part, source in backbones.items():
+        try:
+            found = backbone_state(source, cache)
+        except WeightsUnavailable as error:
+            raise WeightsUnavailable(f"{what} leaves out the part '{part}', {source}. {error}") from error
+        state = {**model_class(arch).entries_of_backbone(part, found), **state}
     return dataclasses.replace(conversion, state=state)
 
 
@@ -153,7 +178,9 @@ def convert_own(
     >>> convert_own("dk_clip", "best.pth", "my_dk_clip", frames=8)  # doctest: +SKIP
     PosixPath('my_dk_clip/model.safetensors')
     """
-    conversion = with_parts(arch, convert_state_dict(arch, read_checkpoint(file)), str(file))
+    published = (r for r in manifest().values() if r.arch == arch and r.distribution in CONVERTED)
+    backbones = next((record.backbones for record in published), {})
+    conversion = _with_backbones(arch, backbones, convert_state_dict(arch, read_checkpoint(file)), str(file))
     stored = stored_options(arch, read_options(file), str(file))
     _check_agreement(file, stored.model_args, {**model_args, **conversion.model_args})
     arguments = {**stored.model_args, **model_args, **conversion.model_args}
@@ -203,24 +230,6 @@ def _changed_spec(spec: VideoSpec | None, changes: Mapping[str, Any]) -> VideoSp
         if name not in known:
             raise InputError(f"The transform has no option '{name}'.{suggest(name, known)}")
     return dataclasses.replace(spec, **changes)
-
-
-def with_parts(arch: str, conversion: Conversion, what: str) -> Conversion:
-    """The conversion with the parts that the authors keep in files of their own, taken from the weights of these."""
-    kind = model_class(arch)
-    missing = [part for part in kind.converted_parts if not any(n.startswith(f"{part}.") for n in conversion.state)]
-    if not missing:
-        return conversion
-    states = {}
-    for part in missing:
-        source = kind.converted_parts[part]
-        try:
-            states[part] = fetch.backbone_state(source)
-        except WeightsUnavailable as error:
-            raise WeightsUnavailable(
-                f"{what} lacks the part '{part}', which its authors keep in a file of its own. {error}"
-            ) from error
-    return dataclasses.replace(conversion, state={**conversion.state, **kind.entries_of_parts(states)})
 
 
 def _check_count(file: str | Path, num_classes: int, labels: Sequence[str]) -> None:

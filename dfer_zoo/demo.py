@@ -38,7 +38,7 @@ def demonstrate(folder: str | Path, feelings: Sequence[str] = FEELINGS, seed: in
         raise InputError(f"{folder}: this folder cannot be made ({error.strerror}).") from error
     clip = performance(feelings, seed=seed)
     video = write_mp4(clip, folder / "puppet.mp4")
-    recognizer = Recognizer("av_fusion", "demo", faces="none", window=SECONDS, stride=SECONDS / 2)
+    recognizer = Recognizer("av_fusion", "puppets", faces="none", window=SECONDS, stride=SECONDS / 2)
     answer = recognizer(video)
     shown = clip.take(range(round(FPS), clip.num_frames, round(1.2 * FPS)))
     times = [

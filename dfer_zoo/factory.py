@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .checkpoints import convert_checkpoint
+from .checkpoints import backbone_state, convert_checkpoint
+from .convert import convert_parts
 from .errors import InputError, UnknownModel, UnknownTag, WeightsError, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
@@ -23,7 +23,7 @@ from .weights import fetch, store
 from .weights.cache import Cache
 from .weights.fetch import MODEL_FILE
 from .weights.record import CONVERTED, Weights, check_labels
-from .weights.safetensors import read_header, read_safetensors
+from .weights.safetensors import read_header, read_record, read_safetensors
 
 
 def create_model(
@@ -82,8 +82,8 @@ def create_model(
         model = _fresh(arch, num_classes, labels, model_args)
     elif record.distribution == "composed":
         model = _fresh(arch, num_classes, labels, {**record.model_args, **model_args})
-        states = {part: _backbone(source, cache) for part, source in record.backbones.items()}
-        model.load_report = model.load_backbones(states)
+        states = {part: backbone_state(source, cache) for part, source in record.backbones.items()}
+        model.load_report = model.load_backbones(convert_parts(arch, states))
         model.weights = record
     else:
         assert path is not None
@@ -186,13 +186,7 @@ def _checkpoint(arch: str, path: Path) -> tuple[str, Weights, Path]:
 
 
 def _header_record(path: Path) -> Weights:
-    header = read_header(path)
-    if header is None:
-        raise WeightsError(
-            f"{path} does not say what it is: it has no dfer_zoo header. Authors' files are read by: "
-            f"dfer-zoo convert ARCH TAG {path}"
-        )
-    record = Weights.from_header(header, str(path))
+    record = read_record(path)
     if record.arch not in MODELS:
         raise WeightsError(f"{path} holds weights of '{record.arch}', which dfer_zoo {__version__} does not know.")
     return record
@@ -266,11 +260,6 @@ def _fill(model: DferModel, record: Weights, path: Path, *, resized: bool = True
     if record.audio is not None:
         model.audio_spec = _resized(record.audio, model.audio_spec, ("shape", "seconds") if resized else ())
     return model
-
-
-def _backbone(source: str, cache: Cache) -> Mapping[str, Tensor]:
-    found = source if source.startswith("open_clip:") else get_weights(source)
-    return fetch.backbone_state(found, cache, convert_checkpoint)
 
 
 def _resized(published: Any, own: Any, fields: Sequence[str]) -> Any:

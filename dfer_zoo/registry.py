@@ -142,3 +142,18 @@ def get_weights(arch: str, tag: str | None = None) -> Weights:
             raise UnknownTag(f"Which weights of {arch}? It has: {', '.join(sorted(tags)) or 'none'}.")
         raise UnknownTag(f"{arch} has no weights '{tag}'.{suggest(tag, tags)}")
     return manifest()[arch, tag]
+
+
+@functools.cache
+def systems_without(modality: str) -> tuple[str, ...]:
+    """Trained classifiers of videos that take a clip without this modality.
+
+    >>> "mae_dfer" in systems_without("audio"), "hicmae" in systems_without("audio")
+    (True, False)
+    """
+    trained = {record.arch for record in manifest().values() if record.dataset and record.labels}
+
+    def takes(kind: type[DferModel]) -> bool:
+        return "video" in kind.inputs and (modality not in kind.inputs or modality in kind.optional_inputs)
+
+    return tuple(name for name in sorted(trained) if takes(model_class(name)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -10,10 +12,13 @@ from torch import nn
 from .atomic import write_atomically
 from .errors import InputError
 from .models.base import DferModel
-from .registry import MODELS
-from .weights.fetch import MODEL_FILE
-from .weights.record import Metric, Weights
-from .weights.safetensors import write_safetensors
+from .registry import MODELS, get_weights
+from .weights import store
+from .weights.card import REPOSITORY, config_json, model_card, without_folders
+from .weights.fetch import MODEL_FILE, fetch
+from .weights.publish import CONFIG_FILE, Publication, check_may_publish, publish
+from .weights.record import CONVERTED, Metric, Weights
+from .weights.safetensors import read_record, write_safetensors
 
 
 def save_pretrained(
@@ -25,6 +30,7 @@ def save_pretrained(
     fold: int | None = None,
     metrics: Sequence[Metric] = (),
     license: str = "unknown",
+    caution: str | None = None,
 ) -> Path:
     """Write ``model.safetensors``, ``config.json`` and a model card into a folder.
 
@@ -39,6 +45,7 @@ def save_pretrained(
         fold: Which fold of it was held out.
         metrics: Measured numbers.
         license: An SPDX identifier.
+        caution: What these weights are not for; shown with every answer.
 
     Returns:
         The path of ``model.safetensors``.
@@ -63,15 +70,19 @@ def save_pretrained(
         labels=inner.labels,
         video=inner.video_spec,
         audio=inner.audio_spec,
-        dataset=dataset,
+        dataset=None if dataset is None else without_folders(dataset),
         fold=fold,
-        metrics=tuple(metrics),
+        metrics=tuple(
+            replace(m, protocol=without_folders(m.protocol), source=without_folders(m.source)) for m in metrics
+        ),
         license=license,
         license_source="save_pretrained",
+        caution=caution,
     )
     folder = Path(folder)
     write_safetensors(folder / MODEL_FILE, inner.state_dict(), record.to_dict())
-    write_atomically(folder / "README.md", _model_card(record).encode())
+    write_atomically(folder / CONFIG_FILE, config_json(record))
+    write_atomically(folder / "README.md", model_card(record).encode())
     return folder / MODEL_FILE
 
 
@@ -93,10 +104,75 @@ def arch_of(model: DferModel) -> str:
     raise InputError(f"{type(model).__name__} is not in the registry.")
 
 
-def _model_card(record: Weights) -> str:
-    numbers = "".join(f"- {m.name} {m.value:g} % ({m.protocol}; {m.source})\n" for m in record.metrics)
+def push_to_hub(
+    source: str | Path | nn.Module,
+    repo_id: str,
+    *,
+    private: bool = False,
+    gated: bool = False,
+    pull_request: bool = False,
+    dry_run: bool = False,
+    i_have_permission: bool = False,
+) -> Publication:
+    """Publish weights on the Hub: model.safetensors, config.json and a model card in one commit.
+
+    The commit is read back and hashed. Log in with `hf auth login`, or set HF_TOKEN.
+
+    Args:
+        source: Weights that are on this machine ("mma_dfer.dfew_fold1"), a folder that `save_pretrained` wrote, or a
+            model.
+        repo_id: "owner/repo".
+        private: Create the repository as a private one.
+        gated: Ask readers to accept conditions.
+        pull_request: Open a pull request, for repositories of others.
+        dry_run: Send nothing.
+        i_have_permission: Publish weights whose licence does not allow it by itself.
+
+    Returns:
+        What was published: files, pinned name, digest, and the lines for a manifest.
+
+    Raises:
+        InputError: The licence does not allow it, or the repository's name is not valid.
+        WeightsUnavailable: The weights are not on this machine, or the Hub refuses.
+
+    Example:
+        >>> import dfer_zoo, tempfile
+        >>> model = dfer_zoo.create_model("av_fusion")
+        >>> sorted(push_to_hub(model, "me/my_model", dry_run=True).files)
+        ['README.md', 'config.json', 'model.safetensors']
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(source, nn.Module):
+            source = save_pretrained(source, folder).parent
+        record, path, card = _publishable(source, i_have_permission)
+        files: dict[str, bytes | Path] = {
+            "README.md": card.replace(REPOSITORY, f"{repo_id}@main").encode(),
+            CONFIG_FILE: config_json(record),
+            MODEL_FILE: path,
+        }
+        return publish(record, repo_id, files, private=private, gated=gated, pull_request=pull_request, dry_run=dry_run)
+
+
+def _publishable(source: str | Path, i_have_permission: bool) -> tuple[Weights, Path, str]:
+    """(record, model file, model card) of a tag or a folder."""
+    folder = Path(source)
+    if (folder / MODEL_FILE).is_file():
+        path = folder / MODEL_FILE
+        record = read_record(path)
+        readme = folder / "README.md"
+        card = readme.read_text(encoding="utf-8") if readme.is_file() else model_card(record)
+        return record, path, card
+    record = get_weights(str(source))
+    if record.distribution not in (*CONVERTED, "bundled"):
+        raise InputError(
+            f"{record.name} has no file of this machine to publish (distribution '{record.distribution}')."
+        )
+    check_may_publish(record, i_have_permission)
+    path = fetch(record)
+    if record.distribution in CONVERTED:
+        record = read_record(path)
     return (
-        f"---\nlibrary_name: dfer_zoo\nlicense: {record.license}\n---\n# {record.name}\n\n"
-        f"{record.params:,} parameters, labels in order: {', '.join(record.labels)}.\n\n{numbers}\n"
-        '```python\nimport dfer_zoo\n\nmodel = dfer_zoo.create_model("local-dir:.")\n```\n'
+        record,
+        path,
+        model_card(record, store.noted_digest(path) if record.distribution in CONVERTED else record.sha256),
     )

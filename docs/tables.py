@@ -16,15 +16,29 @@ sys.path.insert(0, str(ROOT))
 from dfer_zoo.registry import MODELS, manifest  # noqa: E402
 from dfer_zoo.weights.record import Weights  # noqa: E402
 
-MARK = re.compile(r"<!-- (results|models|labels)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?", re.DOTALL)
+MARK = re.compile(r"<!-- (results|models|labels|puppets)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?", re.DOTALL)
 
 
 def results(arch: str) -> str:
     """One row per number: weights, data set, number, how and by whom it was measured."""
     rows = [["weights", "metric", "%", "protocol", "source"]]
     for record in records_of(arch):
+        if is_drawn(record):  # its numbers are not about people
+            continue
         rows += [[f"`{record.tag}`", m.name.upper(), f"{m.value:.2f}", m.protocol, m.source] for m in record.metrics]
     return table(rows)
+
+
+def puppets() -> str:
+    """The numbers of weights that were trained on drawn faces."""
+    rows = [["weights", "metric", "%", "protocol"]]
+    for record in filter(is_drawn, manifest().values()):
+        rows += [[f"`{record.name}`", m.name.upper(), f"{m.value:.2f}", m.protocol] for m in record.metrics]
+    return table(rows)
+
+
+def is_drawn(record: Weights) -> bool:
+    return (record.dataset or "").startswith("puppets")
 
 
 def models(folder: str) -> str:
@@ -63,10 +77,13 @@ def page_of(arch: str) -> str:
     """The page that describes an architecture: its own, or the one of the family that it belongs to."""
     pages = {path.stem for path in (ROOT / "docs" / "models").glob("*.md")}
     family = {
+        "hicmae_pretrain": "hicmae",
         "mae_dfer_pretrain": "mae_dfer",
         "video_mae": "mae_dfer",
         "efficient_face": "av_fusion",
         "emo_affectnet_static": "emo_affectnet",
+        "s2d_image": "s2d",
+        "mobile_face_net": "s2d",
     }
     return arch if arch in pages else family.get(arch, "mma_dfer")
 
@@ -79,7 +96,7 @@ def table(rows: list[list[str]]) -> str:
 
 def rendered(text: str, folder: str = "") -> str:
     """The page with its tables made anew; `folder` is where docs/ lies, seen from the page."""
-    makers = {"results": results, "models": lambda _: models(folder), "labels": labels}
+    makers = {"results": results, "models": lambda _: models(folder), "labels": labels, "puppets": lambda _: puppets()}
 
     def fill(match: re.Match) -> str:
         kind, arch = match.groups()

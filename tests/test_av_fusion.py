@@ -107,8 +107,8 @@ def test_the_frame_encoder_starts_from_a_converted_efficient_face(tmp_path, monk
     convert_checkpoint("efficient_face", "affectnet7", path)
     model = dfer_zoo.create_model("av_fusion", pretrained="backbone", fusion="it", num_classes=5)
     report = model.load_report
-    assert len(report.loaded) == 416 and set(report.dropped) == {"classifier.weight", "classifier.bias"}
-    assert set(report.loaded) | set(report.fresh) == set(model.state_dict())
+    assert len(report.loaded) == 416 and set(report.ignored) == {"classifier.weight", "classifier.bias"}
+    assert set(report.loaded) | set(report.initialized) == set(model.state_dict())
     face = dfer_zoo.create_model("efficient_face.affectnet7")
     image = seeded_input(init["inputs"]["image"])
     assert torch.equal(model.face(image), face.forward_features(image))

@@ -417,7 +417,7 @@ def test_the_default_folder_is_in_the_users_cache(monkeypatch, tmp_path):
 def test_a_composed_model_takes_its_parts_from_converted_files(stored):
     model = dfer_zoo.create_model("small.inside")
     assert torch.equal(model.body.weight, small.authors_state()["encoder.weight"])
-    assert model.load_report.fresh == ("classifier.weight", "classifier.bias")
+    assert model.load_report.initialized == ("classifier.weight", "classifier.bias")
     assert model.weights.tag == "inside"
 
 

@@ -168,6 +168,9 @@ def test_features_are_kept_while_the_weights_are_what_they_were():
     "change",
     [
         lambda m: m.layer.weight.add_(1),
+        lambda m: m.layer.weight.data.mul_(1.001),  # torch's version counters do not see this
+        lambda m: m.layer.weight.data.copy_(m.layer.weight.data.flip(0)),
+        lambda m: m.layer.weight.detach().numpy().__imul__(2),
         lambda m: m.load_state_dict(Counted().state_dict()),
         lambda m: m.layer.load_state_dict(Counted().layer.state_dict(), assign=True),
         lambda m: [m.layer.load_state_dict(Counted().layer.state_dict(), assign=True) for _ in range(3)],

@@ -18,6 +18,8 @@ CASES = {
     "efficient_face": "av_fusion/efficientface_7classes",
     "emo_affectnet": "emo_affectnet/video_64",
     "emo_affectnet_static": "emo_affectnet/static_64",
+    "hicmae": "hicmae/finetune_base_6",
+    "hicmae_pretrain": "hicmae/pretrain_base",
     "mae_dfer": "mae_dfer/finetune_lgi_7",
     "mae_dfer_pretrain": "mae_dfer/pretrain_lgi",
     "video_mae": "mae_dfer/finetune_vit_base_7",
@@ -43,7 +45,7 @@ def authors_names(arch):
         table = {n: entry for n, entry in table.items() if not re.match(r"temporal_|head\.|.*\.TMA\.", n)}
     types = {"float32": torch.float32, "int64": torch.int64}
     return {
-        name: torch.full((), number, dtype=types[entry["dtype"]]).expand(entry["shape"])
+        name: torch.full((), number, dtype=types[entry.get("dtype", "float32")]).expand(entry["shape"])
         for number, (name, entry) in enumerate(table.items())
     }
 

@@ -44,8 +44,8 @@ def test_a_wrong_feeling_is_one_line(tmp_path, capsys):
 def test_the_numbers_in_the_record_are_measured_again(without):
     """The drawing goes through numpy and Pillow, the network through torch: other versions may move a clip or two of 160
     over a border, and no more."""
-    record = get_weights("av_fusion", "demo")
-    model = create_model("av_fusion", "demo")
+    record = get_weights("av_fusion", "puppets")
+    model = create_model("av_fusion", "puppets")
     rows = read_rows("puppets:clips=160,seed=2026,split=test,size=64", model.labels)
     table = evaluation.confusion(rows, evaluation.probabilities(model, rows, without=without, batch_size=16))
     what = {(): "both modalities", ("audio",): "video only", ("video",): "audio only"}[without]
@@ -59,7 +59,7 @@ def test_the_file_is_small_and_half_precision_and_says_what_it_is():
     from dfer_zoo.weights.fetch import fetch
     from dfer_zoo.weights.safetensors import read_safetensors
 
-    record = get_weights("av_fusion", "demo")
+    record = get_weights("av_fusion", "puppets")
     path = fetch(record)
     state, header = read_safetensors(path)
     assert path.stat().st_size <= 5_000_000
@@ -70,10 +70,10 @@ def test_the_file_is_small_and_half_precision_and_says_what_it_is():
 
 def test_evaluate_prints_a_table_or_json(tmp_path, capsys):
     data = "puppets:clips=8,seed=5,split=test,size=64"
-    assert cli.main(["evaluate", "av_fusion.demo", data, "--picture", str(tmp_path / "table.png")]) == 0
+    assert cli.main(["evaluate", "av_fusion.puppets", data, "--picture", str(tmp_path / "table.png")]) == 0
     assert capsys.readouterr().out.startswith("UAR ")
     assert Image.open(tmp_path / "table.png").size[0] > 100
-    assert cli.main(["evaluate", "av_fusion.demo", data, "--json"]) == 0
+    assert cli.main(["evaluate", "av_fusion.puppets", data, "--json"]) == 0
     numbers = json.loads(capsys.readouterr().out)
     assert np.sum(numbers["confusion"]) == 8
     assert cli.main(["evaluate", "av_fusion", data]) == 2

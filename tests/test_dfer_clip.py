@@ -11,7 +11,7 @@ import torch
 import dfer_zoo
 from dfer_zoo import Clip, cli
 from dfer_zoo.checkpoints import convert_checkpoint, convert_own
-from dfer_zoo.convert import convert_state_dict
+from dfer_zoo.convert import convert_parts, convert_state_dict
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import build_clip, tokenize
@@ -390,8 +390,8 @@ def test_backbone_weights_fill_both_towers_and_nothing_else(tiny_clip, monkeypat
         model.encode_frames(frames[None])[0], tiny_clip.encode_image(frames), rtol=1e-4, atol=1e-5
     )
     report, names = model.load_report, set(model.state_dict())
-    assert set(report.fresh) == {n for n in names if n.startswith(("prompt_learner.", "temporal_net."))}
-    assert set(report.loaded) == names - set(report.fresh) and report.dropped == ()
+    assert set(report.initialized) == {n for n in names if n.startswith(("prompt_learner.", "temporal_net."))}
+    assert set(report.loaded) == names - set(report.initialized) and report.ignored == ()
     assert len(report.loaded) == len(tiny_clip.state_dict())
 
 
@@ -409,8 +409,8 @@ def test_another_clip_is_refused_whole(tiny_clip, change, message):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     change(state)
     with pytest.raises(WeightsError, match=message):
-        model.load_backbones({"clip": state})
-    with pytest.raises(WeightsError, match="is put together from"):
+        model.load_backbones(convert_parts("dfer_clip", {"clip": state}))
+    with pytest.raises(InputError, match="composed of the parts clip; got face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -427,7 +427,7 @@ def test_the_backbone_record_names_the_quickgelu_variant():
 @torch.no_grad()
 def test_zero_shot_is_clip_on_the_mean_of_the_frames(tiny_clip):
     model = tiny()
-    model.load_backbones({"clip": tiny_clip.state_dict()})
+    model.load_backbones(convert_parts("dfer_clip", {"clip": tiny_clip.state_dict()}))
     video, texts = clips(model, frames=6), ["a happy face", "a sad face", "a tree"]  # no position table: any length
     frames = tiny_clip.encode_image(video.flatten(0, 1)).unflatten(0, (2, 6))
     expected = (
@@ -619,7 +619,7 @@ def test_what_contradicts_itself_is_no_checkpoint():
         converted(lambda s: s.update({"clip_model_.visual.proj": s["image_encoder.proj"] + 1}))
     with pytest.raises(WeightsError, match="are not rows of its own token embedding"):
         converted(lambda s: s.update({"prompt_learner.token_suffix": s["prompt_learner.token_suffix"] + 1}))
-    with pytest.raises(WeightsError, match="is no tensor of DFER-CLIP; this is another network's checkpoint"):
+    with pytest.raises(WeightsError, match="not a checkpoint of dfer_clip: 1 of its 77 entries are unknown"):
         converted(lambda s: s.update({"fc.weight": torch.zeros(1)}))
     with pytest.raises(WeightsError, match="This is not a checkpoint of dfer_clip: it has no entry"):
         converted(lambda s: s.pop("image_encoder.proj"))

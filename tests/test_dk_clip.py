@@ -13,14 +13,13 @@ import torch.nn.functional as F
 
 import dfer_zoo
 from dfer_zoo.checkpoints import convert_own, read_checkpoint
-from dfer_zoo.convert import convert_state_dict
+from dfer_zoo.convert import convert_parts, convert_state_dict
 from dfer_zoo.convert.dk_clip import our_name
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.media.clip import ArrayFrames, Clip
 from dfer_zoo.media.resize import RESIZES, shorter_side_size
 from dfer_zoo.models.base import load_strictly, skip_init
 from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, unit, weigh_snippets
-from dfer_zoo.training.groups import dk_clip_groups
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.mixing import fourier_mask, mix_clips
 from dfer_zoo.transforms import create_transform
@@ -29,6 +28,7 @@ from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train.dk_clip import TrainTransform, change_colours, random_views, train_indices
 from tests.parity.checks.dk_clip import inputs_of, tensors, whole
 from tests.parity.compare import relative_l2
+from tests.parity.published import dk_clip_groups
 from tests.parity.runner import check_file, read_case
 from tests.tiny import TINY
 
@@ -123,7 +123,7 @@ def test_a_checkpoint_of_own_classes_is_converted_with_their_labels(authors_stat
 def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
     with pytest.raises(WeightsError, match=r"not a checkpoint of DK-CLIP: it has no entry 'msim.positional_embedding'"):
         convert_state_dict("dk_clip", {"visual.conv1.weight": torch.zeros(1)})
-    with pytest.raises(WeightsError, match=r"1 entries are not DK-CLIP's \(surprise\)"):
+    with pytest.raises(WeightsError, match=r"1 of its .* unknown, the first are surprise"):
         convert_state_dict("dk_clip", {**authors_state, "surprise": torch.zeros(1)})
     conversion = convert_state_dict("dk_clip", {k: v for k, v in authors_state.items() if "alpha" not in k})
     with pytest.raises(WeightsError, match=r"1 missing \(conditioning.alpha\)"):
@@ -166,13 +166,12 @@ def test_clip_fills_its_own_places_and_the_report_says_which(model):
     clip = perturbed(open_clip.CLIP(**TINY_CLIP, quick_gelu=True)).eval()
     openai = {**clip.state_dict(), "input_resolution": torch.tensor(16), "vocab_size": torch.tensor(49408)}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    report = model.load_backbones({"clip": openai})
+    report = model.load_backbones(convert_parts("dk_clip", {"clip": openai}))
     after = model.state_dict()
-    assert sorted(report.loaded + report.fresh) == sorted(after)
+    assert sorted(report.loaded + report.initialized) == sorted(after)
     assert len(report.loaded) == len(clip.state_dict())
-    assert report.dropped == ("input_resolution", "vocab_size")
     assert all(torch.equal(after[our_name(name)], tensor) for name, tensor in clip.state_dict().items())
-    assert all(torch.equal(after[name], before[name]) for name in report.fresh)
+    assert all(torch.equal(after[name], before[name]) for name in report.initialized)
     ids = open_clip.tokenize(list(model.prompts))
     torch.testing.assert_close(model.text_features(), clip.encode_text(ids), rtol=1e-5, atol=1e-5)
 
@@ -196,7 +195,7 @@ def test_a_backbone_comes_from_openai_with_the_labels_of_ones_own(monkeypatch, t
     model = dfer_zoo.create_model("dk_clip", tag, **{**TINY["dk_clip"], **mine})
     assert asked == [source]
     assert model.weights.tag == tag and model.labels == mine["labels"] and model.prompts == mine["prompts"]
-    assert any(name.startswith("semantic_tower.") for name in model.load_report.fresh)
+    assert any(name.startswith("semantic_tower.") for name in model.load_report.initialized)
 
 
 def test_the_published_numbers_say_how_they_were_chosen_and_pretend_no_weights():
@@ -211,12 +210,14 @@ def test_a_clip_that_does_not_fit_changes_nothing(model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = open_clip.CLIP(**TINY_CLIP, quick_gelu=True).state_dict()
     with pytest.raises(WeightsError, match=r"1 missing \(local_tower.projection\)"):
-        model.load_backbones({"clip": {k: v for k, v in state.items() if k != "visual.proj"}})
+        model.load_backbones(convert_parts("dk_clip", {"clip": {k: v for k, v in state.items() if k != "visual.proj"}}))
     with pytest.raises(WeightsError, match=r"1 of another shape \(local_tower.positions \("):
-        model.load_backbones({"clip": {**state, "visual.positional_embedding": torch.zeros(50, 64)}})
+        model.load_backbones(
+            convert_parts("dk_clip", {"clip": {**state, "visual.positional_embedding": torch.zeros(50, 64)}})
+        )
     with pytest.raises(WeightsError, match="not a checkpoint of CLIP with a ViT"):
-        model.load_backbones({"clip": {"conv1.weight": torch.zeros(1)}})
-    with pytest.raises(InputError, match="no part face"):
+        convert_parts("dk_clip", {"clip": {"conv1.weight": torch.zeros(1)}})
+    with pytest.raises(InputError, match="composed of the parts clip; got face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -230,10 +231,9 @@ def test_x_clip_fills_all_but_the_semantic_tower_and_the_positions_of_frames(aut
     }
     x_clip["mit.positional_embedding"] = torch.zeros(1, 8, 128)  # of eight frames
     model = DKCLIP(**convert_state_dict("dk_clip", authors_state).model_args)
-    report = model.load_backbones({"x_clip": x_clip})
-    assert report.dropped == ("mit.positional_embedding",)
-    assert {name.split(".")[0] for name in report.fresh} == {"semantic_tower", "interaction"}
-    assert [name for name in report.fresh if name.startswith("interaction")] == ["interaction.positions"]
+    report = model.load_backbones(convert_parts("dk_clip", {"x_clip": x_clip}))
+    assert {name.split(".")[0] for name in report.initialized} == {"semantic_tower", "interaction"}
+    assert [name for name in report.initialized if name.startswith("interaction")] == ["interaction.positions"]
     own = model.state_dict()
     for name, tensor in authors_state.items():
         assert torch.equal(own[our_name(name)], tensor) == (our_name(name) in report.loaded), name

@@ -11,7 +11,7 @@ pytest.importorskip("onnxruntime")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", ["av_fusion", "dfer_clip", "dk_clip", "mae_dfer", "mma_dfer"])
+@pytest.mark.parametrize("arch", ["av_fusion", "dfer_clip", "dk_clip", "hicmae", "mae_dfer", "mma_dfer"])
 def test_the_file_computes_what_torch_computes(arch, tmp_path):
     path = tmp_path / "model.onnx"
     settings = [f"{name}={value!r}" for name, value in TINY[arch].items()]

@@ -20,7 +20,6 @@ from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
 from dfer_zoo.models.video_mae import VideoMAE, attend
 from dfer_zoo.registry import get_weights, list_pretrained, manifest
-from dfer_zoo.training.masking import tube_mask, window_mask
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.mixing import MixDraw, draw_mix, mix_in_pairs
 from dfer_zoo.transforms import create_transform, sampling
@@ -28,6 +27,7 @@ from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train import mae_dfer as train
 from tests.parity.checks.mae_dfer import our_arguments, seeded_input, seeded_state
 from tests.parity.compare import relative_l2
+from tests.parity.masking import tube_mask, window_mask
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -149,12 +149,14 @@ def test_a_pre_trained_file_becomes_the_backbone_of_the_fine_tuning(tmp_path, mo
     model = dfer_zoo.create_model("mae_dfer", pretrained="backbone", labels=("calm", "excited"), **shared)
     own, source = model.state_dict(), pretrained.state_dict()
     report = model.load_report
-    assert set(report.fresh) == {f"{part}.{n}" for part in ("feature_norm", "classifier") for n in ("weight", "bias")}
-    assert {name for name in report.dropped if not name.startswith("decoder.")} == {
+    assert set(report.initialized) == {
+        f"{part}.{n}" for part in ("feature_norm", "classifier") for n in ("weight", "bias")
+    }
+    assert {name for name in report.ignored if not name.startswith("decoder.")} == {
         *("encoder_norm.weight", "encoder_norm.bias", "to_decoder.weight", "mask_token"),
     }
     assert all(torch.equal(own[name], source[name]) for name in report.loaded)
-    assert set(report.loaded) | set(report.fresh) == set(own)
+    assert set(report.loaded) | set(report.initialized) == set(own)
 
 
 def test_a_backbone_of_another_size_is_refused_and_nothing_is_loaded():
@@ -164,7 +166,7 @@ def test_a_backbone_of_another_size_is_refused_and_nothing_is_loaded():
         model.load_backbones({"encoder": other.state_dict()})
     with pytest.raises(WeightsError, match=r"\d+ missing \(encoder\."):
         model.load_backbones({"encoder": {}})
-    with pytest.raises(InputError, match="takes one backbone, 'encoder'; got face"):
+    with pytest.raises(InputError, match="parts encoder; got face"):
         model.load_backbones({"face": {}})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -173,7 +175,7 @@ def test_a_learned_position_stays_as_it_was_drawn_where_the_backbone_has_none():
     model, backbone = tiny(learned_position=True), tiny(MAEDFERPretrain, seed=1)
     drawn = model.encoder.position.detach().clone()
     report = model.load_backbones({"encoder": backbone.state_dict()})
-    assert torch.equal(model.encoder.position, drawn) and "encoder.position" in report.fresh
+    assert torch.equal(model.encoder.position, drawn) and "encoder.position" in report.initialized
     assert torch.equal(model.encoder.region_tokens, backbone.encoder.region_tokens)
     other = tiny(learned_position=True, seed=2)
     report = model.load_backbones({"encoder": other.state_dict()})

@@ -24,7 +24,7 @@ from dfer_zoo.models.vit import PRESETS, resize_positions
 from dfer_zoo.registry import get_weights, manifest
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
-from dfer_zoo.training.schedules import cosine, cosine_with_restarts
+from dfer_zoo.training.schedules import cosine
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train.mma_dfer import TrainTransform
@@ -32,6 +32,7 @@ from dfer_zoo.weights import fetch
 from dfer_zoo.weights.record import AudioSpec
 from tests.parity.checks.mma_dfer import authors_state, input_tensor
 from tests.parity.compare import relative_l2
+from tests.parity.published import cosine_with_restarts
 from tests.parity.runner import read_case
 from tests.reference_torchaudio import reference_torchaudio
 
@@ -205,8 +206,11 @@ def test_a_model_starts_from_two_backbones_and_says_what_is_fresh(monkeypatch):
     report = model.load_report
     names = set(model.state_dict())
     assert set(report.loaded) == {n for n in names if n.startswith(("face.", "sound."))}
-    assert set(report.fresh) == (names - set(report.loaded)) | {"face.positions[:, 5:]", "sound.positions[:, 257:]"}
-    assert report.dropped == ()
+    assert set(report.initialized) == (names - set(report.loaded)) | {
+        "face.positions[:, 5:]",
+        "sound.positions[:, 257:]",
+    }
+    assert report.ignored == ()
     assert torch.equal(model.face.norm.weight, states["face"]["encoder.norm.weight"])
     expected = resize_positions(states["sound"]["encoder.positions"], (64, 8), (32, 8))
     assert torch.equal(model.sound.positions[:, :257], expected)
@@ -228,11 +232,11 @@ def test_a_wrong_backbone_changes_nothing_and_is_named():
         ({"face": lacking, "sound": good["sound"]}, "'face': 12 missing .blocks.3.attn.proj.bias"),
         ({"face": good["face"] | {"encoder.gate": torch.zeros(1)}, "sound": good["sound"]}, "1 unexpected .gate"),
         ({"face": good["face"], "sound": pooled}, "'sound': 2 missing .norm.bias, norm.weight"),
-        ({"face": good["face"]}, "parts are face, sound; found face"),
+        ({"face": good["face"]}, "parts face, sound; got face"),
         ({"face": {"w": torch.zeros(1)}, "sound": good["sound"]}, "missing .blocks.0.attn.proj.bias"),
     ]
     for states, message in wrong:
-        with pytest.raises(WeightsError, match=message):
+        with pytest.raises((InputError, WeightsError), match=message):
             model.load_backbones(states)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -240,8 +244,8 @@ def test_a_wrong_backbone_changes_nothing_and_is_named():
 def test_a_backbone_is_fine_tuned_with_a_pooled_read_out_of_its_own():
     model = MAEFace(preset="tiny", image_size=48, num_classes=4)
     report = model.load_backbones({"encoder": pretrained_parts(rows=2)["face"]})
-    assert report.fresh == ("classifier.bias", "classifier.weight", "pooled_norm.bias", "pooled_norm.weight")
-    assert report.dropped == ("encoder: encoder.norm.bias", "encoder: encoder.norm.weight")
+    assert report.initialized == ("classifier.bias", "classifier.weight", "pooled_norm.bias", "pooled_norm.weight")
+    assert report.ignored == ("encoder: encoder.norm.bias", "encoder: encoder.norm.weight")
     assert model.encoder.positions.shape == (1, 10, 192)
 
 

@@ -2,11 +2,13 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import PIL
 import pytest
 
+from tests import wheels
 from tests.parity.runner import case_files, check_file
 
 pytestmark = pytest.mark.parity
@@ -34,10 +36,16 @@ def cases():
     for path in case_files([FOLDER]):
         name = f"{path.parent.name}/{path.stem}"
         marks = [pytest.mark.slow] if numbers(json.loads(path.read_text())) > LARGE else []
+        marks += [pytest.mark.people] if '"wheel"' in path.read_text() else []  # files out of packages
         yield pytest.param(path, marks=[*marks, OLD_PILLOW] if name in PILLOW_13 else marks, id=name)
 
 
 @pytest.mark.parametrize("path", list(cases()))
 def test_the_case_is_reproduced(path):
+    for wheel in sorted(set(re.findall(r'"wheel": ?"([^"]+)"', path.read_text()))):
+        try:
+            wheels.wheel(wheel)
+        except wheels.NoWheel as error:
+            pytest.skip(str(error))  # `python -m tests.parity` calls it a failure, and so does CI's own step
     failures = [str(comparison) for comparison in check_file(path) if not comparison.ok]
     assert not failures, "\n".join(failures)

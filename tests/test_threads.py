@@ -29,7 +29,7 @@ def test_threads_that_load_weights_leave_fresh_models_alone(busy_interpreter):
     """Loading skips random initialization; before, four threads left that switch on for the whole process."""
     expected = fresh()
     with ThreadPoolExecutor(4) as pool:
-        for _ in pool.map(lambda _: dfer_zoo.create_model("av_fusion", "demo"), range(16)):
+        for _ in pool.map(lambda _: dfer_zoo.create_model("av_fusion", "puppets"), range(16)):
             pass
     found = fresh()
     assert all(torch.equal(expected[name], found[name]) for name in expected)

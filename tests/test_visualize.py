@@ -49,7 +49,7 @@ def test_the_place_and_the_moment_that_count_are_found():
 
 
 def test_colours_are_those_of_the_clip():
-    model = create_model("av_fusion", pretrained="demo")
+    model = create_model("av_fusion", pretrained="puppets")
     clip = Puppet("fear", size=112).clip()
     transform = create_transform(model)
     seen = visualize.colours(model, transform.batch([clip])["video"])
@@ -63,10 +63,10 @@ def test_a_picture_is_drawn_for_a_file_and_for_every_kind_of_model(tmp_path, mon
     pytest.importorskip("av")
     monkeypatch.chdir(tmp_path)
     path = Puppet("happiness", size=112).write(tmp_path / "happy.mp4")
-    picture = visualize.main(["av_fusion.demo", str(path), "--cells", "2"])
+    picture = visualize.main(["av_fusion.puppets", str(path), "--cells", "2"])
     assert picture.name == "happy.png" and len(np.unique(np.asarray(Image.open(picture)))) > 100
     with pytest.raises(SystemExit):
-        visualize.main(["av_fusion.demo", str(path), "--label", "bored"])
+        visualize.main(["av_fusion.puppets", str(path), "--label", "bored"])
     assert "There is no label 'bored'" in capsys.readouterr().err
 
 

@@ -15,9 +15,17 @@ from collections.abc import Sequence
 
 from ..errors import DferZooError
 from ..version import __version__
-from . import demo, evaluate, predict, train, weights
+from . import demo, doctor, evaluate, predict, train, weights
+from .common import in_options
 
-COMMANDS = {**predict.COMMANDS, **weights.COMMANDS, **evaluate.COMMANDS, **train.COMMANDS, **demo.COMMANDS}
+COMMANDS = {
+    **predict.COMMANDS,
+    **weights.COMMANDS,
+    **evaluate.COMMANDS,
+    **train.COMMANDS,
+    **doctor.COMMANDS,
+    **demo.COMMANDS,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except DferZooError as error:
-        print(f"dfer-zoo {options.command}: {error}", file=sys.stderr)
+        print(f"dfer-zoo {options.command}: {in_options(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,28 @@ class Command:
     summary: str
     options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+
+
+# what messages say to Python -> what they say on the command line
+IN_OPTIONS = (
+    (r"no_face='(\w+)'", r"--no-face \1"),
+    (r"\bfaces='(\w+)'", r"--faces \1"),
+    (r"\bpretrained=\.\.\.", "--pretrained TAG"),
+    (r"\bgive window=, in seconds", "give --window SECONDS"),
+    (r"\bgive fps\b", "give --fps"),
+    (r"\b(window|stride|batch_size) is ", lambda found: f"--{found[1].replace('_', '-')} is "),
+)
+
+
+def in_options(message: str) -> str:
+    """An error message in the words of the command line.
+
+    >>> in_options("no_face='frame' takes whole frames, faces='none' does not search.")
+    '--no-face frame takes whole frames, --faces none does not search.'
+    """
+    for pattern, option in IN_OPTIONS:
+        message = re.sub(pattern, option, message)
+    return message
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .common import Command, parse_faces, table
+from .common import Command, in_options, parse_faces, table
 
 if TYPE_CHECKING:
     from ..inference.recognizer import Prediction
@@ -90,7 +90,7 @@ def predict_command(options: argparse.Namespace) -> int:
                     answer.plot(plot)
                 continue
             bad += 1
-            print(f"dfer-zoo predict: {answer}", file=sys.stderr, flush=True)
+            print(f"dfer-zoo predict: {in_options(str(answer))}", file=sys.stderr, flush=True)
             write({"source": str(source), "error": str(answer)})
             if options.fail_fast:
                 break
@@ -142,6 +142,8 @@ def _readable(answer: Prediction, source: str) -> str:
         lines.append(
             f"  face in {answer.faces['found']} of {answer.faces['searched']} frames ({answer.faces['detector']}){whole}"
         )
+        if fallback := answer.faces.get("fallback"):
+            lines.append(f"  {fallback}")
     if answer.overlooked and len(answer.windows) == 1:
         lines.append(f"  {answer.overlooked}; --window SECONDS answers for all of it")
     lines += [f"  {caution}" for caution in answer.cautions]

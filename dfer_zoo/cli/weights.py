@@ -1,12 +1,17 @@
-"""Commands about weights: list, info, convert, verify."""
+"""Commands about weights: list, info, fetch, convert, verify."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import DferZooError
+from ..errors import DferZooError, InputError
 from .common import Command, parse_values, table
 
 if TYPE_CHECKING:
@@ -37,13 +42,19 @@ def list_command(options: argparse.Namespace) -> int:
 
 
 def info_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help='"mma_dfer", or with the weights: "mma_dfer.dfew_fold1"')
+    parser.add_argument("name", help='"mma_dfer", or with the weights "mma_dfer.dfew_fold1", or "local-dir:FOLDER"')
     parser.add_argument("--json", action="store_true", help="the records as they stand in the manifest, one per line")
 
 
 def info_command(options: argparse.Namespace) -> int:
     from ..registry import check_name, get_weights, list_pretrained
+    from ..weights.fetch import MODEL_FILE
+    from ..weights.safetensors import read_record
 
+    if options.name.startswith("local-dir:"):
+        record = read_record(Path(options.name.removeprefix("local-dir:")).expanduser() / MODEL_FILE)
+        print(json.dumps(record.to_dict()) if options.json else describe(record))
+        return 0
     arch, _, tag = options.name.partition(".")
     check_name(arch)
     records = [get_weights(arch, tag)] if tag else [get_weights(*pair) for pair in list_pretrained(arch)]
@@ -63,7 +74,11 @@ def info_command(options: argparse.Namespace) -> int:
 
 def describe(record: Weights) -> str:
     """Everything that a user of these weights has to know, in plain text."""
+    from ..weights.provenance import provenance
+
     rows = [("weights", f"{record.name} ({record.params:,} parameters)")]
+    if record.caution:
+        rows.append(("caution", record.caution))
     if record.dataset:
         rows.append(("data set", record.dataset + (f", fold {record.fold}" if record.fold is not None else "")))
     rows.append(("labels", ", ".join(record.labels) or "none: these are features"))
@@ -81,7 +96,9 @@ def describe(record: Weights) -> str:
     rows += [("number", f"{m.name} {m.value:g} %: {m.protocol} ({m.source})") for m in record.metrics]
     if not record.metrics and (first := _first_fold(record)):
         rows.append(("number", f"none is published for this fold; the mean over the folds is with {first.name}"))
-    rows.append(("licence", f"{record.license} ({record.license_source})"))
+    rows += provenance(record)
+    if record.caution:
+        rows.append(("caution", record.caution))
     rows.append(("comes as", record.distribution + (f", {record.repo_id}" if record.repo_id else "")))
     rows += [("origin", origin.link + (f" ({origin.member})" if origin.member else "")) for origin in record.origin]
     return table(rows)
@@ -99,10 +116,76 @@ def _numbers(record: Weights) -> str:
     return ", ".join(f"{m.name} {m.value:g}" for m in record.metrics)
 
 
+def fetch_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("patterns", nargs="+", metavar="PATTERN", help='"mma_dfer", "*.dfew_fold*", "av_fusion.demo"')
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be fetched: sizes and licences")
+    parser.add_argument("--keep", action="store_true", help="keep the authors' files after their conversion")
+    parser.add_argument("--cache-dir", help="where to put files from the Hub, if not in its usual folder")
+
+
+def fetch_command(options: argparse.Namespace) -> int:
+    from ..registry import get_weights, list_pretrained
+
+    pairs = list_pretrained(options.patterns)
+    if not pairs:
+        raise DferZooError(f"No weights match {' '.join(options.patterns)}. `dfer-zoo list --pretrained` lists them.")
+    records = [get_weights(*pair) for pair in pairs]
+    if options.dry_run:
+        print(table([("WEIGHTS", "HOW", "SIZE", "LICENCE", "FROM"), *map(_fetch_row, records)]))
+        return 0
+    return 1 if sum([not _fetched(record, options) for record in records]) else 0
+
+
+def _fetched(record: Weights, options: argparse.Namespace) -> bool:
+    """Fetch one record; a fault is printed, and the next one is tried."""
+    from ..checkpoints import backbone_state, convert_checkpoint
+    from ..weights import fetch
+    from ..weights.cache import Cache
+
+    folder = Path(options.cache_dir) if options.cache_dir else None
+    cache = Cache(folder, verify="once", keep=options.keep)
+    try:
+        if record.distribution == "composed":
+            for source in record.backbones.values():
+                backbone_state(source, cache)
+            print(f"{record.name}  {', '.join(record.backbones.values())}")
+        else:
+            print(f"{record.name}  {fetch.fetch(record, cache, convert_checkpoint)}", flush=True)
+        return True
+    except DferZooError as error:
+        print(f"dfer-zoo fetch: {error}", file=sys.stderr)
+        return False
+
+
+def _fetch_row(record: Weights) -> tuple[str, ...]:
+    size = record.size or next((origin.size for origin in record.origin if origin.size), None)
+    place = record.repo_id or record.origin_page or ", ".join(record.backbones.values()) or "inside the package"
+    return record.name, record.distribution, _bytes(size), record.license, place
+
+
+def _bytes(size: int | None) -> str:
+    """
+    >>> _bytes(3753900)
+    '3.8 MB'
+    """
+    if size is None:
+        return "unknown"
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size = size / 1000  # type: ignore[assignment]
+    return f"{size:.3g} GB"
+
+
 def convert_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("arch", metavar="ARCH", help='the architecture, such as "mma_dfer"')
     parser.add_argument("tag", metavar="TAG", help='which of its weights this is, such as "dfew_fold1"')
-    parser.add_argument("file", metavar="FILE", help="the checkpoint as its authors publish it")
+    parser.add_argument(
+        "file",
+        metavar="FILE|URL|DRIVE-ID",
+        nargs="?",
+        help="the checkpoint as its authors publish it; left out, it is fetched from where the record says",
+    )
     own = parser.add_argument_group("a checkpoint of your own training with the authors' code (TAG is then any name)")
     own.add_argument("--output", metavar="FOLDER", help='where to write it; create_model("local-dir:FOLDER") reads it')
     own.add_argument("--labels", metavar="A,B,...", help="its classes in order, if they are not the published ones")
@@ -120,19 +203,74 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
 
 def convert_command(options: argparse.Namespace) -> int:
     from ..checkpoints import convert_checkpoint, convert_own
-    from ..errors import InputError
     from ..registry import check_name
 
     check_name(options.arch)
-    if options.output:
-        labels = options.labels.split(",") if options.labels else None
-        transform, arguments = parse_values("--transform", options.transform), parse_values("--set", options.set)
-        arch, file, folder = options.arch, options.file, options.output
-        print(convert_own(arch, file, folder, tag=options.tag, labels=labels, transform=transform, **arguments))
-    elif options.labels or options.transform or options.set:
+    if (options.labels or options.transform or options.set) and not options.output:
         raise InputError("--labels, --transform and --set belong to --output; published weights have their own.")
-    else:
-        print(convert_checkpoint(options.arch, options.tag, options.file))
+    with _checkpoint_file(options) as file:
+        if options.output:
+            labels = options.labels.split(",") if options.labels else None
+            transform, arguments = parse_values("--transform", options.transform), parse_values("--set", options.set)
+            arch, folder = options.arch, options.output
+            print(convert_own(arch, file, folder, tag=options.tag, labels=labels, transform=transform, **arguments))
+        else:
+            print(convert_checkpoint(options.arch, options.tag, file))
+    return 0
+
+
+@contextlib.contextmanager
+def _checkpoint_file(options: argparse.Namespace) -> Iterator[Path]:
+    """The file to convert: a path, or fetched from a link and deleted afterwards."""
+    from ..registry import get_weights
+    from ..weights import fetch, store
+    from ..weights.origin import fetch_first, origin_of_link
+
+    place = options.file
+    if place is not None and ((origin := origin_of_link(place)) is None or Path(place).is_file()):
+        yield Path(place)
+        return
+    name = f"{options.arch}.{options.tag}"
+    with store.lock(name):
+        folder = store.weights_folder() / "downloads" / (name if place is None else f"{name}.linked")
+        if place is None:
+            yield fetch.fetch_original(get_weights(options.arch, options.tag))
+        else:
+            assert origin is not None
+            yield fetch_first(name, (origin,), folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help='"mma_dfer.dfew_fold1", or a folder of save_pretrained')
+    parser.add_argument("--to", required=True, metavar="OWNER/REPO", help="the repository on the Hub")
+    parser.add_argument("--private", action="store_true", help="create the repository as a private one")
+    parser.add_argument("--gated", action="store_true", help="readers must accept conditions first")
+    parser.add_argument("--pull-request", action="store_true", help="open a pull request, for repositories of others")
+    parser.add_argument("--dry-run", action="store_true", help="send nothing; show what would be published")
+    parser.add_argument("--i-have-permission", action="store_true", help="the authors allow it, where no licence does")
+
+
+def publish_command(options: argparse.Namespace) -> int:
+    from ..saving import push_to_hub
+
+    done = push_to_hub(
+        options.source,
+        options.to,
+        private=options.private,
+        gated=options.gated,
+        pull_request=options.pull_request,
+        dry_run=options.dry_run,
+        i_have_permission=options.i_have_permission,
+    )
+    print(table([("FILE", "SIZE"), *((name, _bytes(size)) for name, size in sorted(done.files.items()))]))
+    print(f"\nsha256 of model.safetensors: {done.sha256}")
+    if options.dry_run:
+        print("Nothing was sent.")
+        return 0
+    if done.pull_request:
+        print(f"pull request: {done.pull_request}")
+    print(f'read back and compared. dfer_zoo.create_model("{done.name}")\n\n{done.manifest_diff}')
     return 0
 
 
@@ -159,8 +297,10 @@ def verify_command(options: argparse.Namespace) -> int:
 COMMANDS = {
     "list": Command("List models and pretrained weights.", list_options, list_command),
     "info": Command("Describe a model or one of its weights.", info_options, info_command),
+    "fetch": Command("Fetch weights, so that later calls need no network.", fetch_options, fetch_command),
     "convert": Command(
         "Convert the authors' checkpoint into weights that create_model finds.", convert_options, convert_command
     ),
+    "publish": Command("Publish weights on the Hugging Face Hub.", publish_options, publish_command),
     "verify": Command("Check the digests of all weights on this machine.", verify_options, verify_command),
 }

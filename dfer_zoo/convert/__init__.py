@@ -36,6 +36,12 @@ KEY_MAPS = {
     "mobile_face_net": "mobile_face_net:convert_mobile_face_net",
 }
 
+# the same for architectures whose parts come in other names than ours: `load_backbones` takes ours
+PART_MAPS = {
+    "dfer_clip": "dfer_clip:convert_part",
+    "dk_clip": "dk_clip:convert_part",
+}
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -50,8 +56,7 @@ def convert_state_dict(arch: str, state: Mapping[str, Tensor]) -> Conversion:
     """Rename and reshape a foreign state dict (wrapper keys and `module.` prefixes already gone). Values are not copied."""
     if arch not in KEY_MAPS:
         raise InputError(f"There is no converter for '{arch}'.{suggest(arch, KEY_MAPS)}")
-    module, _, function = KEY_MAPS[arch].partition(":")
-    convert = getattr(importlib.import_module(f".{module}", __name__), function)
+    convert = _function(KEY_MAPS[arch])
     try:
         return convert(state)
     except DferZooError:
@@ -65,3 +70,16 @@ def convert_state_dict(arch: str, state: Mapping[str, Tensor]) -> Conversion:
         raise WeightsError(
             f"This is not a checkpoint of {arch}: an entry has a shape that none of its checkpoints has ({error})."
         ) from error
+
+
+def convert_parts(arch: str, states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Mapping[str, Tensor]]:
+    """The state dicts of a composed model's parts, under our names."""
+    if arch not in PART_MAPS:
+        return dict(states)
+    convert = _function(PART_MAPS[arch])
+    return {part: convert(part, state).state for part, state in states.items()}
+
+
+def _function(place: str) -> Any:
+    module, _, function = place.partition(":")
+    return getattr(importlib.import_module(f".{module}", __name__), function)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from ..convert import Conversion
 from ..errors import WeightsError
+from .rename import our_name, rename
 
 # Patterns of the authors' names and ours, tried in this order.
 
@@ -69,8 +70,8 @@ MEETING = (
     (r"norm1_k\.", "key_norm."),
     (r"norm2\.", "mlp_norm."),
     (r"mlp\.", "mlp."),
-    (r"(attn\.)?q\.", "query."),
-    (r"(attn\.)?kv\.", "key_value."),
+    (r"(?:attn\.)?q\.", "query."),
+    (r"(?:attn\.)?kv\.", "key_value."),
     (r"attn\.proj\.", "project."),
 )
 
@@ -80,11 +81,20 @@ FUSION_BY_NAME = {"av1.q.weight": "ia", "av1.attn.q.weight": "it", "av.attn.q.we
 
 # No output depends on these: classifiers of one modality that were never trained, and the projection behind attention
 # outputs that "ia" discards.
-UNUSED = re.compile(r"(audio_model|visual_model)\.classifier(_1)?\.0\.(weight|bias)|(av1?|va1?)\.proj\.(weight|bias)")
+UNUSED = (
+    "audio_model.classifier.0.*",
+    "audio_model.classifier_1.0.*",
+    "visual_model.classifier.0.*",
+    "visual_model.classifier_1.0.*",
+    "av.proj.*",
+    "va.proj.*",
+    "av1.proj.*",
+    "va1.proj.*",
+)
 
 
 def convert_efficient_face(state: Mapping[str, Tensor]) -> Conversion:
-    converted = {_renamed(name, EFFICIENT_FACE, "efficient_face"): tensor for name, tensor in state.items()}
+    converted, _ = rename("efficient_face", state, EFFICIENT_FACE)
     return Conversion(converted, {"num_classes": len(state["fc.weight"])})
 
 
@@ -97,23 +107,16 @@ def convert_av_fusion(state: Mapping[str, Tensor]) -> Conversion:
             f"It holds {len(state)} entries, the first are {', '.join(list(state)[:3])}."
         )
     classifier = next((name for name in CLASSIFIERS if name in state), CLASSIFIERS[0])
-    dropped = tuple(name for name in state if UNUSED.fullmatch(name))
-    converted = {_av_fusion_name(name, fusion): state[name] for name in state if name not in dropped}
+    converted, dropped = rename("av_fusion", state, functools.partial(_av_fusion_name, fusion=fusion), UNUSED)
     return Conversion(converted, {"fusion": fusion, "num_classes": len(state[classifier])}, dropped)
 
 
-def _av_fusion_name(name: str, fusion: str) -> str:
-    ours = _renamed(name, AV_FUSION, "av_fusion")
-    tower, _, rest = ours.partition(".")
+def _av_fusion_name(name: str, fusion: str) -> str | None:
+    ours = our_name(name, AV_FUSION)
+    tower, _, rest = (ours or "").partition(".")
     if tower not in ("audio_asks", "video_asks"):
         return ours
-    rest = _renamed(rest, MEETING, "av_fusion")
-    inner = rest.startswith(("query.", "key_value.", "project.")) and fusion != "ia"
-    return f"{tower}.attention.{rest}" if inner else f"{tower}.{rest}"
-
-
-def _renamed(name: str, table: tuple[tuple[str, str], ...], arch: str) -> str:
-    for theirs, ours in table:
-        if match := re.match(theirs, name):
-            return match.expand(ours) + name[match.end() :]
-    raise WeightsError(f"This is not a checkpoint of {arch}: no entry '{name}' is known there.")
+    inner = our_name(rest, MEETING)
+    if inner is None or fusion == "ia" or not inner.startswith(("query.", "key_value.", "project.")):
+        return inner and f"{tower}.{inner}"
+    return f"{tower}.attention.{inner}"

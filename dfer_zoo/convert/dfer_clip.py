@@ -18,6 +18,8 @@ from ..convert import Conversion
 from ..errors import WeightsError
 from ..models.clip_towers import clip_config, tokenize
 from ..models.dfer_clip import PROMPTS
+from .rename import our_name as find_name
+from .rename import rename
 
 DEFAULT_CLIP = "ViT-B-32-quickgelu"
 
@@ -45,19 +47,11 @@ BUFFERS = ("prompt_learner.token_prefix", "prompt_learner.token_suffix")
 
 
 def convert_dfer_clip(state: Mapping[str, Tensor]) -> Conversion:
-    renamed: dict[str, Tensor] = {}
-    dropped: list[str] = []
-    for name, tensor in state.items():
-        if name in BUFFERS:
-            dropped.append(name)
-        elif first := _substituted(name, COPIES):
-            if first in state and not torch.equal(state[first], tensor):
-                raise WeightsError(f"'{name}' and '{first}' are one tensor in DFER-CLIP, and differ in this file.")
-            dropped.append(name)
-        elif ours := our_name(name):
-            renamed[ours] = tensor
-        else:
-            raise WeightsError(f"'{name}' is no tensor of DFER-CLIP; this is another network's checkpoint.")
+    copies = {name: first for name in state if (first := find_name(name, COPIES))}
+    for name, first in copies.items():
+        if first in state and not torch.equal(state[first], state[name]):
+            raise WeightsError(f"'{name}' and '{first}' are one tensor in DFER-CLIP, and differ in this file.")
+    renamed, dropped = rename("dfer_clip", state, RENAMES, (*copies, *BUFFERS))
     contexts = state["prompt_learner.ctx"]
     if contexts.ndim not in (2, 3):
         raise WeightsError(
@@ -72,19 +66,26 @@ def convert_dfer_clip(state: Mapping[str, Tensor]) -> Conversion:
     }
     if clip_sizes(state) != clip_config(DEFAULT_CLIP):
         model_args["clip_model"] = clip_sizes(state)
-    return Conversion(renamed, model_args, tuple(dropped))
+    return Conversion(renamed, model_args, dropped)
+
+
+def convert_part(part: str, state: Mapping[str, Tensor]) -> Conversion:
+    """The part "clip": CLIP in open_clip's names."""
+    if part != "clip":
+        return Conversion(dict(state))
+    return Conversion({our_clip_name(name): tensor for name, tensor in state.items()})
 
 
 def our_name(name: str) -> str | None:
     """The authors' (first) name of a tensor -> ours."""
-    return _substituted(name, RENAMES)
+    return find_name(name, RENAMES)
 
 
-def _substituted(name: str, table: tuple[tuple[str, str], ...]) -> str | None:
-    for pattern, replacement in table:
-        if match := re.fullmatch(pattern, name):
-            return match.expand(replacement)
-    return None
+def our_clip_name(name: str) -> str:
+    """open_clip's name of a tensor -> its name in `DFERCLIP`."""
+    if name.startswith("visual."):
+        return "image_encoder." + name.removeprefix("visual.")
+    return name if name == "logit_scale" else "text_encoder." + name
 
 
 # -- what the tensors tell ---------------------------------------------------------------------------------------------

@@ -6,13 +6,15 @@ The authors kept CLIP's names for whatever is in CLIP, so one table serves all t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ..convert import Conversion
 from ..errors import WeightsError
+from .rename import our_name as find_name
+from .rename import rename
 
 # the authors' -> ours; the first pattern that fits a whole name counts
 NAMES = [
@@ -56,15 +58,13 @@ NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
 def our_name(name: str) -> str | None:
-    """The authors' name of an entry -> ours, or None if they have none such.
+    """The authors' name of an entry -> ours, or None if the name is unknown.
 
     >>> our_name("visual.transformer.resblocks.3.message_fc.weight")
     'local_tower.blocks.3.message.weight'
     """
-    for pattern, ours in NAMES:
-        if found := re.fullmatch(pattern, name):
-            return _inside(found.expand(ours))
-    return None
+    ours = find_name(name, NAMES)
+    return None if ours is None else _inside(ours)
 
 
 def _inside(name: str) -> str:
@@ -78,14 +78,14 @@ def _inside(name: str) -> str:
 def convert_dk_clip(state: Mapping[str, Tensor]) -> Conversion:
     """The whole model, as the released training writes it under "model"."""
     _want(state, "msim.positional_embedding", "DK-CLIP")
-    renamed, dropped = _rename(state)
+    renamed, dropped = rename("dk_clip", state, our_name, NOT_WEIGHTS)
     return Conversion(renamed, _sizes(state), dropped)
 
 
 def convert_clip(state: Mapping[str, Tensor]) -> Conversion:
     """OpenAI's CLIP: the local tower without its messages, the texts, the logit scale."""
     _want(state, "visual.conv1.weight", "CLIP with a ViT")
-    renamed, dropped = _rename(state)
+    renamed, dropped = rename("CLIP", state, our_name, NOT_WEIGHTS)
     return Conversion(renamed, {}, dropped)
 
 
@@ -103,19 +103,14 @@ def convert_x_clip(state: Mapping[str, Tensor]) -> Conversion:
         else:
             name = re.sub(r"^mit\.", "msim.", name)
             theirs[re.sub(r"^prompts_generator\.", "prompts_generator_cmam.", name)] = tensor
-    renamed, not_weights = _rename(theirs)
+    renamed, not_weights = rename("X-CLIP", theirs, our_name, NOT_WEIGHTS)
     return Conversion(renamed, {}, (*dropped, *not_weights))
 
 
-# part of a composed model -> (its converter, pattern of the names that it fills, all of them)
-_TEXTS = r"text_tower\.|logit_scale$"
-BACKBONES: dict[str, tuple[Callable[[Mapping[str, Tensor]], Conversion], str]] = {
-    "clip": (convert_clip, rf"{_TEXTS}|local_tower\.(?!.*\.message)"),
-    "x_clip": (
-        convert_x_clip,
-        rf"{_TEXTS}|local_tower\.|semantic_norm\.|semantic_projection$|interaction\.blocks\.|conditioning\.",
-    ),
-}
+def convert_part(part: str, state: Mapping[str, Tensor]) -> Conversion:
+    """The parts "clip" and "x_clip" of a composed model."""
+    converters = {"clip": convert_clip, "x_clip": convert_x_clip}
+    return converters[part](state) if part in converters else Conversion(dict(state))
 
 
 def _want(state: Mapping[str, Tensor], name: str, what: str) -> None:
@@ -124,24 +119,6 @@ def _want(state: Mapping[str, Tensor], name: str, what: str) -> None:
         raise WeightsError(
             f"This is not a checkpoint of {what}: it has no entry '{name}'. It holds {len(state)} entries ({first}, ...)."
         )
-
-
-def _rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    renamed, dropped, unknown = {}, [], []
-    for name, tensor in state.items():
-        ours = our_name(name)
-        if name in NOT_WEIGHTS:
-            dropped.append(name)
-        elif ours is None:
-            unknown.append(name)
-        else:
-            renamed[ours] = tensor
-    if unknown:
-        raise WeightsError(
-            f"{len(unknown)} entries are not DK-CLIP's ({', '.join(sorted(unknown)[:3])}{', ...' if len(unknown) > 3 else ''}); "
-            "nothing was converted."
-        )
-    return renamed, tuple(dropped)
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:

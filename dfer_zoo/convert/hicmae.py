@@ -79,17 +79,14 @@ def convert_hicmae(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def convert_hicmae_pretrain(state: Mapping[str, Tensor]) -> Conversion:
+    """Which levels the decoders attend to is in no file; how many is checked when the weights are loaded."""
     own = _renamed("hicmae_pretrain", state, "mask_token_audio")
     arguments = _encoder_arguments(own)
     decoder_width, audio_decoder_width = (len(own[f"{kind}_decoder.embed.weight"]) for kind in ("video", "audio"))
-    levels = depth_of(own, "video_decoder.") - 1
     if decoder_width != DECODER_WIDTHS.get(arguments["preset"]):
         arguments["decoder_width"] = decoder_width
     if audio_decoder_width != decoder_width:
         arguments["audio_decoder_width"] = audio_decoder_width
-    last = min(arguments["depth"], arguments["audio_depth"])
-    if (levels, last) != (3, 10):  # which blocks they are is in no file: the last ones always exist
-        arguments["levels"] = tuple(range(last - levels, last))
     return Conversion(own, not_default(HiCMAEPretrain, arguments, always=()))
 
 

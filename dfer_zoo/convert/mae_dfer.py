@@ -15,6 +15,7 @@ from ..errors import WeightsError
 from ..models.mae_dfer import MAEDFER
 from ..models.mae_dfer_pretrain import MAEDFERPretrain
 from ..models.video_mae import VideoMAE
+from .rename import match_names
 
 # (authors' pattern, ours)
 PARTS = r"(weight|bias)"
@@ -70,24 +71,6 @@ def names(arch: str, state: Mapping[str, Any]) -> dict[str, str]:
         *(DECODER_NAMES if pretrained else HEAD_NAMES),
     ]
     return match_names(state, table, f"This is not a checkpoint of {arch}{_kind(state, arch)}")
-
-
-def match_names(state: Mapping[str, Any], table: Sequence[tuple[str, str]], refusal: str) -> dict[str, str]:
-    """{authors' name: ours} by the first pattern that fits; an entry that none fits is an error that starts so."""
-    patterns = [(re.compile(theirs), ours) for theirs, ours in table]
-    found, unknown = {}, []
-    for name in state:
-        match = next(((m, ours) for pattern, ours in patterns if (m := pattern.fullmatch(name))), None)
-        if match is None:
-            unknown.append(name)
-        else:
-            found[name] = match[0].expand(match[1])
-    if unknown:
-        raise WeightsError(
-            f"{refusal}: {len(unknown)} of its {len(state)} entries are "
-            f"unknown, the first are {', '.join(unknown[:3])}."
-        )
-    return found
 
 
 def _kind(state: Mapping[str, Any], arch: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..convert import Conversion
 from ..errors import WeightsError
 from ..models.vit import PRESETS
+from .rename import rename
 
 # (authors' pattern, ours); the first that matches a name counts
 ENCODER_NAMES = (
@@ -76,7 +76,7 @@ def convert_mma_dfer(state: Mapping[str, Tensor]) -> Conversion:
         attention = f"temporal_net.temporal_transformer.layers.{layer}.0.fn.fn"
         queries, keys_values = entries.pop(f"{attention}.to_q.weight"), entries.pop(f"{attention}.to_kv.weight")
         stacked[f"temporal.blocks.{layer}.attn.qkv.weight"] = torch.cat([queries, keys_values])
-    renamed, dropped = _rename("mma_dfer", entries, MMA_NAMES, MMA_UNUSED)
+    renamed, dropped = rename("mma_dfer", entries, MMA_NAMES, MMA_UNUSED)
     prompts = len(state["image_encoder.learnable_prompts_init"])
     patches = state["image_encoder.pos_embed"].shape[1] - 1 - prompts
     arguments = {
@@ -114,7 +114,7 @@ def _convert_encoder(
     found = state["patch_embed.proj.weight"].shape[1]
     if found != channels:
         raise WeightsError(f"This is not a checkpoint of {arch}: its patches have {found} channels, not {channels}.")
-    renamed, dropped = _rename(arch, state, CLASSIFIER_NAMES, PRETRAINING_ONLY)
+    renamed, dropped = rename(arch, state, CLASSIFIER_NAMES, PRETRAINING_ONLY)
     model_args = {
         "num_classes": len(state["head.weight"]) if "head.weight" in state else 0,
         **arguments,
@@ -122,29 +122,6 @@ def _convert_encoder(
         "pooling": "mean" if "fc_norm.weight" in state else "class",
     }
     return Conversion(renamed, model_args, dropped)
-
-
-def _rename(
-    arch: str, state: Mapping[str, Tensor], names: Iterable[tuple[str, str]], unused: Sequence[str]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """(renamed, dropped); whatever is neither to be renamed nor known to be unused is an error."""
-    patterns = [(re.compile(theirs), ours) for theirs, ours in names]
-    renamed, dropped, unknown = {}, [], []
-    for name, value in state.items():
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in unused):
-            dropped.append(name)
-            continue
-        match = next(((m, ours) for pattern, ours in patterns if (m := pattern.fullmatch(name))), None)
-        if match is None:
-            unknown.append(name)
-        else:
-            renamed[match[0].expand(match[1])] = value
-    if unknown:
-        raise WeightsError(
-            f"This is not a checkpoint of {arch}: {len(unknown)} of its {len(state)} entries are unknown, "
-            f"the first are {', '.join(unknown[:3])}."
-        )
-    return renamed, tuple(dropped)
 
 
 def _layers(state: Mapping[str, Tensor], pattern: str) -> list[int]:

@@ -145,6 +145,38 @@ def read_clip_list(
     return Rows(rows)
 
 
+def read_sound_list(
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    replace: tuple[str, str] | None = None,
+    num_classes: int | None = None,
+    order: str = "string",
+    subset: str | None = None,
+) -> Rows:
+    """Read a three-field list of HiCMAE: "folder wav label", one clip per line, no blanks in the paths.
+
+    The options are those of `read_frame_list` and apply to both paths. Lists with continuous values in place of the
+    label are not supported.
+
+    >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=6)  # doctest: +SKIP
+    """
+    move = _Relocation(root, replace)
+    rows = []
+    for where, line in _lines(path):
+        fields = line.split(" ")
+        if len(fields) != 3 or not fields[2].isdecimal():
+            raise InputError(f"{where}: expected 'folder wav label', found {line!r}.")
+        label = int(fields[2])
+        if num_classes is not None and label >= num_classes:
+            raise InputError(
+                f"{where}: the label is {label}; with {num_classes} classes it must be below {num_classes}."
+            )
+        folder, sound = (move(field, where) for field in fields[:2])
+        rows.append(Row(folder, label, sound, subset=subset, order=order, upright=False))
+    return Rows(rows)
+
+
 def audio_path(folder: str, rule: str | Callable[[str], str | None] | None) -> str | None:
     """Where the sound of a folder of frames is, by a rule.
 
@@ -525,6 +557,8 @@ def _annotation_reader(path: Path) -> Callable[..., Rows]:
     _, first = next(_lines(path), ("", ""))
     if first.count(";") == 3:
         return read_audiovisual_list
+    if re.fullmatch(r"\S+ \S+\.wav \d+", first, re.IGNORECASE):
+        return read_sound_list
     if re.fullmatch(r".+\s\d+\s+\d+", first):
         return read_frame_list
     if re.fullmatch(r".+ \d+", first):

@@ -545,7 +545,12 @@ def _identity(model: DferModel) -> dict[str, Any]:
     if model.weights is None:
         return {"model": type(model).__name__, "weights": None}
     record = model.weights
-    facts = {"model": record.arch, "weights": record.tag, "sha256": record.sha256, "revision": record.revision}
+    facts: dict[str, Any] = {
+        "model": record.arch,
+        "weights": record.tag,
+        "sha256": record.sha256,
+        "revision": record.revision,
+    }
     facts.update(dataset=record.dataset, fold=record.fold, license=record.license, caution=record.caution)
     return facts
 

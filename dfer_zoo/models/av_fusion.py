@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..weights.record import AudioSpec, VideoSpec
-from .base import DferModel, LoadReport, check_fit, check_shape
+from .base import DferModel, LoadReport, check_parts, check_shape, fill
 from .efficient_face import FaceEncoder, check_image_size, face_layers
 from .layers import Mlp
 
@@ -278,15 +278,11 @@ class AVFusion(DferModel):
         return {"stem": r"^face\.stem\.", "blocks": faces + [(p, (len(faces) + i,)) for i, p in enumerate(later)]}
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """``{"face": state of an efficient_face}`` fills the frame encoder; its classifier has no place here."""
-        if set(states) != {"face"}:
-            raise InputError(f"av_fusion is put together from the part 'face', got {sorted(states)}.")
+        """``{"face": state of an efficient_face}`` fills the frame encoder; its classifier is ignored."""
+        check_parts(self, states, "face")
         state = states["face"]
-        encoder = {name.removeprefix("encoder."): t for name, t in state.items() if name.startswith("encoder.")}
-        check_fit(self.face.state_dict(), encoder, "The part 'face' is not a state of efficient_face")
-        self.face.load_state_dict(encoder)
-        return LoadReport(
-            loaded=tuple(f"face.{name}" for name in encoder),
-            fresh=tuple(name for name in self.state_dict() if not name.startswith("face.")),
-            dropped=tuple(name for name in state if not name.startswith("encoder.")),
-        )
+        face = {name: f"face.{name.removeprefix('encoder.')}" for name in state if name.startswith("encoder.")}
+        given = {ours: state[name] for name, ours in face.items()}
+        wanted = {name for name in self.state_dict() if name.startswith("face.")}
+        what = "The part 'face' is not a state of efficient_face"
+        return fill(self, given, wanted, what=what, ignored=state.keys() - face.keys())

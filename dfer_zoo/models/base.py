@@ -8,7 +8,7 @@ import dataclasses
 import fnmatch
 import functools
 import numbers
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -22,11 +22,11 @@ from ..weights.record import AudioSpec, VideoSpec, Weights, check_labels
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What happened when a model was put together from backbone files. Names are ours."""
+    """What happened when backbones were loaded into a model. All names are ours."""
 
     loaded: tuple[str, ...]
-    fresh: tuple[str, ...]
-    dropped: tuple[str, ...]
+    initialized: tuple[str, ...]  # of the model, not in the backbones: random numbers
+    ignored: tuple[str, ...]  # of the backbones, not in the model
 
 
 class DferModel(nn.Module):
@@ -44,8 +44,6 @@ class DferModel(nn.Module):
     ] = ()  # constructor keywords that `reset_classifier` takes beside the classes; the first that is given counts
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {}  # by number of classes
     unused_parameters: tuple[str, ...] = ()  # patterns of names that no output depends on, kept for the files
-    # parts that the authors keep in files of their own, as "arch.tag": a conversion takes them from there
-    converted_parts: ClassVar[Mapping[str, str]] = {}
     frozen_parameters: ClassVar[tuple[str, ...]] = ()  # patterns that the published training freezes
     has_classifier: ClassVar[bool] = (
         True  # False: `num_classes` is 0 for good, and forward gives something else than logits
@@ -211,13 +209,21 @@ class DferModel(nn.Module):
     # -- weights ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def entries_of_parts(cls, parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """The entries of this model's state dict that come from its `converted_parts`, keyed like them."""
-        raise InputError(f"{cls.__name__} has no parts in files of their own.")
+    def entries_of_backbone(cls, part: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What a converted file takes from a backbone, under this model's names, where the authors' file leaves it out.
+
+        Args:
+            part: The key of the record's `backbones`.
+            state: The backbone's state dict.
+
+        Returns:
+            Entries of this model's state dict; the backbone's own, if the names are the same.
+        """
+        return state
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
         """Fill the towers from backbone state dicts, keyed like the `parts` of the record; the rest stays as it is."""
-        raise InputError(f"{type(self).__name__} is not put together from backbones.")
+        raise InputError(f"{type(self).__name__} is not composed of backbones.")
 
 
 class ImageModel(DferModel):
@@ -282,6 +288,44 @@ def skip_init() -> Iterator[None]:
             yield
     finally:
         _weights_follow.reset(token)
+
+
+def fill(
+    model: DferModel,
+    given: Mapping[str, Tensor],
+    wanted: Iterable[str],
+    *,
+    what: str,
+    initialized: Iterable[str] = (),
+    ignored: Iterable[str] = (),
+) -> LoadReport:
+    """Load backbone tensors into a part of a model: all that are wanted, or an exception and nothing.
+
+    Args:
+        model: The model to fill.
+        given: Tensors under the model's own names.
+        wanted: The names that must be given, no more and no less.
+        what: Start of the error message, as in "The part 'face' does not fit av_fusion".
+        initialized: Names to report as initialized, beyond the model's entries that are not wanted.
+        ignored: Names to report as ignored.
+
+    Raises:
+        WeightsError: If names, shapes or kinds differ.
+    """
+    own, wanted = model.state_dict(), set(wanted)
+    check_fit({name: own[name] for name in wanted}, given, what)
+    model.load_state_dict(dict(given), strict=False)
+    rest = {*(own.keys() - wanted), *initialized}
+    return LoadReport(tuple(sorted(wanted)), tuple(sorted(rest)), tuple(sorted(ignored)))
+
+
+def check_parts(model: DferModel, states: Mapping[str, Any], *parts: str) -> None:
+    """Raise an InputError unless these parts are given, and no others."""
+    if states.keys() != set(parts):
+        raise InputError(
+            f"{type(model).__name__} is composed of the parts {', '.join(sorted(parts))}; "
+            f"got {', '.join(sorted(states)) or 'none'}."
+        )
 
 
 def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str) -> None:

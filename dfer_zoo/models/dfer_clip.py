@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, WeightsError, suggest
+from ..errors import InputError, suggest
 from ..weights.record import VideoSpec
-from .base import DferModel, LoadReport, check_fit, check_shape, plain_count
+from .base import DferModel, LoadReport, check_parts, check_shape, fill, plain_count
 from .clip_towers import (
     FeatureCache,
     PromptLearner,
@@ -249,19 +249,8 @@ class DFERCLIP(DferModel):
     # -- weights ---------------------------------------------------------------------------------------------------
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """Both towers from a CLIP in open_clip's names, ``{"clip": state}``; contexts and temporal net stay fresh."""
-        if set(states) != {"clip"}:
-            raise WeightsError(f"{type(self).__name__} is put together from {{'clip': state}}, got {sorted(states)}.")
-        own, given = self.state_dict(), {our_clip_name(name): tensor for name, tensor in states["clip"].items()}
-        fresh = {name for name in own if name.startswith(("prompt_learner.", "temporal_net."))}
-        wanted = own.keys() - fresh
-        check_fit({name: own[name] for name in wanted}, given, f"This is not the CLIP of {type(self).__name__}")
-        self.load_state_dict(given, strict=False)
-        return LoadReport(tuple(sorted(wanted)), tuple(sorted(fresh)), ())
-
-
-def our_clip_name(name: str) -> str:
-    """open_clip's name of a tensor -> its name in `DFERCLIP`."""
-    if name.startswith("visual."):
-        return "image_encoder." + name.removeprefix("visual.")
-    return name if name == "logit_scale" else "text_encoder." + name
+        """Both towers of CLIP, as the part "clip"; contexts and temporal net keep their initial values."""
+        check_parts(self, states, "clip")
+        learned = ("prompt_learner.", "temporal_net.")
+        wanted = {name for name in self.state_dict() if not name.startswith(learned)}
+        return fill(self, states["clip"], wanted, what=f"This is not the CLIP of {type(self).__name__}")

@@ -20,98 +20,21 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..training.criteria import global_local_loss
 from ..weights.record import VideoSpec, check_count
-from .base import DferModel, LoadReport, check_fit, check_shape, plain_count
+from .base import DferModel, LoadReport, check_parts, check_shape, fill, plain_count
 from .clip_towers import FeatureCache, TextTower, build_clip, class_names, class_texts, read_prompts, tokenize, unit
-from .layers import Attention, Block, DropPath, Mlp, QuickGELU
+from .layers import Block, Mlp, QuickGELU
+from .message_towers import HEAD_WIDTH, LocalTower, SemanticTower, init_attention
 
-HEAD_WIDTH = 64  # of every attention, as in CLIP
 TOKENS = 49408  # that CLIP's tokenizer knows
 PROMPTS = read_prompts("dk_clip")
 
-
-def call(block: Callable, *args: Any) -> Any:
-    """What a tower does with its blocks, unless the model wants them checkpointed."""
-    return block(*args)
-
-
-class MessageBlock(nn.Module):
-    """CLIP's block, with one more token per frame: what its neighbours in time have to say."""
-
-    def __init__(self, width: int, drop_path: float = 0.0) -> None:
-        super().__init__()
-        heads = width // HEAD_WIDTH
-        self.message = nn.Linear(width, width)
-        self.message_norm = nn.LayerNorm(width)
-        self.message_attn = Attention(width, heads, qkv_bias=True)
-        self.norm1 = nn.LayerNorm(width)
-        self.attn = Attention(width, heads, qkv_bias=True)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = Mlp(width, 4 * width, act_layer=QuickGELU)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, tokens: Tensor, neighbours: int) -> Tensor:
-        """tokens (frames, 1 + P, D), the class token first; so many consecutive frames hear each other."""
-        messages = rearrange(self.message(tokens[:, 0]), "(groups near) d -> groups near d", near=neighbours)
-        messages = messages + self.drop_path(self.message_attn(self.message_norm(messages)))
-        messages = rearrange(messages, "groups near d -> (groups near) 1 d")
-        attended = self.attn(self.norm1(torch.cat([tokens, messages], dim=1)))
-        tokens = tokens + self.drop_path(attended[:, :-1])  # the message was heard; every block makes its own
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
-
-
-class MessageTower(nn.Module):
-    """CLIP's image transformer made of message blocks. A subclass says where the patch tokens come from."""
-
-    def __init__(self, width: int, depth: int, num_patches: int, embed_dim: int, drop_path: float = 0.0) -> None:
-        super().__init__()
-        self.class_token = nn.Parameter(torch.empty(width))
-        self.positions = nn.Parameter(torch.empty(1 + num_patches, width))
-        self.norm_pre = nn.LayerNorm(width)
-        rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
-        self.blocks = nn.ModuleList(MessageBlock(width, rate) for rate in rates)
-        self.norm = nn.LayerNorm(width)
-        self.projection = nn.Parameter(torch.empty(width, embed_dim))
-
-    def transform(self, patches: Tensor, neighbours: int, run_block: Callable = call) -> Tensor:
-        """Patch tokens (frames, P, D) -> (frames, 1 + P, D), not normalised."""
-        class_token = self.class_token.to(patches.dtype).expand(patches.shape[0], 1, -1)
-        tokens = self.norm_pre(torch.cat([class_token, patches], dim=1) + self.positions)
-        for block in self.blocks:
-            tokens = run_block(block, tokens, neighbours)
-        return tokens
-
-    def embed(self, class_tokens: Tensor) -> Tensor:
-        """(..., D) -> (..., E), the space that CLIP shares with its texts."""
-        return self.norm(class_tokens) @ self.projection
-
-    def init_weights(self) -> None:
-        scale = self.class_token.shape[0] ** -0.5
-        for parameter in (self.class_token, self.positions, self.projection):
-            nn.init.normal_(parameter, std=scale)
-        init_attention(self)
-
-
-class LocalTower(MessageTower):
-    """What happens within a short time: looks at every frame."""
-
-    def __init__(self, image_size: int, patch_size: int, width: int, depth: int, embed_dim: int, drop_path: float):
-        super().__init__(width, depth, (image_size // patch_size) ** 2, embed_dim, drop_path)
-        self.patch_embed = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
-
-    def forward(self, images: Tensor, neighbours: int, run_block: Callable = call) -> Tensor:
-        """(frames, 3, H, W) -> (frames, 1 + P, D)"""
-        patches = self.patch_embed(images).flatten(2).transpose(1, 2)
-        return self.transform(patches, neighbours, run_block)
-
-
-class SemanticTower(MessageTower):
-    """What the snippets look like, for the texts: starts where the local tower ended."""
-
-    def forward(self, patches: Tensor, run_block: Callable = call) -> Tensor:
-        """Patch tokens of the snippets (B, S, P, D) -> (B * S, 1 + P, D); the snippets of a clip are neighbours."""
-        return self.transform(patches.flatten(0, 1), patches.shape[1], run_block)
+# part of a composed model -> pattern of the names that it fills, all of them
+_TEXTS = r"text_tower\.|logit_scale$"
+PARTS = {
+    "clip": rf"{_TEXTS}|local_tower\.(?!.*\.message)",
+    "x_clip": rf"{_TEXTS}|local_tower\.|semantic_norm\.|semantic_projection$|interaction\.blocks\.|conditioning\.",
+}
 
 
 class SnippetInteraction(nn.Module):
@@ -238,6 +161,18 @@ def kept_mean(patches: Tensor, erased: Tensor) -> Tensor:
 def weighted_local_logits(local_logits: Tensor, weights: Tensor, erased: Tensor) -> Tensor:
     """(B, S, K). The weights of the kept snippets are not scaled up again."""
     return local_logits * (weights * ~erased)[..., None]
+
+
+def consistency(logits: Tensor, others: Tensor) -> Tensor:
+    """Distance of two heads' probabilities, as published: the probabilities of the first enter a cross entropy as if
+    they were logits, and both receive a gradient."""
+    return F.cross_entropy(logits.softmax(-1), others.softmax(-1))
+
+
+def global_local_loss(logits: Tensor, local_logits: Tensor, targets: Tensor, criterion: Callable) -> Tensor:
+    """The criterion on the clip's logits (B, K), on the sum of its snippets' (B, S, K), and the consistency of both."""
+    local = local_logits.sum(1)
+    return criterion(logits, targets) + criterion(local, targets) + consistency(local, logits)
 
 
 class DKCLIP(DferModel):
@@ -479,24 +414,12 @@ class DKCLIP(DferModel):
         init_linears(self.conditioning)
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """``{"clip": ...}``, a state dict of open_clip, or ``{"x_clip": ...}``, one of Microsoft's X-CLIP."""
-        from ..convert.dk_clip import BACKBONES
-
-        if unknown := sorted(states.keys() - BACKBONES.keys()):
-            raise InputError(f"dk_clip has no part {', '.join(unknown)}; there are {', '.join(BACKBONES)}.")
-        own = self.state_dict()
-        filled: dict[str, Tensor] = {}
-        dropped: list[str] = []
-        for part, foreign in states.items():
-            convert, expected = BACKBONES[part]
-            conversion = convert(foreign)
-            wanted = {name: tensor for name, tensor in own.items() if re.match(expected, name)}
-            check_fit(wanted, conversion.state, f"The part '{part}' does not fit this dk_clip")
-            filled.update(conversion.state)
-            dropped.extend(conversion.dropped)
-        self.load_state_dict(filled, strict=False)  # compared above; what is not in the parts stays as it is
-        fresh = sorted(own.keys() - filled.keys())
-        return LoadReport(loaded=tuple(sorted(filled)), fresh=tuple(fresh), dropped=tuple(dropped))
+        """CLIP, as the part "clip", or X-CLIP, as the part "x_clip", under our names."""
+        if len(states) != 1 or not states.keys() <= PARTS.keys():
+            check_parts(self, states, next((part for part in PARTS if part in states), "clip"))
+        ((part, given),) = states.items()
+        wanted = {name for name in self.state_dict() if re.match(PARTS[part], name)}
+        return fill(self, given, wanted, what=f"The part '{part}' does not fit this dk_clip")
 
 
 def video_spec(frames: int = 16, image_size: int = 224) -> VideoSpec:
@@ -525,16 +448,6 @@ def clip_sizes(embed_dim: int, width: int, depth: int, vocab_size: int, context_
         "layers": depth,
     }
     return {"embed_dim": embed_dim, "vision_cfg": {}, "text_cfg": text, "quick_gelu": True}
-
-
-def init_attention(module: nn.Module, projection: bool = True) -> None:
-    """torch's initialisation of its own multi-head attention, in timm's modules."""
-    for part in module.modules():
-        if isinstance(part, Attention):
-            nn.init.xavier_uniform_(part.qkv.weight)
-            nn.init.zeros_(part.qkv.bias)
-            if projection:
-                nn.init.zeros_(part.proj.bias)
 
 
 def init_linears(module: nn.Module) -> None:

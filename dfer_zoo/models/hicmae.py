@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import AudioSpec
 from .audio_mae import SILENT_FRAME
-from .base import DferModel, LoadReport, check_fit, check_shape
+from .base import DferModel, LoadReport, check_parts, check_shape, fill
 from .video_mae import (
     ACTIVATIONS,
     EPS,
@@ -305,18 +305,13 @@ class HiCMAE(AudioVisualModel):
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
         """Both encoders and the fusion of a pre-training model, norms included; its decoders are not used."""
-        if set(states) != {"encoders"}:
-            raise InputError(f"HiCMAE takes one backbone, 'encoders'; got {', '.join(states) or 'none'}.")
-        own, source = self.state_dict(), states["encoders"]
-        wanted = {name for name in own if name.startswith(("video_encoder.", "audio_encoder.", "fusion."))}
+        check_parts(self, states, "encoders")
+        source = states["encoders"]
+        parts = ("video_encoder.", "audio_encoder.", "fusion.")
+        wanted = {name for name in self.state_dict() if name.startswith(parts)}
         given = {name: source[name] for name in wanted & source.keys()}
-        check_fit({name: own[name] for name in wanted}, given, "The backbone does not fit the encoders of HiCMAE")
-        self.load_state_dict(given, strict=False)
-        return LoadReport(
-            loaded=tuple(sorted(wanted)),
-            fresh=tuple(sorted(own.keys() - wanted)),
-            dropped=tuple(sorted(source.keys() - wanted)),
-        )
+        what = "The backbone does not fit the encoders of HiCMAE"
+        return fill(self, given, wanted, what=what, ignored=source.keys() - wanted)
 
 
 def weighted_mean(means: Tensor, weights: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Sun, Lian, Liu, Tao. Information Fusion 2024, arXiv 2401.05698.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -196,6 +197,8 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
             drop_path=drop_path,
             block=block,
         )
+        assert self.video_spec is not None
+        self.video_spec = dataclasses.replace(self.video_spec, segments=1)
         self.cut = {"p0": tubelet, "p1": patch_size, "p2": patch_size}
         self.audio_patch_size = audio_patch_size
         self.grid = self.video_encoder.grid

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
-from .base import DferModel, LoadReport, check_fit, check_shape
+from .base import DferModel, LoadReport, check_parts, check_shape, fill
 from .layers import DropPath, Mlp
 
 EPS = 1e-6  # of every LayerNorm
@@ -387,23 +387,14 @@ class VideoTransformer(DferModel):
         return {"encoder.region_tokens", "encoder.position"}
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """The encoder of a pre-training model; its decoder, and the norm behind its encoder, are not used. A learned
-        position stays as it was drawn, where the file has none."""
-        if set(states) != {"encoder"}:
-            raise InputError(f"{type(self).__name__} takes one backbone, 'encoder'; got {', '.join(states) or 'none'}.")
+        """The encoder of a pre-training model, as the part "encoder". Its decoder, and the norm after its encoder, are
+        ignored. A learned position that the file lacks keeps its initial values."""
+        check_parts(self, states, "encoder")
         own, source = self.state_dict(), states["encoder"]
         wanted = {name for name in own if name.startswith("encoder.")} - ({"encoder.position"} - source.keys())
-        check_fit(
-            {name: own[name] for name in wanted},
-            {name: source[name] for name in wanted & source.keys()},
-            f"The backbone does not fit the encoder of {type(self).__name__}",
-        )
-        self.load_state_dict({name: source[name] for name in wanted}, strict=False)
-        return LoadReport(
-            loaded=tuple(sorted(wanted)),
-            fresh=tuple(sorted(own.keys() - wanted)),
-            dropped=tuple(sorted(source.keys() - wanted)),
-        )
+        given = {name: source[name] for name in wanted & source.keys()}
+        what = f"The backbone does not fit the encoder of {type(self).__name__}"
+        return fill(self, given, wanted, what=what, ignored=source.keys() - wanted)
 
 
 class VideoMAE(VideoTransformer):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, WeightsError, suggest
 from ..weights.record import AudioSpec, VideoSpec
-from .base import DferModel, LoadReport, check_fit
+from .base import DferModel, LoadReport, check_fit, check_parts, fill
 from .layers import Block
 
 
@@ -164,25 +164,18 @@ def load_encoders(
 ) -> LoadReport:
     """Fill each of these parts of a model from the state of a pre-trained `EncoderClassifier`: all, or an exception
     and nothing. Positions are resized to the grid of the model; rows of appended tokens stay as they were drawn."""
-    if states.keys() != encoders.keys():
-        raise WeightsError(f"The parts are {', '.join(sorted(encoders))}; found {', '.join(sorted(states)) or 'none'}.")
+    check_parts(model, states, *encoders)
     fitted = {part: _fit(part, encoder, states[part]) for part, encoder in encoders.items()}
-    for part, encoder in encoders.items():
-        encoder.load_state_dict(fitted[part])
-    loaded = {f"{part}.{name}" for part in encoders for name in fitted[part]}
+    given = {f"{part}.{name}": value for part, state in fitted.items() for name, value in state.items()}
     appended = {
         f"{part}.positions[:, {1 + math.prod(encoder.grid)}:]"
         for part, encoder in encoders.items()
         if encoder.positions.shape[1] > 1 + math.prod(encoder.grid)
     }
-    dropped = {
+    ignored = {
         f"{part}: {name}" for part, state in states.items() for name in state if not _is_loaded(name, fitted[part])
     }
-    return LoadReport(
-        loaded=tuple(sorted(loaded)),
-        fresh=tuple(sorted((model.state_dict().keys() - loaded) | appended)),
-        dropped=tuple(sorted(dropped)),
-    )
+    return fill(model, given, given, what="The parts do not fit", initialized=appended, ignored=ignored)
 
 
 def _is_loaded(name: str, fitted: Mapping[str, Tensor]) -> bool:

@@ -5,12 +5,8 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from torch import nn
-
-if TYPE_CHECKING:
-    from ..models.dk_clip import DKCLIP
 
 
 def parameter_groups(
@@ -38,16 +34,3 @@ def parameter_groups(
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
-
-
-def dk_clip_groups(
-    model: DKCLIP, *, lr: float = 2e-6, weight_decay: float = 1e-4, published_freeze: bool = False
-) -> list[dict]:
-    """Freezes the texts of a DK-CLIP and groups the rest: ten times the rate for all that CLIP does not bring along.
-
-    ``published_freeze`` freezes as the released training did, whose filter of names also caught the semantic tower and
-    the snippet interaction: they stayed at random numbers.
-    """
-    model.freeze(*(model.frozen_parameters if published_freeze else model.texts_and_scale))
-    rates = {"*.message*": 10 * lr, "local_tower.*": lr}
-    return parameter_groups(model, lr=10 * lr, weight_decay=weight_decay, rates=rates)

@@ -13,6 +13,7 @@ import os
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ from ..atomic import write_atomically
 from ..data.annotations import Row, read_row, read_rows
 from ..errors import DferZooError, InputError, MediaError
 from ..factory import create_model
+from ..inference import doctor, metrics
 from ..inference import evaluate as evaluation
-from ..inference import metrics
 from ..inference.plots import confusion_picture, write_png
 from ..saving import arch_of, save_pretrained
 from ..transforms import collate, create_transform
@@ -41,6 +42,7 @@ from ..transforms.audio import silence
 from ..transforms.train import augmentation
 from ..weights.record import AudioSpec, Metric
 from .mixes import MIXES, soft_targets
+from .oversampling import draw_balanced
 from .recipe import Recipe, create_optimizer, set_learning_rates
 from .state import load_state, save_state
 
@@ -86,6 +88,8 @@ class Clips(Dataset):
 class Objective(nn.Module):
     """The model together with its loss, so that distributed wrappers and autocast see one forward."""
 
+    class_weights: Tensor | None
+
     def __init__(self, model: nn.Module, class_weights: Tensor | None = None) -> None:
         super().__init__()
         self.model = model
@@ -106,18 +110,17 @@ def balance(rows: Sequence[Row], num_classes: int) -> np.ndarray:
     return np.divide(len(rows) / max(1, (clips > 0).sum()), clips, out=np.zeros(num_classes), where=clips > 0)
 
 
-def batches(recipe: Recipe, clips: int, epoch: int, world: int, weights: np.ndarray | None = None) -> list[list[int]]:
+def batches(recipe: Recipe, clips: int, epoch: int, world: int, labels: Sequence[int] = ()) -> list[list[int]]:
     """The clips of every update of an epoch; the same in every process. No process may be left without a clip.
 
-    With ``weights`` (clips,) clips are drawn by them, with replacement, as many as there are.
+    ``labels``, one per clip, are what balanced sampling (``train.balanced``) goes by.
     """
     size = min(recipe.train.batch_size, clips)
     if size < world:
         raise InputError(f"An update of {size} clip{'s' * (size > 1)} cannot be shared by {world} processes.")
     rng = np.random.default_rng([recipe.train.seed, epoch])
-    drawn = rng.permutation(clips) if weights is None else rng.choice(clips, clips, p=weights / weights.sum())
-    order = drawn.tolist()
-    whole = [order[i : i + size] for i in range(0, clips, size)]
+    order = draw_balanced(list(labels), rng) if recipe.train.balanced else rng.permutation(clips).tolist()
+    whole = [order[i : i + size] for i in range(0, len(order), size)]
     least = size if recipe.train.drop_last else world
     return [batch for batch in whole if len(batch) >= least]
 
@@ -207,26 +210,42 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
     for part in (rows, valid_rows):
         evaluation.check_sound(model, part, data.without)
     finding: dict[str, Any] = {"faces": data.faces, "no_face": data.no_face}
+    caution = None
+    if data.faces == "none" and (uncropped := doctor.uncropped(rows)):
+        # faces are part of what a model is trained on: predict and evaluate must take whole frames too
+        accelerator.print(
+            f"The frames look uncropped; train on faces with data.faces = 'auto'. {uncropped[0].report()}"
+        )
+        model.video_spec = replace(model.video_spec, face_crop="whole")
+        caution = "Trained on whole frames, not on face crops."
     accelerator.print(f"{arch_of(model)}: {len(rows)} clips for training, {len(valid_rows)} for validation")
     weights = balance(rows, model.num_classes)
     class_weights = torch.tensor(weights).float() if settings.class_weights == "balanced" else None
-    clip_weights = weights[[row.label for row in rows]] if settings.sampling == "balanced" else None
+    labels = [row.label for row in rows]
     objective, optimizer = accelerator.prepare(Objective(model, class_weights), create_optimizer(model, recipe))
     model, scaler = accelerator.unwrap_model(objective).model, accelerator.scaler
     read = partial(read_row, crop=transform.face_crop, frame_count=transform.frame_count, **finding)
     dataset = Clips(rows, read, augmentation(data.augment, transform), settings.seed, transform.audio, strict)
-    per_epoch = len(batches(recipe, len(rows), 0, world))
+    per_epoch = len(batches(recipe, len(rows), 0, world, labels))
     soft = partial(soft_targets, num_classes=model.num_classes, smoothing=settings.smoothing)
 
     state_file = out / "state.safetensors"
-    progress = {"epoch": 0, "update": 0, "loss": 0.0, "clips": 0, "best": -1.0, "history": [], "failed": {}}
+    progress: dict[str, Any] = {
+        "epoch": 0,
+        "update": 0,
+        "loss": 0.0,
+        "clips": 0,
+        "best": -1.0,
+        "history": [],
+        "failed": {},
+    }
     if resume and state_file.exists():
         progress |= load_state(state_file, model, optimizer, scaler)
         accelerator.print(f"continuing at epoch {progress['epoch'] + 1}, update {progress['update'] + 1}")
     accelerator.wait_for_everyone()
 
     for epoch in range(progress["epoch"], settings.epochs):
-        whole = batches(recipe, len(rows), epoch, world, clip_weights)
+        whole = batches(recipe, len(rows), epoch, world, labels)
         todo = [shares(batch, recipe, rank, world) for batch in whole[progress["update"] :]]
         keys = [[(epoch, number) for number in piece] for pieces in todo for piece in pieces]
         loader = iter(DataLoader(dataset, batch_sampler=keys, collate_fn=Clips.stack, num_workers=data.workers))
@@ -282,7 +301,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
             "failed": dict(sorted({**everywhere, **failed}.items())),
         }
         if accelerator.is_main_process:
-            write_weights(model, recipe, out, line, better)
+            write_weights(model, recipe, out, line, better, caution)
             if better:
                 write_png(out / "confusion.png", confusion_picture(table, model.labels, f"epoch {epoch + 1}"))
             write_csv(out / "history.csv", progress["history"])
@@ -293,9 +312,9 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
     return progress
 
 
-def write_weights(model: Any, recipe: Recipe, out: Path, line: dict, better: bool) -> None:
+def write_weights(model: Any, recipe: Recipe, out: Path, line: dict, better: bool, caution: str | None = None) -> None:
     """``out/last``, and ``out/best`` if this epoch is the best, with what was measured."""
     protocol = f"{recipe.data.valid} after epoch {line['epoch']}"
     measured = [Metric(name, round(line[name], 4), protocol, "dfer-zoo train") for name in ("uar", "war")]
     for tag in ("best", "last") if better else ("last",):
-        save_pretrained(model, out / tag, tag=tag, dataset=recipe.data.train, metrics=measured)
+        save_pretrained(model, out / tag, tag=tag, dataset=recipe.data.train, metrics=measured, caution=caution)

@@ -96,6 +96,7 @@ def pretrain(settings: Settings, out: Path, resume: bool = False, strict: bool =
     rank, world = accelerator.process_index, accelerator.num_processes
     seed_all(settings.seed)
     model = create_model("mae_dfer_pretrain", **settings.model_args)
+    assert model.video_spec is not None
     rows = unlabelled(settings.data)
     size = min(settings.batch_size, len(rows)) // world * world
     if size == 0:
@@ -115,7 +116,7 @@ def pretrain(settings: Settings, out: Path, resume: bool = False, strict: bool =
         floor=floor,
     )
     state_file = out / "state.safetensors"
-    progress = {"epoch": 0, "update": 0, "loss": 0.0, "history": [], "failed": {}}
+    progress: dict[str, Any] = {"epoch": 0, "update": 0, "loss": 0.0, "history": [], "failed": {}}
     if resume and state_file.exists():
         progress |= load_state(state_file, model, optimizer, accelerator.scaler)
         accelerator.print(f"continuing at epoch {progress['epoch'] + 1}, update {progress['update'] + 1}")

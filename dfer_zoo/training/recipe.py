@@ -59,12 +59,12 @@ class TrainSection:
     batch_size: int  # clips per update, over all processes
     micro_batch: int = 0  # most clips at once on one device; more of them are accumulated. 0: all
     drop_last: bool = False
+    balanced: bool = False  # clips are drawn with replacement, those of rare classes as often as those of frequent ones
     seed: int = 0
     precision: str = "no"  # "no", "fp16", "bf16"
     clip_norm: float = 0.0  # 0: no clipping
     smoothing: float = 0.0
     class_weights: str = "none"  # of the loss; "balanced": inverse to the number of clips of the class
-    sampling: str = "all"  # every clip once per epoch; "balanced": drawn so that all classes are equally frequent
     mix: str = "none"  # a key of `training.mixing.MIXES`
     mix_options: Mapping[str, Any] = field(default_factory=dict)
     best: str = "uar"  # of the validation clips, by which OUT/best is chosen; or "war"
@@ -286,7 +286,6 @@ def _check_choices(recipe: Recipe, where: str) -> None:
         "train.precision": (recipe.train.precision, ("no", "fp16", "bf16")),
         "train.best": (recipe.train.best, ("uar", "war")),
         "train.class_weights": (recipe.train.class_weights, ("none", "balanced")),
-        "train.sampling": (recipe.train.sampling, ("all", "balanced")),
         "optimizer.name": (recipe.optimizer.name, ("adamw", "sgd")),
         "schedule.name": (recipe.schedule.name, ("constant", "steps", "cosine")),
         "schedule.per": (recipe.schedule.per, ("update", "epoch")),

@@ -3,16 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-
-def step_decay(epoch: int, *, lr: float, milestones: Sequence[int], factor: float = 0.1) -> float:
-    """The rate of an epoch, multiplied by ``factor`` from every milestone on; epochs count as the milestones do.
-
-    >>> [step_decay(epoch, lr=0.04, milestones=(40, 55)) for epoch in (39, 40)]
-    [0.04, 0.004]
-    """
-    return lr * factor ** sum(epoch >= milestone for milestone in milestones)
 
 
 def cosine(epoch: float, *, lr: float, epochs: int, floor: float = 0.0) -> float:
@@ -22,34 +12,6 @@ def cosine(epoch: float, *, lr: float, epochs: int, floor: float = 0.0) -> float
     0.0001
     """
     return floor + (lr - floor) * (1 + math.cos(math.pi * epoch / epochs)) / 2
-
-
-def cosine_with_restarts(
-    step: int,
-    *,
-    lr: float,
-    floor: float,
-    cycle: int,
-    warmup: int = 0,
-    stretch: float = 1.0,
-    decay: float = 1.0,
-) -> float:
-    """A straight rise over `warmup` steps, half a cosine down to `floor` at the end of the cycle, and again.
-
-    After each cycle its length without the rise is multiplied by `stretch`, and the peak by `decay`. Step 0 is at the
-    floor even without a rise; later cycles without one start at the peak.
-    """
-    if step == 0:
-        return floor
-    within, number = step, 0
-    while within >= cycle:
-        within -= cycle
-        cycle = int((cycle - warmup) * stretch) + warmup
-        number += 1
-    peak = lr * decay**number
-    if within < warmup:
-        return floor + (peak - floor) * within / warmup
-    return cosine(within - warmup, lr=peak, epochs=cycle - warmup, floor=floor)
 
 
 def warmup_into_cosine(step: float, *, lr: float, steps: int, warmup: int, floor: float = 0.0) -> float:

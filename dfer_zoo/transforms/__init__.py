@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import registry
 from ..errors import InputError, MediaError
 from ..media.clip import Clip, Span
 from ..weights.record import AudioSpec, VideoSpec, Weights, check_count
@@ -66,7 +67,11 @@ class Transform:
         if len(lacks) == len(self.inputs) > 1:  # each may be missing, but not all of them
             return f"{clip.source}: the model needs {' or '.join(lacks)}, and {' and '.join(lacks.values())}."
         needed = [name for name in lacks if name not in self.optional]
-        return f"{clip.source}: the model needs {needed[0]}, and {lacks[needed[0]]}." if needed else None
+        if not needed:
+            return None
+        others = registry.systems_without("audio") if needed == ["audio"] and len(self.inputs) > 1 else ()
+        advice = f" Systems that take a clip without sound: {', '.join(others)}." if others else ""
+        return f"{clip.source}: the model needs {needed[0]}, and {lacks[needed[0]]}.{advice}"
 
     def _lacks(self, clip: Clip) -> dict[str, str]:
         """The inputs that this clip cannot give, and why."""
@@ -137,9 +142,7 @@ def create_transform(model: Any, **changes: Any) -> Transform:
     >>> create_transform(model, sampling="strided", rate=4)  # doctest: +SKIP
     """
     if isinstance(model, Weights):
-        from ..registry import model_class
-
-        kind = model_class(model.arch)
+        kind = registry.model_class(model.arch)
         video, audio, inputs, optional = model.video, model.audio, kind.inputs, kind.optional_inputs
     else:
         video, audio, inputs, optional = model.video_spec, model.audio_spec, model.inputs, model.optional_inputs

@@ -27,7 +27,7 @@ MODEL_FILE = "model.safetensors"  # of a repository or folder that `save_pretrai
 
 # The authors' file of (arch, tag) -> the weights store. Passed in, because the converters know the models and the
 # models know the records: importing them here would be a circle.
-Convert = Callable[[str, str, Path], Path]
+Convert = Callable[[str, str, Path, Cache], Path]
 
 
 def fetch(record: Weights, cache: Cache | None = None, convert: Convert | None = None) -> Path:
@@ -101,25 +101,28 @@ def _fetchable(record: Weights) -> bool:
 def _bring(record: Weights, cache: Cache, convert: Convert | None) -> None:
     """Fetch and convert the authors' file. Of several processes one does it and the others wait."""
     if not _fetchable(record) or convert is None or not cache.may_download:
-        raise WeightsUnavailable(how_to_convert(record))
+        off = " Downloads are switched off." if _fetchable(record) and not cache.may_download else ""
+        raise WeightsUnavailable(f"{how_to_convert(record)}{off}")
     with store.lock(record.name):
         if store.is_complete(store.stored_path(record)):
             return
         try:
             original = fetch_original(record)
             try:
-                convert(record.arch, record.tag, original)
+                convert(record.arch, record.tag, original, cache)
             except WeightsError:  # not what the record says: the next call must not meet it again
                 shutil.rmtree(originals(record), ignore_errors=True)
                 raise
         except (WeightsError, WeightsUnavailable) as error:
-            raise type(error)(f"{error} {how_to_convert(record)}") from error
+            raise type(error)(f"{error} By hand: {by_hand(record)}") from error
         if not (cache.keep or os.environ.get("DFER_ZOO_KEEP") == "1"):
             shutil.rmtree(originals(record), ignore_errors=True)
 
 
 def fetch_original(record: Weights) -> Path:
     """The authors' file itself, before its conversion."""
+    if not _fetchable(record):
+        raise WeightsUnavailable(how_to_convert(record))
     place = next(origin.link for origin in record.origin if origin.kind != "page")
     announce(record.name, place, record.license, record.license_source)
     return fetch_first(record.name, record.origin, originals(record))
@@ -231,13 +234,17 @@ def command(record: Weights) -> str:
 
 def how_to_convert(record: Weights) -> str:
     """Step by step: where the authors' file is, under which licence, and the command."""
-    fetchable = " (this needs the network, which is switched off)" if _fetchable(record) else ""
     return (
-        f"{record.name} is not on this machine; it is converted from its authors' file{fetchable}. "
-        f"(1) Get the file from {record.origin_page or 'its authors'} "
-        f"(licence: {record.license}; {record.license_source}). "
-        f"(2) Run: {command(record)}. "
+        f"{record.name} is not on this machine; it is converted from its authors' file. "
+        f"{by_hand(record)} "
         f"The result goes to {store.weights_folder()} (DFER_ZOO_WEIGHTS sets the folder), where this call finds it."
+    )
+
+
+def by_hand(record: Weights) -> str:
+    return (
+        f"(1) Get the file from {record.origin_page or 'its authors'} "
+        f"(licence: {record.license}; {record.license_source}). (2) Run: {command(record)}."
     )
 
 

@@ -87,7 +87,13 @@ def _explained(gdown: Any) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else "unknown"
         raise WeightsUnavailable(f"Drive answers with status {status}. Open the link in a browser.") from error
     except requests.RequestException as error:
+        if "timed out" in str(error):
+            raise WeightsUnavailable(f"nothing arrived for {timeout():g} seconds. The same call continues.") from error
         raise WeightsUnavailable(f"Drive cannot be reached ({_plain(error)}).") from error
+    except (KeyError, AttributeError, AssertionError, ValueError) as error:  # an answer that gdown does not know
+        raise WeightsUnavailable(
+            f"Drive's answer was not understood ({type(error).__name__}: {_plain(error)}). Open the link in a browser."
+        ) from error
 
 
 def _plain(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import errno
 import fnmatch
 import functools
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -61,7 +62,7 @@ def fetch_one(name: str, origin: Origin, folder: Path) -> Path:
         if not target.is_file():
             DOWNLOADERS[origin.kind](origin, part, name)
             _refuse_page(part)
-            if origin.kind != "gdrive_folder" and origin.member:
+            if _is_archive(origin):
                 _extract(part, origin, target)
             else:
                 os.replace(part, target)
@@ -73,9 +74,25 @@ def fetch_one(name: str, origin: Origin, folder: Path) -> Path:
     return target
 
 
-def size_limit(origin: Origin) -> int:
-    """The most bytes that a download may have. The recorded size is that of the member, not of its archive."""
-    return MAX_BYTES if origin.size is None or _is_archive(origin) else origin.size
+def origin_of_link(text: str) -> Origin | None:
+    """What a person pasted, as an origin: an https or ftp link, a Drive link or id. None: it is not a link.
+
+    >>> origin_of_link("https://drive.google.com/file/d/1tH1d2zZv2HtcQFPrGuVWJHXmD9sTeddQ/view?usp=sharing").where
+    '1tH1d2zZv2HtcQFPrGuVWJHXmD9sTeddQ'
+    """
+    if drive := re.match(r"https://(?:drive|docs)\.google\.com/(?:file/d/|(?:uc|open)\?(?:.*&)?id=)([\w-]{10,})", text):
+        return Origin("gdrive", drive[1])
+    if text.startswith("https://"):
+        return Origin("https", text)
+    if text.startswith("ftp://"):
+        return Origin("ftp", text)
+    return Origin("gdrive", text) if re.fullmatch(r"[\w-]{25,}", text) else None
+
+
+def _meter(origin: Origin, name: str) -> Meter:
+    """Bounds a download by the recorded size, which is that of the member and not of its archive."""
+    size = None if _is_archive(origin) else origin.size
+    return Meter(name, MAX_BYTES if size is None else size, size)
 
 
 def _is_archive(origin: Origin) -> bool:
@@ -153,11 +170,11 @@ def _explained(folder: Path, part: Path) -> Iterator[None]:
 
 
 def _https(origin: Origin, part: Path, name: str) -> None:
-    fetch_http(origin.where, part, Meter(name, size_limit(origin), origin.size))
+    fetch_http(origin.where, part, _meter(origin, name))
 
 
 def _ftp(origin: Origin, part: Path, name: str) -> None:
-    fetch_ftp(origin.where, part, Meter(name, size_limit(origin), origin.size))
+    fetch_ftp(origin.where, part, _meter(origin, name))
 
 
 def _hub(origin: Origin, part: Path, name: str) -> None:
@@ -176,13 +193,13 @@ def _pypi(origin: Origin, part: Path, name: str) -> None:
     from .pypi import wheel_url
 
     url = wheel_url(origin.where)
-    fetch_http(url, part, Meter(name, size_limit(origin), None), secure=False)
+    fetch_http(url, part, _meter(origin, name), secure=False)
 
 
 def _gdrive(origin: Origin, part: Path, name: str) -> None:
     from .gdrive import fetch_file
 
-    fetch_file(origin.where, part, Meter(name, size_limit(origin), origin.size))
+    fetch_file(origin.where, part, _meter(origin, name))
 
 
 def _gdrive_folder(origin: Origin, part: Path, name: str) -> None:
@@ -194,7 +211,7 @@ def _gdrive_folder(origin: Origin, part: Path, name: str) -> None:
     if len(matching) != 1:
         names = ", ".join(sorted(path for _, path in files)[:20]) or "nothing"
         raise WeightsUnavailable(f"{len(matching)} files in the folder match '{pattern}'; it holds {names}.")
-    fetch_file(matching[0], part, Meter(name, size_limit(origin), origin.size))
+    fetch_file(matching[0], part, _meter(origin, name))
 
 
 DOWNLOADERS: dict[str, Callable[[Origin, Path, str], None]] = {

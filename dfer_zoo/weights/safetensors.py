@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from ..errors import WeightsError
+from .record import Weights
 
 # exactly one key: with several, safetensors writes them in a different order in every process
 METADATA_KEY = "dfer_zoo"
@@ -41,6 +42,17 @@ def read_header(path: Path) -> dict[str, Any] | None:
     """Our header alone; no tensor is touched."""
     with _opened(path) as stream:
         return _header(path, stream.metadata())
+
+
+def read_record(path: Path) -> Weights:
+    """The record in a file of the zoo."""
+    header = read_header(path)
+    if header is None:
+        raise WeightsError(
+            f"{path} does not say what it is: it has no dfer_zoo header. Authors' files are read by: "
+            f"dfer-zoo convert ARCH TAG {path}"
+        )
+    return Weights.from_header(header, str(path))
 
 
 @contextlib.contextmanager

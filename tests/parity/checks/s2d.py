@@ -119,7 +119,7 @@ def build(config: Mapping, conversion: Conversion, landmarks: Mapping[str, Tenso
 def landmark_entries(case: Case) -> dict[str, Tensor]:
     """The landmark network's part of the model, by way of its own converter."""
     state = seeded_state(case["landmark_state_dict"], case["weights"]["landmark"])
-    return S2D.entries_of_parts({"landmarks": convert_state_dict("mobile_face_net", state).state})
+    return S2D.entries_of_backbone("landmarks", convert_state_dict("mobile_face_net", state).state)
 
 
 def model_of(case: Case) -> tuple[S2D, Conversion]:
@@ -468,7 +468,7 @@ def check_checkpoint_keys(case: Case) -> Iterator[Comparison]:
         yield same(f"trained{suffix}", trained, outputs[f"trained{suffix}"])
     ours = kinds(models[config["num_classes"]].state_dict())
     landmarks = convert_state_dict("mobile_face_net", on_meta(outputs["landmark_state_dict"]))
-    parts = S2D.entries_of_parts({"landmarks": landmarks.state})
+    parts = S2D.entries_of_backbone("landmarks", landmarks.state)
     yield same("names, shapes and types", kinds({**conversion.state, **parts}), ours)
 
     net = MobileFaceNet()
@@ -499,10 +499,10 @@ def check_pretrain_to_finetune(case: Case) -> Iterator[Comparison]:
 
         theirs = {ours: name for name, ours in names("s2d", case["state_dict"]).items()}
         in_file = {ours: name for name, ours in names(arch, file).items()}
-        unused = [*conversion.dropped, *(in_file[name] for name in report.dropped)]
+        unused = [*conversion.dropped, *(in_file[name] for name in report.ignored)]
         dropped = [*reference["not_used"], *reference["dropped_before_loading"]]
         yield same(f"{label}: taken", len(set(report.loaded) - landmarks.keys()), reference["taken"])
-        left = sorted(theirs[name] for name in report.fresh)
+        left = sorted(theirs[name] for name in report.initialized)
         yield same(f"{label}: left as they were", left, sorted(reference["left_as_they_were"]))
         yield same(f"{label}: not used", sorted(unused), sorted(dropped))
         yield from recorded(f"{label}: logits", model(video), reference["logits_after"], case["tolerance"])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from dfer_zoo.errors import InputError
 
 
 def tube_mask(grid: Sequence[int], ratio: float, *, rng: np.random.RandomState | None = None) -> np.ndarray:

@@ -1,0 +1,154 @@
+"""CREMA-D, which anybody can download, and the clips that HiCMAE's lists of CREMA-D and MAFW leave out.
+
+The names of the files say everything: "1001_DFA_ANG_XX" is the actor, the sentence, the emotion and its intensity.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from ..errors import InputError
+from .annotations import VIDEO_SUFFIXES, Row
+
+CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")  # in the order of the labels
+NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_[A-Z]{1,3}")
+
+# the actors that each fold tests; MAE-DFER's and HiCMAE's folds
+FOLDS = (range(1001, 1019), range(1019, 1037), range(1037, 1055), range(1055, 1073), range(1073, 1092))
+
+# in MAE-DFER's lists and, for want of a usable sound, not in HiCMAE's
+CREMA_D_WITHOUT_SOUND = frozenset(
+    {"1040_ITH_SAD_XX", "1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"}
+)
+MAFW_WITHOUT_SOUND = frozenset(
+    [
+        "00903",
+        "03414",
+        "03440",
+        "03721",
+        "03724",
+        "03726",
+        "03727",
+        "03728",
+        "03730",
+        "03732",
+        "03810",
+        "03855",
+        "03927",
+        "03928",
+        "03931",
+        "09529",
+    ]
+)
+
+
+def read_crema_d(
+    folder: str | Path,
+    *,
+    fold: int | None = None,
+    subset: str | None = None,
+    sounds: str | Path | None = None,
+    without_sound: Sequence[str] | frozenset[str] = CREMA_D_WITHOUT_SOUND,
+) -> list[Row]:
+    """The clips of CREMA-D below a folder, in the order of their names.
+
+    Args:
+        folder: Holds the videos (``VideoFlash/1001_DFA_ANG_XX.flv``) or a folder of face frames for each clip, anywhere
+            below it.
+        fold: 1 to 5. Rows have the subset "testing" if the fold tests their actor, else "training". There is no
+            validation set. Without a fold rows have no subset.
+        subset: Keeps the rows of "training" or "testing"; needs a fold.
+        sounds: The folder with ``1001_DFA_ANG_XX.wav`` (CREMA-D's ``AudioWAV``). Without it the sound is the video's own.
+        without_sound: Names of clips to leave out. The default leaves out those that HiCMAE's lists lack; give () for
+            all clips, as MAE-DFER's lists have them.
+
+    Returns:
+        One row per clip; labels are numbers of `CODES`.
+
+    Raises:
+        InputError: The folder holds no clip of CREMA-D, a sound is missing, or the fold does not exist.
+
+    >>> rows = read_crema_d("CREMA-D/VideoFlash", sounds="CREMA-D/AudioWAV", fold=1)  # doctest: +SKIP
+    """
+    if fold is not None and fold not in range(1, len(FOLDS) + 1):
+        raise InputError(f"fold is {fold!r}; CREMA-D has the folds 1 to {len(FOLDS)}.")
+    if subset is not None and (subset not in ("training", "testing") or fold is None):
+        raise InputError(f"subset is '{subset}'; expected 'training' or 'testing', and a fold from 1 to {len(FOLDS)}.")
+    rows = []
+    for path in _clips(Path(folder)):
+        match = NAME.fullmatch(path.stem)
+        assert match is not None
+        actor, emotion = int(match[1]), match[3]
+        if path.stem in without_sound:
+            continue
+        part = None if fold is None else "testing" if actor in FOLDS[fold - 1] else "training"
+        if subset is None or part == subset:
+            rows.append(Row(str(path), CODES.index(emotion), _sound(path, sounds), subset=part, order="string"))
+    if not rows:
+        raise InputError(
+            f"There is no clip of CREMA-D in {folder}; expected videos or folders of frames with names as 1001_DFA_ANG_XX."
+        )
+    return rows
+
+
+def _clips(folder: Path) -> list[Path]:
+    """Videos, and folders that are named like a clip."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; expected the one with CREMA-D's videos or face frames.")
+    found: dict[str, Path] = {}
+    for path in folder.rglob("*"):
+        match = NAME.fullmatch(path.stem)
+        if match is None or not (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
+            continue
+        if match[3] not in CODES:
+            raise InputError(f"{path}: '{match[3]}' is not an emotion of CREMA-D; they are {', '.join(CODES)}.")
+        if path.stem in found:
+            raise InputError(f"The clip {path.stem} is there twice: {found[path.stem]} and {path}.")
+        found[path.stem] = path
+    return [found[name] for name in sorted(found)]
+
+
+def _sound(path: Path, sounds: str | Path | None) -> str | None:
+    if sounds is None:
+        return None
+    sound = Path(sounds) / f"{path.stem}.wav"
+    if not sound.is_file():
+        raise InputError(f"There is no sound {sound} for the clip {path}.")
+    return str(sound)
+
+
+def without_silent_clips(rows: Sequence[Row], names: Sequence[str] | frozenset[str] = MAFW_WITHOUT_SOUND) -> list[Row]:
+    """The rows of a list whose clips have a usable sound: MAE-DFER's lists of MAFW become HiCMAE's.
+
+    Args:
+        rows: Of any list; a clip is known by the name of its file or folder.
+        names: Of the clips to leave out: `MAFW_WITHOUT_SOUND` or `CREMA_D_WITHOUT_SOUND`.
+
+    Returns:
+        The other rows, in their order.
+
+    >>> rows = [Row("data/frames/00902", 3), Row("data/frames/00903", 1)]
+    >>> [row.path for row in without_silent_clips(rows)]
+    ['data/frames/00902']
+    """
+    left_out = set(names)
+    return [row for row in rows if PurePosixPath(row.path.replace("\\", "/")).stem not in left_out]
+
+
+def list_lines(rows: Sequence[Row]) -> list[str]:
+    """The lines of HiCMAE's lists: "folder wav label", with blanks between. `read_sound_list` reads them.
+
+    >>> list_lines([Row("faces/1001_DFA_ANG_XX", 0, "audio/1001_DFA_ANG_XX.wav")])
+    ['faces/1001_DFA_ANG_XX audio/1001_DFA_ANG_XX.wav 0']
+    """
+    lines = []
+    for row in rows:
+        if row.audio is None or any(re.search(r"\s", path) for path in (row.path, row.audio)):
+            raise InputError(
+                f"The clip {row.path} cannot stand in such a list: it needs a sound file ({row.audio}), "
+                "and neither path may hold a blank."
+            )
+        lines.append(f"{row.path} {row.audio} {row.label}")
+    return lines

@@ -1,0 +1,172 @@
+"""What to look at before believing a number: are the frames face crops, is there sound, does the list fit the folders."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.annotations import Row, read_row
+from ..errors import DferZooError
+from ..media.clip import Clip
+from ..media.faces import find_detector, name_of
+from ..media.faces.track import areas
+from ..media.files import read_clip
+
+LOOKS = 16  # frames of a clip that are searched
+MARGIN = 0.5  # of the shorter side, around a frame, so that a detector finds faces that fill it
+WHOLE_BELOW, TIGHT_ABOVE = 0.3, 1.0  # share of the frame that the face's box covers
+MOST_CLIPS = 8  # of a data set, and of a training, that are looked into
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What was found in one clip."""
+
+    source: str
+    frames: int
+    fps: float | None
+    duration: float | None
+    size: tuple[int, int]  # width, height
+    detector: str
+    searched: int
+    with_face: int
+    most_faces: int
+    face: tuple[int, int] | None  # median width and height of the largest face, in pixels
+    cover: float | None  # share of the frame that it covers, median
+    sample_rate: int | None  # None: no sound
+
+    @property
+    def verdict(self) -> str:
+        """ "whole": frames of a scene; "cropped": face crops; "too tight": crops that cut into the face, such as crops of
+        crops; "no face": none was found."""
+        if self.cover is None:
+            return "no face"
+        if self.cover > TIGHT_ABOVE:
+            return "too tight"
+        return "whole" if self.cover < WHOLE_BELOW else "cropped"
+
+    def report(self) -> str:
+        """A few lines of text."""
+        seconds = "" if self.duration is None else f", {self.duration:.1f} s"
+        rate = "no frame rate" if self.fps is None else f"{self.fps:g} frames a second"
+        lines = [f"{self.source}: {self.frames} frames of {self.size[0]} x {self.size[1]}, {rate}{seconds}"]
+        lines.append(f"  face: in {self.with_face} of {self.searched} frames that were searched ({self.detector})")
+        if self.face is not None and self.cover is not None:
+            several = f", up to {self.most_faces} faces in a frame" if self.most_faces > 1 else ""
+            lines.append(f"  size: {self.face[0]} x {self.face[1]}, {100 * self.cover:.0f} % of the frame{several}")
+        lines.append(f"  frames: {ADVICE[self.verdict]}")
+        lines.append("  sound: none" if self.sample_rate is None else f"  sound: {self.sample_rate} Hz")
+        return "\n".join(lines)
+
+
+ADVICE = {
+    "whole": "they look uncropped; let faces be found (--faces auto), and do not train on them as they are",
+    "cropped": "they look like face crops; use them as they are (--faces none)",
+    "too tight": "the face is larger than the frame: they may be cropped twice",
+    "no face": "no face was found, so whether they are crops cannot be told; look at some of them",
+}
+
+
+def examine(source: Any, *, faces: Any = "auto", **reading: Any) -> Checkup:
+    """Look into one clip.
+
+    Args:
+        source: What `read_clip` takes.
+        faces: A detector, as for `read_clip`.
+        **reading: Other options of `read_clip`, such as fps.
+
+    Returns:
+        What was found.
+    """
+    clip = source if isinstance(source, Clip) else read_clip(source, stream=True, **reading)
+    detector = find_detector(faces)
+    count = clip.num_frames
+    chosen = sorted({round(place) for place in np.linspace(0, max(0, count - 1), min(LOOKS, count))})
+    found, sizes = [], [(0, 0)]
+    for index in chosen:
+        frame = clip.take([index])[0]
+        sizes.append((frame.shape[1], frame.shape[0]))
+        found.append(_largest_first(detector, frame))
+    largest = np.array([boxes[0] for boxes in found if len(boxes)]).reshape(-1, 4)
+    width, height = sizes[-1]
+    sides = np.median(largest[:, 2:] - largest[:, :2], axis=0) if len(largest) else None
+    rate = clip.sample_rate if clip.waveform is not None else None
+    return Checkup(
+        source=clip.source,
+        frames=count,
+        fps=clip.fps,
+        duration=clip.duration,
+        size=(width, height),
+        detector=name_of(detector),
+        searched=len(chosen),
+        with_face=len(largest),
+        most_faces=max((len(boxes) for boxes in found), default=0),
+        face=None if sides is None else (round(float(sides[0])), round(float(sides[1]))),
+        cover=float(np.median(areas(largest))) / (width * height) if len(largest) else None,
+        sample_rate=None if rate is None else int(rate),
+    )
+
+
+def _largest_first(detector: Any, frame: np.ndarray) -> np.ndarray:
+    """Boxes in a frame, which is searched with a margin around it where it holds no face: crops may be filled by one."""
+    boxes = detector(frame)
+    if len(boxes):
+        return boxes
+    margin = round(MARGIN * min(frame.shape[:2]))
+    wider = np.pad(frame, ((margin, margin), (margin, margin), (0, 0)), mode="edge")
+    return detector(wider)
+
+
+def examine_rows(rows: Sequence[Row], labels: Sequence[str]) -> list[str]:
+    """What an annotation file says against what is on the disk: lines of text."""
+    lines = []
+    counts = collections.Counter(row.label for row in rows)
+    named = ", ".join(f"{number} {name}: {counts[number]}" for number, name in enumerate(labels))
+    lines.append(f"{len(rows)} clips; by the order of the weights' labels: {named}")
+    if strangers := sorted(label for label in counts if label >= len(labels)):
+        lines.append(f"labels beyond the weights' {len(labels)}: {', '.join(map(str, strangers))}")
+    if absent := [name for number, name in enumerate(labels) if not counts[number]]:
+        lines.append(f"no clip of {', '.join(absent)}: is the order of the labels that of the weights?")
+    missing = [row.path for row in rows if "://" not in row.path and not _is_there(row)]
+    lines.append(_listed("clips are not on the disk", missing, len(rows)))
+    silent = [row.audio for row in rows if row.audio and not Path(row.audio).is_file()]
+    if any(row.audio for row in rows):
+        lines.append(_listed("sound files are not on the disk", silent, len(rows)))
+    wrong = []
+    for row in rows:
+        if row.num_frames is not None and Path(row.path).is_dir():
+            there = sum(1 for file in Path(row.path).iterdir() if file.is_file())
+            if there != row.num_frames:
+                wrong.append(f"{row.path} ({there} files, {row.num_frames} in the list)")
+    if any(row.num_frames is not None for row in rows):
+        lines.append(_listed("folders have another number of frames than the list says", wrong, len(rows)))
+    return lines
+
+
+def _is_there(row: Row) -> bool:
+    return not isinstance(row.path, str) or Path(row.path).exists() or row.path.startswith("puppets")
+
+
+def _listed(what: str, names: Sequence[str | None], total: int) -> str:
+    some = f": {', '.join(str(name) for name in names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
+    return f"{len(names)} of {total} {what}{some}"
+
+
+def uncropped(rows: Sequence[Row], faces: Any = "cascade") -> list[Checkup]:
+    """The clips among the first of a data set whose frames look uncropped; an empty list where they are fewer than half.
+
+    A clip that cannot be read, and a machine without a detector, say nothing."""
+    step = max(1, len(rows) // MOST_CLIPS)
+    found = []
+    for row in rows[::step][:MOST_CLIPS]:
+        try:
+            found.append(examine(read_row(row), faces=faces))
+        except DferZooError:
+            continue
+    whole = [checkup for checkup in found if checkup.verdict == "whole"]
+    return whole if 2 * len(whole) > len(found) else []

@@ -1,0 +1,155 @@
+"""Publish files on the Hub in one commit, read them back, and say how a manifest names them."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..atomic import sha256_of
+from ..errors import InputError, WeightsError
+from ..version import __version__
+from . import hub
+from .card import may_be_shared
+from .record import Weights
+
+CONFIG_FILE = "config.json"
+MODEL_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What `push_to_hub` did.
+
+    Attributes:
+        repo_id: The repository.
+        revision: The commit of 40 digits. None: a dry run.
+        pull_request: The link of the pull request, where one was opened.
+        files: Name and size of every file.
+        sha256: Digest of model.safetensors.
+        record: The record as a manifest would hold it.
+        manifest_diff: The change of the manifest, as a unified diff.
+    """
+
+    repo_id: str
+    revision: str | None
+    pull_request: str | None
+    files: Mapping[str, int]
+    sha256: str
+    record: Weights
+    manifest_diff: str
+
+    @property
+    def name(self) -> str:
+        """What `create_model` takes."""
+        return f"hf-hub:{self.repo_id}@{self.revision or 'main'}"
+
+
+def check_may_publish(record: Weights, i_have_permission: bool) -> None:
+    """Raise unless the licence allows to publish the file, or the caller says that the authors do."""
+    if not (may_be_shared(record) or i_have_permission):
+        questions = "".join(f"; {question}" for question in record.open_questions)
+        raise InputError(
+            f"{record.name} must not be published without its authors' permission: its licence is {record.license} "
+            f"({record.license_source}{questions}). With their permission: --i-have-permission."
+        )
+
+
+def publish(
+    record: Weights,
+    repo_id: str,
+    files: Mapping[str, bytes | Path],
+    *,
+    private: bool = False,
+    gated: bool = False,
+    pull_request: bool = False,
+    dry_run: bool = False,
+) -> Publication:
+    """Commit the files and read them back.
+
+    Raises:
+        WeightsUnavailable: The Hub refuses.
+        WeightsError: What the Hub gives back is not what was sent.
+    """
+    hub.check_repo_id(repo_id)
+    if "/" not in repo_id:
+        raise InputError(f"'{repo_id}' is not of the form 'owner/repo'.")
+    model_file = files[MODEL_FILE]
+    assert isinstance(model_file, Path)
+    digest = sha256_of(model_file)
+    sizes = {name: len(part) if isinstance(part, bytes) else part.stat().st_size for name, part in files.items()}
+    revision, link = None, None
+    if not dry_run:
+        revision, link = _commit(record.name, repo_id, files, private, gated, pull_request)
+        _read_back(record.name, repo_id, revision, digest, sizes[MODEL_FILE])
+    published = replace(
+        record,
+        distribution="hub",
+        repo_id=repo_id,
+        revision=revision or "0" * 40,
+        filename=MODEL_FILE,
+        sha256=digest,
+        size=sizes[MODEL_FILE],
+        backbones={},
+    )
+    return Publication(repo_id, revision, link, sizes, digest, published, _diff(record, published))
+
+
+def _commit(
+    what: str, repo_id: str, files: Mapping[str, bytes | Path], private: bool, gated: bool, pull_request: bool
+) -> tuple[str, str | None]:
+    """(the commit, the link of the pull request)."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi(endpoint=hub.endpoint(), library_name="dfer_zoo", library_version=__version__)
+    operations = [
+        CommitOperationAdd(name, part if isinstance(part, bytes) else str(part)) for name, part in files.items()
+    ]
+    with _explained(what, repo_id):
+        if not pull_request:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            if gated:
+                api.update_repo_settings(repo_id, gated="auto")
+        done = api.create_commit(
+            repo_id,
+            operations,
+            commit_message=f"Add {what}, converted by dfer_zoo {__version__}",
+            create_pr=pull_request,
+        )
+    return done.oid, done.pr_url
+
+
+def _read_back(what: str, repo_id: str, revision: str, digest: str, size: int) -> None:
+    """Download what was published, into an empty cache, and compare it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = hub.download(what, hub.HubFile(repo_id, MODEL_FILE, revision), folder, size=size)
+        found = sha256_of(path)
+    if found != digest:
+        raise WeightsError(
+            f"{what}: {hub.shown_endpoint()} gives back {MODEL_FILE} with the sha256 {found}; {digest} was sent. "
+            "Do not use this commit."
+        )
+
+
+@contextlib.contextmanager
+def _explained(what: str, repo_id: str) -> Iterator[None]:
+    file = hub.HubFile(repo_id, MODEL_FILE, "main")
+    with hub.explained(what, file, None, f"it cannot be published at {hub.shown_endpoint()}"):
+        try:
+            yield
+        except ValueError as error:  # the client's word for metadata that the Hub does not take
+            raise WeightsError(f"{what}: the Hub does not take the model card ({error}).") from error
+
+
+def _diff(before: Weights, after: Weights) -> str:
+    """How the manifest changes, without the fields that stay."""
+    name = "weights_manifest.json"
+    return "\n".join(difflib.unified_diff(_lines(before), _lines(after), name, name, n=1, lineterm=""))
+
+
+def _lines(record: Weights) -> list[str]:
+    return json.dumps(record.to_dict(), indent=1, ensure_ascii=False).splitlines()
