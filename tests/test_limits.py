@@ -14,7 +14,7 @@ from dfer_zoo import read_clip
 from dfer_zoo.data.annotations import Row, read_row, read_rows
 from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.errors import InputError, MediaError
-from dfer_zoo.limits import LIMITS, check_limit, limit
+from dfer_zoo.media.limits import LIMITS, check_limit, limit
 from dfer_zoo.media.sound import SoundCursor, SoundFile
 from tests.media_files import ffmpeg, test_pattern
 

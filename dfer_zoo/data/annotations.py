@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MediaError, suggest
-from ..limits import check_limit
 from ..media.clip import Clip, Frames
 from ..media.container import open_file
+from ..media.limits import check_limit
 from ..transforms import Transform
 
 

@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from ..errors import InputError, MediaError, suggest
-from ..limits import check_limit
 from ..media.clip import Clip
+from ..media.limits import check_limit
 from ..media.write import write_mp4
 
 SECONDS, FPS, SAMPLE_RATE = 3.6, 30.0, 22050  # what av_fusion looks at and hears, so that it is never resampled

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from .errors import DferZooError, InputError, MediaError
+from ..errors import DferZooError, InputError, MediaError
 
 PREFIX = "DFER_ZOO_MAX_"
 
