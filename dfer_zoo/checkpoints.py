@@ -12,6 +12,7 @@ import functools
 import inspect
 import pickle
 import pickletools
+import struct
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -341,6 +342,13 @@ def _check_kind(path: Path) -> None:
         raise WeightsError(f"{path} is a web page, not a checkpoint. Download it in a browser, past the warning page.")
     if start.startswith(b"version https://git-lfs"):
         raise WeightsError(f"{path} is a Git LFS pointer, not the file itself. Run 'git lfs pull' where it is from.")
+
+
+# what torch's reader and its old format raise on damaged files
+_DAMAGE = (
+    *(RuntimeError, EOFError, ValueError, LookupError, OSError, AssertionError, TypeError, AttributeError),
+    *(MemoryError, ArithmeticError, struct.error, zipfile.BadZipFile),
+)
 
 
 def load_pickle(path: Path) -> Any:

@@ -39,7 +39,7 @@ from dfer_zoo.atomic import write_atomically
 from dfer_zoo.data.annotations import read_row, read_rows
 from dfer_zoo.inference import doctor, metrics
 from dfer_zoo.inference import evaluate as evaluation
-from dfer_zoo.inference.plots import confusion_picture, write_png
+from dfer_zoo.inference.plots import confusion_figure, write_figure
 from dfer_zoo.saving import arch_of
 from dfer_zoo.training.mixes import MIXES, soft_targets
 from dfer_zoo.training.oversampling import draw_balanced
@@ -145,7 +145,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
     )
     for pattern in recipe.model.freeze:
         model.freeze(*([] if pattern == "published" else [pattern]))
-    transform = create_transform(model, **recipe.data.transform)
+    transform = create_transform(model, faces="none", **recipe.data.transform)  # `read_row` crops
     model.video_spec, model.audio_spec = transform.video, transform.audio  # what is saved says how it was trained
     data, reader = recipe.data, recipe.data.options
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, **reader)
@@ -234,7 +234,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False) -> dict:
             facts = {"dataset": data.train, "metrics": measured}
             if better:
                 dfer_zoo.save_pretrained(model, out / "best", tag="best", caution=caution, **facts)
-                write_png(out / "confusion.png", confusion_picture(table, model.labels, f"epoch {epoch + 1}"))
+                write_figure(out / "confusion.png", confusion_figure(table, model.labels, f"epoch {epoch + 1}"))
             dfer_zoo.save_pretrained(model, out / "last", tag="last", caution=caution, **facts)
             write_csv(out / "history.csv", progress["history"])
             # last of all: who is killed before this line does the epoch again, to the same files

@@ -30,7 +30,6 @@ from tqdm import tqdm
 
 import dfer_zoo
 from dfer_zoo.data.annotations import Row, read_row, read_rows
-from dfer_zoo.inference.plots import write_png
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.schedules import warmup_then_cosine
 from dfer_zoo.transforms.train.mae_dfer import PretrainTransform
@@ -130,7 +129,7 @@ def pretrain(options: argparse.Namespace) -> list[dict]:
         accelerator.print(f"epoch {epoch + 1}  loss {history[-1]['loss']:.4f}")
         if accelerator.is_main_process:
             dfer_zoo.save_pretrained(inner, options.out / "last", tag="last", dataset=options.data)
-            write_png(options.out / "reconstruction.png", picture(inner.eval(), video))
+            picture(inner.eval(), video).save(options.out / "reconstruction.png")
             with (options.out / "history.csv").open("w", newline="") as stream:
                 writer = csv.DictWriter(stream, history[0])
                 writer.writeheader()

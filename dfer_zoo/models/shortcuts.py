@@ -47,6 +47,7 @@ def applies(module: nn.Module, x: Tensor) -> bool:
 
 
 def are_linear(*layers: nn.Module) -> bool:
+    """Whether all are torch's own, whose weights may be read in place of a call."""
     return all(type(layer) is nn.Linear for layer in layers)
 
 
@@ -78,7 +79,7 @@ class ClipMlp(nn.Sequential):
         return quick_mlp(fc1, fc2, x) if are_linear(fc1, fc2) and applies(self, x) else super().forward(x)
 
 
-def quick_mlp(fc1: nn.Linear, fc2: nn.Linear, x: Tensor) -> Tensor:
+def quick_mlp(fc1: Any, fc2: Any, x: Tensor) -> Tensor:
     """fc2(quick_gelu(fc1(x))): with s = 1.702, h * sigmoid(s h) is silu(s h) / s, and s goes into the weights."""
     bias = None if fc1.bias is None else fc1.bias * QUICK_GELU
     hidden = F.silu(F.linear(x, fc1.weight * QUICK_GELU, bias), inplace=True)
