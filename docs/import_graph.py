@@ -32,7 +32,6 @@ ORDER = (
     "media",
     "registry",
     "weights",
-    "structure",
     "atomic",
     "errors",
     "version",

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dfer_zoo.errors import InputError
 from dfer_zoo.transforms import audio
@@ -139,3 +140,31 @@ def test_a_stereo_file_of_any_rate_becomes_the_records_shape():
     for rate, samples in [(48000, 200000), (44100, 30000), (16000, 57600)]:
         features = audio.prepare(noise(2, samples).numpy(), rate, SPEC)
         assert features.shape == SPEC.shape and features.dtype == torch.float32
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers how many bytes the largest tensor holds in memory; a view holds those of its base."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.bytes = max(self.bytes, result.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("rate", [44100, 48000, 44099, 383_987])
+def test_resampling_needs_no_memory_beyond_the_signal(rate):
+    signal = torch.zeros(min(20 * rate, 500_000))
+    with LargestTensor() as seen:
+        audio.kaiser_resample(signal, rate, 22050)
+    assert seen.bytes < 8 * 2 * len(signal) + 24_000_000
+
+
+@pytest.mark.parametrize("rates", [(44100, 22050), (48000, 22050), (44099, 22050), (8000, 22050)])
+def test_resampling_in_blocks_gives_the_bits_of_one_product(monkeypatch, rates):
+    signal = torch.randn(2, 2 * rates[0] + 11, generator=torch.Generator().manual_seed(1))
+    in_blocks = audio.kaiser_resample(signal, *rates)
+    monkeypatch.setattr(audio, "_BLOCK", 1 << 30)
+    assert torch.equal(audio.kaiser_resample(signal, *rates), in_blocks)

@@ -1,6 +1,8 @@
 """Faces: the published crop rules as arithmetic, one face followed through a clip, and detectors on real pictures."""
 
+import concurrent.futures
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from dfer_zoo import Clip, read_clip
 from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.media import faces
-from dfer_zoo.media.faces import follow, overlap, smooth_track
+from dfer_zoo.media.faces import detect, follow, overlap, smooth_track
 from dfer_zoo.media.faces.crops import aligned_square, union_square
 
 side = st.integers(20, 400)
@@ -200,8 +202,8 @@ def test_a_clip_without_a_face_is_an_error_or_on_request_whole():
 def test_wrong_words_are_one_sentence():
     clip = Clip.from_arrays(numbered())
     for options, message in [
-        ({"faces": "magic"}, "no face detector 'magic'"),
-        ({"crop": "round"}, "no crop rule 'round'"),
+        ({"faces": "magic"}, "No face detector is called 'magic'"),
+        ({"crop": "round"}, "No crop rule is called 'round'"),
         ({"no_face": "cry"}, "no_face is 'cry'"),
     ]:
         with pytest.raises(InputError, match=message):
@@ -213,10 +215,10 @@ def test_wrong_words_are_one_sentence():
             faces.find(clip, lambda frame, answer=answer: answer).take([0])
     with pytest.raises(InputError, match="not finite"):
         faces.find(clip, (0, 0, float("nan"), 1))
-    with pytest.raises(MediaError, match=r"no YuNet model .*nothing\.onnx"):
+    with pytest.raises(MediaError, match=r"No YuNet model .*nothing\.onnx"):
         pytest.importorskip("cv2")
         faces.find(clip, "yunet:nothing.onnx").take([0])
-    with pytest.raises(InputError, match="names no file"):
+    with pytest.raises(InputError, match="does not name a file"):
         faces.find(clip, "yunet:hf-hub:opencv").take([0])
 
 
@@ -279,7 +281,22 @@ def test_a_drawn_face_is_found_where_it_was_drawn(detector):
 
 
 def test_auto_takes_the_published_detector_where_it_is_installed(monkeypatch):
-    monkeypatch.setattr(faces.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(detect.importlib.util, "find_spec", lambda name: object())
     assert faces.find_detector("auto").name == "mtcnn"
-    monkeypatch.setattr(faces.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(detect.importlib.util, "find_spec", lambda name: None)
     assert faces.find_detector("auto").name == "opencv cascade"
+
+
+def test_four_threads_get_the_boxes_of_one_thread(astronaut):
+    pytest.importorskip("cv2")
+    pictures = [np.roll(astronaut, 11 * shift, axis=1)[:: 1 + shift % 2, :: 1 + shift % 2] for shift in range(6)] * 3
+    alone = [faces.Cascade()(picture).tolist() for picture in pictures]
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        together = [boxes.tolist() for boxes in threads.map(faces.Cascade(), pictures)]
+    assert together == alone and any(alone)
+
+
+def test_a_missing_opencv_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MediaError, match=r"needs OpenCV: pip install"):
+        faces.Cascade()(np.zeros((64, 64, 3), np.uint8))

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..errors import WeightsError
 from . import Conversion
+from .rename import rename
 
 # (authors' module, ours): up to conv_4 these are the features that S2D uses
 FEATURES = (
@@ -54,10 +54,4 @@ def own_name(name: str) -> str | None:
 def convert_mobile_face_net(state: Mapping[str, Tensor]) -> Conversion:
     """Every entry has a place here."""
     state["conv1.conv.weight"]  # a KeyError is told as a sentence
-    names = {name: own_name(name) for name in state}
-    if unknown := [name for name, own in names.items() if own is None]:
-        raise WeightsError(
-            f"This is not a checkpoint of mobile_face_net: {len(unknown)} of its {len(state)} entries are unknown, "
-            f"the first are {', '.join(unknown[:3])}."
-        )
-    return Conversion({str(own): state[name] for name, own in names.items()})
+    return Conversion(rename("mobile_face_net", state, own_name)[0])

@@ -3,6 +3,7 @@ others is converted whole."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..errors import WeightsError
 from ..models.s2d import GRID, S2D, S2DImage
 from . import Conversion, mobile_face_net
+from .rename import our_name, rename
 
 # (authors' pattern, ours)
 PARTS = r"(weight|bias)"
@@ -41,7 +43,11 @@ VIDEO_NAMES = (
     (r"head\.fc_cls\." + PARTS, r"classifier.\1"),
 )
 IMAGE_NAMES = ((r"(?:norm|ln_post)\." + PARTS, r"encoder.norm.\1"),)
-IMAGE_UNUSED = re.compile(r".*landmark.*|(?:\w+_)?head\..*")  # its heads, a landmark network below another name
+# in the files, in no output: layers of a landmark network behind its features; heads of the image model
+UNUSED = {
+    "s2d": ("conv_45.*", "conv_5.*", "conv_6_sep.*", "output_layer.*"),
+    "s2d_image": ("*landmark*", "head.*", "*_head.*"),
+}
 CONVOLUTIONS = (
     "landmark_embed.weight",
     ".image_down.weight",
@@ -64,15 +70,13 @@ def names(arch: str, state: Iterable[str]) -> dict[str, str]:
         >>> names("s2d", ["ln_post.bias", "weak_head.weight"])
         {'ln_post.bias': 'encoder.norm.bias'}
     """
+    found = {name: _own_name(arch, name) for name in state}
+    return {name: ours for name, ours in found.items() if ours is not None}
+
+
+def _own_name(arch: str, name: str) -> str | None:
     table = (*NAMES, *(VIDEO_NAMES if arch == "s2d" else IMAGE_NAMES))
-    patterns = [(re.compile(theirs), ours) for theirs, ours in table]
-    found = {}
-    for name in state:
-        match = next(((m, ours) for pattern, ours in patterns if (m := pattern.fullmatch(name))), None)
-        own = match[0].expand(match[1]) if match else _landmark_name(name)
-        if own is not None:
-            found[name] = own
-    return found
+    return our_name(name, table) or _landmark_name(name)
 
 
 def _landmark_name(name: str) -> str | None:
@@ -86,9 +90,7 @@ def convert_s2d(state: Mapping[str, Tensor]) -> Conversion:
         raise WeightsError(
             "This is not a checkpoint of s2d: it has no temporal embedding. Its image model is an s2d_image."
         )
-    own, unknown = _converted("s2d", state)
-    # the layers of a landmark network behind its features are not used
-    _refuse("s2d", state, [name for name in unknown if mobile_face_net.own_name(name) is None])
+    own, dropped = _converted("s2d", state)
     blocks = _count(own, r"prompt_blocks\.(\d+)\..*")
     depth = _count(own, r"encoder\.blocks\.(\d+)\..*")
     arguments = {
@@ -102,33 +104,23 @@ def convert_s2d(state: Mapping[str, Tensor]) -> Conversion:
     if blocks:
         down = own["prompt_blocks.0.adapter.temporal.down.weight"]
         arguments["adapter_scale"] = down.shape[0] / down.shape[1]
-    return Conversion(own, _not_default(S2D, arguments), tuple(unknown))
+    return Conversion(own, _not_default(S2D, arguments), dropped)
 
 
 def convert_s2d_image(state: Mapping[str, Tensor]) -> Conversion:
     """The image model that fine-tuning starts from. As in the authors' loading, its heads are not used."""
     if "temporal_embedding" in state:
         raise WeightsError("This is not a checkpoint of s2d_image but of s2d: it has a temporal embedding.")
-    own, unknown = _converted("s2d_image", state)
-    _refuse("s2d_image", state, [name for name in unknown if not IMAGE_UNUSED.fullmatch(name)])
-    return Conversion(own, _not_default(S2DImage, _arguments(own), always=()), tuple(unknown))
+    own, dropped = _converted("s2d_image", state)
+    return Conversion(own, _not_default(S2DImage, _arguments(own), always=()), dropped)
 
 
-def _refuse(arch: str, state: Mapping[str, Tensor], unknown: list[str]) -> None:
-    if unknown:
-        raise WeightsError(
-            f"This is not a checkpoint of {arch}: {len(unknown)} of its {len(state)} entries are unknown, "
-            f"the first are {', '.join(unknown[:3])}."
-        )
-
-
-def _converted(arch: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """(our entries, authors' names without a place here)"""
+def _converted(arch: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """(our entries, authors' names that are not used)"""
     for needed in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
         state[needed]  # a KeyError is told as a sentence
-    known = names(arch, state)
-    own = {ours: _linear(ours, state[theirs]) for theirs, ours in known.items()}
-    return own, [name for name in state if name not in known]
+    own, dropped = rename(arch, state, functools.partial(_own_name, arch), UNUSED[arch])
+    return {name: _linear(name, value) for name, value in own.items()}, dropped
 
 
 def _linear(name: str, value: Tensor) -> Tensor:

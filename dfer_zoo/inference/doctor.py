@@ -13,7 +13,8 @@ import numpy as np
 from ..data.annotations import Row, read_row
 from ..errors import DferZooError
 from ..media.clip import Clip
-from ..media.faces import areas, find_detector, name_of
+from ..media.faces import find_detector, name_of
+from ..media.faces.track import areas
 from ..media.files import read_clip
 
 LOOKS = 16  # frames of a clip that are searched

@@ -1,4 +1,4 @@
-"""A clip in memory: frames, sound, rates. `media.read_clip` makes them from files, this makes them from arrays."""
+"""A clip: frames, sound and their rates. `read_clip` makes clips from files, `Clip.from_arrays` from arrays."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import InputError, MediaError
+from .limits import LIMITS, check_limit, limit
 
-SHORTEST_SOUND = 0.05  # seconds; a shorter end of a sound track is none
-HIGHEST_FPS, HIGHEST_SAMPLE_RATE = 10_000, 1_000_000
-SMALLEST_SIDE = 8  # pixels; less than this cannot show a face
-LARGEST_FRAME = 1 << 26  # pixels, 8192 x 8192; a header may claim anything
-MOST_CHANNELS = 64
+SHORTEST_SOUND = 0.05  # seconds; a shorter rest of a sound track is ignored
+SMALLEST_SIDE = 8  # pixels; smaller frames cannot show a face
+MOST_CHANNELS = LIMITS["channels"].default
 
 
 class Frames(Protocol):
-    """Anything that hands out RGB uint8 frames by index; an array does, and so does a decoder that reads on demand."""
+    """A source of RGB uint8 frames by index: an array, or a decoder that reads on demand."""
 
     def __len__(self) -> int: ...
 
@@ -28,7 +27,7 @@ class Frames(Protocol):
 
 
 class Sound(Protocol):
-    """A waveform that is read when it is asked for: `np.asarray` of it is all of it, (channels, samples)."""
+    """A waveform that is read on demand; `np.asarray` reads all of it, (channels, samples)."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -39,7 +38,7 @@ class Sound(Protocol):
 
 
 def in_order(frames: Frames, indices: Iterable[int]) -> Iterator[np.ndarray]:
-    """The frames at rising indices, one after the other, so that a long file is never in memory as a whole."""
+    """Yield the frames at ascending indices one by one, so that a long file is never in memory as a whole."""
     if hasattr(frames, "in_order"):
         yield from frames.in_order(indices)
     else:
@@ -49,7 +48,7 @@ def in_order(frames: Frames, indices: Iterable[int]) -> Iterator[np.ndarray]:
 
 @dataclass(frozen=True)
 class Span:
-    """The frames `start` to `stop` of others."""
+    """The frames from `start` to `stop` of other frames."""
 
     frames: Frames
     start: int
@@ -67,7 +66,7 @@ class Span:
 
 @dataclass(frozen=True)
 class ArrayFrames:
-    """Frames that are already there: (N, H, W, 3) uint8, or a list of (H, W, 3)."""
+    """Frames in memory: (N, H, W, 3) uint8, or a list of (H, W, 3)."""
 
     frames: Sequence[np.ndarray] | np.ndarray
 
@@ -80,30 +79,36 @@ class ArrayFrames:
 
 @dataclass(frozen=True)
 class Clip:
-    """What a transform takes. ``waveform`` is (channels, samples) float32 in [-1, 1] at ``sample_rate``."""
+    """The input of a transform. ``waveform`` is (channels, samples) float32 in [-1, 1] at ``sample_rate``.
+
+    >>> Clip.from_arrays(np.zeros((20, 64, 64, 3), np.uint8), fps=25).duration
+    0.8
+    """
 
     frames: Frames | None
     fps: float | None = None
     waveform: np.ndarray | Sound | None = None
     sample_rate: int | None = None
     source: str = "arrays"
-    notes: dict = field(default_factory=dict)  # what was done to get here: the detector, the boxes, ...
+    notes: dict = field(default_factory=dict)  # how the clip was made: the detector, the boxes, ...
     times: np.ndarray | None = None  # seconds at which each frame is shown, from 0; None: evenly, at `fps`
-    sound_start: float = 0.0  # seconds from the first frame to the first sample; files may begin them apart
+    sound_start: float = (
+        0.0  # seconds from the first frame to the first sample; a file may start them at different times
+    )
 
     @property
     def num_frames(self) -> int:
         return 0 if self.frames is None else len(self.frames)
 
     def take(self, indices: Iterable[int]) -> list[np.ndarray]:
-        """The frames at these indices, (H, W, 3) uint8 each."""
+        """Return the frames at these indices, (H, W, 3) uint8 each."""
         if self.frames is None or not len(self.frames):
-            raise MediaError(f"{self.source}: this clip has no frames, and the model looks at frames.")
+            raise MediaError(f"{self.source}: this clip has no frames, and the model needs frames.")
         return self.frames.take(list(indices))
 
     @property
     def duration(self) -> float | None:
-        """Seconds, of the frames if there are any, else of the sound; None where no rate is known."""
+        """Length in seconds: of the frames if there are any, else of the sound; None if no rate is known."""
         if self.num_frames and self.times is not None:
             step = 1 / self.fps if self.fps else 0.0
             return float(self.times[-1]) + step
@@ -114,32 +119,32 @@ class Clip:
         return None
 
     def frame_range(self, start: float, stop: float) -> tuple[int, int]:
-        """Indices of the frames that are shown from `start` until before `stop`, in seconds."""
-        # a frame that starts a thousandth of a second early by rounding belongs to the window all the same
+        """Return (first, last + 1) of the frames that are shown from `start` until before `stop`, in seconds."""
+        # a frame that starts up to a millisecond early, through rounding, still belongs to the window
         edges = np.array([start, stop]) - 1e-3
         if self.times is not None:
             first, last = np.searchsorted(self.times, edges)
         elif self.fps:
             first, last = np.ceil(edges * self.fps).clip(0, self.num_frames)
         else:
-            raise MediaError(f"{self.source}: the frame rate is not known, so seconds mean nothing; give fps.")
+            raise MediaError(f"{self.source}: the frame rate is unknown, so times in seconds cannot be used; give fps.")
         return int(first), int(last)
 
     def cut(self, start: float, stop: float) -> Clip:
-        """The part between two times in seconds: its frames and its sound."""
+        """Return the part between two times in seconds, with its frames and its sound."""
         if not (math.isfinite(start) and math.isfinite(stop) and start <= stop):
-            raise InputError(f"A clip cannot be cut from {start} to {stop}; expected seconds, the start first.")
+            raise InputError(f"A clip cannot be cut from {start} to {stop}; expected seconds, start <= stop.")
         frames, times, waveform = self.frames, self.times, self.waveform
         if frames is not None and len(frames):
             first, last = self.frame_range(start, stop)
             if first == last and first > 0 and start < (self.duration or 0.0):
-                first -= 1  # no new frame in this time: the one before is still shown
+                first -= 1  # no new frame in this time: the previous one is still shown
             frames = Span(frames, first, last)
             times = None if times is None else times[first:last] - (times[first] if last > first else 0.0)
         if waveform is not None and self.sample_rate:
             first, last = (max(0, round((second - self.sound_start) * self.sample_rate)) for second in (start, stop))
             part = waveform[:, first:last] if isinstance(waveform, np.ndarray) else waveform.cut(first, last)
-            # the sound may be shorter than the picture, and what is left of it too short for any front end
+            # the sound may end before the frames, and the rest may be too short for any front end
             waveform = part if part.shape[1] >= SHORTEST_SOUND * self.sample_rate else None
         sound_start = max(0.0, self.sound_start - start)
         return replace(self, frames=frames, times=times, waveform=waveform, sound_start=sound_start)
@@ -154,12 +159,26 @@ class Clip:
         sample_rate: int | None = None,
         source: str = "arrays",
     ) -> Clip:
-        """
+        """Make a clip from arrays.
+
+        Args:
+            frames: RGB uint8 frames (N, H, W, 3), or a list of (H, W, 3).
+            waveform: Floating point samples in [-1, 1], (channels, samples) or (samples,).
+            fps: Frames per second.
+            sample_rate: Samples per second; required with a waveform.
+            source: The name of the clip in messages.
+
+        Returns:
+            The clip.
+
+        Raises:
+            MediaError: The arrays are not frames or samples.
+
         >>> Clip.from_arrays(np.zeros((20, 64, 64, 3), np.uint8), fps=25).num_frames
         20
         """
         if frames is None and waveform is None:
-            raise MediaError(f"{source}: neither frames nor a waveform was given.")
+            raise MediaError(f"{source}: neither frames nor a waveform were given.")
         check_fps(fps)
         if frames is not None:
             _check_frames(frames, source)
@@ -169,20 +188,21 @@ class Clip:
 
 
 def check_fps(fps: float | None) -> None:
-    if fps is not None and not (isinstance(fps, numbers.Real) and 0 < fps <= HIGHEST_FPS):
-        raise InputError(f"fps is {fps}; expected frames per second, above 0 and up to {HIGHEST_FPS}.")
+    if fps is not None and not (isinstance(fps, numbers.Real) and 0 < fps <= limit("fps")):
+        raise InputError(f"fps is {fps}; expected frames per second, above 0 and up to {limit('fps')}.")
 
 
 def check_size(width: int, height: int, source: str) -> None:
     if min(width, height) < SMALLEST_SIDE:
-        raise MediaError(f"{source}: the frames are {width} x {height}; nothing can be seen below {SMALLEST_SIDE}.")
-    if width * height > LARGEST_FRAME:
-        raise MediaError(f"{source}: the frames are {width} x {height}; at most 8192 x 8192 pixels are read.")
+        raise MediaError(
+            f"{source}: the frames are {width} x {height}; each side must be at least {SMALLEST_SIDE} pixels."
+        )
+    check_limit("frame_pixels", width * height, f"{source}: the frames are {width} x {height}; the number of pixels")
 
 
 def _check_frames(frames: Sequence[np.ndarray] | np.ndarray, source: str) -> None:
     if len(frames) == 0:
-        raise MediaError(f"{source}: there are no frames.")
+        raise MediaError(f"{source}: no frames.")
     for number, frame in enumerate(frames):
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             found = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame).__name__
@@ -191,11 +211,11 @@ def _check_frames(frames: Sequence[np.ndarray] | np.ndarray, source: str) -> Non
 
 
 def float_samples(waveform: np.ndarray, source: str) -> np.ndarray:
-    """The samples as float32. Integers are refused: nothing says whether they are the 16 bits of a microphone."""
+    """The samples as float32. Integers are refused, because their scale is unknown."""
     try:
         waveform = np.asarray(waveform)
     except ValueError as error:
-        raise MediaError(f"{source}: the waveform's rows are not of one length ({error}).") from error
+        raise MediaError(f"{source}: the waveform's channels differ in length ({error}).") from error
     if not np.issubdtype(waveform.dtype, np.floating):
         raise MediaError(
             f"{source}: the waveform is {waveform.dtype}; expected floating point in [-1, 1]: divide int16 by 32768."
@@ -207,9 +227,9 @@ def _check_waveform(waveform: np.ndarray, sample_rate: int | None, source: str) 
     waveform = float_samples(waveform, source)
     if waveform.ndim == 1:
         waveform = waveform[None]
-    if waveform.ndim != 2 or not 1 <= waveform.shape[0] <= MOST_CHANNELS or waveform.shape[1] == 0:
+    if waveform.ndim != 2 or not 1 <= waveform.shape[0] <= limit("channels") or waveform.shape[1] == 0:
         raise MediaError(
-            f"{source}: the waveform is {waveform.shape}; expected (channels, samples), 1 to {MOST_CHANNELS} channels."
+            f"{source}: the waveform is {waveform.shape}; expected (channels, samples), 1 to {limit('channels')} channels."
         )
     check_sample_rate(sample_rate, source)
     if not np.isfinite(waveform).all():
@@ -218,8 +238,8 @@ def _check_waveform(waveform: np.ndarray, sample_rate: int | None, source: str) 
 
 
 def check_sample_rate(sample_rate: Any, source: str) -> None:
-    if not (isinstance(sample_rate, numbers.Real) and 1 <= sample_rate <= HIGHEST_SAMPLE_RATE):
+    if not (isinstance(sample_rate, numbers.Real) and 1 <= sample_rate <= limit("sample_rate")):
         raise MediaError(
-            f"{source}: the sample rate is {sample_rate}; a waveform needs the rate it was recorded at, "
-            f"1 to {HIGHEST_SAMPLE_RATE} samples per second."
+            f"{source}: the sample rate is {sample_rate}; expected the rate of the recording, "
+            f"1 to {limit('sample_rate')} samples per second."
         )

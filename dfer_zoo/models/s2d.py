@@ -15,10 +15,10 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from ..errors import InputError, WeightsError
+from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .anchors import EmotionAnchors, distillation_weight
-from .base import DferModel, LoadReport, check_fit, check_shape
+from .base import DferModel, LoadReport, check_parts, check_shape, fill
 from .layers import Attention, Mlp
 from .mobile_face_net import LandmarkFeatures, resize_for_landmarks
 from .video_mae import VIDEO, check_option
@@ -472,27 +472,20 @@ class S2D(LandmarkPromptedViT):
             What was loaded, what stays as it was initialised (the temporal parts, the head), what was not used.
 
         Raises:
-            WeightsError: If the part is missing, or does not fit. Nothing is loaded then.
+            InputError: If the part is missing.
+            WeightsError: If it does not fit. Nothing is loaded then.
         """
-        if states.keys() != {"image"}:
-            raise WeightsError(f"The part is 'image'; found {', '.join(sorted(states)) or 'none'}.")
+        check_parts(self, states, "image")
         own, image = self.state_dict(), states["image"]
-        needed = {name for name in own if not _is_new_in_videos(name)}
-        taken = {name: value for name, value in image.items() if name in own}
-        embedding = taken.get("landmark_embed.weight")
+        wanted = {name for name in own if not _is_new_in_videos(name)}
+        given = {name: value for name, value in image.items() if name in own}
+        embedding = given.get("landmark_embed.weight")
         if embedding is not None and embedding.shape != own["landmark_embed.weight"].shape:
             # as published: made for another landmark network, so it starts afresh; its bias is taken
-            del taken["landmark_embed.weight"]
-            needed -= {"landmark_embed.weight"}
-        check_fit(
-            {n: own[n] for n in needed | taken.keys()}, taken, f"The image model does not fit {type(self).__name__}"
-        )
-        self.load_state_dict(taken, strict=False)
-        return LoadReport(
-            loaded=tuple(sorted(taken)),
-            initialized=tuple(sorted(own.keys() - taken.keys())),
-            ignored=tuple(sorted(image.keys() - taken.keys())),
-        )
+            del given["landmark_embed.weight"]
+            wanted -= {"landmark_embed.weight"}
+        what = f"The image model does not fit {type(self).__name__}"
+        return fill(self, given, wanted | given.keys(), what=what, ignored=image.keys() - given.keys())
 
 
 def _is_new_in_videos(name: str) -> bool:

@@ -111,7 +111,7 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # the former also for numbers of thousands of digits
         raise InputError(f"The recipe {path} is not TOML: {error}.") from error
     for change in changes:
         place, separator, value = change.partition("=")
@@ -124,8 +124,11 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
             if not isinstance(section, dict):
                 raise InputError(f"'{change}': {place.strip().rpartition('.')[0]} is a value, and holds no other.")
         section[name] = _toml_value(value.strip())
-    recipe = _section(Recipe, content, str(path))
-    _check(recipe, str(path))
+    try:
+        recipe = _section(Recipe, content, str(path))
+        _check(recipe, str(path))
+    except OverflowError as error:
+        raise InputError(f"{path}: a number is too large ({error}).") from error
     return recipe
 
 

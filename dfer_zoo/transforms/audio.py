@@ -41,8 +41,19 @@ def prepare(
 ) -> Tensor:
     """One clip's sound, as the model takes it (without a batch axis).
 
-    ``span`` is the part of the clip that the view's frames cover, as shares of its length, and ``gain`` how loud it is
-    played. Front ends of `WINDOW_FRONT_ENDS` hear that part only; to all others both are nothing.
+    Args:
+        waveform: (channels, samples), or (samples,), in [-1, 1].
+        sample_rate: The rate at which it was recorded.
+        spec: The audio record of the weights.
+        span: The part of the clip that the view's frames cover, as shares of its length.
+        gain: Factor on the waveform. Only the front ends of `WINDOW_FRONT_ENDS` use `span` and `gain`.
+
+    Returns:
+        A tensor of the record's shape.
+
+    Raises:
+        InputError: The record names an unknown front end.
+        MediaError: The sound is too short, or is at a rate that the front end does not take.
     """
     if spec.front_end not in FRONT_ENDS.keys() | WINDOW_FRONT_ENDS.keys():
         known = sorted(FRONT_ENDS.keys() | WINDOW_FRONT_ENDS.keys())
@@ -192,68 +203,106 @@ _POINTS_PER_CROSSING = 512
 _BETA = 14.769656459379492
 _ROLL_OFF = 0.9475937167399596
 _LARGEST_KERNEL = 1 << 24  # elements; rates without a common divisor would need billions
+_BLOCK = 512  # windows, or filters, that are in memory at a time
 
 
 def kaiser_resample(signal: Tensor, old_rate: int, new_rate: int) -> Tensor:
-    """(..., samples) at one rate -> the same at another, with the published filter.
+    """Resample (..., samples) from one rate to another with the published filter.
 
-    The filter is read from a table in whole steps (`stride` in `_kaiser_filters`), as published; the gain of half a
-    thousandth that comes of it is part of what the weights have heard.
+    The filter is read from a table in whole steps (`stride` in `_kaiser_filters`), as published. This changes the gain
+    by half a thousandth, and the weights were trained with it. Memory is needed for the signal and the result only.
+
+    Args:
+        signal: The samples.
+        old_rate: Their rate.
+        new_rate: The rate of the result.
+
+    Returns:
+        The resampled signal, of the same dtype.
+
+    >>> kaiser_resample(torch.zeros(44100), 44100, 22050).shape
+    torch.Size([22050])
     """
     if old_rate == new_rate:
         return signal
     divisor = math.gcd(old_rate, new_rate)
     old, new = old_rate // divisor, new_rate // divisor
     samples = signal.shape[-1]
-    whole, wanted = samples * new // old, -(-samples * new // old)  # where they differ, the last sample is a zero
-    filters, starts, reach = _kaiser_filters(old, new)
-    padded = F.pad(signal.reshape(-1, samples).double(), (reach - 1, reach + old))
-    if new * (old + 2 * reach) <= _LARGEST_KERNEL:
-        # `new` outputs come of every `old` inputs, always with the same filters: one convolution of stride `old`
-        kernel = torch.zeros(new, old + 2 * reach, dtype=torch.float64, device=signal.device)
-        places = starts[:, None] + torch.arange(2 * reach)
-        kernel.scatter_(1, places.to(signal.device), filters.to(signal.device))
-        cycles = -(-whole // new)
-        padded = F.pad(padded, (0, max(0, cycles * old + 2 * reach - padded.shape[-1])))
-        result = (padded.unfold(-1, old + 2 * reach, old)[:, :cycles] @ kernel.T).flatten(1)[:, :whole]
+    whole, wanted = samples * new // old, -(-samples * new // old)  # if they differ, the last sample is a zero
+    cycles = -(-whole // new)  # every `old` inputs give `new` outputs, always with the same filters
+    reach = _kaiser_reach(old, new)
+    flat = signal.reshape(math.prod(signal.shape[:-1]), samples).double()
+    padded = F.pad(flat, (reach - 1, max(reach + old, (cycles + 1) * old + reach + 1 - samples)))
+    if not whole:
+        result = padded[:, :0]
+    elif new * (old + 2 * reach) <= _LARGEST_KERNEL:
+        windows = padded.unfold(-1, old + 2 * reach, old)[:, :cycles]
+        kernel = _kaiser_kernel(old, new).to(signal.device).T
+        # a product copies its overlapping windows, so they are multiplied in blocks
+        parts = [block @ kernel for block in windows.tensor_split(max(1, cycles // _BLOCK), 1)]
+        result = torch.cat(parts, 1).flatten(1)
     else:
         windows = padded.unfold(-1, 2 * reach, 1)
-        parts = []
-        for outputs in torch.arange(whole).split(8192):
-            phases = outputs % new
-            weights = filters[phases].to(signal.device)
-            parts.append((windows[:, outputs // new * old + starts[phases]] * weights).sum(-1))
-        result = torch.cat(parts, -1) if parts else padded[:, :0]
-    return F.pad(result, (0, wanted - whole)).to(signal.dtype).reshape(*signal.shape[:-1], wanted)
+        outputs = padded.new_zeros(len(padded), cycles, new)
+        for phases in torch.arange(min(new, whole)).split(_BLOCK):
+            filters, starts = (tensor.to(signal.device) for tensor in _kaiser_filters(old, new, phases))
+            for cycle in range(cycles):
+                heard = windows[:, cycle * old + starts]
+                outputs[:, cycle, phases[0] : phases[-1] + 1] = (heard * filters).sum(-1)
+        result = outputs.flatten(1)
+    return F.pad(result[:, :whole], (0, wanted - whole)).to(signal.dtype).reshape(*signal.shape[:-1], wanted)
 
 
-@functools.lru_cache(maxsize=8)
-def _kaiser_filters(old: int, new: int) -> tuple[Tensor, Tensor, int]:
-    """Output number ``new * q + p`` lies between the inputs ``old * q + starts[p]`` and the one after it.
-    ``filters[p]`` (2 * reach) weighs the `reach` inputs up to the former and the `reach` inputs from the latter."""
+@functools.lru_cache(maxsize=2)
+def _kaiser_kernel(old: int, new: int) -> Tensor:
+    """(new, old + 2 * reach): the filters of all phases as one convolution of stride `old`."""
+    reach = _kaiser_reach(old, new)
+    filters, starts = _kaiser_filters(old, new, torch.arange(new))
+    kernel = torch.zeros(new, old + 2 * reach, dtype=torch.float64)
+    return kernel.scatter_(1, starts[:, None] + torch.arange(2 * reach), filters)
+
+
+@functools.cache
+def _kaiser_table() -> Tensor:
+    """Half of the windowed sinc, from its middle to its end."""
     half = _ZERO_CROSSINGS * _POINTS_PER_CROSSING
     u = torch.arange(half + 1, dtype=torch.float64) / _POINTS_PER_CROSSING
     window = torch.kaiser_window(2 * half + 1, periodic=False, beta=_BETA, dtype=torch.float64)[half:]
-    table = _ROLL_OFF * torch.sinc(_ROLL_OFF * u) * window
-    scale = min(1.0, new / old)
-    table = table * scale
-    slope = torch.diff(table, append=table[-1:])
+    return _ROLL_OFF * torch.sinc(_ROLL_OFF * u) * window
 
-    stride = int(scale * _POINTS_PER_CROSSING)
-    reach = (half + 1) // stride
-    phases = torch.arange(new, dtype=torch.int64)
+
+def _kaiser_stride(old: int, new: int) -> int:
+    """Steps in the table from one input sample to the next."""
+    return max(1, int(min(1.0, new / old) * _POINTS_PER_CROSSING))
+
+
+def _kaiser_reach(old: int, new: int) -> int:
+    """How many input samples on each side an output sample depends on."""
+    return len(_kaiser_table()) // _kaiser_stride(old, new)
+
+
+def _kaiser_filters(old: int, new: int, phases: Tensor) -> tuple[Tensor, Tensor]:
+    """The filters of some phases, (phases, 2 * reach), and where they start.
+
+    Output number ``new * q + p`` lies between the inputs ``old * q + starts[p]`` and the one after it. The filter of
+    phase p weights the `reach` inputs up to the former and the `reach` inputs from the latter.
+    """
+    scale = min(1.0, new / old)
+    table = _kaiser_table() * scale
+    slope = torch.diff(table, append=table[-1:])
+    stride, reach = _kaiser_stride(old, new), _kaiser_reach(old, new)
     starts = phases * old // new
     fraction = (phases * old % new).double() / new
 
-    def weights(distance: Tensor) -> Tensor:  # (new,) in input samples -> (new, reach), from the near to the far
+    def weights(distance: Tensor) -> Tensor:  # (phases,) in input samples -> (phases, reach), from near to far
         position = scale * distance * _POINTS_PER_CROSSING
         first = position.floor()
         index = first.long()[:, None] + stride * torch.arange(reach)
-        inside = torch.arange(reach) < ((half + 1 - first.long()) // stride)[:, None]
+        inside = torch.arange(reach) < ((len(table) - first.long()) // stride)[:, None]
         index = torch.where(inside, index, 0)
         return torch.where(inside, table[index] + (position - first)[:, None] * slope[index], 0.0)
 
-    return torch.cat([weights(fraction).flip(1), weights(1 - fraction)], 1), starts, reach
+    return torch.cat([weights(fraction).flip(1), weights(1 - fraction)], 1), starts
 
 
 # -- log-mel spectra in the manner of Kaldi ----------------------------------------------------------------------------
@@ -309,8 +358,8 @@ def sound_window(samples: int, span: tuple[float, float], wanted: int) -> tuple[
 
 
 def draw_gain(channels: int = 1, rng: Any = np.random) -> float:
-    """How loud a clip of the published training was played: 0.5 + Beta(10, 10), after a draw that moves nothing."""
-    rng.randint(channels)  # was to roll the sound in time, and rolls the channels of what has one
+    """The gain of one clip in HiCMAE's training: 0.5 + Beta(10, 10)."""
+    rng.randint(channels)  # the published code draws a shift first, along the axis of the channels: mono stays as it is
     return 0.5 + float(rng.beta(10, 10))
 
 

@@ -1,0 +1,217 @@
+"""Face detectors: a frame in, boxes out. Every detector may be called from several threads."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError, MediaError
+from .track import largest_first
+
+NO_FACES = np.zeros((0, 4))
+# --no-deps, because facenet-pytorch asks for an old torch; its other dependencies are named
+INSTALL_MTCNN = "pip install --no-deps facenet-pytorch requests urllib3 charset-normalizer idna certifi"
+# RGB frame -> boxes (N, 4): left, top, right, bottom in pixels, the largest first
+Detector = Callable[[np.ndarray], np.ndarray]
+
+
+def find_detector(faces: Any) -> Detector:
+    """The detector with this name, or a user's function as a detector."""
+    if callable(faces):
+        return OwnDetector(faces)
+    if faces == "auto":
+        return _auto()
+    if faces == "mtcnn":
+        return MTCNN()
+    if faces == "cascade":
+        return Cascade()
+    if isinstance(faces, str) and faces.startswith("yunet:"):
+        return YuNet(faces.removeprefix("yunet:"))
+    raise InputError(f"No face detector is called {faces!r}; expected auto, none, cascade, mtcnn or yunet:FILE.")
+
+
+def _auto() -> Detector:
+    """MTCNN where it works, else the cascade, which then says why."""
+    if importlib.util.find_spec("facenet_pytorch") is None:
+        return Cascade()
+    try:
+        _mtcnn()
+    except MediaError as error:
+        return Cascade(fallback=f"MTCNN cannot be used, so the cascade searched instead: {error}")
+    return MTCNN()
+
+
+def name_of(detector: Detector) -> str:
+    return str(getattr(detector, "name", None) or getattr(detector, "__name__", type(detector).__name__))
+
+
+@dataclass(frozen=True)
+class OwnDetector:
+    """A user's function, with its results checked."""
+
+    function: Callable[[np.ndarray], Any]
+
+    @property
+    def name(self) -> str:
+        return name_of(self.function)
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        found = self.function(frame)
+        try:
+            boxes = NO_FACES if found is None or not len(found) else np.asarray(found, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"The face detector {self.name} returned {type(found).__name__}; expected boxes (N, 4)."
+            ) from error
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+            raise InputError(f"The face detector {self.name} returned {boxes.shape}; expected boxes (N, 4).")
+        return largest_first(boxes)
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """The Haar cascade that ships with OpenCV: small, offline, frontal faces only."""
+
+    name = "opencv cascade"
+    longest_side: int = 640
+    fallback: str | None = None  # why it is used where another detector was preferred
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        cv2 = opencv()
+        scale = min(1.0, self.longest_side / max(frame.shape[:2]))
+        grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
+        if scale < 1:
+            grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        smallest = max(24, min(grey.shape) // 10)
+        found = _cascade().detectMultiScale(cv2.equalizeHist(grey), 1.1, 6, minSize=(smallest, smallest))
+        if not len(found):
+            return NO_FACES
+        left, top, width, height = np.asarray(found, dtype=float).T / scale
+        return largest_first(np.stack([left, top, left + width, top + height], axis=1))
+
+
+# OpenCV's detectors keep the frame at work inside the detector, and several threads in one of them get wrong boxes
+_here = threading.local()
+
+
+def _per_thread(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Cache what `make` returns, once for every thread."""
+
+    @functools.wraps(make)
+    def cached(*key: Any) -> Any:
+        made = _here.__dict__.setdefault(make.__name__, {})
+        if key not in made:
+            made[key] = make(*key)
+        return made[key]
+
+    return cached
+
+
+@_per_thread
+def _cascade() -> Any:
+    cv2 = opencv()
+    if not hasattr(cv2, "CascadeClassifier"):
+        raise MediaError(f"OpenCV {cv2.__version__} has no cascade: pip install 'opencv-python-headless>=4.10,<5'.")
+    cascade = cv2.CascadeClassifier(os.path.join(cv2.data.haarcascades, "haarcascade_frontalface_alt2.xml"))
+    if cascade.empty():
+        raise MediaError(
+            f"OpenCV {cv2.__version__} comes without its cascade files; install opencv-python-headless again."
+        )
+    return cascade
+
+
+def opencv() -> Any:
+    """The cv2 module, or a `MediaError` that says how to install it."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise MediaError('Finding faces needs OpenCV: pip install "dfer-zoo[video]".') from error
+    return cv2
+
+
+@dataclass(frozen=True)
+class MTCNN:
+    """The detector of the published pipelines, with facenet-pytorch's settings and weights."""
+
+    name = "mtcnn"
+    smallest_face = 20  # pixels
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        import torch
+
+        if (
+            min(frame.shape[:2]) < self.smallest_face
+        ):  # facenet-pytorch fails on frames smaller than its smallest window
+            return NO_FACES
+        with _MTCNN_LOCK, torch.inference_mode():  # one network for all threads: it holds 2 MB and its own threads
+            boxes, _ = _mtcnn().detect(np.ascontiguousarray(frame))
+        return NO_FACES if boxes is None else largest_first(np.asarray(boxes, dtype=float))
+
+
+_MTCNN_LOCK = threading.Lock()
+
+
+@functools.cache
+def _mtcnn() -> Any:
+    try:
+        from facenet_pytorch import MTCNN as Network
+
+        return Network(device="cpu")
+    except Exception as error:  # its own dependencies are out of date, and may raise anything
+        reason = "" if importlib.util.find_spec("facenet_pytorch") is None else f" ({error})"
+        raise MediaError(f"MTCNN needs facenet-pytorch: {INSTALL_MTCNN}{reason}.") from error
+
+
+@dataclass(frozen=True)
+class YuNet:
+    """OpenCV's small neural detector. Its model is a local file, or one on the Hub: hf-hub:owner/repo@revision/file."""
+
+    model: str
+    name = "yunet"
+    confidence: float = 0.7
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        height, width = frame.shape[:2]
+        network = _yunet(self.model, self.confidence)
+        network.setInputSize((width, height))
+        _, found = network.detect(np.ascontiguousarray(frame[..., ::-1]))  # it takes BGR
+        if found is None:
+            return NO_FACES
+        left, top, columns, rows = np.asarray(found, dtype=float)[:, :4].T
+        return largest_first(np.stack([left, top, left + columns, top + rows], axis=1))
+
+
+@_per_thread
+def _yunet(model: str, confidence: float) -> Any:
+    cv2 = opencv()
+    path = _from_hub(model.removeprefix("hf-hub:")) if model.startswith("hf-hub:") else Path(model)
+    if not path.is_file():
+        raise MediaError(
+            f"No YuNet model {path}; write yunet:FILE with the path of OpenCV's face_detection_yunet file."
+        )
+    try:
+        return cv2.FaceDetectorYN.create(str(path), "", (320, 320), confidence)
+    except cv2.error as error:
+        raise MediaError(f"{path} is not a YuNet model that OpenCV {cv2.__version__} can read.") from error
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    owner, _, rest = name.partition("/")
+    repository, _, filename = rest.partition("/")
+    repository, _, revision = repository.partition("@")
+    if not (owner and repository and filename):
+        raise InputError(f"'hf-hub:{name}' does not name a file; write hf-hub:owner/repo@revision/file.")
+    try:
+        return Path(hf_hub_download(f"{owner}/{repository}", filename, revision=revision or None))
+    except Exception as error:  # the network and the client raise errors of many types
+        raise MediaError(f"hf-hub:{name} cannot be fetched ({error}).") from error
