@@ -31,6 +31,8 @@ def embed_options(parser: argparse.ArgumentParser) -> None:
 
 
 def embed_command(options: argparse.Namespace) -> int:
+    import numpy as np
+
     from ..inference.recognizer import Recognizer
 
     write = _writer(options.out)  # an unknown format is an error now, not after an hour
