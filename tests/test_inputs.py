@@ -2,8 +2,10 @@
 
 import io
 
+import numpy as np
 import pytest
 
+from dfer_zoo import Clip
 from dfer_zoo.errors import InputError
 from dfer_zoo.inference.inputs import Item, expand
 
@@ -87,6 +89,6 @@ def test_a_wrong_table_is_one_sentence_that_names_the_row(corpus, content, sente
         list(expand([corpus / "t.csv"]))
 
 
-def test_bytes_and_file_objects_are_items_in_python(corpus):
-    data, view, opened = expand([b"abc", memoryview(b"abc"), io.BytesIO(b"abc")])
-    assert data.source.read() == view.source.read() == opened.source.read() == b"abc"
+def test_clips_and_items_are_taken_as_they_are():
+    clip = Clip.from_arrays(np.zeros((2, 16, 16, 3), np.uint8), source="arrays")
+    assert list(expand([clip, Item("a.mp4", "a")])) == [Item(clip, "arrays"), Item("a.mp4", "a")]

@@ -20,14 +20,14 @@ def path(tmp_path):
 def test_rows_come_back_in_the_order_that_is_asked_for(path):
     with Journal.opened(path, SETTINGS, resume=True) as journal:
         assert [row["n"] for row in journal.rows(["two", "never", "one"])] == [0, 1, 2]
-        assert (len(journal), journal.failures) == (2, 1)
+        assert (len(journal), journal.failed(["one", "two", "never"])) == (2, 1)
 
 
 def test_errors_are_repeated_only_when_asked(path):
     with Journal.opened(path, SETTINGS, resume=True) as journal:
         assert journal.done("two") and not journal.done("two", retry_errors=True) and not journal.done("three")
         journal.add("two", [{"n": 3, "error": None}])
-        assert journal.failures == 0
+        assert journal.failed(["two"]) == 0
     with Journal.opened(path, SETTINGS, resume=True) as journal:
         assert [row["n"] for row in journal.rows(["two"])] == [3]
 

@@ -55,7 +55,6 @@ def embed_command(options: argparse.Namespace) -> int:
     if not vectors:
         raise InputError(f"None of the {len(options.files)} files can be used.")
     content = io.BytesIO()
-    import numpy as np
 
     write(content, sources, np.stack(vectors))
     from ..atomic import write_atomically

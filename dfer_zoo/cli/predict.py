@@ -7,22 +7,26 @@ import collections
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DferZooError, InputError, printable
 from .common import Command, in_options, parse_faces, table
 
 if TYPE_CHECKING:
+    from ..inference.inputs import Item
     from ..inference.prediction import Prediction
+    from ..inference.recognizer import Recognizer
 
 
 LONGEST_NAME = 150  # characters of a source's name in the name of its picture; file systems allow 255 bytes
 
 
 def predict_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="video or sound files, images, folders of frames")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="files, folders, globs, @list.txt, a CSV or Parquet table, - (stdin)"
+    )
     parser.add_argument(
         "--model", help='"mma_dfer.dfew_fold1", "hf-hub:...", "local-dir:..."; without it the baseline in the package'
     )
@@ -49,6 +53,15 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", metavar="PATH", help="plot the probabilities over time with the faces; one picture per file"
     )
+    many = parser.add_argument_group("many files into one table")
+    many.add_argument("--out", metavar="TABLE", help="write results.csv, .jsonl or .parquet, a row per file and window")
+    many.add_argument("--resume", action="store_true", help="continue a run that was interrupted")
+    many.add_argument("--retry-errors", action="store_true", help="with --resume: try files again that had an error")
+    many.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="only every N-th file, from the I-th")
+    many.add_argument("--tiers", metavar="KIND[,KIND...]", help="with --out: eaf, textgrid, vtt, srt beside each file")
+    parser.add_argument(
+        "--as", dest="treat_as", choices=("auto", "clip", "files"), default="auto", help="what a folder with images is"
+    )
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
 
 
@@ -61,14 +74,27 @@ def _window(text: str) -> float | str | None:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds, auto or none") from error
 
 
+def _shard(text: str) -> tuple[int, int]:
+    number, separator, count = text.partition("/")
+    if not (separator and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a shard such as 1/4")
+    return int(number), int(count)
+
+
 def predict_command(options: argparse.Namespace) -> int:
     import torch
 
+    from ..inference.inputs import expand
     from ..inference.prediction import Prediction
     from ..inference.recognizer import Recognizer
     from ..media.clip import check_fps
 
     check_fps(options.fps)
+    _check_table_options(options)
+    items = list(expand(options.files, treat_as=options.treat_as))
+    if not items:
+        raise InputError(f"There is no video, sound or image file in {', '.join(options.files)}.")
+    names = [item.name for item in items]
     tags = options.pretrained.split(",") if options.pretrained else None
     recognizer = Recognizer(
         options.model,
@@ -83,12 +109,14 @@ def predict_command(options: argparse.Namespace) -> int:
         thumbnails=8 if options.plot else 0,
     )
     reading = {"fps": options.fps, "order": options.order, "recover": options.recover}
+    if options.out:
+        return _predict_table(options, recognizer, items, reading)
     bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the answers themselves show the progress
-    answers = recognizer.many(options.files, on_error="return", progress=bar, **reading)
-    plots = _plot_paths(options.plot, options.files) if options.plot else [None] * len(options.files)
+    answers = recognizer.many([item.source for item in items], on_error="return", progress=bar, **reading)
+    plots = _plot_paths(options.plot, names) if options.plot else [None] * len(items)
     bad = 0
     with _lines(options.json) as write:
-        for source, plot, answer in zip(options.files, plots, answers):
+        for source, plot, answer in zip(names, plots, answers):
             if isinstance(answer, Prediction):
                 if options.json != "-":
                     print(_readable(answer, source), flush=True)
@@ -104,6 +132,45 @@ def predict_command(options: argparse.Namespace) -> int:
             if options.fail_fast:
                 break
     return 1 if bad else 0
+
+
+def _check_table_options(options: argparse.Namespace) -> None:
+    if options.out:
+        for name in ("json", "plot", "fail_fast"):
+            if getattr(options, name):
+                raise InputError(f"--{name.replace('_', '-')} cannot be used with --out.")
+        return
+    for name in ("resume", "retry_errors", "tiers"):
+        if getattr(options, name):
+            raise InputError(f"--{name.replace('_', '-')} belongs to --out.")
+    if options.shard != (1, 1):
+        raise InputError("--shard belongs to --out.")
+
+
+def _predict_table(
+    options: argparse.Namespace, recognizer: Recognizer, items: Sequence[Item], reading: Mapping[str, Any]
+) -> int:
+    from ..inference.batch import predict_table
+
+    def told(item: Item, answer: Prediction | DferZooError) -> None:
+        if isinstance(answer, DferZooError):
+            print(f"dfer-zoo predict: {in_options(str(answer))}", file=sys.stderr, flush=True)
+
+    report = predict_table(
+        recognizer,
+        items,
+        options.out,
+        resume=options.resume,
+        retry_errors=options.retry_errors,
+        shard=options.shard,
+        tiers=options.tiers.split(",") if options.tiers else (),
+        progress=sys.stderr.isatty(),
+        told=told,
+        **reading,
+    )
+    skipped = f", {report.skipped} of them in an earlier run" if report.skipped else ""
+    print(f"{report.table}: {report.clips} clips{skipped}, {report.failed} with errors, {report.seconds:.1f} s")
+    return 1 if report.failed else 0
 
 
 @contextlib.contextmanager

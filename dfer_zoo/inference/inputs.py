@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import io
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ AS = ("auto", "clip", "files")
 class Item:
     """One clip to be answered: a file or folder, and optionally a part of it."""
 
-    source: Any  # a path, or bytes or a file object in Python
+    source: Any  # a path, or an array or a `Clip` in Python
     name: str  # how it is called in tables
     start: float | None = None  # seconds
     stop: float | None = None
@@ -50,7 +49,7 @@ def expand(given: Iterable[Any], *, treat_as: str = "auto", stdin: Any = None) -
     """Turn what a user named into items, in order.
 
     Args:
-        given: Paths, globs, `@lists`, tables, `-`, `Item`s, or, in Python, bytes and file objects.
+        given: Paths, globs, `@lists`, tables, `-`, `Item`s, or, in Python, arrays and `Clip`s.
         treat_as: For folders: "clip" (its images are the frames of one clip), "files" (every media file below it), or
             "auto": a folder with images and without videos is a clip.
         stdin: The stream that `-` reads; the standard input by default.
@@ -65,10 +64,8 @@ def expand(given: Iterable[Any], *, treat_as: str = "auto", stdin: Any = None) -
             yield one
         elif isinstance(one, str | Path):
             yield from _named(str(one), treat_as, stdin)
-        elif isinstance(one, bytes | bytearray | memoryview):
-            yield Item(io.BytesIO(one), f"bytes {number}")
         else:
-            yield Item(one, str(getattr(one, "name", f"item {number}")))
+            yield Item(one, str(getattr(one, "source", f"item {number}")))
 
 
 def _named(text: str, treat_as: str, stdin: Any) -> Iterator[Item]:

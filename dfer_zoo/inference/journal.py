@@ -76,9 +76,9 @@ class Journal:
                 self._stream.seek(self._places[key][0])
                 yield from json.loads(self._stream.readline())["rows"]
 
-    @property
-    def failures(self) -> int:
-        return sum(failed for _, failed in self._places.values())
+    def failed(self, keys: Iterable[str]) -> int:
+        """How many of these items have an error."""
+        return sum(self._places[key][1] for key in keys if key in self._places)
 
     def __len__(self) -> int:
         return len(self._places)

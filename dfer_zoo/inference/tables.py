@@ -18,7 +18,7 @@ from ..atomic import atomic_path
 from ..errors import DferZooError, InputError
 
 if TYPE_CHECKING:
-    from .recognizer import Prediction
+    from .prediction import Prediction
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 BOX = ("left", "top", "right", "bottom")
@@ -167,6 +167,6 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise InputError(
-            "Parquet files need pyarrow: pip install 'dfer-zoo[batch]'; .csv and .jsonl do not."
+            "Parquet files need pyarrow: pip install 'dfer-zoo[tables]'; .csv and .jsonl do not."
         ) from error
     return pyarrow, pyarrow.parquet

@@ -17,7 +17,7 @@ from ..atomic import write_atomically
 from ..errors import DferZooError, InputError
 
 if TYPE_CHECKING:
-    from .recognizer import Prediction
+    from .prediction import Prediction
 
 Interval = tuple[float, float, str, float]  # start, stop, label, mean probability of the label
 

@@ -1,0 +1,184 @@
+"""Many clips into one table, in a run that can be killed and continued."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import DferZooError, InputError
+from ..media.clip import Clip
+from .inputs import Item
+from .journal import Journal
+from .prediction import Prediction
+from .recognizer import Recognizer
+from .tables import check_table_path, error_row, prediction_rows, write_table
+from .tiers import check_tier_kinds, write_tiers
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What a batch did.
+
+    Attributes:
+        table: The file with one row per clip and window.
+        clips: Clips in the table.
+        failed: Clips among them that have an error instead of an answer.
+        skipped: Clips that an earlier run had done.
+        seconds: How long this run took.
+    """
+
+    table: Path
+    clips: int
+    failed: int
+    skipped: int
+    seconds: float
+
+
+def predict_table(
+    recognizer: Recognizer,
+    items: Iterable[Item],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    retry_errors: bool = False,
+    shard: tuple[int, int] = (1, 1),
+    tiers: Sequence[str] = (),
+    progress: bool | None = None,
+    told: Callable[[Item, Prediction | DferZooError], None] | None = None,
+    **reading: Any,
+) -> BatchReport:
+    """Answer many clips and write one table.
+
+    Every answer is appended to a journal beside the table (``<out>.journal``) when it comes, so a killed run loses only
+    the clips that were at work. The table is written at the end, in the order of the items.
+
+    Args:
+        recognizer: The models and their options.
+        items: The clips, as `expand` lists them.
+        out: `.csv`, `.jsonl` or `.parquet`.
+        resume: Continue an earlier run with the same settings.
+        retry_errors: When resuming, try clips again that had an error.
+        shard: (number, count), from (1, 1): only every count-th clip, for one of several machines.
+        tiers: Annotation files to write beside each clip: "eaf", "textgrid", "vtt", "srt".
+        progress: Show a progress bar; by default on a terminal.
+        told: Called with every clip and its answer.
+        **reading: Options of `read_clip`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: The table format is unknown, or an earlier run had other settings.
+    """
+    started = time.monotonic()
+    out = check_table_path(out)
+    check_tier_kinds(tiers)
+    number, count = shard
+    if not 1 <= number <= count:
+        raise InputError(f"The shard is {number} of {count}; expected 1 to {count}.")
+    keyed = list(itertools.islice(_keyed(items), number - 1, None, count))
+    settings = _settings(recognizer, reading, shard)
+    path = out.with_name(f"{out.name}.journal")
+    with Journal.opened(path, settings, resume=resume) as journal:
+        todo = [(key, item) for key, item in keyed if not journal.done(key, retry_errors=retry_errors)]
+        read = _Reader(recognizer, reading)
+        answers = recognizer.answers([item for _, item in todo], read, "return", progress)
+        for (key, item), answer in zip(todo, answers):
+            answer = _with_tiers(item, _in_file_time(item, answer), tiers)
+            journal.add(key, _rows(item, answer, recognizer.labels))
+            if told is not None:
+                told(item, answer)
+        keys = [key for key, _ in keyed]
+        write_table(out, journal.rows(keys), recognizer.labels)
+        report = BatchReport(out, len(keys), journal.failed(keys), len(keyed) - len(todo), time.monotonic() - started)
+    path.unlink()
+    return report
+
+
+def _keyed(items: Iterable[Item]) -> Iterator[tuple[str, Item]]:
+    """A key for every item that is the same in the next run; items that are listed twice are numbered."""
+    seen: collections.Counter[str] = collections.Counter()
+    for item in items:
+        key = "|".join(str(part) for part in (item.name, item.start, item.stop, item.audio, item.box, item.id))
+        seen[key] += 1
+        yield f"{key}|{seen[key]}", item
+
+
+def _settings(recognizer: Recognizer, reading: Mapping[str, Any], shard: tuple[int, int]) -> dict[str, Any]:
+    """Everything that the answers depend on."""
+    models = [m.weights.name if m.weights else type(m).__name__ for m in recognizer.models]
+    digests = [m.weights.sha256 if m.weights else None for m in recognizer.models]
+    finding = recognizer.transforms[0]
+    return {
+        "models": models,
+        "sha256": digests,
+        "labels": recognizer.labels,
+        "window": recognizer.window,
+        "stride": recognizer.stride,
+        "faces": str(finding.faces),
+        "no_face": finding.no_face,
+        "shard": list(shard),
+        **reading,
+    }
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """An item -> its clip: the named part, with its own sound and face box where the list has them."""
+
+    recognizer: Recognizer
+    reading: Mapping[str, Any]
+
+    def __call__(self, item: Item) -> Clip:
+        reading = dict(self.reading)
+        if item.audio is not None:
+            reading["audio"] = item.audio
+        visual = next((t for t in self.recognizer.transforms if t.video is not None), self.recognizer.transforms[0])
+        if item.box is not None:
+            visual = dataclasses.replace(visual, faces=item.box)
+        clip = visual.read(item.source, stream=True, **reading)
+        if item.start is None and item.stop is None:
+            return clip
+        if clip.duration is None:
+            raise InputError(f"{item.name}: start and stop are in seconds, and the frame rate is not known. Give fps.")
+        start = item.start or 0.0
+        stop = clip.duration if item.stop is None else min(item.stop, clip.duration)
+        if start >= stop:
+            raise InputError(f"{item.name}: {start:g} s is after the end of the clip ({clip.duration:g} s).")
+        return clip.cut(start, stop)
+
+
+def _in_file_time(item: Item, answer: Prediction | DferZooError) -> Prediction | DferZooError:
+    """The answer for a part of a file, with the times of the whole file."""
+    if isinstance(answer, DferZooError) or not item.start:
+        return answer
+    shift = item.start
+    windows = [
+        dataclasses.replace(w, start=w.start + shift, stop=None if w.stop is None else w.stop + shift)
+        for w in answer.windows
+    ]
+    return dataclasses.replace(answer, windows=tuple(windows))
+
+
+def _with_tiers(item: Item, answer: Prediction | DferZooError, tiers: Sequence[str]) -> Prediction | DferZooError:
+    """The answer, after its annotation files are written beside the clip; or why they could not be written."""
+    if not tiers or isinstance(answer, DferZooError):
+        return answer
+    part = "" if item.start is None and item.stop is None else f".{item.start or 0:g}-{item.stop or 'end'}"
+    try:
+        write_tiers([answer], tiers, f"{Path(item.source).with_suffix('')}{part}", media=str(item.source))
+    except DferZooError as error:
+        return error
+    return answer
+
+
+def _rows(item: Item, answer: Prediction | DferZooError, labels: Sequence[str]) -> list[dict[str, Any]]:
+    if isinstance(answer, DferZooError):
+        return [error_row(item.name, answer, labels, id=item.id)]
+    return prediction_rows(answer, file=item.name, id=item.id)
