@@ -46,10 +46,9 @@ def register() -> None:
     registry.MODELS["stand_in"] = "stand_in:StandIn"
 
 
-if __name__ == "__main__":  # examples/finetune.py, with the stand-in in the registry
-    import runpy
-    from pathlib import Path
+if __name__ == "__main__":  # `dfer-zoo train`, with the stand-in in the registry
+    from dfer_zoo.cli import main
 
     sys.modules["tests.stand_in"] = sys.modules["__main__"]
     register()
-    runpy.run_path(str(Path(__file__).parents[1] / "examples" / "finetune.py"), run_name="__main__")
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""examples/finetune.py: what it promises about resuming, about several processes, about recipes, and that it learns."""
+"""Training: resuming, several processes, recipes, and that it learns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import torch
 
-from dfer_zoo.data.annotations import read_row, read_rows
+from dfer_zoo.cli import main
+from dfer_zoo.data.annotations import Row, read_row, read_rows
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.factory import create_model
 from dfer_zoo.inference import evaluate as evaluation
@@ -27,8 +28,8 @@ from dfer_zoo.registry import get_weights
 from dfer_zoo.training.recipe import ScheduleSection, create_optimizer, learning_rate, read_recipe
 from dfer_zoo.weights.safetensors import read_header, read_safetensors
 from tests import stand_in
+from tests.drawn_data import draw_frames, write_list
 from tests.parity.published import step_decay
-from tests.scripts import load_script
 from tests.tiny import TINY
 
 pytestmark = pytest.mark.train
@@ -37,7 +38,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("tqdm")
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "examples" / "recipes").glob("*.toml"))
+RECIPES = sorted((ROOT / "dfer_zoo" / "recipes").glob("*.toml"))
 LABELS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
 SEVEN = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 
@@ -69,7 +70,9 @@ warmup_epochs = 1
 
 @pytest.fixture(scope="module")
 def finetune():
-    return load_script("examples/finetune.py")
+    from dfer_zoo.training import loop
+
+    return loop
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +188,7 @@ def best_epoch(finetune, monkeypatch, recipe, out, *tables):
         table = np.zeros((8, 8), int)
         for place, clips in next(answers).items():
             table[place] = clips
-        return table
+        return table, {}
 
     monkeypatch.setattr(finetune, "validate", validate)
     finetune.train(recipe, out)
@@ -205,12 +208,10 @@ def test_the_best_epoch_is_kept_though_an_answer_is_a_class_without_clips(small,
     assert (tmp_path / "confusion.png").exists()
 
 
-def test_a_folder_with_a_training_is_not_overwritten(small, tmp_path, finetune, monkeypatch, capsys):
+def test_a_folder_with_a_training_is_not_overwritten(small, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "state.safetensors").write_bytes(b"")
-    monkeypatch.setattr(sys, "argv", ["finetune.py", str(small), "--out", str(tmp_path / "out")])
-    with pytest.raises(SystemExit):
-        finetune.main()
+    assert main(["train", str(small), "--out", str(tmp_path / "out")]) == 2
     assert "--resume" in capsys.readouterr().err
 
 
@@ -337,17 +338,81 @@ def test_a_name_that_freezes_nothing_and_one_that_freezes_all_are_errors(small, 
         finetune.train(read_recipe(small, ['model.freeze=["*"]']), tmp_path)
 
 
-@pytest.mark.parametrize("script", ["finetune", "evaluate", "pretrain"])
-def test_what_is_wrong_is_said_in_a_sentence(script, tmp_path, monkeypatch, capsys):
-    arguments = {
-        "finetune": ["none.toml", "--out", str(tmp_path)],
-        "evaluate": ["av_fusion.none", "puppets"],
-        "pretrain": ["--data", "none", "--out", str(tmp_path)],
-    }
-    monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments[script]])
-    with pytest.raises(SystemExit) as stop:
-        load_script(f"examples/{script}.py").main()
-    assert stop.value.code == 2 and "none" in capsys.readouterr().err.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("train", "none.toml", "--out", "OUT"), "The recipe none.toml cannot be read"),
+        (("train", "mae_dfer_dfw", "--out", "OUT"), "no recipe 'mae_dfer_dfw'. Did you mean mae_dfer_dfew"),
+        (("train",), "Give a recipe and --out FOLDER"),
+        (("train", "puppets_demo", "--out", "OUT", "--replace", "x"), "expected OLD=NEW"),
+        (("train", "puppets_demo", "--out", "OUT", "--folds", "2-1"), "expected numbers such as 1-5"),
+        (("pretrain", "none", "--out", "OUT"), "There is no data set 'none'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(command, message, tmp_path, capsys):
+    assert main([word.replace("OUT", str(tmp_path)) for word in command]) == 2
+    err = capsys.readouterr().err
+    assert message in err and len(err.splitlines()) == 1
+
+
+def test_the_recipes_of_the_package_are_listed(capsys):
+    assert main(["train", "--list"]) == 0
+    out = capsys.readouterr().out
+    for path in RECIPES:
+        assert re.search(rf"^{path.stem}  +\S", out, re.MULTILINE)
+        assert "dfer-zoo train" in path.read_text() or "-m dfer_zoo train" in path.read_text()
+
+
+def test_folds_take_their_number_from_the_recipe_and_are_summed_up(small, tmp_path, capsys):
+    small.write_text(small.read_text().replace("puppets:clips=22,seed=1", "puppets:clips=22,seed={fold}"))
+    with pytest.raises(InputError, match="needs a fold; give --folds"):
+        read_recipe(small)
+    assert read_recipe(small, fold=3).data.train == "puppets:clips=22,seed=3,size=32"
+    assert main(["train", str(small), "--out", str(tmp_path), "--folds", "1-2", "--set", "train.epochs=1"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^1 +[\d.]+ +[\d.]+ +8\n2 +.*\nmean .*\npooled .* 16$", out, re.MULTILINE)
+    assert (tmp_path / "fold2" / "last" / "model.safetensors").is_file()
+
+
+def test_clips_that_cannot_be_read_are_replaced_and_named(small, tmp_path, finetune, capsys, monkeypatch):
+    rows = [f"/nowhere/{number} 0" for number in range(2)]
+    for number in range(4):
+        place = draw_frames(tmp_path / "frames" / str(number), 3, seed=number)
+        rows.append(f"{place} {number}")
+    lists = write_list(tmp_path / "list.txt", rows)
+    command = [
+        "train",
+        str(small),
+        "--out",
+        str(tmp_path / "out"),
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "train.mix=none",
+    ]
+    command += [f"--set=data.{part}={lists}" for part in ("train", "valid")] + ['--set=data.without=["audio"]']
+    assert main(command) == 1
+    out = capsys.readouterr().out
+    assert "2 clips cannot be read, and others took their place:" in out and "/nowhere/1: there is no such file" in out
+    command[3] = str(tmp_path / "strict")
+    assert main([*command, "--strict"]) == 2
+    assert "/nowhere/" in capsys.readouterr().err
+
+
+def test_a_training_without_sound_must_be_asked_for(small, tmp_path, finetune):
+    place = draw_frames(tmp_path / "frames", 3)
+    lists = write_list(tmp_path / "list.txt", [f"{place} 0"])
+    with pytest.raises(InputError, match="none of the 1 clips has sound"):
+        finetune.train(read_recipe(small, [f"data.train={lists}"]), tmp_path / "out")
+
+
+def test_classes_are_balanced_by_weights(finetune):
+    np.testing.assert_allclose(finetune.balance([Row("a", 0)] * 6 + [Row("b", 1)] * 2, 3), [4 / 6, 2, 0])
+
+
+@pytest.mark.parametrize("change", ["train.class_weights=balanced", "train.balanced=true"])
+def test_a_balanced_training_runs(small, tmp_path, finetune, change):
+    assert np.isfinite(finetune.train(read_recipe(small, [change, "train.epochs=1"]), tmp_path)["history"][0]["loss"])
 
 
 def test_clips_without_sound_share_a_batch_with_others(small, tmp_path, finetune, monkeypatch):
@@ -383,7 +448,8 @@ def test_faces_are_searched_in_training_and_in_validation_where_a_recipe_says_so
         faces, "find_detector", lambda name: lambda frame: searched.append(name) or np.array([[8, 8, 40, 40]])
     )
     changes = [f"data.{part}={tmp_path / part}" for part in ("train", "valid")]
-    recipe = read_recipe(small, [*changes, "train.epochs=1", "train.mix=none", "data.augment=none"])
+    changes += ["train.epochs=1", "train.mix=none", "data.augment=none", 'data.without=["audio"]']
+    recipe = read_recipe(small, changes)
     finetune.train(recipe, tmp_path / "without")
     assert searched == []
     found = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, faces="mtcnn"))
@@ -414,7 +480,7 @@ def test_the_rates_are_the_published_ones():
 @pytest.mark.parametrize("data", ["dfew", "ferv39k", "mafw"])
 def test_dk_clip_rates_are_those_that_were_set_after_every_second_iteration(data):
     """With 584 iterations an epoch, as its parity case has them: update u runs at the rate of iteration 2u - 1."""
-    recipe = read_recipe(ROOT / "examples" / "recipes" / f"dk_clip_{data}.toml")
+    recipe = read_recipe(ROOT / "dfer_zoo" / "recipes" / f"dk_clip_{data}.toml")
     case = json.loads((ROOT / "tests" / "parity" / "dk_clip" / "optimizer_and_schedule.json").read_text())
     published = {(entry["step"] + 1) // 2: entry["lr_base"] for entry in case["schedule"] if entry["step"] % 2}
     assert len(published) > 3
@@ -469,17 +535,17 @@ def trained_by(recipe, out, finetune, monkeypatch):
 
 
 @pytest.mark.parametrize("data", ["dfew", "ferv39k", "mafw"])
-def test_dk_clip_trains_as_released_when_asked_to(data, tmp_path, finetune, monkeypatch):
+def test_dk_clip_trains_as_released(data, tmp_path, finetune, monkeypatch):
     """The rates for what is frozen then stay in the recipe and do no harm."""
-    path = ROOT / "examples" / "recipes" / f"dk_clip_{data}.toml"
-    recipe = tiny(read_recipe(path, ['model.freeze=["published"]']))
+    path = ROOT / "dfer_zoo" / "recipes" / f"dk_clip_{data}.toml"
+    recipe = tiny(read_recipe(path))
     trained = trained_by(recipe, tmp_path, finetune, monkeypatch)
     parts = {"local_tower", "semantic_norm", "semantic_projection", "conditioning"}
     assert {name.split(".")[0] for name in trained} == parts
 
 
 def test_more_can_be_frozen_than_the_published_training_does(small, tmp_path, finetune, monkeypatch):
-    path = ROOT / "examples" / "recipes" / "dk_clip_dfew.toml"
+    path = ROOT / "dfer_zoo" / "recipes" / "dk_clip_dfew.toml"
     alone, more = (
         trained_by(tiny(read_recipe(path, [f"model.freeze={patterns}"])), tmp_path / name, finetune, monkeypatch)
         for name, patterns in (("alone", ["published"]), ("more", ["published", "conditioning.alpha"]))
@@ -512,7 +578,7 @@ def test_av_fusion_learns_puppets_from_scratch_and_knows_strangers(tmp_path, fin
         "data.valid=puppets:clips=80,seed=2,split=test,size=64",
         "train.epochs=6",
     ]
-    out = finetune.train(read_recipe(ROOT / "examples" / "recipes" / "puppets_demo.toml", changes), tmp_path)
+    out = finetune.train(read_recipe(ROOT / "dfer_zoo" / "recipes" / "puppets_demo.toml", changes), tmp_path)
     assert out["history"][-1]["uar"] > 80
     model = create_model(f"local-dir:{tmp_path / 'last'}")
     rows = read_rows("puppets:clips=80,seed=2,split=test,size=64", model.labels)
@@ -559,7 +625,7 @@ def test_every_architecture_rises_above_chance(arch, tmp_path, finetune, one_thr
         f"train.epochs={epochs}",
         f"optimizer.lr={rate}",
     ]
-    recipe = read_recipe(ROOT / "examples" / "recipes" / "puppets_demo.toml", changes)
+    recipe = read_recipe(ROOT / "dfer_zoo" / "recipes" / "puppets_demo.toml", changes)
     known = {k: v for k, v in {**TINY[arch], **args}.items() if k not in ("labels", "num_classes")}
     freeze = ("text_encoder.*",) if arch == "dfer_clip" else ()
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, args=known, freeze=freeze))

@@ -1,4 +1,4 @@
-"""The pre-training example on drawn faces: it learns, it writes what fine-tuning starts from, it shows what it guesses."""
+"""`dfer-zoo pretrain` on drawn faces: it learns, it resumes, and fine-tuning starts from what it writes."""
 
 from pathlib import Path
 
@@ -6,50 +6,75 @@ import pytest
 from PIL import Image
 
 import dfer_zoo
+from dfer_zoo.cli import main
 from dfer_zoo.weights.safetensors import read_safetensors
-from tests.scripts import load_script
 from tests.tiny import TINY
 
 pytestmark = pytest.mark.train
 
 pytest.importorskip("accelerate")
+pytest.importorskip("tqdm")
+
+SIZES = [f"--set={name}={value!r}" for name, value in TINY["mae_dfer_pretrain"].items()]
+SIZES.append("--set=decoder_positions=matched")
+
+
+def pretrain(*arguments):
+    return main(["pretrain", *map(str, arguments), *SIZES])
 
 
 def test_the_loss_falls_and_fine_tuning_starts_from_the_encoder(tmp_path):
-    settings = [f"{name}={value!r}" for name, value in TINY["mae_dfer_pretrain"].items()] + [
-        "decoder_positions=matched"
-    ]
-    arguments = f"--data puppets:clips=32 --out {tmp_path} --epochs 4 --warmup-epochs 1 --batch-size 8 --lr 0.1 --set"
-    history = load_script("examples/pretrain.py").main([*arguments.split(), *settings])
-    assert history[-1]["loss"] < 0.97 * history[0]["loss"]
+    options = ("--epochs", 4, "--warmup-epochs", 1, "--batch-size", 8, "--lr", 0.1)
+    assert pretrain("puppets:clips=32", "--out", tmp_path, *options) == 0
+    losses = [float(line.split(",")[1]) for line in (tmp_path / "history.csv").read_text().splitlines()[1:]]
+    assert losses[-1] < 0.97 * losses[0]
 
     state, _ = read_safetensors(tmp_path / "last" / "model.safetensors")
     model = dfer_zoo.create_model("mae_dfer", **TINY["mae_dfer"])
-    report = model.load_backbones({"encoder": state})
-    assert len(report.loaded) > len(report.initialized) > 0
-    picture = Image.open(tmp_path / "reconstruction.png")
-    assert (
-        picture.height
-        == 3 * dfer_zoo.create_model("mae_dfer_pretrain", **TINY["mae_dfer_pretrain"]).video_spec.img_size
-    )
+    assert len(model.load_backbones({"encoder": state}).loaded) > 0
+    size = dfer_zoo.create_model("mae_dfer_pretrain", **TINY["mae_dfer_pretrain"]).video_spec.img_size
+    assert Image.open(tmp_path / "reconstruction.png").height == 3 * size
+
+
+def test_it_resumes_to_identical_files(tmp_path, monkeypatch, capsys):
+    from dfer_zoo.training import pretrain as module
+
+    options = ("--epochs", 2, "--warmup-epochs", 1, "--batch-size", 4, "--save-every", 1)
+    assert pretrain("puppets:clips=12", "--out", tmp_path / "whole", *options) == 0
+    save, calls = module.save_state, []
+
+    def interrupted(*arguments):
+        save(*arguments)
+        calls.append(arguments)
+        if len(calls) == 2:  # in the middle of the first epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "save_state", interrupted)
+    assert pretrain("puppets:clips=12", "--out", tmp_path / "cut", *options) == 130
+    assert pretrain("puppets:clips=12", "--out", tmp_path / "cut", *options) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert pretrain("puppets:clips=12", "--out", tmp_path / "cut", *options, "--resume") == 0
+    assert "continuing at epoch 1, update 3" in capsys.readouterr().out
+    for name in ("last/model.safetensors", "state.safetensors", "history.csv", "reconstruction.png"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
 
 
 def test_a_folder_without_videos_and_a_setting_without_a_value_are_one_sentence(tmp_path, capsys):
-    pretrain = load_script("examples/pretrain.py")
     (tmp_path / "notes.txt").write_text("no video")
-    with pytest.raises(dfer_zoo.MediaError, match=f"no video below {tmp_path}"):
-        pretrain.unlabelled(str(tmp_path))
-    with pytest.raises(SystemExit):
-        pretrain.main(["--data", str(tmp_path), "--out", str(tmp_path), "--set", "depth"])
-    assert "'depth' sets nothing; write NAME=VALUE" in capsys.readouterr().err
+    assert pretrain(tmp_path, "--out", tmp_path / "out") == 2
+    assert f"There is no video below {tmp_path}" in capsys.readouterr().err
+    assert pretrain(tmp_path, "--out", tmp_path / "out", "--set", "depth") == 2
+    assert "--set depth: expected NAME=VALUE" in capsys.readouterr().err
 
 
-def test_clips_that_cannot_be_read_are_left_out(tmp_path, capsys):
+def test_clips_that_cannot_be_read_are_an_error_if_there_are_no_others(tmp_path):
+    from dfer_zoo.training.loop import Clips
+    from dfer_zoo.training.pretrain import unlabelled
+
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    pretrain = load_script("examples/pretrain.py")
-    rows = pretrain.unlabelled(str(tmp_path))
+    rows = unlabelled(str(tmp_path))
     assert [Path(row.path).name for row in rows] == ["broken.mp4"]
-    clips = pretrain.Clips(rows, lambda clip: {"video": clip.take([0])}, seed=0)
-    with pytest.raises(dfer_zoo.MediaError, match="None of the clips"):
-        clips[0]
-    assert "left out" in capsys.readouterr().out
+    from dfer_zoo.data.annotations import read_row
+
+    with pytest.raises(dfer_zoo.MediaError, match="None of the 1 clips can be read"):
+        Clips(rows, read_row, lambda clip: {"video": clip.take([0])}, 0, None)[0, 0]

@@ -81,6 +81,21 @@ def parse_replace(text: str | None) -> tuple[str, str] | None:
     return old, new
 
 
+def parse_folds(text: str) -> list[int]:
+    """The numbers of "1-5", "1,3" or "2".
+
+    >>> parse_folds("1-3,5")
+    [1, 2, 3, 5]
+    """
+    folds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+            raise InputError(f"--folds {text}: expected numbers such as 1-5 or 1,3.")
+        folds += range(int(first), int(last or first) + 1)
+    return folds
+
+
 def parse_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
     """NAME=VALUE options as a mapping. A value is Python's, such as 16 or (2, 5, 10), or else a plain word."""
     values: dict[str, Any] = {}

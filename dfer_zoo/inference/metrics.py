@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -156,6 +156,34 @@ def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:
         "pooled_uar": uar(pooled),
         "pooled_war": war(pooled),
     }
+
+
+def folds_table(
+    folds: Sequence[int], tables: Sequence[np.ndarray], published: Mapping[str, float] | None = None
+) -> str:
+    """UAR and WAR per fold, their plain mean and those of the pooled clips, as plain text.
+
+    Args:
+        folds: The numbers of the folds.
+        tables: Their confusion tables.
+        published: Published means, by the names "uar" and "war".
+
+    >>> print(folds_table([1, 2], [np.array([[1, 1], [0, 2]]), np.array([[2, 0], [0, 2]])]))
+    fold      UAR     WAR   clips
+    1       75.00   75.00       4
+    2      100.00  100.00       4
+    mean    87.50   87.50
+    pooled  87.50   87.50       8
+    """
+    rates = over_folds(tables)
+    lines = [f"{'fold':<6}  {'UAR':>6}  {'WAR':>6}  {'clips':>6}"]
+    lines += [f"{k:<6}  {uar(t):6.2f}  {war(t):6.2f}  {int(t.sum()):6d}" for k, t in zip(folds, tables)]
+    lines.append(f"{'mean':<6}  {rates['uar']:6.2f}  {rates['war']:6.2f}")
+    clips = int(np.sum(tables))
+    lines.append(f"{'pooled':<6}  {rates['pooled_uar']:6.2f}  {rates['pooled_war']:6.2f}  {clips:6d}")
+    for name, value in (published or {}).items():
+        lines.append(f"{name.upper()}: published {value:.2f}, here {rates[name]:.2f}")
+    return "\n".join(lines)
 
 
 class RunningMean:

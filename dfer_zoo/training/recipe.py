@@ -1,7 +1,7 @@
-"""A training recipe as data: what a TOML file of examples/recipes says, checked.
+"""A training recipe as data: the checked content of a TOML file.
 
->>> recipe = read_recipe("examples/recipes/mma_dfer_dfew.toml", ["train.epochs=1", "data.train=puppets:clips=16"])
-... # doctest: +SKIP
+>>> read_recipe("mma_dfer_dfew", ["train.epochs=1", "data.train=puppets:clips=16"]).train.epochs
+1
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class DataSection:
-    train: str  # what `datasets.read_rows` takes
+    train: str  # as `read_rows` takes it; here and in all other values {fold} is the number of the fold
     valid: str
     train_subset: str = ""  # of annotation files that name subsets
     valid_subset: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)  # of the annotation's reader
+    without: tuple[str, ...] = ()  # modalities to withhold: ["audio"] trains a model of video and audio without sound
     faces: str = "none"  # a detector, as `read_clip` takes it, for data that are no face crops yet
     no_face: str = "error"  # or "frame": a clip without a face is taken whole
     transform: Mapping[str, Any] = field(default_factory=dict)  # changes of the video record, see `create_transform`
@@ -63,6 +64,7 @@ class TrainSection:
     precision: str = "no"  # "no", "fp16", "bf16"
     clip_norm: float = 0.0  # 0: no clipping
     smoothing: float = 0.0
+    class_weights: str = "none"  # of the loss; "balanced": inverse to the number of clips of the class
     mix: str = "none"  # a key of `training.mixing.MIXES`
     mix_options: Mapping[str, Any] = field(default_factory=dict)
     best: str = "uar"  # of the validation clips, by which OUT/best is chosen; or "war"
@@ -105,10 +107,46 @@ class Recipe:
     schedule: ScheduleSection = field(default_factory=ScheduleSection)
 
 
-def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """A recipe file, with values exchanged: ``["train.epochs=3", 'model.labels=["yes", "no"]']``."""
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def list_recipes() -> dict[str, str]:
+    """The recipes of the package: their names, and the first sentence of each.
+
+    >>> list(list_recipes())[:2]
+    ['av_fusion_ravdess', 'av_fusion_ravdess_it']
+    """
+    return {path.stem: _first_sentence(path) for path in sorted(RECIPES.glob("*.toml"))}
+
+
+def _first_sentence(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+    return first.partition(". ")[0].rstrip(".")
+
+
+def find_recipe(name: str | Path) -> Path:
+    """The file of a recipe, by its name or its path."""
+    inside = RECIPES / f"{name}.toml"
+    if Path(name).suffix != ".toml" and Path(name).name == str(name) and not inside.is_file():
+        known = [path.stem for path in RECIPES.glob("*.toml")]
+        raise InputError(f"There is no recipe '{name}'.{suggest(str(name), known)} `dfer-zoo train --list` lists them.")
+    return inside if Path(name).name == str(name) and inside.is_file() else Path(name)
+
+
+def read_recipe(path: str | Path, changes: Sequence[str] = (), fold: int | None = None) -> Recipe:
+    """Read a recipe and check it.
+
+    Args:
+        path: The name of a recipe of the package, or a TOML file.
+        changes: Values to change: ``["train.epochs=3", 'model.labels=["yes", "no"]']``.
+        fold: The number that takes the place of {fold} in the values.
+
+    Raises:
+        InputError: A value is missing, unknown or wrong.
+    """
+    path = find_recipe(path)
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"The recipe {path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # the former also for numbers of thousands of digits
@@ -125,11 +163,24 @@ def read_recipe(path: str | Path, changes: Sequence[str] = ()) -> Recipe:
                 raise InputError(f"'{change}': {place.strip().rpartition('.')[0]} is a value, and holds no other.")
         section[name] = _toml_value(value.strip())
     try:
-        recipe = _section(Recipe, content, str(path))
+        recipe = _section(Recipe, _with_fold(content, fold, str(path)), str(path))
         _check(recipe, str(path))
     except OverflowError as error:
         raise InputError(f"{path}: a number is too large ({error}).") from error
     return recipe
+
+
+def _with_fold(value: Any, fold: int | None, where: str) -> Any:
+    """The values with the number of the fold in place of {fold}."""
+    if isinstance(value, dict):
+        return {name: _with_fold(item, fold, where) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_fold(item, fold, where) for item in value]
+    if not isinstance(value, str) or "{fold}" not in value:
+        return value
+    if fold is None:
+        raise InputError(f"{where}: '{value}' needs a fold; give --folds.")
+    return _toml_value(value.replace("{fold}", str(fold)))
 
 
 def _toml_value(text: str) -> Any:
@@ -237,6 +288,7 @@ def _check_choices(recipe: Recipe, where: str) -> None:
     choices = {
         "train.precision": (recipe.train.precision, ("no", "fp16", "bf16")),
         "train.best": (recipe.train.best, ("uar", "war")),
+        "train.class_weights": (recipe.train.class_weights, ("none", "balanced")),
         "optimizer.name": (recipe.optimizer.name, ("adamw", "sgd")),
         "schedule.name": (recipe.schedule.name, ("constant", "steps", "cosine")),
         "schedule.per": (recipe.schedule.per, ("update", "epoch")),
