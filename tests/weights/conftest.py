@@ -11,7 +11,7 @@ from tests.weights import servers
 @pytest.fixture(autouse=True)
 def downloads_are_allowed(monkeypatch):
     monkeypatch.delenv("DFER_ZOO_DOWNLOAD", raising=False)
-    monkeypatch.setenv("DFER_ZOO_TIMEOUT", "1")
+    monkeypatch.setenv("DFER_ZOO_TIMEOUT", "20")
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     origin.announce.cache_clear()
