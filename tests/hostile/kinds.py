@@ -96,8 +96,9 @@ def read_list(path: Path) -> None:
 
 
 def make_recipes(folder: Path) -> None:
-    shipped = Path(__file__).resolve().parents[2] / "examples" / "recipes"
-    for path in sorted(shipped.glob("*.toml"))[::3]:
+    shipped = sorted((Path(__file__).resolve().parents[2] / "dfer_zoo").rglob("*.toml"))
+    assert shipped, "no recipe is shipped with the package"
+    for path in shipped[::3]:
         shutil.copy(path, folder / path.name)
 
 

@@ -12,14 +12,14 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dfer_zoo.errors import DferZooError
+from dfer_zoo.errors import MAX_MESSAGE, DferZooError
 from dfer_zoo.media.workers import Workers
 from tests.hostile.kinds import KINDS
 from tests.hostile.mutate import mutated
 
 SECONDS = 60.0  # for one file; the first one of a process includes the imports
 MEMORY = 6 << 30  # bytes of address space of a worker process
-LONGEST_MESSAGE = 3000
+LONGEST_MESSAGE = MAX_MESSAGE + 100
 
 
 @dataclass(frozen=True)
