@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+SUFFIX = ".dfer_zoo_tmp"
 
 
 def sha256_of(path: Path) -> str:
@@ -20,10 +24,13 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, moved to ``path`` when the block is through: a reader never sees half a file,
-    and a failure leaves nothing."""
+    """A temporary name in the same folder, moved to ``path`` at the end of the block: a reader never sees half a file.
+
+    A failure leaves nothing; what a killed process left is removed by the next one that writes the same file here.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    remove_abandoned(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=SUFFIX)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -34,6 +41,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of ``path`` whose processes on this machine are dead."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.{re.escape(_host())}-(\d+)\..*{re.escape(SUFFIX)}")
+    for other in path.parent.glob(f".*{SUFFIX}"):
+        match = pattern.fullmatch(other.name)
+        if match and not _is_alive(int(match[1])):
+            other.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name}.{_host()}-{os.getpid()}."
+
+
+def _host() -> str:
+    return re.sub(r"\W+", "_", socket.gethostname())[:40]
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it belongs to somebody else, or the system cannot say
+        return True
+    return True
 
 
 def write_atomically(path: Path, content: bytes) -> None:

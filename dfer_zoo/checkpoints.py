@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import pickle
 import pickletools
+import struct
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -56,6 +58,9 @@ IGNORED_MAPPINGS = frozenset({"yacs.config.CfgNode", "fvcore.common.config.CfgNo
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "module")
 OPTION_KEYS = ("args", "config", "opt", "options")  # where training scripts store their options
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+MAX_WRAPPERS = 8  # a mapping may hold itself
+MAX_PICKLE_BYTES = 64 << 20  # of the object tree; tensors are stored outside of it
+MAX_PICKLE_OPERATIONS = 5_000_000
 
 
 def convert_checkpoint(arch: str, tag: str, file: str | Path, cache: Cache | None = None) -> Path:
@@ -83,8 +88,10 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path, cache: Cache | Non
             f'create_model("{arch}", pretrained="{tag}") gets it.'
         )
     path = Path(file)
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}.")
+    origin = store.digest_of(path, "always", "")
     state = read_checkpoint(path)
-    origin = sha256_of(path)
     if record.origin_sha256 not in (None, origin):
         raise WeightsError(
             f"{path} is not the file that {record.name} is made from: its sha256 is {origin}, and "
@@ -94,8 +101,13 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path, cache: Cache | Non
     written = checked_record(record, conversion, path)
     places = tuple(dataclasses.replace(place, sha256=origin, size=path.stat().st_size) for place in record.origin)
     written = dataclasses.replace(written, origin=places)
+
+    def write(place: Path) -> None:
+        write_safetensors(place, conversion.state, written.to_dict())
+        store.check_unchanged(path)  # the tensors are views of the file until now
+
     try:
-        return store.add(record, lambda place: write_safetensors(place, conversion.state, written.to_dict()))
+        return store.add(record, write)
     except OSError as error:
         raise WeightsError(
             f"{record.name} cannot be written to {store.weights_folder()} ({error.strerror or error}). "
@@ -332,6 +344,13 @@ def _check_kind(path: Path) -> None:
         raise WeightsError(f"{path} is a Git LFS pointer, not the file itself. Run 'git lfs pull' where it is from.")
 
 
+# what torch's reader and its old format raise on damaged files
+_DAMAGE = (
+    *(RuntimeError, EOFError, ValueError, LookupError, OSError, AssertionError, TypeError, AttributeError),
+    *(MemoryError, ArithmeticError, struct.error, zipfile.BadZipFile),
+)
+
+
 def load_pickle(path: Path) -> Any:
     """`torch.load(weights_only=True)` with stand-ins for what is known to be harmless and of no use to us."""
     try:
@@ -341,25 +360,39 @@ def load_pickle(path: Path) -> Any:
             warnings.simplefilter("ignore")  # old files: TypedStorage, pickle protocol
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
     except pickle.UnpicklingError as error:
-        foreign = sorted(name for name in names if not name.startswith(("torch.", "collections.")))
-        foreign = [name for name in foreign if not _is_ignored(name)]
-        asks = f": it asks for {', '.join(foreign)}" if foreign else f" ({str(error).splitlines()[0]})"
+        foreign = sorted(name for name in names if not (_is_ignored(name) or name in _known_to_torch()))
+        asks = f": it asks for {', '.join(foreign[:10])}" if foreign else " (its opcodes are not those of weights)"
         raise WeightsError(
             f"{path} was refused{asks}. Weights need nothing but tensors and plain values; nothing of the file was run."
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError, zipfile.BadZipFile) as error:
+    except WeightsError:
+        raise
+    except Exception as error:  # a damaged pickle can make torch's reader fail in any way
         raise WeightsError(
             f"{path} is not a whole checkpoint of torch ({str(error).splitlines()[0] if str(error) else 'cut off'}). "
             "Download it again."
         ) from error
 
 
+@functools.cache
+def _known_to_torch() -> frozenset[str]:
+    """The names that `torch.load(weights_only=True)` takes by itself."""
+    from torch import _weights_only_unpickler
+
+    return frozenset(_weights_only_unpickler._get_allowed_globals())
+
+
 def pickled_names(stream: BufferedReader) -> set[str]:
     """The classes and functions that a checkpoint refers to, found by reading the pickle without running it."""
     if zipfile.is_zipfile(stream):
         with zipfile.ZipFile(stream) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            return set().union(*(_names(archive.open(pickled)) for pickled in pickles))
+            pickles = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
+            if sum(info.file_size for info in pickles) > MAX_PICKLE_BYTES:
+                raise WeightsError(
+                    f"{stream.name} holds pickles of more than {MAX_PICKLE_BYTES:,} bytes besides its tensors. "
+                    "Weights have far less; nothing of the file was run."
+                )
+            return set().union(*(_names(archive.open(info)) for info in pickles))
     stream.seek(0)
     found: set[str] = set()
     for _ in range(4):  # before torch 1.6: a magic number, a protocol number, facts about the machine, the object
@@ -370,7 +403,9 @@ def pickled_names(stream: BufferedReader) -> set[str]:
 
 def _names(stream: IO[bytes]) -> set[str]:
     found = set()
-    for operation, argument, _ in pickletools.genops(stream):
+    for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
+        if number > MAX_PICKLE_OPERATIONS:
+            raise WeightsError(f"A pickle has more than {MAX_PICKLE_OPERATIONS:,} operations. Nothing of it was run.")
         if operation.name in ("GLOBAL", "INST"):
             found.add(argument.replace(" ", "."))
         elif operation.name == "STACK_GLOBAL":
@@ -422,7 +457,9 @@ def stand_ins(names: set[str]) -> list[Any]:
 
 def find_state(content: Any, path: Path) -> dict[str, Tensor]:
     """Down the wrapper keys to the mapping that holds tensors."""
-    while isinstance(content, Mapping):
+    for _ in range(MAX_WRAPPERS):
+        if not isinstance(content, Mapping):
+            break
         inner = next((content[key] for key in WRAPPER_KEYS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
             break
@@ -433,7 +470,7 @@ def find_state(content: Any, path: Path) -> dict[str, Tensor]:
     if others or not content:
         raise WeightsError(
             f"{path} holds no state dict under {', '.join(WRAPPER_KEYS)}: "
-            f"{', '.join(others[:5]) or 'nothing'} {'is' if len(others) < 2 else 'are'} no tensors."
+            f"{', '.join(others[:5]) or 'nothing'} {'is not a tensor' if len(others) < 2 else 'are not tensors'}."
         )
     return {str(key): value.detach() for key, value in content.items()}
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from .data.puppets import FPS, SAMPLE_RATE, SECONDS, Puppet, emotion_of
 from .errors import InputError
-from .inference.plots import timeline_picture, write_png
-from .inference.recognizer import Prediction, Recognizer
+from .inference.plots import timeline_figure, write_figure
+from .inference.prediction import Prediction
+from .inference.recognizer import Recognizer
 from .media.clip import Clip
 from .media.write import write_mp4
 
@@ -38,13 +39,7 @@ def demonstrate(folder: str | Path, feelings: Sequence[str] = FEELINGS, seed: in
         raise InputError(f"{folder}: this folder cannot be made ({error.strerror}).") from error
     clip = performance(feelings, seed=seed)
     video = write_mp4(clip, folder / "puppet.mp4")
-    recognizer = Recognizer("av_fusion", "puppets", faces="none", window=SECONDS, stride=SECONDS / 2)
+    recognizer = Recognizer("av_fusion", "puppets", faces="none", window=SECONDS, stride=SECONDS / 2, thumbnails=8)
     answer = recognizer(video)
-    shown = clip.take(range(round(FPS), clip.num_frames, round(1.2 * FPS)))
-    times = [
-        (window.start, window.start + SECONDS if window.stop is None else window.stop) for window in answer.windows
-    ]
-    chances = np.array([window.probabilities for window in answer.windows])
     title = f"{video.name}: {', then '.join(feelings)} (a drawn test object)"
-    picture = timeline_picture(times, chances, answer.labels, shown, title)
-    return answer, video, write_png(folder / "timeline.png", picture)
+    return answer, video, write_figure(folder / "timeline.png", timeline_figure(answer, title))

@@ -50,9 +50,10 @@ def printable(text: str, limit: int | None = None) -> str:
     >>> printable("a\\x1b[31mb")
     'a\\\\x1b[31mb'
     """
+    text = "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text)
     if limit is not None and len(text) > limit:
         text = f"{text[: limit // 2]} [... {len(text) - limit:,} characters ...] {text[-limit // 2 :]}"
-    return "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in text)
+    return text
 
 
 def _escaped(char: str) -> str:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from .checkpoints import backbone_state, convert_checkpoint
 from .convert import convert_parts
-from .errors import InputError, UnknownModel, UnknownTag, WeightsError, suggest
+from .errors import DferZooError, InputError, UnknownModel, UnknownTag, WeightsError, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
 from .version import __version__
@@ -242,9 +244,64 @@ def _loaded(record: Weights, path: Path, model_args: Mapping[str, Any]) -> DferM
         raise WeightsError(
             f"{path} asks for a {record.arch} with {', '.join(unknown)}, which dfer_zoo {__version__} does not know."
         )
-    with skip_init():
-        model = kind(**{**record.model_args, **model_args})
-    return _fill(model, record, path, resized=bool(model_args))
+    arguments = {**record.model_args, **model_args}
+    _check_sizes(record.model_args, path)
+    return _fill(_build(kind, arguments, path), record, path, resized=bool(model_args))
+
+
+MAX_DEPTH = 256
+MAX_ARGUMENT = 1 << 20  # of a number in a header; the largest of any published model is 49,408, a vocabulary
+
+
+def _check_sizes(values: Any, path: Path, name: str = "") -> None:
+    """The header of a file from a stranger may ask for anything; nothing is built before its numbers are plausible."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            _check_sizes(value, path, str(key))
+    elif isinstance(values, list | tuple):
+        for value in values:
+            _check_sizes(value, path, name)
+    elif isinstance(values, int | float) and not -MAX_ARGUMENT <= values <= MAX_ARGUMENT:
+        raise WeightsError(f"{path} asks for {name}={values!r}; at most {MAX_ARGUMENT:,} is accepted.")
+
+
+class _Bounded(TorchFunctionMode):
+    """A model is no larger than the file that asks for it: stop before more is allocated."""
+
+    MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+    SPARE = 1 << 26  # elements of position tables and other temporary tensors
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        self.left = path.stat().st_size + self.SPARE  # an element takes a byte or more
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.MAKERS:
+            sizes = args[0] if args and isinstance(args[0], list | tuple | torch.Size) else args
+            self.left -= math.prod(size for size in sizes if isinstance(size, int))
+            if self.left < 0:
+                raise WeightsError(
+                    f"{self.path} asks for a model with more parameters than the file has bytes "
+                    f"({self.path.stat().st_size:,}); nothing was loaded."
+                )
+        return func(*args, **(kwargs or {}))
+
+
+def _build(kind: type[DferModel], arguments: Mapping[str, Any], path: Path) -> DferModel:
+    """The model that a file's header asks for. Whatever it asks for, the answer is a model or a `WeightsError`."""
+    depth = next((arguments[name] for name in ("depth", "num_layers") if isinstance(arguments.get(name), int)), 0)
+    if depth > MAX_DEPTH:
+        raise WeightsError(f"{path} asks for a depth of {depth}; at most {MAX_DEPTH} is accepted.")
+    try:
+        with _Bounded(path), skip_init():
+            return kind(**arguments)
+    except DferZooError:
+        raise
+    except Exception as error:
+        raise WeightsError(
+            f"{path} asks for a {kind.__name__} that cannot be built ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _fill(model: DferModel, record: Weights, path: Path, *, resized: bool = True) -> DferModel:

@@ -32,9 +32,7 @@ ORDER = (
     "media",
     "registry",
     "weights",
-    "structure",
     "atomic",
-    "limits",
     "errors",
     "version",
 )
@@ -90,7 +88,7 @@ def folders() -> dict[str, set[str]]:
 
 def drawing() -> str:
     """The graph as mermaid text; `errors`, `atomic` and `version` are left out, since nearly everything imports them."""
-    hidden = {"errors", "atomic", "limits", "version", "__main__"}
+    hidden = {"errors", "atomic", "version", "__main__"}
     graph = folders()
     lines = ["```mermaid", "graph TD"]
     for name in sorted(graph.keys() - hidden, key=ORDER.index):

@@ -2,6 +2,8 @@
 
     python examples/benchmark.py                   # every shortcut, at published sizes
     python examples/benchmark.py mae_dfer av_fusion --rounds 9 --device cuda
+    python examples/benchmark.py --json ratios.json      # write the ratios
+    python examples/benchmark.py --check ratios.json     # exit 1 if a shortcut saves 15 % less than there
 
 Every ratio is the median over rounds in which both ways run one after the other; before anything is timed, the two are
 seen to give the same numbers.
@@ -10,15 +12,18 @@ seen to give the same numbers.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import dfer_zoo
+from dfer_zoo.models.shortcuts import plain
 
 Run = Callable[[], torch.Tensor]
 
@@ -92,12 +97,26 @@ def missing_frames(name: str, model) -> Shortcut:
     )
 
 
+def inference(name: str, model) -> Shortcut:
+    """Everything in `models/shortcuts.py`: folded matrices and norms, activations in place, chunks."""
+    inputs = model.example_inputs()
+
+    def without() -> torch.Tensor:
+        with plain():
+            return model(**inputs)
+
+    return Shortcut(name, "shortcuts of inference", without, lambda: model(**inputs))
+
+
 SHORTCUTS: dict[str, list[Callable]] = {
-    "av_fusion": [shared_frames, missing_frames],
-    "dfer_clip": [kept_texts, shared_frames],
-    "dk_clip": [kept_texts],
-    "mae_dfer": [last_block],
-    "mma_dfer": [],
+    "av_fusion": [inference, shared_frames, missing_frames],
+    "dfer_clip": [inference, kept_texts, shared_frames],
+    "dk_clip": [inference, kept_texts],
+    "efficient_face": [inference],
+    "mae_dfer": [inference, last_block],
+    "mae_dfer_pretrain": [inference],
+    "mma_dfer": [inference],
+    "video_mae": [inference],
 }
 
 
@@ -125,11 +144,28 @@ def main(arguments: list[str] | None = None) -> list[tuple[str, str, float]]:
     parser.add_argument("models", nargs="*", default=sorted(SHORTCUTS), metavar="MODEL", help=", ".join(SHORTCUTS))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the ratios to this file")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="compare with the ratios of this file")
     options = parser.parse_args(arguments)
     rows = []
     for name in options.models:
         rows += measure(name, dfer_zoo.create_model(name, device=options.device), options.rounds, options.device)
+    if options.json:
+        options.json.write_text(json.dumps({f"{name}: {what}": times for name, what, times in rows}, indent=2) + "\n")
+    if options.check:
+        check(rows, json.loads(options.check.read_text()))
     return rows
+
+
+def check(rows: list[tuple[str, str, float]], stored: dict[str, float], slack: float = 0.15) -> None:
+    """Exit with 1 if a shortcut saves less than the stored ratio says, beyond the slack."""
+    slower = [
+        f"{name}: {what}: {times:.2f} times as fast, {stored[key]:.2f} before"
+        for name, what, times in rows
+        if (key := f"{name}: {what}") in stored and times < stored[key] * (1 - slack)
+    ]
+    if slower:
+        raise SystemExit("\n".join(slower))
 
 
 @torch.no_grad()

@@ -22,11 +22,10 @@ from torch import Tensor
 
 import dfer_zoo
 from dfer_zoo.errors import DferZooError, InputError
-from dfer_zoo.inference.plots import INK, PAPER, write_png
 from dfer_zoo.models.base import DferModel
 
 SIDE, GAP, LINE = 112, 4, 18  # of the picture, in pixels
-FOR, AGAINST = (178, 34, 52), (34, 84, 150)
+INK, PAPER, FOR, AGAINST = (40, 40, 46), (255, 255, 255), (178, 34, 52), (34, 84, 150)
 
 
 def main(arguments: list[str] | None = None) -> Path:
@@ -40,16 +39,16 @@ def main(arguments: list[str] | None = None) -> Path:
     options = parser.parse_args(arguments)
     try:
         model = dfer_zoo.create_model(options.model)
-        transform = dfer_zoo.create_transform(model)
-        clip = dfer_zoo.read_clip(options.clip, faces=options.faces, crop=transform.face_crop)
-        inputs = transform.batch([clip])
+        inputs = dfer_zoo.create_transform(model, faces=options.faces).batch([options.clip])
         if hasattr(model, "reconstruct"):
             picture = guessed(model, inputs)
         else:
             picture = explained(model, inputs, options.label, options.cells)
     except DferZooError as error:
         parser.error(str(error))
-    return write_png(options.out or Path(Path(options.clip).stem + ".png"), picture)
+    out = options.out or Path(Path(options.clip).stem + ".png")
+    picture.save(out)
+    return out
 
 
 # -- covering ----------------------------------------------------------------------------------------------------------

@@ -227,8 +227,8 @@ def test_a_cut_file_is_an_error(tmp_path, share, legacy):
 @pytest.mark.parametrize(
     "content, sentence",
     [
-        ({"epoch": 3, "optimizer": {"lr": 0.1}}, "holds no state dict under .*epoch, optimizer are no tensors"),
-        ({}, "nothing is no tensors"),
+        ({"epoch": 3, "optimizer": {"lr": 0.1}}, "holds no state dict under .*epoch, optimizer are not tensors"),
+        ({}, "nothing is not a tensor"),
         ([torch.zeros(2)], "holds a list"),
         (torch.zeros(2), "holds a Tensor"),
     ],

@@ -167,7 +167,7 @@ def test_predict_says_in_how_many_windows_there_is_no_sound(place, capsys):
 
 def test_what_the_system_refuses_is_one_sentence(place, capsys, monkeypatch, tmp_path):
     assert predict(place, "n" * 300) == 1
-    assert "cannot be looked at" in capsys.readouterr().err
+    assert "cannot be accessed" in capsys.readouterr().err
 
     def locked(path):
         raise PermissionError(13, "Permission denied")
@@ -232,7 +232,7 @@ def test_a_face_box_can_be_given(place, capsys):
     assert predict(place, place / "frames", "--faces", "0,0,20,20") == 0
     assert "face in" not in capsys.readouterr().out
     assert predict(place, place / "frames", "--faces", "magic") == 2
-    assert "no face detector 'magic'" in capsys.readouterr().err
+    assert "No face detector is called 'magic'" in capsys.readouterr().err
 
 
 # -- evaluate ----------------------------------------------------------------------------------------------------------
@@ -261,11 +261,11 @@ def test_evaluate_cuts_out_faces_on_request(place, tmp_path, capsys):
     ("data", "arguments", "message"),
     [
         ("puppets", ("--device", "toaster"), "device 'toaster' cannot be used"),
-        ("puppets:clips=1", ("--batch-size", "0"), "batch_size is 0"),
+        ("puppets:clips=1", ("--batch-size", "0"), "--batch-size is 0"),
         ("puppets", ("--root", "/data"), "has no option 'root'"),
         ("faces.txt", ("--audio", "dfew"), "has no option 'audio'"),
         ("faces.txt", (), "None of the 1 clips can be read; the first: none.npy: there is no such"),
-        ("frames.txt", ("--faces", "magic", "--without", "audio"), "no face detector 'magic'"),
+        ("frames.txt", ("--faces", "magic", "--without", "audio"), "No face detector is called 'magic'"),
     ],
 )
 def test_evaluate_used_wrongly_is_status_2_and_one_sentence(place, tmp_path, capsys, data, arguments, message):

@@ -70,7 +70,7 @@ def test_the_file_is_small_and_half_precision_and_says_what_it_is():
 
 def test_evaluate_prints_a_table_or_json(tmp_path, capsys):
     data = "puppets:clips=8,seed=5,split=test,size=64"
-    assert cli.main(["evaluate", "av_fusion.puppets", data, "--picture", str(tmp_path / "table.png")]) == 0
+    assert cli.main(["evaluate", "av_fusion.puppets", data, "--plot", str(tmp_path / "table.png")]) == 0
     assert capsys.readouterr().out.startswith("UAR ")
     assert Image.open(tmp_path / "table.png").size[0] > 100
     assert cli.main(["evaluate", "av_fusion.puppets", data, "--json"]) == 0

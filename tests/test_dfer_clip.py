@@ -468,19 +468,19 @@ def frames_of(count: int, height: int = 40, width: int = 50) -> Clip:
 
 def test_short_clips_repeat_their_last_frame_or_as_once_their_first():
     clip, model = frames_of(3), tiny()
-    now = dfer_zoo.create_transform(model)(clip)["video"]
-    once = dfer_zoo.create_transform(model, short_clip="repeat_first")(clip)["video"]
+    now = dfer_zoo.create_transform(model, faces="none")(clip)["video"]
+    once = dfer_zoo.create_transform(model, short_clip="repeat_first", faces="none")(clip)["video"]
     assert torch.equal(now[2], now[3]) and not torch.equal(now[1], now[2])
     assert all(torch.equal(frame, now[0]) for frame in once)
     with pytest.raises(InputError, match="short_clip is 'loop'"):
-        dfer_zoo.create_transform(model, short_clip="loop")(clip)
+        dfer_zoo.create_transform(model, short_clip="loop", faces="none")(clip)
 
 
 def test_values_are_between_zero_and_one_without_clips_own_normalisation():
     record = dfer_zoo.get_weights("dfer_clip", "dfew_fold1")
     assert (record.video.mean, record.video.std) == ((0, 0, 0), (1, 1, 1))
     clip = Clip.from_arrays(np.full((20, 8, 8, 3), 255, np.uint8))
-    assert torch.equal(dfer_zoo.create_transform(record)(clip)["video"], torch.ones(16, 3, 224, 224))
+    assert torch.equal(dfer_zoo.create_transform(record, faces="none")(clip)["video"], torch.ones(16, 3, 224, 224))
 
 
 @pytest.mark.parametrize("dataset", ["dfew", "ferv39k", "mafw"])

@@ -99,7 +99,7 @@ def test_dk_clip_counts_the_folder_and_the_others_follow_the_list(tmp_path):
     args = {k: v for k, v in TINY["dk_clip"].items() if k != "labels"}
     for arch, count in (("dk_clip", 20), ("mma_dfer", 19)):
         options = args if arch == "dk_clip" else TINY[arch]
-        transform = create_transform(create_model(arch, **options))
+        transform = create_transform(create_model(arch, **options), faces="none")
         assert read_row(rows[0], frame_count=transform.frame_count).num_frames == count
     for tag in ("backbone", "backbone_b32"):
         video = get_weights("dk_clip", tag).video
@@ -136,7 +136,7 @@ def test_the_counts_of_a_list_choose_the_frames_as_published(tmp_path):
     assert names[:3] == ["0.png", "1.png", "10.png"]
     for arch, count in (("mma_dfer", 19), ("dk_clip", 20)):
         args = {k: v for k, v in TINY[arch].items() if k not in ("labels", "num_classes")}
-        transform = create_transform(create_model(arch, labels=SEVEN, **args))
+        transform = create_transform(create_model(arch, labels=SEVEN, **args), faces="none")
         chosen = names[:count]
         frames = [np.asarray(Image.open(tmp_path / "mfaw" / "clips_faces" / "00001" / name)) for name in chosen]
         expected = transform.without("audio")(Clip.from_arrays(frames))["video"]

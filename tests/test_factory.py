@@ -300,7 +300,11 @@ def test_saving_is_reproducible_and_leaves_only_what_it_says(zoo, tmp_path):
     model = dfer_zoo.create_model("small.inside", labels=("a", "b"))
     first = dfer_zoo.save_pretrained(model, tmp_path / "new" / "one").read_bytes()
     assert dfer_zoo.save_pretrained(model, tmp_path / "two").read_bytes() == first
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["README.md", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
     again = dfer_zoo.create_model(f"local-dir:{tmp_path / 'two'}")
     assert again.labels == ("a", "b") and torch.equal(again(VIDEO), model(VIDEO))
     assert again.video_spec == model.video_spec
@@ -317,4 +321,4 @@ def test_a_failed_save_keeps_the_old_file(zoo, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         dfer_zoo.save_pretrained(dfer_zoo.create_model("small"), tmp_path / "x")
     assert path.read_bytes() == before
-    assert sorted(found.name for found in path.parent.iterdir()) == ["README.md", "model.safetensors"]
+    assert sorted(found.name for found in path.parent.iterdir()) == ["README.md", "config.json", "model.safetensors"]

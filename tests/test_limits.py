@@ -1,19 +1,25 @@
 """Files from strangers: no crash, no other file opened, no waiting, and no bill above the limits."""
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dfer_zoo import read_clip
+from dfer_zoo.data.annotations import Row, read_row, read_rows
+from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.errors import InputError, MediaError
-from dfer_zoo.limits import LIMITS, check_limit, limit
+from dfer_zoo.media.limits import LIMITS, check_limit, limit
 from dfer_zoo.media.sound import SoundCursor, SoundFile
 from tests.media_files import ffmpeg, test_pattern
 
 pytest.importorskip("av")
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def wav(path, channels=1, rate=16000, samples=16000):
@@ -162,3 +168,50 @@ def test_the_samples_that_a_cursor_copies_grow_with_the_sound_and_not_with_its_s
         part = cursor.cut(number * stride, number * stride + window)
         assert part.shape == (1, window) and part[0, 0] == number * 500
     assert sum(copied) <= 5 * (window + 2 * 1024)
+
+
+# -- lists, arrays, puppets --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", ["/data/1 " + "9" * 5000 + " 0", "/data/1 16 123456789", "/data/1 " + "9" * 30])
+def test_numbers_of_a_list_are_limited(tmp_path, line):
+    (tmp_path / "list.txt").write_text(line + "\n")
+    with pytest.raises(InputError, match=r"the (frames|label) is .*; at most") as caught:
+        read_rows(tmp_path / "list.txt")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 8000, 8000, 3)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (90, 8, 8, 3)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (90, 8, 8",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1, 8, 8, 3)}",
+    ],
+)
+def test_an_npy_header_allocates_no_more_than_its_file(tmp_path, header):
+    text = header.encode().ljust(117) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(1000))
+    with pytest.raises(MediaError, match=r"a\.npy"):
+        read_row(Row(str(tmp_path / "a.npy"), 0))
+
+
+def test_puppets_are_limited():
+    with pytest.raises(InputError, match="DFER_ZOO_MAX_PUPPET_SIZE"):
+        Puppet("happiness", size=1_000_000)
+    with pytest.raises(InputError, match="DFER_ZOO_MAX_PUPPETS"):
+        read_rows("puppets:clips=100000000000", ["happy", "sad"])
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def test_names_reach_a_terminal_escaped_and_messages_are_bounded(tmp_path):
+    names = ["\x1b[31mred.mp4", os.fsdecode(b"caf\xe9.mp4"), "n" * 20_000 + ".mp4"]
+    program = "import sys; from dfer_zoo.cli import main; sys.exit(main(sys.argv[1:]))"
+    for name in names:
+        command = [sys.executable, "-c", program, "evaluate", "--model", "av_fusion", "--data", name]
+        done = subprocess.run(command, capture_output=True, cwd=ROOT, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+        assert done.returncode == 2 and b"Traceback" not in done.stderr
+        assert b"\x1b" not in done.stderr and len(done.stderr) < 5000 and done.stderr.isascii()

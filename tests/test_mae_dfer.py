@@ -572,19 +572,19 @@ def test_a_loss_needs_something_hidden():
 def test_the_views_are_the_first_and_the_last_frames_and_one_view_is_in_the_middle():
     model = tiny()
     clip = Clip.from_arrays(np.arange(100, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8))
-    numbers = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, img_size=1)
+    numbers = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, img_size=1, faces="none")
     first, last = ((view["video"][:, 0, 0, 0] * 255).round().int().tolist() for view in numbers.views(clip))
     assert first == [*range(0, 32, 4)] and last == [*range(68, 100, 4)]
     middle = (numbers(clip)["video"][:, 0, 0, 0] * 255).round().int().tolist()
     assert middle == [*range(32, 64, 4)]
-    once = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, img_size=1, segments=1).views(clip)
+    once = create_transform(model, mean=(0.0,) * 3, std=(1.0,) * 3, img_size=1, segments=1, faces="none").views(clip)
     assert [(view["video"][:, 0, 0, 0] * 255).round().int().tolist() for view in once] == [middle]
 
 
 @pytest.mark.parametrize("name", ["num_frames", "img_size", "rate", "segments"])
 def test_a_transform_of_no_frames_pixels_or_views_is_refused(name):
     with pytest.raises(InputError, match=f"create_transform: {name} is 0; expected a whole number from 1 on"):
-        create_transform(tiny(), **{name: 0})
+        create_transform(tiny(), **{name: 0}, faces="none")
 
 
 @pytest.mark.parametrize("frames", [1, 3, 17, 63, 64, 65, 400])
@@ -635,7 +635,7 @@ def test_an_erased_box_is_the_same_in_all_frames_with_a_noise_of_its_own():
 @pytest.mark.parametrize("name", ["mae_dfer", "mae_dfer_pretrain"])
 def test_the_training_input_is_repeated_by_its_seeds(name):
     model = tiny()
-    draw = augmentation(name, create_transform(model))
+    draw = augmentation(name, create_transform(model, faces="none"))
 
     def drawn(seed):
         random.seed(seed)

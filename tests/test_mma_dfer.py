@@ -281,7 +281,7 @@ def test_no_sound_is_the_published_constant():
     quiet = torch.full((2, 1, 512, 128), model.audio_spec.silence_value)
     assert torch.equal(model(inputs["video"]), model(inputs["video"], quiet))
     clip = Clip.from_arrays(np.zeros((20, 40, 50, 3), np.uint8))
-    sample = dfer_zoo.create_transform(model).batch([clip])
+    sample = dfer_zoo.create_transform(model, faces="none").batch([clip])
     assert sample["audio"] is None and model(**sample).isfinite().all()
     # what no sound is, and what the padding of a short one is, is one number
     padded = audio.prepare(noise(8000), 16000, model.audio_spec)
@@ -401,10 +401,10 @@ def test_a_training_sample_is_drawn_anew_and_sound_may_be_missing():
     assert torch.equal(first["audio"], other["audio"])
     silent = sample(0, Clip.from_arrays(frames))
     assert torch.equal(silent["audio"], torch.full((1, 512, 128), model.audio_spec.silence_value))
-    named = augmentation("mma_dfer", dfer_zoo.create_transform(model))(clip)
+    named = augmentation("mma_dfer", dfer_zoo.create_transform(model, faces="none"))(clip)
     assert named.keys() == {"video", "audio"}
     with pytest.raises(InputError, match="augmentation is for sound"):
-        augmentation("mma_dfer", dfer_zoo.create_transform(MAEFace(preset="tiny", image_size=32)))
+        augmentation("mma_dfer", dfer_zoo.create_transform(MAEFace(preset="tiny", image_size=32), faces="none"))
 
 
 def test_the_rate_falls_to_zero_and_restarts_where_asked():

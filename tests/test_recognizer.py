@@ -18,7 +18,9 @@ from torch import nn
 import dfer_zoo
 from dfer_zoo import AudioSpec, Clip, Recognizer, VideoSpec, read_clip
 from dfer_zoo.errors import DferZooError, InputError, MediaError
-from dfer_zoo.inference.recognizer import Prediction, Shelf, window_times
+from dfer_zoo.inference.batcher import FrameBuffer
+from dfer_zoo.inference.prediction import Prediction
+from dfer_zoo.inference.windows import window_times
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.registry import MODELS, model_class
 from dfer_zoo.transforms import collate, create_transform
@@ -101,7 +103,7 @@ def silent(folder, video):
 @torch.no_grad()
 def by_hand(model, clip):
     """(views, classes)"""
-    return torch.cat([model(**collate([view])) for view in create_transform(model).views(clip)])
+    return torch.cat([model(**collate([view])) for view in create_transform(model, faces="none").views(clip)])
 
 
 # -- the same numbers --------------------------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ def test_views_are_averaged_in_their_probabilities(video, monkeypatch):
         prediction = Recognizer(model, faces="none", **options)(video)
         first = prediction.windows[0]
         clip = read_clip(video) if not options else read_clip(video).cut(first.start, first.stop)
-        views = create_transform(model).views(clip)
+        views = create_transform(model, faces="none").views(clip)
         with torch.no_grad():
             expected = model(**collate(views))
         assert prediction.logits.shape[2:] == (2, 3)
@@ -262,13 +264,13 @@ def test_a_clip_without_a_rate_has_no_windows():
     assert whole.windows[0].stop is None and json.dumps(whole.to_dict())
 
 
-def test_a_shelf_keeps_only_what_is_still_needed():
+def test_a_frame_buffer_keeps_only_what_is_still_needed():
     frames = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
-    shelf = Shelf(Clip.from_arrays(frames).frames, [1, 3, 5, 8])
-    assert [f[0, 0, 0] for f in shelf.take([3, 1])] == [3, 1]
-    shelf.forget(3)
-    assert [f[0, 0, 0] for f in shelf.take([5, 3])] == [5, 3]
-    assert sorted(shelf._kept) == [3, 5]
+    buffer = FrameBuffer(Clip.from_arrays(frames).frames, [1, 3, 5, 8])
+    assert [f[0, 0, 0] for f in buffer.take([3, 1])] == [3, 1]
+    buffer.release(3)
+    assert [f[0, 0, 0] for f in buffer.take([5, 3])] == [5, 3]
+    assert sorted(buffer._kept) == [3, 5]
 
 
 # -- streams -----------------------------------------------------------------------------------------------------------
@@ -410,7 +412,7 @@ def test_a_window_says_what_it_lacked_and_one_that_lacks_all_is_left_out():
 
 def test_black_frames_alone_are_no_clip(video):
     model = dfer_zoo.create_model("av_fusion", **TINY["av_fusion"])
-    needed = next(i for i in create_transform(model).frame_indices(read_clip(video))[0] if i >= 0) + 1
+    needed = next(i for i in create_transform(model, faces="none").plan(read_clip(video)).views[0] if i >= 0) + 1
     frames = np.random.default_rng(0).integers(0, 256, (needed - 1, 32, 32, 3), dtype=np.uint8)
     with pytest.raises(MediaError, match=rf"takes none of so few frames \({needed - 1}; {needed} are enough\)"):
         Recognizer(model, faces="none")(Clip.from_arrays(frames, fps=30))
@@ -449,7 +451,7 @@ def test_wrong_arguments_are_one_sentence():
     small = Colours().eval()
     for arguments, options, message in [
         (("mma_dfer",), {}, "without weights answers at random"),
-        (([],), {}, "no model to ask"),
+        (([],), {}, "list of models, or of weights, is empty"),
         (([small, Colours(num_classes=2).eval()],), {}, "cannot be averaged"),
         ((Colours(num_classes=0).eval(),), {}, "has no classes"),
         ((small,), {"window": 0}, "window is 0"),
@@ -460,7 +462,7 @@ def test_wrong_arguments_are_one_sentence():
         ((small,), {"batch_size": 0}, "batch_size is 0"),
         ((small,), {"device": "toaster"}, "device 'toaster' cannot be used here"),
         ((small,), {"device": "meta"}, "device 'meta' cannot be used here"),
-        ((small, "dfew_fold1"), {}, "pretrained cannot be given with a model"),
+        ((small, "dfew_fold1"), {}, "pretrained cannot be given with a model instance"),
         ((small,), {"num_classes": 7, "typo": 1}, "num_classes, typo cannot be given with a model"),
         ((small,), {"no_face": "foo"}, "no_face is 'foo'"),
         ((small,), {"faces": [float("nan"), 0, 1, 1]}, "not finite"),
@@ -476,6 +478,91 @@ def test_wrong_arguments_are_one_sentence():
 def test_lower_precision_is_an_option(video):
     prediction = Recognizer(Colours(), dtype=torch.bfloat16, faces="none")(video)
     assert isinstance(prediction, Prediction) and np.isfinite(prediction.logits).all()
+
+
+def test_a_prediction_reads_as_one_line_and_has_its_scores_by_label():
+    recognizer = Recognizer(Colours().eval(), faces="none")
+    prediction = recognizer(np.zeros((9, 20, 20, 3), np.uint8))
+    assert prediction.scores == dict(zip(LABELS, prediction.probabilities))
+    assert repr(prediction).startswith(f"Prediction('arrays': {prediction.label} 0.") and len(repr(prediction)) < 100
+    assert repr(recognizer) == "Recognizer(Colours; 3 labels, window=auto)"
+    assert prediction == recognizer(np.zeros((9, 20, 20, 3), np.uint8))
+
+
+def test_one_recognizer_in_four_threads_gives_the_answers_of_one(video):
+    from concurrent.futures import ThreadPoolExecutor
+
+    recognizer = Recognizer(Colours().eval(), faces=lambda frame: [(4, 4, 40, 40)], window=1.0, batch_size=3)
+    clips = [np.random.default_rng(seed).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8) for seed in range(8)]
+    alone = [recognizer(clip, fps=20).logits for clip in clips]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda clip: recognizer(clip, fps=20).logits, clips * 4))
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(np.array_equal(one, other) for one, other in zip(alone * 4, together))
+
+
+# -- embeddings and thumbnails -----------------------------------------------------------------------------------------
+
+
+def test_an_embedding_is_the_mean_of_the_features_before_the_classifier(video):
+    model = Colours(segments=1).eval()
+    recognizer = Recognizer(model, faces="none", window=2.0, stride=2.0)
+    found = recognizer.embed([video, video])
+    clip = read_clip(video)
+    transform = create_transform(model, faces="none")
+    with torch.no_grad():
+        parts = [model.forward_features(**transform.batch([clip.cut(s, s + 2.0)])) for s in (0.0, 2.0, 4.0)]
+    assert found.shape == (2, model.num_features) and np.array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0], torch.cat(parts).mean(0), rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match="takes one model, and this Recognizer has 2"):
+        Recognizer([model, Colours(seed=1).eval()], faces="none").embed([video])
+    assert recognizer.embed([]).shape == (0, model.num_features)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz", ".parquet"])
+def test_embed_writes_a_file_and_goes_on_past_bad_ones(suffix, tmp_path, capsys):
+    from dfer_zoo import cli
+    from dfer_zoo.data.puppets import Puppet
+
+    good, bad, out = Puppet("happiness", size=64).write(tmp_path / "a.mp4"), tmp_path / "b.mp4", tmp_path / f"e{suffix}"
+    bad.write_bytes(b"")
+    if suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+    arguments = ["embed", str(good), str(bad), "--model", "av_fusion.puppets", "--faces", "none", "--out", str(out)]
+    assert cli.main(arguments) == 1
+    assert "the file is empty" in capsys.readouterr().err
+    expected = Recognizer("av_fusion", "puppets", faces="none", window=None).embed([good])[0]
+    if suffix == ".csv":
+        header, row = out.read_text().splitlines()
+        assert header.startswith("source,e0,e1") and row.startswith(str(good))
+        found = np.array(row.split(",")[1:], np.float32)
+    elif suffix == ".npz":
+        with np.load(out) as data:
+            assert data["source"].tolist() == [str(good)]
+            found = data["embedding"][0]
+    else:
+        table = parquet.read_table(out).to_pydict()
+        assert table["source"] == [str(good)]
+        found = np.array(table["embedding"][0], np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert cli.main([*arguments[:-1], str(tmp_path / "e.txt")]) == 2
+    assert "expected a file name ending in .parquet, .npz, .csv" in capsys.readouterr().err
+
+
+def test_thumbnails_are_the_faces_that_the_models_saw(video, tmp_path):
+    pytest.importorskip("matplotlib")
+    recognizer = Recognizer(Colours().eval(), faces=(8, 8, 40, 40), window=2.0, thumbnails=5)
+    prediction = recognizer(video)
+    seconds = [second for second, _ in prediction.thumbnails]
+    assert 5 <= len(seconds) <= 6 and seconds == sorted(seconds) and seconds[0] >= 0 and seconds[-1] <= 6
+    assert all(face.shape == (96, 96, 3) for _, face in prediction.thumbnails)
+    faces, lines = prediction.plot(tmp_path / "plot.png").axes
+    assert faces.images and [line.get_label() for line in lines.lines]
+    assert Recognizer(Colours().eval(), faces="none")(video).thumbnails == ()
 
 
 # -- long files --------------------------------------------------------------------------------------------------------

@@ -350,7 +350,7 @@ def test_lists_keep_names_as_text_and_labels_in_their_order(tmp_path):
 
 def test_a_long_clip_has_two_views_and_a_short_one_repeats_its_last_frame():
     model = tiny()
-    transform = dfer_zoo.create_transform(model)
+    transform = dfer_zoo.create_transform(model, faces="none")
     frames = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((60, 60, 3), dtype=np.uint8)
     spec = model.video_spec
 
@@ -383,7 +383,7 @@ def test_a_list_of_clips_is_evaluated_from_the_command_line(tmp_path, capsys):
 def test_a_training_clip_has_the_shape_of_the_models_input():
     from dfer_zoo.transforms.train import augmentation
 
-    transform = dfer_zoo.create_transform(tiny())
+    transform = dfer_zoo.create_transform(tiny(), faces="none")
     frames = np.random.default_rng(0).integers(0, 256, (8, 60, 60, 3), dtype=np.uint8)
     sample = augmentation("s2d", transform)(dfer_zoo.Clip.from_arrays(frames, fps=25))
     assert sample["video"].shape == (3, 3, 56, 56)

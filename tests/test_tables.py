@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dfer_zoo.errors import InputError
-from dfer_zoo.inference.recognizer import Prediction, Window
+from dfer_zoo.inference.prediction import Prediction, Window
 from dfer_zoo.inference.tables import columns, error_row, prediction_rows, write_table
 from dfer_zoo.inference.tiers import intervals, write_tiers
 

@@ -51,9 +51,9 @@ def test_the_place_and_the_moment_that_count_are_found():
 def test_colours_are_those_of_the_clip():
     model = create_model("av_fusion", pretrained="puppets")
     clip = Puppet("fear", size=112).clip()
-    transform = create_transform(model)
+    transform = create_transform(model, faces="none")
     seen = visualize.colours(model, transform.batch([clip])["video"])
-    taken = [frame for frame in clip.take(transform.frame_indices(clip)[0])]
+    taken = [frame for frame in clip.take(transform.plan(clip).views[0])]
     small = [np.asarray(Image.fromarray(f).resize(seen.shape[1:3], Image.Resampling.BOX), float) for f in taken]
     assert np.abs(seen - np.stack(small)).mean() < 4
     assert np.abs(seen[..., ::-1] - np.stack(small)).mean() > 20  # red and blue are not exchanged
@@ -72,7 +72,7 @@ def test_a_picture_is_drawn_for_a_file_and_for_every_kind_of_model(tmp_path, mon
 
 def test_a_masked_autoencoder_shows_what_it_guessed():
     model = create_model("mae_dfer_pretrain", **TINY["mae_dfer_pretrain"])
-    inputs = create_transform(model).batch([Puppet("anger").clip()])
+    inputs = create_transform(model, faces="none").batch([Puppet("anger").clip()])
     picture = np.asarray(visualize.guessed(model, inputs))
     rows, step = 3, visualize.SIDE + visualize.GAP
     assert picture.shape[0] == visualize.GAP + rows * step

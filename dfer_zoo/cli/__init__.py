@@ -9,17 +9,19 @@ Exit status: 0 done, 1 done except for some of the files, 2 not done (wrong usag
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 
-from ..errors import DferZooError
+from ..errors import DferZooError, printable
 from ..version import __version__
-from . import demo, doctor, evaluate, predict, train, weights
+from . import demo, doctor, embed, evaluate, predict, train, weights
 from .common import in_options
 
 COMMANDS = {
     **predict.COMMANDS,
+    **embed.COMMANDS,
     **weights.COMMANDS,
     **evaluate.COMMANDS,
     **train.COMMANDS,
@@ -30,6 +32,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; nothing is raised for what a user can cause."""
+    _print_anything()
     try:
         options = _parser().parse_args(arguments)
     except SystemExit as stop:  # argparse has printed its message already
@@ -50,8 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 0
-        print(f"dfer-zoo {options.command}: {error}", file=sys.stderr)
+        print(f"dfer-zoo {options.command}: {printable(str(error))}", file=sys.stderr)
         return 2
+
+
+def _print_anything() -> None:
+    """Escape characters that the terminal's encoding lacks; names that are not UTF-8 would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,6 @@ import argparse
 import json
 import math
 import sys
-from pathlib import Path
 
 from ..errors import DferZooError
 from .common import Command, parse_faces, reading, reading_options
@@ -29,7 +28,7 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--device", help='"cuda", "mps", ...; default: the processor')
-    parser.add_argument("--picture", help="write the confusion table as a picture to this file")
+    parser.add_argument("--plot", metavar="PATH", help="write a plot of the confusion table")
     parser.add_argument(
         "--json", action="store_true", help="one JSON object with the confusion table instead of a table"
     )
@@ -62,10 +61,10 @@ def evaluate_command(options: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )
     table = evaluation.confusion
-    if options.picture:
-        from ..inference.plots import confusion_picture, write_png
+    if options.plot:
+        from ..inference.plots import confusion_figure, write_figure
 
-        write_png(Path(options.picture), confusion_picture(table, model.labels, f"{options.name} on {options.data}"))
+        write_figure(options.plot, confusion_figure(table, model.labels, f"{options.name} on {options.data}"))
     if options.json:
         about = {"model": options.name, "data": options.data, "labels": list(model.labels)}
         # a rate may be undefined, for a class that has no clips, and JSON has no NaN

@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import DferZooError, InputError, printable
 from .common import Command, in_options, parse_faces, table
 
 if TYPE_CHECKING:
-    from ..inference.recognizer import Prediction
+    from ..inference.prediction import Prediction
+
+
+LONGEST_NAME = 150  # characters of a source's name in the name of its picture; file systems allow 255 bytes
 
 
 def predict_options(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +46,9 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help='"cpu" (default), "cuda", "mps"')
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision of the model")
     parser.add_argument("--json", metavar="PATH", help="one JSON object per file; - is the standard output")
-    parser.add_argument("--plot", metavar="PATH", help="a picture; with several files, one for each, with its name")
+    parser.add_argument(
+        "--plot", metavar="PATH", help="plot the probabilities over time with the faces; one picture per file"
+    )
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
 
 
@@ -59,7 +64,8 @@ def _window(text: str) -> float | str | None:
 def predict_command(options: argparse.Namespace) -> int:
     import torch
 
-    from ..inference.recognizer import Prediction, Recognizer
+    from ..inference.prediction import Prediction
+    from ..inference.recognizer import Recognizer
     from ..media.clip import check_fps
 
     check_fps(options.fps)
@@ -74,6 +80,7 @@ def predict_command(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         device=options.device,
         dtype=getattr(torch, options.dtype) if options.dtype else None,
+        thumbnails=8 if options.plot else 0,
     )
     reading = {"fps": options.fps, "order": options.order, "recover": options.recover}
     bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the answers themselves show the progress
@@ -86,8 +93,10 @@ def predict_command(options: argparse.Namespace) -> int:
                 if options.json != "-":
                     print(_readable(answer, source), flush=True)
                 write({"source": str(source), **answer.to_dict()})
-                if plot:
-                    answer.plot(plot)
+                if plot is None or (problem := _plotted(answer, plot)) is None:
+                    continue
+                bad += 1
+                print(f"dfer-zoo predict: {problem}", file=sys.stderr, flush=True)
                 continue
             bad += 1
             print(f"dfer-zoo predict: {in_options(str(answer))}", file=sys.stderr, flush=True)
@@ -129,7 +138,7 @@ def _told(path: str) -> Iterator[None]:
 
 def _readable(answer: Prediction, source: str) -> str:
     best = ", ".join(f"{label} {100 * chance:.1f} %" for label, chance in answer.top(3))
-    lines = [f"{source}: {best}"]
+    lines = [f"{printable(str(source))}: {best}"]
     if len(answer.windows) > 1:
         rows = [("FROM", "TO", "LABEL", "")]
         for window in answer.windows:
@@ -154,6 +163,15 @@ def _readable(answer: Prediction, source: str) -> str:
     return "\n".join(lines)
 
 
+def _plotted(answer: Prediction, path: Path) -> DferZooError | None:
+    """Write the picture, and return the error if that fails: the other files go on."""
+    try:
+        answer.plot(path)
+    except DferZooError as error:
+        return error
+    return None
+
+
 def _plot_paths(plot: str, sources: Sequence[str]) -> list[Path]:
     """The path for one source; a path for each of several, with the source's name, numbered where names are the same."""
     path = Path(plot)
@@ -161,7 +179,7 @@ def _plot_paths(plot: str, sources: Sequence[str]) -> list[Path]:
         return [path]
     seen: collections.Counter[str] = collections.Counter()
     paths = []
-    for name in (Path(source).name for source in sources):
+    for name in (Path(source).name[-LONGEST_NAME:] for source in sources):
         seen[name] += 1
         number = f".{seen[name]}" if seen[name] > 1 else ""
         paths.append(path.with_name(f"{path.stem}.{name}{number}{path.suffix or '.png'}"))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import dataclasses
 import inspect
+import math
+import os
 import re
+import tokenize
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +18,8 @@ import numpy as np
 
 from ..errors import InputError, MediaError, suggest
 from ..media.clip import Clip, Frames
+from ..media.container import open_file
+from ..media.limits import check_limit
 from ..transforms import Transform
 
 
@@ -136,6 +141,7 @@ def read_clip_list(
         clip, _, label = line.rpartition(" ")
         if not clip.strip() or not label.isdecimal():
             raise InputError(f"{where}: expected 'folder label', found {line!r}.")
+        _check_number("label", label, where)
         if num_classes is not None and int(label) >= num_classes:
             raise InputError(
                 f"{where}: the label is {label}; with {num_classes} classes it must be below {num_classes}."
@@ -156,10 +162,22 @@ def read_sound_list(
 ) -> Rows:
     """Read a three-field list of HiCMAE: "folder wav label", one clip per line, no blanks in the paths.
 
-    The options are those of `read_frame_list` and apply to both paths. Lists with continuous values in place of the
-    label are not supported.
+    Args:
+        path: The list. Lists of several continuous values in place of the label are not read.
+        root: Put in front of the folders and of the sound files.
+        replace: ("/their/disk", "/mine") exchanges the start of both.
+        num_classes: Labels must be below it.
+        order: Of the frames in a folder, as `read_clip` takes it.
+        subset: The subset that the rows are noted as.
 
-    >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=6)  # doctest: +SKIP
+    Returns:
+        One row per line, with the sound file as `audio`.
+
+    Raises:
+        InputError: If the file cannot be read, or a line is not of this form.
+
+    Examples:
+        >>> read_sound_list("crema_d_fold1/test.csv", replace=("/their/disk", "/mine"))  # doctest: +SKIP
     """
     move = _Relocation(root, replace)
     rows = []
@@ -222,6 +240,8 @@ def read_audiovisual_list(
     rows = []
     for where, line in _lines(path):
         fields = line.split(";")
+        if len(fields) == 4 and fields[2].isdecimal():
+            _check_number("label", fields[2], where)
         if len(fields) != 4 or not fields[2].isdecimal() or int(fields[2]) < 1 or fields[3] not in SUBSETS:
             raise InputError(
                 f"{where}: expected 'faces;sound;label;subset' with a label from 1 and a subset of "
@@ -353,7 +373,11 @@ def read_ravdess(
 def _lines(path: str | Path) -> Iterator[tuple[str, str]]:
     """(where, line) for every line of a list that is not blank."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        with open_file(path) as stream:
+            check_limit("list_bytes", os.fstat(stream.fileno()).st_size, f"{path}: the size of the list", InputError)
+            text = stream.read().decode("utf-8-sig")
+    except MediaError as error:
+        raise InputError(f"The list cannot be read: {error}") from error
     except OSError as error:
         raise InputError(f"The list {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -363,9 +387,18 @@ def _lines(path: str | Path) -> Iterator[tuple[str, str]]:
             yield f"{path}, line {number}", line.strip()
 
 
+def _check_number(name: str, digits: str, where: str) -> None:
+    """Raise an error for a number above its limit; Python refuses to read thousands of digits with another one."""
+    check_limit(
+        name, int(digits) if len(digits) < 20 else 10 ** min(len(digits), 5000), f"{where}: the {name}", InputError
+    )
+
+
 def _three_fields(line: str, where: str, num_classes: int | None) -> tuple[str, int, int]:
     fields = line.rsplit(maxsplit=2)  # from the right: a folder may have blanks in its name
     if len(fields) == 3 and fields[1].isdecimal() and fields[2].isdecimal():
+        _check_number("frames", fields[1], where)
+        _check_number("label", fields[2], where)
         count, label = int(fields[1]), int(fields[2])
         if num_classes is None or label < num_classes:
             return fields[0], count, label
@@ -619,7 +652,8 @@ def read_row(
         from .puppets import Puppet
 
         return Puppet.parse(row.path).clip()
-    from ..media.files import ImageFiles, read_clip
+    from ..media.files import read_clip
+    from ..media.images import ImageFiles
 
     _check_files(row)
     if row.path.endswith(".npy"):
@@ -662,10 +696,35 @@ def _prepared_clip(row: Row) -> Clip:
     return dataclasses.replace(clip, waveform=sound.waveform, sample_rate=sound.sample_rate)
 
 
+def _check_npy_header(stream: Any, path: str) -> None:
+    """Raise an error for a header that promises more than the file holds, before memory is allocated for it."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = read(stream)
+    size = math.prod(shape) * kind.itemsize
+    check_limit("array_bytes", size, f"{path}: the size of the array")
+    if min(shape, default=0) < 0 or size > os.fstat(stream.fileno()).st_size:
+        raise MediaError(f"{path}: the header promises an array {shape} of {size} bytes, and the file is shorter.")
+    stream.seek(0)
+
+
 def _prepared_faces(path: str) -> np.ndarray:
     try:
-        faces = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with open_file(path) as stream:
+            _check_npy_header(stream, path)
+            faces = np.load(stream, allow_pickle=False)
+    except MediaError as error:
+        raise MediaError(f"the prepared faces cannot be read: {error}") from error
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        SyntaxError,
+        TypeError,
+        MemoryError,
+        RecursionError,
+        tokenize.TokenError,
+    ) as error:
         raise MediaError(f"{path}: the prepared faces cannot be read ({error}).") from error
     if not isinstance(faces, np.ndarray) or faces.ndim != 4:
         found = getattr(faces, "shape", "several arrays")

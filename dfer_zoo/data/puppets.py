@@ -23,6 +23,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from ..errors import InputError, MediaError, suggest
 from ..media.clip import Clip
+from ..media.limits import check_limit
 from ..media.write import write_mp4
 
 SECONDS, FPS, SAMPLE_RATE = 3.6, 30.0, 22050  # what av_fusion looks at and hears, so that it is never resampled
@@ -93,6 +94,8 @@ class Puppet:
         for emotion in (self.emotion, *([self.voice] if self.voice else [])):
             if emotion not in ACTION_UNITS:
                 raise InputError(f"A puppet cannot feel '{emotion}'.{suggest(emotion, ACTION_UNITS)}")
+        if isinstance(self.size, int):
+            check_limit("puppet_size", self.size, "A puppet's size", InputError)
         if self.size < 16:
             raise InputError(f"A puppet of {self.size} x {self.size} pixels has no face; size starts at 16.")
         for name in ("identity", "seed", "intensity", "noise", "blur"):
@@ -156,6 +159,7 @@ def puppets(
         ("disagree", disagree, 0, 1),
     ):
         _check_range(name, value, low, high)
+    check_limit("puppets", clips, "The number of puppets", InputError)
     if np.shape(intensity) != (2,) or not 0 <= intensity[0] <= intensity[1] < np.inf:
         raise InputError(
             f"A puppet's intensity is {intensity}; expected two bounds, the lower one first and from 0 on."

@@ -1,21 +1,23 @@
-"""A model's answers for a list of labelled clips, and the recognition rates that follow from them."""
+"""The predictions for a list of labelled clips, and the recognition rates that follow from them."""
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..data.annotations import Row, read_row
-from ..errors import InputError, MediaError
-from ..transforms import Transform, collate, create_transform
+from ..errors import DferZooError, InputError, MediaError
+from ..media.clip import Clip
+from ..transforms import Transform, create_transform
 from . import metrics
+from .prediction import Prediction
+from .recognizer import Recognizer
 
 SHOWN = 10  # unreadable clips that a report names; more are counted
 
@@ -78,7 +80,6 @@ def check_sound(model: Any, rows: Sequence[Row], without: Sequence[str]) -> None
         )
 
 
-@torch.inference_mode()
 def evaluate(
     model: Any,
     rows: Sequence[Row],
@@ -91,7 +92,7 @@ def evaluate(
     strict: bool = False,
     progress: bool = False,
 ) -> Evaluation:
-    """The answers of a model for labelled clips. Views along time are averaged, as published.
+    """The answers of a model for labelled clips, each as a whole, as in the published evaluations.
 
     Args:
         model: A model with labels.
@@ -108,28 +109,41 @@ def evaluate(
         InputError: An argument is wrong, or there are no clips.
         MediaError: A clip cannot be read and ``strict`` is set, or no clip can be read.
     """
-    _check_arguments(model, rows, without, batch_size)
-    reader = _Reader(transform or create_transform(model), without, faces, no_face, strict)
-    reference = next(model.parameters())
-    training, sums, counts = model.training, np.zeros((len(rows), model.num_classes)), np.zeros((len(rows), 1))
-    model.eval()
+    _check_arguments(model, rows, without)
+    transform = transform or create_transform(model)
+    short: set[int] = set()
+
+    def read(place: tuple[int, Row]) -> Clip:
+        number, row = place
+        clip = read_row(row, faces=faces, crop=transform.face_crop, no_face=no_face, frame_count=transform.frame_count)
+        if "short" in clip.notes:
+            short.add(number)
+        if "audio" in without:
+            clip = dataclasses.replace(clip, waveform=None)
+        return dataclasses.replace(clip, frames=None) if "video" in without else clip
+
+    training = model.training
+    recognizer = Recognizer(model, faces="none", window=None, batch_size=batch_size)  # `read` crops
+    recognizer.transforms = [dataclasses.replace(transform, faces="none")]
     try:
-        for numbers, samples in _batches(reader.samples(_shown(rows, progress)), batch_size):
-            inputs = {k: None if v is None else v.to(reference) for k, v in collate(samples).items()}
-            answers = model(**inputs).float().softmax(-1).cpu().numpy()
-            np.add.at(sums, numbers, answers)
-            np.add.at(counts, numbers, 1)
+        on_error = "raise" if strict else "return"
+        answers = list(recognizer.answers(list(enumerate(rows)), read, on_error, progress))
     finally:
         model.train(training)
-    if len(reader.failed) == len(rows):
-        raise MediaError(f"None of the {len(rows)} clips can be read; the first: {reader.failed[0][1]}")
-    answered = np.flatnonzero(counts[:, 0]).tolist()
+    return _evaluation(rows, answers, short)
+
+
+def _evaluation(rows: Sequence[Row], answers: Sequence[Prediction | DferZooError], short: set[int]) -> Evaluation:
+    failed = [(row, str(answer)) for row, answer in zip(rows, answers) if not isinstance(answer, Prediction)]
+    if len(failed) == len(rows):
+        raise MediaError(f"None of the {len(rows)} clips can be read; the first: {failed[0][1]}")
+    answered = {number: answer for number, answer in enumerate(answers) if isinstance(answer, Prediction)}
     return Evaluation(
         tuple(rows[number] for number in answered),
-        sums[answered] / counts[answered],
-        tuple(reader.failed),
-        dict(reader.missing),
-        reader.short,
+        np.array([answer.probabilities for answer in answered.values()]),
+        tuple(failed),
+        dict(collections.Counter(name for answer in answered.values() for name in answer.missing)),
+        len(short & answered.keys()),
         getattr(rows, "skipped", ()),
     )
 
@@ -148,69 +162,13 @@ def probabilities(model: Any, rows: Sequence[Row], **options: Any) -> np.ndarray
     return evaluate(model, rows, strict=True, **options).answers
 
 
-def _check_arguments(model: Any, rows: Sequence[Row], without: Sequence[str], batch_size: int) -> None:
+def _check_arguments(model: Any, rows: Sequence[Row], without: Sequence[str]) -> None:
     for name in without:
         if name not in model.optional_inputs:
             able = ", ".join(model.optional_inputs) or "none"
             raise InputError(f"{type(model).__name__} cannot do without {name}; inputs that may be missing: {able}.")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; expected 1 or more.")
     if not rows:
         raise InputError("There is no clip to evaluate.")
-
-
-class _Reader:
-    """Reads clips one after the other, and counts what is wrong with them."""
-
-    def __init__(self, transform: Transform, without: Sequence[str], faces: Any, no_face: str, strict: bool) -> None:
-        self.transform, self.without, self.strict = transform, without, strict
-        self.finding = {"faces": faces, "crop": transform.face_crop, "no_face": no_face}
-        self.failed: list[tuple[Row, str]] = []
-        self.missing: collections.Counter[str] = collections.Counter()
-        self.short = 0
-
-    def samples(self, rows: Iterable[Row]) -> Iterator[tuple[int, dict[str, Tensor | None]]]:
-        """(number of the row, one of its views) for every clip that can be read."""
-        for number, row in enumerate(rows):
-            try:
-                clip = read_row(row, frame_count=self.transform.frame_count, **self.finding)
-                views = self.transform.views(clip)
-            except MediaError as error:
-                if self.strict:
-                    raise
-                self.failed.append((row, str(error)))
-                continue
-            self.short += "short" in clip.notes
-            withheld = [{k: None if k in self.without else v for k, v in view.items()} for view in views]
-            self.missing.update(name for name, tensor in withheld[0].items() if tensor is None)
-            yield from ((number, view) for view in withheld)
-
-
-def _shown(rows: Sequence[Row], progress: bool) -> Iterable[Row]:
-    if not progress:
-        return rows
-    try:
-        from tqdm import tqdm
-    except ImportError:  # the extra "train"
-        return rows
-    return tqdm(rows, desc="clips", leave=False)
-
-
-def _batches(
-    samples: Iterator[tuple[int, dict[str, Tensor | None]]], batch_size: int
-) -> Iterator[tuple[list[int], list[dict[str, Tensor | None]]]]:
-    """Batches of at most ``batch_size`` samples that have the same modalities."""
-    numbers: list[int] = []
-    batch: list[dict[str, Tensor | None]] = []
-    for number, sample in samples:
-        other = batch and [v is None for v in sample.values()] != [v is None for v in batch[0].values()]
-        if len(batch) == batch_size or other:
-            yield numbers, batch
-            numbers, batch = [], []
-        numbers.append(number)
-        batch.append(sample)
-    if batch:
-        yield numbers, batch
 
 
 def report(evaluation: Evaluation, labels: Sequence[str]) -> str:
@@ -231,4 +189,5 @@ def report(evaluation: Evaluation, labels: Sequence[str]) -> str:
 
 
 def confusion(rows: Sequence[Row], answers: np.ndarray) -> np.ndarray:
+    """Counts: rows are the true classes, columns the most probable ones."""
     return metrics.confusion([row.label for row in rows], answers.argmax(1).tolist(), answers.shape[1])

@@ -74,9 +74,18 @@ def f1(table: np.ndarray) -> dict[str, float]:
 
 
 def regression(outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics of continuous outputs, (clips, dimensions) each -> one value per dimension.
+    """Metrics of continuous outputs, such as arousal and valence.
 
-    "acc" is 1 less the absolute error, in the mean; "ccc" has unbiased moments.
+    Args:
+        outputs: (clips, dimensions).
+        targets: The same shape.
+
+    Returns:
+        One value per dimension for each of "acc" (1 minus the mean absolute error), "mae", "mse", "rmse", "pcc" (Pearson's
+        correlation) and "ccc" (concordance, with unbiased moments).
+
+    Raises:
+        InputError: If the shapes differ, or there are fewer than two clips.
 
     >>> regression(np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]]))["mae"].tolist()
     [0.5]

@@ -1,98 +1,109 @@
-"""Pictures of results, drawn with Pillow: what a plain install can show."""
+"""Plots of predictions and of confusion tables, with matplotlib (the extra "plot")."""
 
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from ..atomic import write_atomically
+from ..errors import InputError
 
-INK, PAPER, GRID = (40, 40, 46), (255, 255, 255), (215, 215, 222)
-COLOURS = (
-    (120, 120, 128), (64, 160, 150), (236, 166, 28), (58, 110, 190), (205, 60, 50),
-    (130, 80, 170), (95, 140, 40), (226, 108, 170), (140, 100, 60), (30, 160, 210), (90, 90, 200),
+if TYPE_CHECKING:
+    from .prediction import Prediction
+
+COLORS = (
+    "#787880", "#40a096", "#eca61c", "#3a6ebe", "#cd3c32", "#8252aa", "#5f8c28", "#e26caa", "#8c643c", "#1ea0d2", "#5a5ac8",
 )  # fmt: skip
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def timeline_figure(prediction: Prediction, title: str | None = None) -> Any:
+    """Probabilities over time under a strip of the faces that the models saw; bars if there is one window.
+
+    Args:
+        prediction: The prediction; the faces are its thumbnails.
+        title: In place of the file's name and the label.
+    """
+    strip = bool(prediction.thumbnails)
+    figure = _figure((9, 4 + 1.2 * strip))
+    if strip:
+        faces, axes = figure.subplots(2, 1, height_ratios=(1, 4))
+        _draw_faces(faces, prediction)
+    else:
+        axes = figure.add_subplot()
+    title = f"{Path(prediction.source).name}: {prediction.label}" if title is None else title
+    figure.suptitle(title, parse_math=False)  # a $ in a file name is a $
+    if remarks := [*prediction.cautions, *([prediction.overlooked] if prediction.overlooked else [])]:
+        wrapped = "\n".join(line for remark in remarks for line in textwrap.wrap(remark, 120))
+        figure.supxlabel(wrapped, fontsize="small", color="dimgray", parse_math=False)
+    axes.set(ylim=(0, 1), ylabel="probability")
+    if len(prediction.windows) > 1:
+        _draw_lines(axes, prediction)
+    else:
+        axes.bar(
+            prediction.labels,
+            prediction.probabilities,
+            color=[COLORS[k % len(COLORS)] for k in range(len(prediction.labels))],
+        )
+        axes.tick_params(axis="x", rotation=45)
+    return figure
 
 
-def confusion_picture(table: np.ndarray, labels: Sequence[str], title: str = "") -> Image.Image:
-    """Rows are the true classes; a cell is as dark as its share of the row, and says how many clips."""
-    cell, margin, top = 56, 24 + 8 * max(map(len, labels)), 64
-    picture = Image.new("RGB", (margin + cell * len(labels) + 24, top + cell * len(labels) + 72), PAPER)
-    draw = ImageDraw.Draw(picture)
-    draw.text((margin, 18), title, fill=INK, font=_font(16))
+def _draw_lines(axes: Any, prediction: Prediction) -> None:
+    values = np.array([window.probabilities for window in prediction.windows])
+    # a window's answer is drawn at its middle
+    times = [w.start if w.stop is None else (w.start + w.stop) / 2 for w in prediction.windows]
+    for k in np.argsort(-values.max(0), kind="stable"):
+        axes.plot(times, values[:, k], label=prediction.labels[k], color=COLORS[k % len(COLORS)], marker=".")
+    axes.set(xlabel="seconds", xlim=(0, prediction.windows[-1].stop))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _draw_faces(axes: Any, prediction: Prediction) -> None:
+    axes.imshow(np.concatenate([face for _, face in prediction.thumbnails], axis=1))
+    axes.set_yticks([])
+    side = prediction.thumbnails[0][1].shape[1]
+    places = [side * (number + 0.5) for number in range(len(prediction.thumbnails))]
+    axes.set_xticks(places, [f"{second:.1f} s" for second, _ in prediction.thumbnails], fontsize="small")
+    axes.spines[:].set_visible(False)
+
+
+def confusion_figure(table: np.ndarray, labels: Sequence[str], title: str = "") -> Any:
+    """A confusion table: rows are the true classes; the color is the share of the row, the number the count."""
+    side = 2.5 + 0.6 * len(labels)
+    figure = _figure((side, side))
+    axes = figure.add_subplot()
+    axes.set_title(title, parse_math=False)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    for i, name in enumerate(labels):
-        draw.text((margin - 10, top + (i + 0.5) * cell), name, fill=INK, font=_font(13), anchor="rm")
-        draw.text(
-            (margin + (i + 0.5) * cell, top + cell * len(labels) + 14 + 18 * (i % 2)),
-            name, fill=INK, font=_font(13), anchor="mm",
-        )  # fmt: skip
-        for j in range(len(labels)):
-            shade = float(shares[i, j])
-            colour = tuple(round(255 + shade * (dark - 255)) for dark in (34, 84, 150))
-            box = (margin + j * cell, top + i * cell, margin + (j + 1) * cell, top + (i + 1) * cell)
-            draw.rectangle(box, fill=colour, outline=GRID)
-            draw.text(
-                ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), str(int(table[i, j])),
-                fill=PAPER if shade > 0.5 else INK, font=_font(14), anchor="mm",
-            )  # fmt: skip
-    draw.text((margin, top + cell * len(labels) + 48), "columns: predicted, rows: true", fill=INK, font=_font(12))
-    return picture
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(shares):
+        color = "white" if share > 0.5 else "black"
+        axes.text(column, row, str(int(table[row, column])), ha="center", va="center", color=color)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true")
+    return figure
 
 
-def timeline_picture(
-    times: Sequence[tuple[float, float]],
-    answers: np.ndarray,
-    labels: Sequence[str],
-    frames: Sequence[np.ndarray] = (),
-    title: str = "",
-) -> Image.Image:
-    """Probabilities over time. ``times`` are the windows' (start, end) in seconds, ``answers`` (windows, classes);
-    ``frames`` are shown above, evenly spread."""
-    width, height, left, legend, top = 720, 220, 52, 150, 44
-    strip = 96 if len(frames) else 0
-    picture = Image.new("RGB", (left + width + legend, top + strip + height + 48), PAPER)
-    draw = ImageDraw.Draw(picture)
-    draw.text((left, 14), title, fill=INK, font=_font(16))
-    for k, frame in enumerate(frames):
-        small = Image.fromarray(np.asarray(frame)).resize((84, 84), Image.Resampling.BILINEAR)
-        picture.paste(small, (left + round((k + 0.5) * width / len(frames)) - 42, top))
-    base = top + strip + height
-    end = max(stop for _, stop in times)
-
-    def place(t: float, p: float) -> tuple[float, float]:
-        return left + width * t / end, base - height * p
-
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        draw.line([place(0, share), place(end, share)], fill=GRID)
-        draw.text((left - 8, place(0, share)[1]), f"{100 * share:.0f} %", fill=INK, font=_font(12), anchor="rm")
-    step = max(0.5, round(end / 8 * 2) / 2)
-    for t in np.arange(0, end + 1e-6, step):
-        draw.text((place(float(t), 0)[0], base + 14), f"{t:g} s", fill=INK, font=_font(12), anchor="mm")
-    order = np.argsort(-np.asarray(answers).max(0), kind="stable")
-    for rank, k in enumerate(order):
-        colour = COLOURS[k % len(COLOURS)]
-        # a window's answer stands at its middle, and reaches over its whole length where there is one only
-        points = [place((a + b) / 2, float(p)) for (a, b), p in zip(times, answers[:, k])]
-        if len(points) == 1:
-            points = [place(times[0][0], float(answers[0, k])), place(times[0][1], float(answers[0, k]))]
-        draw.line(points, fill=colour, width=3 if rank == 0 else 2)
-        y = top + strip + 10 + 18 * rank
-        draw.rectangle((left + width + 14, y - 5, left + width + 24, y + 5), fill=colour)
-        draw.text((left + width + 32, y), labels[k], fill=INK, font=_font(13), anchor="lm")
-    return picture
-
-
-def write_png(path: Path, picture: Image.Image) -> Path:
-    content = io.BytesIO()
-    picture.save(content, "png")
-    write_atomically(path, content.getvalue())
+def write_figure(path: str | Path, figure: Any) -> Path:
+    """Write a figure at once or not at all; the suffix decides the format, .png without one."""
+    path, content = Path(path), io.BytesIO()
+    try:
+        figure.savefig(content, format=path.suffix.removeprefix(".") or "png")
+        write_atomically(path, content.getvalue())
+    except (OSError, ValueError) as error:
+        raise InputError(f"The plot cannot be written to {path} ({error}).") from error
     return path
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError('Plots need matplotlib: pip install "dfer-zoo[plot]".') from error
+    return Figure(figsize=size, layout="constrained")

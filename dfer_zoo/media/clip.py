@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..errors import InputError, MediaError
-from ..limits import LIMITS, check_limit, limit
+from .limits import LIMITS, check_limit, limit
 
 SHORTEST_SOUND = 0.05  # seconds; a shorter rest of a sound track is ignored
 SMALLEST_SIDE = 8  # pixels; smaller frames cannot show a face

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MediaError
-from ..limits import limit
 from .clip import Clip, check_fps
 from .container import existing
 from .images import IMAGE_SUFFIXES, ImageFiles
+from .limits import limit
 from .sound import SoundCursor as SoundCursor
 from .sound import SoundFile
 from .video import VideoFile

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MediaError
-from ..limits import check_limit
 from .clip import check_size
 from .container import open_file
+from .limits import check_limit
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 # Pillow goes by the content, not by the name, and some of its other formats start programs (EPS starts Ghostscript)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import MediaError
-from ..limits import check_limit
 from .container import open_container
+from .limits import check_limit
 
 
 def _sound_stream(container: Any) -> Any:

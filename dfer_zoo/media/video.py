@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MediaError
-from ..limits import check_limit, limit
 from .clip import check_size
 from .container import open_container
+from .limits import check_limit, limit
 
 
 @dataclass(frozen=True)

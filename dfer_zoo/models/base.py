@@ -93,6 +93,20 @@ class DferModel(nn.Module):
     def forward(self, video: Tensor, audio: Tensor | None = None) -> Tensor:
         return self.forward_head(self.forward_features(video, audio))
 
+    def __call__(self, *args: Any, views: Tensor | None = None, **inputs: Any) -> Any:
+        """Like forward, with an answer for every clip where `Transform.batch` gives several views of a clip.
+
+        ``views`` is the number of views of each clip, in order. Probabilities are averaged, as published; the answer is
+        their logarithm, so that softmax and argmax mean what they mean for logits. A model without classes gives the
+        mean embedding.
+        """
+        output = super().__call__(*args, **inputs)
+        if views is None:
+            return output
+        answers = output if not self.num_classes else output.float().softmax(-1)
+        means = torch.stack([part.mean(0) for part in answers.split([int(count) for count in views])])
+        return means if not self.num_classes else means.log()
+
     def encode_frames(self, video: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, T, D), where no frame sees another one: windows of a video that overlap encode what
         they share once. Models with `frame_independent` have this, and the rest of their forward as `forward_frames`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, suggest
 from ..weights.record import check_labels
+from .shortcuts import ClipMlp
 
 CONTEXT_LENGTH = 77  # rows of the published position table
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
@@ -132,6 +134,7 @@ def build_clip(clip_model: str | Mapping[str, Any], *, vision: bool = True) -> o
     for block in [*clip.visual.transformer.resblocks, *clip.transformer.resblocks]:
         if not torch.allclose(block.mlp[1](probe), probe * torch.sigmoid(1.702 * probe), atol=1e-6):
             raise InputError(f"{clip_model!r} was built with {block.mlp[1]} for an activation; expected QuickGELU.")
+        block.mlp = ClipMlp(OrderedDict(block.mlp.named_children()))
     return clip
 
 

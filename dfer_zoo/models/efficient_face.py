@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import ImageModel, check_shape
+from .shortcuts import applies
 
 AFFECTNET_MEAN = (0.55391484, 0.43522123, 0.3821877)
 AFFECTNET_STD = (0.24837189, 0.21625527, 0.20221159)
@@ -51,6 +51,21 @@ class ConvNorm(nn.Sequential):
             parts.append(("relu", nn.ReLU(inplace=True)))
         super().__init__(OrderedDict(parts))
 
+    def forward(self, x: Tensor) -> Tensor:
+        conv, norm, *relu = self
+        if type(conv) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or not applies(self, x):
+            return super().forward(x)
+        # one convolution in place of two passes: the norm's statistics are constants in eval mode
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        bias = (
+            norm.bias - norm.running_mean * scale
+            if conv.bias is None
+            else (norm.bias + (conv.bias - norm.running_mean) * scale)
+        )
+        weight = conv.weight * scale[:, None, None, None]
+        x = nn.functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return x.relu_() if relu else x
+
 
 class ShuffleUnit(nn.Module):
     """Half of the channels pass by on the left, half are worked on to the right, then the two are interleaved.
@@ -79,8 +94,17 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = x.chunk(2, dim=1) if self.splits else (x, x)
-        x = torch.stack([self.left(left), self.right(right)], dim=2)  # (N, C / 2, 2, H, W)
-        return x.flatten(1, 2)  # left and right channels take turns
+        left, right = self.left(left), self.right(right)
+        # left and right channels take turns
+        if left.is_contiguous(memory_format=torch.channels_last) or right.is_contiguous(
+            memory_format=torch.channels_last
+        ):
+            return (
+                torch.stack([left.permute(0, 2, 3, 1), right.permute(0, 2, 3, 1)], dim=-1)
+                .flatten(3)
+                .permute(0, 3, 1, 2)
+            )
+        return torch.stack([left, right], dim=2).flatten(1, 2)  # (N, C / 2, 2, H, W)
 
 
 class Modulator(nn.Module):
@@ -122,9 +146,12 @@ class LocalFeatures(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        corners = rearrange(x, "n c (row h) (column w) -> (column row) n c h w", row=2, column=2)
-        features = torch.stack([network(corner) for network, corner in zip(self.quadrants, corners)])
-        return rearrange(features, "(column row) n c h w -> n c (row h) (column w)", row=2, column=2)
+        height, width = x.shape[2] // 2, x.shape[3] // 2
+        columns = []
+        for side, first, second in ((slice(None, width), 0, 1), (slice(width, None), 2, 3)):
+            top, bottom = x[:, :, :height, side], x[:, :, height:, side]
+            columns.append(torch.cat([self.quadrants[first](top), self.quadrants[second](bottom)], dim=2))
+        return torch.cat(columns, dim=3)
 
 
 def _stage(width_in: int, width_out: int, units: int) -> nn.Sequential:
@@ -156,6 +183,8 @@ class FaceEncoder(nn.Module):
 
     def forward(self, images: Tensor, run: Callable = _call) -> Tensor:
         """``run`` calls the large parts: `DferModel.run_block` saves memory there."""
+        if applies(self.stem, images):
+            images = images.contiguous(memory_format=torch.channels_last)
         fine = self.pool(self.stem(images))  # a quarter of the size
         coarse = run(self.stage2, fine)  # an eighth
         x = run(self.modulator, coarse) + run(self.local, fine)

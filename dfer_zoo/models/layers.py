@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
-from timm.layers import DropPath, Mlp
-from timm.models.vision_transformer import Attention, Block
+from timm.layers import DropPath
+from timm.models.vision_transformer import Attention
+from timm.models.vision_transformer import Block as TimmBlock
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .shortcuts import Mlp, QuickGELU
 
 __all__ = [
     "Attention",
@@ -37,11 +39,11 @@ class TanhGELU(nn.GELU):
         super().__init__(approximate="tanh")
 
 
-class QuickGELU(nn.Module):
-    """CLIP's activation."""
+class Block(TimmBlock):
+    """timm's ViT block, with the MLP of this package."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(1.702 * x)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"mlp_layer": Mlp, **options})
 
 
 class TemporalTransformer(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .layers import DropPath, Mlp
+from .shortcuts import applies
 from .video_mae import EPS, Attention, Encoder, Grid, VideoTransformer, check_option, drop_path_rates
 
 
@@ -164,16 +165,11 @@ class LGIFormer(Encoder):
         for block in blocks:
             regions = run(block, regions, per_clip)
         short = region_tokens_only and last.interaction_kind != "self"
-        if short and not torch.is_grad_enabled() and not self.training and not is_watched(last):
+        if short and applies(last, regions):
             regions = last.forward_region_tokens(regions, per_clip)
         else:
             regions = run(last, regions, per_clip)
         return rearrange(regions, "(b n) s d -> b n s d", n=per_clip)
-
-
-def is_watched(module: nn.Module) -> bool:
-    """Whether a forward hook hangs on the module or on a part of it."""
-    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 class MAEDFER(VideoTransformer):

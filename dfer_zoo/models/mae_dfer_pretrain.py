@@ -29,6 +29,7 @@ from .masked_video import (
     pick,
     visible_numbers,
 )
+from .shortcuts import is_watched
 from .video_mae import EPS, VIDEO, Grid, JointBlock, JointEncoder, check_option, sides, sinusoidal_table
 
 
@@ -299,14 +300,22 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
 
     def _encode(self, video: Tensor, mask: Tensor, count: int) -> Tensor:
         check_shape("video", video, "(B, T, 3, H, W)", (None, *self.input_shape))
-        tokens = self.encoder.embed(video)
-        visible = pick(tokens, self._visible(mask, count))
+        visible = self._embed(video, self._visible(mask, count))
         if isinstance(self.encoder, LGIFormer):
             regions = self.encoder(self._by_region(visible), self.run_block)
             visible = rearrange(regions[:, :, 1:], "b n s d -> b (n s) d")
         else:
             visible = self.encoder(visible, self.run_block)
         return self.encoder_norm(visible)
+
+    def _embed(self, video: Tensor, numbers: Tensor) -> Tensor:
+        """Tokens of the tubelets with these numbers; the others are not computed, unless a hook asks for them."""
+        embed, drop = self.encoder.patch_embed, self.encoder.position_drop
+        if is_watched(embed) or is_watched(drop) or (self.training and drop.p > 0):
+            return pick(self.encoder.embed(video), numbers)
+        tubelets = rearrange(video, "b (t p0) c (h p1) (w p2) -> b (t h w) (c p0 p1 p2)", **self.cut)
+        tokens = F.linear(pick(tubelets, numbers), embed.weight.flatten(1), embed.bias)
+        return tokens + self.encoder.position[0][numbers]
 
     def _by_region(self, visible: Tensor) -> Tensor:
         """(B, visible, ...), frame by frame and in a frame region by region -> (B, n, S, ...)"""

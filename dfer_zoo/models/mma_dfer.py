@@ -18,6 +18,7 @@ from ..weights.record import AudioSpec, VideoSpec
 from .audio_mae import MEL_BANDS, SILENT_FRAME
 from .base import DferModel, LoadReport, check_shape
 from .layers import DropPath, TemporalTransformer
+from .shortcuts import in_chunks
 from .vit import Encoder, find_preset, load_encoders, square_grid
 
 FRAMES = 16
@@ -154,7 +155,7 @@ class MMADFER(DferModel):
         frames = self.face.embed(rearrange(video, "b t c h w -> (b t) c h w"), self.face_prompts.initial)
         sound = self.sound.embed(audio, self.sound_prompts.initial)
         for i, exchange in enumerate(self.exchanges):
-            frames = self.run_block(self.face.blocks[i], frames)
+            frames = in_chunks(self.run_block, self.face.blocks[i], frames)
             sound = self.run_block(self.sound.blocks[i], sound)
             frames, sound = self.run_block(exchange, frames, sound)
             if i % PROMPT_STRIDE == 0:

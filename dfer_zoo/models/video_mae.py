@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .base import DferModel, LoadReport, check_parts, check_shape, fill
 from .layers import DropPath, Mlp
+from .shortcuts import applies, are_linear
 
 EPS = 1e-6  # of every LayerNorm
 
@@ -154,11 +155,34 @@ class Attention(nn.Module):
         self.proj_drop = nn.Dropout(drop)
 
     def forward(self, queries: Tensor, context: Tensor | None = None) -> Tensor:  # (B, N, D), (B, M, D) -> (B, N, D)
+        if context is not None and self.is_cheaper_folded(queries, context):
+            return self.attend_to_few(queries, context)
         context = queries if context is None else context
         kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
         q = F.linear(queries, self.q.weight, self.q_bias)
         k, v = F.linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
         return self.proj_drop(self.proj(attend(q, k, v, self.heads, self.attn_drop if self.training else 0.0)))
+
+    def is_cheaper_folded(self, queries: Tensor, context: Tensor) -> bool:
+        small = context.shape[1] * self.heads < queries.shape[-1] < queries.shape[1]
+        return small and are_linear(self.q, self.kv, self.proj) and applies(self, queries)
+
+    def attend_to_few(self, queries: Tensor, context: Tensor) -> Tensor:
+        """The same for many queries and a context of M tokens, with h heads: ``q`` and ``proj`` are multiplied into the
+        keys and the values, so that the queries meet matrices of h * M columns and not of D."""
+        heads, width = self.heads, queries.shape[-1]
+        kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
+        k, v = F.linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
+        k, v = (rearrange(x, "b m (h d) -> b h m d", h=heads) for x in (k, v))
+        k = k * (width // heads) ** -0.5
+        keys = (k @ self.q.weight.view(heads, -1, width)).flatten(1, 2)  # (B, h * M, D)
+        values = (v @ self.proj.weight.view(width, heads, -1).permute(1, 2, 0)).flatten(1, 2)
+        scores = queries @ keys.mT
+        if self.q_bias is not None:
+            scores = scores + (k @ self.q_bias.view(heads, -1, 1)).flatten(1)[:, None]
+        scores = scores.unflatten(-1, (heads, -1)).softmax(-1).flatten(-2)
+        mixed = scores @ values
+        return mixed if self.proj.bias is None else mixed.add_(self.proj.bias)
 
 
 class JointAttention(nn.Module):

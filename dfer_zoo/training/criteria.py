@@ -17,7 +17,7 @@ def soft_target_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def ccc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """1 less the concordance of each dimension over the batch, in the mean; with biased moments, as published."""
+    """1 minus the concordance over the batch, averaged over the dimensions; with biased moments, as published."""
     outputs, targets = outputs.float(), targets.float()
     means = outputs.mean(0), targets.mean(0)
     covariance = ((outputs - means[0]) * (targets - means[1])).mean(0)
@@ -26,7 +26,7 @@ def ccc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def pcc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """1 less Pearson's correlation of each dimension over the batch, in the mean."""
+    """1 minus Pearson's correlation over the batch, averaged over the dimensions."""
     outputs, targets = outputs.float(), targets.float()
     covariance = ((outputs - outputs.mean(0)) * (targets - targets.mean(0))).mean(0)
     spread = (outputs.var(0, correction=0) * targets.var(0, correction=0)).sqrt()

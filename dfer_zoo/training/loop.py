@@ -35,7 +35,7 @@ from ..errors import DferZooError, InputError, MediaError
 from ..factory import create_model
 from ..inference import doctor, metrics
 from ..inference import evaluate as evaluation
-from ..inference.plots import confusion_picture, write_png
+from ..inference.plots import confusion_figure, write_figure
 from ..saving import arch_of, save_pretrained
 from ..transforms import collate, create_transform
 from ..transforms.audio import silence
@@ -172,7 +172,7 @@ def build(recipe: Recipe) -> tuple[Any, Any]:
     )
     for pattern in recipe.model.freeze:
         model.freeze(*([] if pattern == "published" else [pattern]))
-    transform = create_transform(model, **recipe.data.transform)
+    transform = create_transform(model, faces="none", **recipe.data.transform)  # `read_row` crops
     model.video_spec, model.audio_spec = transform.video, transform.audio  # what is saved says how it was trained
     return model, transform
 
@@ -303,7 +303,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
         if accelerator.is_main_process:
             write_weights(model, recipe, out, line, better, caution)
             if better:
-                write_png(out / "confusion.png", confusion_picture(table, model.labels, f"epoch {epoch + 1}"))
+                write_figure(out / "confusion.png", confusion_figure(table, model.labels, f"epoch {epoch + 1}"))
             write_csv(out / "history.csv", progress["history"])
             # last of all: after a kill before this line the epoch is repeated, to the same files
             save_state(state_file, model, optimizer, scaler, progress)

@@ -27,7 +27,6 @@ from ..atomic import write_atomically
 from ..data.annotations import VIDEO_SUFFIXES, Row, read_row, read_rows
 from ..errors import DferZooError, InputError, MediaError
 from ..factory import create_model
-from ..inference.plots import write_png
 from ..saving import save_pretrained
 from ..transforms.train.mae_dfer import PretrainTransform
 from .groups import parameter_groups
@@ -159,7 +158,7 @@ def pretrain(settings: Settings, out: Path, resume: bool = False, strict: bool =
             save_pretrained(model, out / "last", tag="last", dataset=settings.data)
             seed_all(settings.seed, epoch)
             sample, _, _ = dataset[epoch, 0]
-            write_png(out / "reconstruction.png", picture(model.eval(), sample["video"][None].to(accelerator.device)))
+            picture(model.eval(), sample["video"][None].to(accelerator.device)).save(out / "reconstruction.png")
             write_history(out / "history.csv", progress["history"])
             save_state(state_file, model, optimizer, accelerator.scaler, progress)
         accelerator.wait_for_everyone()

@@ -149,7 +149,7 @@ def read_recipe(path: str | Path, changes: Sequence[str] = (), fold: int | None 
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"The recipe {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # the former also for numbers of thousands of digits
         raise InputError(f"The recipe {path} is not TOML: {error}.") from error
     for change in changes:
         place, separator, value = change.partition("=")
@@ -162,8 +162,11 @@ def read_recipe(path: str | Path, changes: Sequence[str] = (), fold: int | None 
             if not isinstance(section, dict):
                 raise InputError(f"'{change}': {place.strip().rpartition('.')[0]} is a value, and holds no other.")
         section[name] = _toml_value(value.strip())
-    recipe = _section(Recipe, _with_fold(content, fold, str(path)), str(path))
-    _check(recipe, str(path))
+    try:
+        recipe = _section(Recipe, _with_fold(content, fold, str(path)), str(path))
+        _check(recipe, str(path))
+    except OverflowError as error:
+        raise InputError(f"{path}: a number is too large ({error}).") from error
     return recipe
 
 

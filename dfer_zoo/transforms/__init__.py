@@ -1,54 +1,151 @@
-"""From a clip to the tensors that a model takes, as its weights' record says.
+"""From a video file to the tensors that a model takes, as the record of its weights says.
 
->>> transform = create_transform(model)                    # doctest: +SKIP
->>> logits = model(**transform.batch([clip]))              # doctest: +SKIP
+>>> transform = create_transform(model)                          # doctest: +SKIP
+>>> logits = model(**transform.batch(["interview.mp4"]))         # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .. import registry
 from ..errors import InputError, MediaError
+from ..media import faces as face_crops
 from ..media.clip import Clip, Span
+from ..media.files import read_clip
 from ..weights.record import AudioSpec, VideoSpec, Weights, check_count
 from . import audio as audio_front_ends
 from . import images, sampling
 
+Sample = dict[str, Tensor | None]  # by forward's argument names, without a batch axis
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a transform takes from a clip. It follows from lengths and rates; nothing is decoded for it.
+
+    Attributes:
+        views: Frame numbers of every view, -1 for a black frame. One empty view where there are no frames.
+        missing: The inputs that the clip cannot give, with the reason.
+        refusal: Why the model cannot answer for this clip, or None.
+    """
+
+    views: tuple[tuple[int, ...], ...]
+    missing: Mapping[str, str]
+    refusal: str | None = None
+
+    @property
+    def frames(self) -> set[int]:
+        """Numbers of the frames that have to be read."""
+        if self.missing.keys() & {"video", "image"}:
+            return set()
+        return {index for view in self.views for index in view if index != sampling.BLACK}
+
 
 @dataclass(frozen=True)
 class Transform:
-    """Clip -> {argument name of forward: tensor}. Deterministic: this is the evaluation path."""
+    """From files to the arguments of a model: read, find the face, crop, sample, resize, normalize.
+
+    Deterministic: this is the transform of the published evaluation. `create_transform` makes it.
+
+    Attributes:
+        video: How frames become the input.
+        audio: How sound becomes the input.
+        inputs: Names of forward's arguments.
+        optional: Those that may be None.
+        faces: How faces are found, see `media.faces.find`.
+        no_face: "error", or "frame" to take whole frames of a clip without a face.
+    """
 
     video: VideoSpec | None
     audio: AudioSpec | None
     inputs: tuple[str, ...]
     optional: tuple[str, ...] = ()
+    faces: Any = field(default="auto", compare=False)
+    no_face: str = "error"
 
-    def __call__(self, clip: Clip) -> dict[str, Tensor | None]:
-        """One sample, without a batch axis. A modality that the clip lacks is None where the model allows it."""
+    def __call__(self, source: Any) -> Sample:
+        """One sample: the only view, or the middle one."""
+        clip = self.read(source)
         seen = self.video is not None and clip.num_frames
-        view = sampling.indices(clip.num_frames, clip.fps, self.video) if seen and self.video else []
-        return self._samples(clip, [view])[0]
+        middle = [sampling.indices(clip.num_frames, clip.fps, self.video)] if seen and self.video else None
+        return self.views(clip, self.plan(clip, middle))[0]
 
-    def views(self, clip: Clip) -> list[dict[str, Tensor | None]]:
+    def batch(self, sources: Iterable[Any]) -> dict[str, Tensor | None]:
+        """The arguments of a model for several clips.
+
+        Where the published evaluation averages several views of a clip, they stand one after the other along the first
+        axis, and ``"views"`` holds their number for every clip: the model then averages their probabilities.
+
+        Args:
+            sources: What `read_clip` takes: files, folders, arrays, clips.
+        """
+        if isinstance(sources, str | os.PathLike | Clip) or (isinstance(sources, np.ndarray) and sources.ndim < 5):
+            raise InputError(f"batch() takes a list of clips; got one ({type(sources).__name__}): write batch([clip]).")
+        clips = [self.views(source) for source in sources]
+        batch = collate([sample for views in clips for sample in views])
+        if any(len(views) > 1 for views in clips):
+            batch["views"] = torch.tensor([len(views) for views in clips])
+        return batch
+
+    def views(self, source: Any, plan: Plan | None = None) -> list[Sample]:
         """The samples whose probabilities the published evaluation averages; one for most systems."""
-        return self._samples(clip, self.frame_indices(clip))
+        clip = self.read(source)
+        plan = self.plan(clip) if plan is None else plan
+        if plan.refusal:
+            raise MediaError(plan.refusal)
+        return [
+            {name: None if name in plan.missing else self._input(name, clip, view) for name in self.inputs}
+            for view in plan.views
+        ]
 
-    def batch(self, clips: Sequence[Clip]) -> dict[str, Tensor | None]:
-        """Samples stacked along a new first axis."""
-        return collate([self(clip) for clip in clips])
+    def read(self, source: Any, **reading: Any) -> Clip:
+        """The clip with its frames cut to the face; keywords go to `read_clip`."""
+        return self.crop(read_clip(source, **reading))
+
+    def crop(self, clip: Clip) -> Clip:
+        """The clip with its frames cut to the face. Faces are searched when frames are taken, and never twice."""
+        if self.video is None or clip.frames is None:
+            return clip
+        done = clip.notes.get("faces")
+        if done is None:
+            return face_crops.find(clip, self.faces, crop=self.face_crop, no_face=self.no_face)
+        if done["crop"] not in ("as given", self.face_crop):
+            raise InputError(
+                f"{clip.source}: the faces are cropped by the rule '{done['crop']}', and the weights were trained on "
+                f"'{self.face_crop}'. Pass the file itself: the transform crops."
+            )
+        return clip
 
     @property
     def face_crop(self) -> str:
-        """The crop rule of `faces.find` that belongs to the record."""
+        """The crop rule of `media.faces` that belongs to the weights."""
         return self.video.face_crop if self.video else "aligned"
+
+    def plan(self, clip: Clip, views: Sequence[Sequence[int]] | None = None) -> Plan:
+        """Which frames of the clip each view sees, and what the clip lacks.
+
+        Args:
+            clip: The clip; nothing of it is decoded.
+            views: Frame numbers that are known already, from another plan for the same frames.
+        """
+        if views is None:
+            views = self._view_frames(clip)
+        missing = {name: reason for name in self.inputs if (reason := self._lack(name, clip, views))}
+        return Plan(tuple(map(tuple, views)), missing, self._refusal(clip, missing))
+
+    def frames(self, clip: Clip, numbers: Sequence[int]) -> Tensor:
+        """These frames of a cropped clip as the model takes them, (T, C, size, size)."""
+        assert self.video is not None
+        return images.prepare(sampling.take(clip, numbers), self.video)
 
     @property
     def frame_count(self) -> str:
@@ -59,70 +156,70 @@ class Transform:
         """The transform of the other inputs."""
         return dataclasses.replace(self, inputs=tuple(other for other in self.inputs if other != name))
 
-    def refusal(self, clip: Clip) -> str | None:
-        """Why the model has nothing to look at or to listen to in this clip, or None; nothing is decoded for it."""
-        return self._refusal(clip, self._lacks(clip))
+    def _view_frames(self, clip: Clip) -> list[list[int]]:
+        if self.video is None or not clip.num_frames:
+            return [[]]
+        first = clip.frames.start if isinstance(clip.frames, Span) else 0
+        return sampling.views(clip.num_frames, clip.fps, self.video, first)
 
-    def _refusal(self, clip: Clip, lacks: dict[str, str]) -> str | None:
-        if len(lacks) == len(self.inputs) > 1:  # each may be missing, but not all of them
-            return f"{clip.source}: the model needs {' or '.join(lacks)}, and {' and '.join(lacks.values())}."
-        needed = [name for name in lacks if name not in self.optional]
-        if not needed:
-            return None
-        others = registry.systems_without("audio") if needed == ["audio"] and len(self.inputs) > 1 else ()
-        advice = f" Systems that take a clip without sound: {', '.join(others)}." if others else ""
-        return f"{clip.source}: the model needs {needed[0]}, and {lacks[needed[0]]}.{advice}"
-
-    def _lacks(self, clip: Clip) -> dict[str, str]:
-        """The inputs that this clip cannot give, and why."""
-        return {name: reason for name in self.inputs if (reason := self._lack(name, clip))}
-
-    def _lack(self, name: str, clip: Clip) -> str | None:
+    def _lack(self, name: str, clip: Clip, views: Sequence[Sequence[int]]) -> str | None:
         if name == "audio":
             return None if clip.waveform is not None else "this clip has no sound"
         if not clip.num_frames:
             return "this clip has no frames"
-        if any(map(sampling.sees, self.frame_indices(clip))):
+        if any(map(sampling.sees, views)):
             return None
         assert self.video is not None
         needed = sampling.frames_needed(clip.fps, self.video)
         return f"its sampling rule takes none of so few frames ({clip.num_frames}; {needed} are enough)"
 
-    def frame_indices(self, clip: Clip) -> list[list[int]]:
-        """Which frames of the clip each of its `views` looks at; -1 is a black one."""
-        if self.video is None or not clip.num_frames:
-            return []
-        first = clip.frames.start if isinstance(clip.frames, Span) else 0
-        return sampling.views(clip.num_frames, clip.fps, self.video, first)
+    def _refusal(self, clip: Clip, missing: Mapping[str, str]) -> str | None:
+        if len(missing) == len(self.inputs) > 1:  # each may be missing, but not all of them
+            return f"{clip.source}: the model needs {' or '.join(missing)}, and {' and '.join(missing.values())}."
+        needed = [name for name in missing if name not in self.optional]
+        if not needed:
+            return None
+        others = registry.systems_without("audio") if needed == ["audio"] and len(self.inputs) > 1 else ()
+        advice = f" Systems that take a clip without sound: {', '.join(others)}." if others else ""
+        return f"{clip.source}: the model needs {needed[0]}, and {missing[needed[0]]}.{advice}"
 
-    def _samples(self, clip: Clip, views: Sequence[Sequence[int]]) -> list[dict[str, Tensor | None]]:
-        lacks = self._lacks(clip)
-        if reason := self._refusal(clip, lacks):
-            raise MediaError(reason)
-        return [
-            {name: None if name in lacks else self._modality(name, clip, view) for name in self.inputs}
-            for view in views or [()]  # sound alone has one view
-        ]
-
-    def _modality(self, name: str, clip: Clip, view: Sequence[int]) -> Tensor:
+    def _input(self, name: str, clip: Clip, view: Sequence[int]) -> Tensor:
         if name == "audio":
             assert self.audio is not None
             return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio, self._span(clip, view))
-        assert self.video is not None
-        frames = images.prepare(sampling.take(clip, view), self.video)
+        frames = self.frames(clip, view)
         return frames[0] if name == "image" else frames
 
     def _span(self, clip: Clip, view: Sequence[int]) -> tuple[float, float]:
         """The part of the clip that a view covers: from its first frame to where the one after its last would be."""
         assert self.audio is not None
         hears_part = self.audio.front_end in audio_front_ends.WINDOW_FRONT_ENDS
-        if not hears_part or self.video is None or not clip.num_frames:
+        if not hears_part or self.video is None or not view:
             return audio_front_ends.WHOLE
         return sampling.span(view[0], view[-1] + self.video.rate, clip.num_frames)
 
 
-def collate(samples: Sequence[dict[str, Tensor | None]]) -> dict[str, Tensor | None]:
-    """Stack samples; a modality must be there in all of them or in none."""
+@dataclass(frozen=True)
+class TrainingTransform(Transform):
+    """The transform of the published training: the same face crop, then random frames and augmentation.
+
+    Every call draws anew from the global generators of random, numpy and torch, as the published code does.
+    """
+
+    augment: Callable[[Clip], Sample] | None = field(default=None, compare=False)
+
+    def __call__(self, source: Any) -> Sample:
+        """One sample, drawn at random."""
+        assert self.augment is not None
+        return self.augment(self.read(source))
+
+    def views(self, source: Any, plan: Plan | None = None) -> list[Sample]:
+        """One sample, drawn at random."""
+        return [self(source)]
+
+
+def collate(samples: Sequence[Mapping[str, Tensor | None]]) -> dict[str, Tensor | None]:
+    """Stack samples along a new first axis; an input must be there in all of them or in none."""
     if not samples:
         raise InputError("There is no clip in this batch; it needs one or more.")
     batch: dict[str, Tensor | None] = {}
@@ -136,23 +233,54 @@ def collate(samples: Sequence[dict[str, Tensor | None]]) -> dict[str, Tensor | N
     return batch
 
 
-def create_transform(model: Any, **changes: Any) -> Transform:
-    """The transform that a model's weights were evaluated with; keywords replace fields of its video record.
+def create_transform(
+    model: Any, *, faces: Any = "auto", no_face: str = "error", is_training: bool = False, **changes: Any
+) -> Transform:
+    """Create the transform that belongs to a model's weights.
 
-    >>> create_transform(model, sampling="strided", rate=4)  # doctest: +SKIP
+    Args:
+        model: A model, a weights record, or the name of weights: "mma_dfer.dfew_fold1".
+        faces: How to find the face: "auto", "none" (the frames are face crops already), a detector's name, a function
+            or boxes; see `media.faces.find`. The crop rule is that of the record.
+        no_face: "error", or "frame" to take whole frames of a clip without a face.
+        is_training: The transform of the published training, in place of that of the evaluation.
+        **changes: Fields of the `VideoSpec` to replace.
+
+    Returns:
+        A `Transform`: call it with a file for one sample, or ``transform.batch([...])`` for the arguments of a model.
+
+    Raises:
+        InputError: A change names no field of the `VideoSpec`, or no training is published for this system.
+
+    >>> transform = create_transform("mma_dfer.mafw_fold1", num_frames=8)
+    >>> transform.video.num_frames, transform.video.face_crop
+    (8, 'union_square')
     """
-    if isinstance(model, Weights):
-        kind = registry.model_class(model.arch)
-        video, audio, inputs, optional = model.video, model.audio, kind.inputs, kind.optional_inputs
+    face_crops.check_faces(faces, no_face)
+    subject = registry.get_weights(model) if isinstance(model, str) else model
+    if isinstance(subject, Weights):
+        kind = registry.model_class(subject.arch)
+        video, audio, inputs, optional = subject.video, subject.audio, kind.inputs, kind.optional_inputs
     else:
-        video, audio, inputs, optional = model.video_spec, model.audio_spec, model.inputs, model.optional_inputs
+        video, audio = subject.video_spec, subject.audio_spec
+        inputs, optional = subject.inputs, subject.optional_inputs
     if changes:
-        known = {f.name for f in dataclasses.fields(VideoSpec)}
-        if video is None or changes.keys() - known:
-            raise InputError(
-                f"create_transform: {sorted(changes)} cannot be changed; the video record has {sorted(known)}."
-            )
-        for name in changes.keys() & {"num_frames", "img_size", "rate", "segments"}:
-            check_count(f"create_transform: {name}", changes[name])
-        video = dataclasses.replace(video, **changes)
-    return Transform(video, audio, tuple(inputs), tuple(optional))
+        video = _changed(video, changes)
+    transform = Transform(video, audio, tuple(inputs), tuple(optional), faces, no_face)
+    if not is_training:
+        return transform
+    from .train import augmentation, published_augmentation
+
+    fields = {f.name: getattr(transform, f.name) for f in dataclasses.fields(transform)}
+    return TrainingTransform(**fields, augment=augmentation(published_augmentation(subject), transform))
+
+
+def _changed(video: VideoSpec | None, changes: Mapping[str, Any]) -> VideoSpec:
+    known = {f.name for f in dataclasses.fields(VideoSpec)}
+    if video is None or changes.keys() - known:
+        raise InputError(
+            f"create_transform: {sorted(changes)} cannot be changed; the video record has {sorted(known)}."
+        )
+    for name in changes.keys() & {"num_frames", "img_size", "rate", "segments"}:
+        check_count(f"create_transform: {name}", changes[name])
+    return dataclasses.replace(video, **changes)

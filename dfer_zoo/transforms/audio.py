@@ -41,8 +41,19 @@ def prepare(
 ) -> Tensor:
     """One clip's sound, as the model takes it (without a batch axis).
 
-    ``span`` is the part of the clip that the view's frames cover, as shares of its length, and ``gain`` how loud it is
-    played. Front ends of `WINDOW_FRONT_ENDS` hear that part only; to all others both are nothing.
+    Args:
+        waveform: (channels, samples), or (samples,), in [-1, 1].
+        sample_rate: The rate at which it was recorded.
+        spec: The audio record of the weights.
+        span: The part of the clip that the view's frames cover, as shares of its length.
+        gain: Factor on the waveform. Only the front ends of `WINDOW_FRONT_ENDS` use `span` and `gain`.
+
+    Returns:
+        A tensor of the record's shape.
+
+    Raises:
+        InputError: The record names an unknown front end.
+        MediaError: The sound is too short, or is at a rate that the front end does not take.
     """
     if spec.front_end not in FRONT_ENDS.keys() | WINDOW_FRONT_ENDS.keys():
         known = sorted(FRONT_ENDS.keys() | WINDOW_FRONT_ENDS.keys())
@@ -347,8 +358,8 @@ def sound_window(samples: int, span: tuple[float, float], wanted: int) -> tuple[
 
 
 def draw_gain(channels: int = 1, rng: Any = np.random) -> float:
-    """How loud a clip of the published training was played: 0.5 + Beta(10, 10), after a draw that moves nothing."""
-    rng.randint(channels)  # was to roll the sound in time, and rolls the channels of what has one
+    """The gain of one clip in HiCMAE's training: 0.5 + Beta(10, 10)."""
+    rng.randint(channels)  # the published code draws a shift first, along the axis of the channels: mono stays as it is
     return 0.5 + float(rng.beta(10, 10))
 
 

@@ -250,8 +250,8 @@ def frames_needed(fps: float | None, spec: VideoSpec) -> int:
 
 
 def take(clip: Clip, chosen: Sequence[int]) -> list[np.ndarray]:
-    """Those frames; black ones are as large as the first real one."""
-    real = iter(clip.take([i for i in chosen if i != BLACK] or [0]))
+    """The chosen frames; black frames have the size of the first real one."""
+    real = iter(clip.take([i for i in chosen if i != BLACK]))
     frames = [next(real) if i != BLACK else None for i in chosen]
     size = next((f.shape for f in frames if f is not None), (1, 1, 3))
     return [np.zeros(size, np.uint8) if f is None else f for f in frames]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError, WeightsError
-from ..structure import Reader
 from .schema import SCHEMA, upgraded
+from .structure import Reader
 
 DISTRIBUTIONS = {
     "hub": "safetensors on the Hugging Face Hub, at a pinned commit",

@@ -73,6 +73,9 @@ def _opened(path: Path) -> Iterator[Any]:
 def _header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any] | None:
     text = (metadata or {}).get(METADATA_KEY)
     try:
-        return None if text is None else json.loads(text)
-    except ValueError as error:
+        header = None if text is None else json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: the header is not JSON ({error}); the file is damaged.") from error
+    if not isinstance(header, dict | None):
+        raise WeightsError(f"{path}: the header is a {type(header).__name__}, not an object; the file is damaged.")
+    return header

@@ -1,6 +1,6 @@
-"""A clip for training: what recipes call the augmentations.
+"""Training transforms, by the names that recipes use.
 
-Everything is drawn from the global generators (random, numpy, torch), as the published code does; the training loop
+Random numbers come from the global generators of random, numpy and torch, as in the published code. The training loop
 seeds them for every clip and epoch.
 """
 
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ...errors import InputError, suggest
 from ...media.clip import Clip
+from ...saving import arch_of
 from ...transforms import Transform
+from ...weights.record import Weights
 from .. import images, sampling
 
 Sample = dict[str, Tensor | None]
@@ -23,7 +25,7 @@ Augmentation = Callable[[Clip], Any]  # gives a Sample
 
 
 def augmentation(name: str, transform: Transform) -> Augmentation:
-    """The named augmentation, for samples of the kind that the evaluation's ``transform`` makes.
+    """The augmentation with this name, from clips of face crops to samples like those of ``transform``.
 
     >>> augmentation("flip", create_transform(model))(clip)["video"].shape  # doctest: +SKIP
     torch.Size([16, 3, 224, 224])
@@ -38,7 +40,7 @@ def no_augmentation(transform: Transform) -> Augmentation:
 
 
 def flip(transform: Transform) -> Augmentation:
-    """Left and right exchanged in all frames, or in none."""
+    """Mirror all frames of a clip with probability 0.5."""
 
     def augmented(clip: Clip) -> Sample:
         sample = transform(clip)
@@ -51,7 +53,7 @@ def flip(transform: Transform) -> Augmentation:
 
 
 def _av_fusion(transform: Transform) -> Augmentation:
-    """The frames of the evaluation, flipped and turned; the sound as it is."""
+    """The frames of the evaluation, flipped and rotated; the sound unchanged."""
     from .av_fusion import augment_frames
 
     def augmented(clip: Clip) -> Sample:
@@ -66,7 +68,7 @@ def _av_fusion(transform: Transform) -> Augmentation:
 
 
 def _mma_dfer(transform: Transform) -> Augmentation:
-    """A frame of each part of the clip, brightness, a crop and a flip; the sound as it is."""
+    """A random frame of each part of the clip, brightness, a crop and a flip; the sound unchanged."""
     from .mma_dfer import TrainTransform
 
     return TrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
@@ -88,21 +90,21 @@ def _record(spec: Any, what: str) -> Any:
 
 
 def _dk_clip(transform: Transform) -> Augmentation:
-    """Frames drawn from all parts of the clip, one of several crops, flipped, in other colours."""
+    """A random frame of each part of the clip, one of several crops, a flip, color jitter."""
     from .dk_clip import TrainTransform
 
     return TrainTransform(_record(transform.video, "frames"))
 
 
 def _mae_dfer(transform: Transform) -> Augmentation:
-    """Frames of a random window, RandAugment, a crop, a flip and an erased box, the same in all of them."""
+    """Frames of a random window; RandAugment, a crop, a flip and an erased box, the same in all frames."""
     from .mae_dfer import TrainTransform
 
     return TrainTransform(_record(transform.video, "frames"))
 
 
 def _mae_dfer_pretrain(transform: Transform) -> Augmentation:
-    """Frames of a random window, in one of a few fixed crops; for pictures that show the face already."""
+    """Frames of a random window, in one of a few fixed crops."""
     from .mae_dfer import PretrainTransform
 
     return PretrainTransform(_record(transform.video, "frames"))
@@ -138,3 +140,29 @@ AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "hicmae": _hicmae,
     "hicmae_pretrain": _hicmae_pretrain,
 }
+
+# architecture -> the augmentation of its published training
+PUBLISHED = {
+    "av_fusion": "av_fusion",
+    "dk_clip": "dk_clip",
+    "hicmae": "hicmae",
+    "hicmae_pretrain": "hicmae_pretrain",
+    "mae_dfer": "mae_dfer",
+    "mae_dfer_pretrain": "mae_dfer_pretrain",
+    "mma_dfer": "mma_dfer",
+    "s2d": "s2d",
+}
+
+
+def published_augmentation(model: Any) -> str:
+    """The name of the augmentation that a model, or the model of a weights record, was published with."""
+    record = model if isinstance(model, Weights) else model.weights
+    arch = record.arch if record is not None else arch_of(model)
+    if arch == "dfer_clip":  # its data sets differ; DFEW's is the first of the paper
+        dataset = (record.dataset if record is not None else None) or "DFEW"
+        return f"dfer_clip_{dataset.lower()}"
+    if arch not in PUBLISHED:
+        raise InputError(
+            f"{arch} has no published training transform; there is one for {', '.join(sorted([*PUBLISHED, 'dfer_clip']))}."
+        )
+    return PUBLISHED[arch]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from .errors import DferZooError, InputError, MediaError
+from ..errors import DferZooError, InputError, MediaError
 
 PREFIX = "DFER_ZOO_MAX_"
 
@@ -33,7 +33,7 @@ LIMITS: dict[str, Limit] = {
     "array_bytes": Limit(1 << 32, "bytes of one .npy file of prepared faces"),
     "list_bytes": Limit(1 << 28, "bytes of one annotation file"),
     "label": Limit(100_000, "class number in an annotation file"),
-    "puppets": Limit(10_000_000, "clips, identities or seed of a set of puppets"),
+    "puppets": Limit(10_000_000, "clips of a set of puppets"),
     "puppet_size": Limit(2048, "pixels along one side of a puppet's frames"),
 }
 

@@ -1,0 +1,141 @@
+"""The answer for a clip: probabilities, windows over time, and which weights gave them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..transforms.face_windows import majority
+
+MOST_OF_CLIP = 0.75  # a prediction that saw less of its clip says so
+
+
+@dataclass(frozen=True)
+class Window:
+    """The answer for a part of a clip.
+
+    Attributes:
+        start: Seconds.
+        stop: Seconds; None where no rate is known.
+        probabilities: One for each label.
+        missing: Inputs that the clip lacked in this window.
+    """
+
+    start: float
+    stop: float | None
+    probabilities: tuple[float, ...]
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """The answer for one clip. Probabilities are averaged over views, models and windows.
+
+    Attributes:
+        source: The file, or where else the clip is from.
+        labels: The labels, in the order of the probabilities.
+        probabilities: One for each label.
+        windows: The answer over time; windows without anything that the models need are left out.
+        models: Which weights answered.
+        missing: Inputs that the clip lacked in some window.
+        faces: The detector, the crop rule, and in how many frames a face was found.
+        sample_rate: Of the sound, for front ends that work at the file's own rate.
+        seen: First and last second of the frames that the models saw.
+        duration: Seconds of the clip.
+        thumbnails: (second, face crop) of some frames, see `Recognizer`.
+        logits: Outputs of the models, (windows, models, views, classes); NaN where a model has fewer views.
+    """
+
+    source: str
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    windows: tuple[Window, ...]
+    models: tuple[dict[str, Any], ...]
+    missing: tuple[str, ...] = ()
+    faces: Mapping[str, Any] | None = None
+    sample_rate: int | None = None
+    seen: tuple[float, float] | None = None
+    duration: float | None = None
+    thumbnails: tuple[tuple[float, np.ndarray], ...] = field(default=(), compare=False)
+    logits: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{label} {chance:.3f}" for label, chance in self.top(2))
+        return f"Prediction({self.source!r}: {best}; {len(self.windows)} window{'s' * (len(self.windows) != 1)})"
+
+    @property
+    def label(self) -> str:
+        """The most probable label."""
+        return self.labels[int(np.argmax(self.probabilities))]
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The probabilities by label."""
+        return dict(zip(self.labels, self.probabilities))
+
+    @property
+    def majority(self) -> str:
+        """The label that is most often the most probable one of a window, as in EMO-AffectNet's rule for clips; `label` is
+        the most probable one of the mean."""
+        return self.labels[majority([window.probabilities for window in self.windows])]
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What the weights are not for."""
+        return tuple(dict.fromkeys(model["caution"] for model in self.models if model.get("caution")))
+
+    @property
+    def overlooked(self) -> str | None:
+        """A sentence if the models did not see much of the clip."""
+        if self.seen is None or self.duration is None or self.seen[1] - self.seen[0] > MOST_OF_CLIP * self.duration:
+            return None
+        return f"frames from {self.seen[0]:.1f} s to {self.seen[1]:.1f} s of {self.duration:.1f} s were looked at"
+
+    def top(self, count: int = 3) -> list[tuple[str, float]]:
+        """The most probable labels with their probabilities, the best first."""
+        return sorted(zip(self.labels, self.probabilities), key=lambda pair: -pair[1])[:count]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain values, for JSON."""
+
+        def named(probabilities: Sequence[float]) -> dict[str, float]:
+            return dict(zip(self.labels, probabilities))
+
+        return {
+            "source": self.source,
+            "label": self.label,
+            "probabilities": named(self.probabilities),
+            "windows": [
+                {"start": w.start, "stop": w.stop, "probabilities": named(w.probabilities), "missing": list(w.missing)}
+                for w in self.windows
+            ],
+            "models": [dict(model) for model in self.models],
+            "missing": list(self.missing),
+            "faces": None if self.faces is None else dict(self.faces),
+            "sample_rate": self.sample_rate,
+            "seen": None if self.seen is None else list(self.seen),
+            "duration": self.duration,
+        }
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Plot the probabilities over time, or bars if there is one window.
+
+        Args:
+            path: Where to write the picture; the suffix decides the format.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            InputError: matplotlib is not installed, or the file cannot be written.
+        """
+        from .plots import timeline_figure, write_figure
+
+        figure = timeline_figure(self)
+        if path is not None:
+            write_figure(path, figure)
+        return figure

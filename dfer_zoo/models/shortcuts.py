@@ -1,0 +1,96 @@
+"""Exact shortcuts of inference: the same numbers up to rounding, with less work or memory traffic.
+
+They apply in eval mode without gradients, and never where someone could see the difference: with hooks on the modules
+inside, with layers of another class (adapters, quantisation), under autocast, while tracing or compiling. `plain()`
+switches them off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Mlp as TimmMlp
+from torch import Tensor, nn
+
+QUICK_GELU = 1.702  # slope inside CLIP's activation, x * sigmoid(1.702 x)
+
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Inside, every model computes the plain way."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether a forward hook is registered on the module or on a part of it."""
+    return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
+
+
+def applies(module: nn.Module, x: Tensor) -> bool:
+    """Whether a module may take its shortcut for this input."""
+    if module.training or torch.is_grad_enabled() or _plain.get():
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled(x.device.type):
+        return False
+    return x.dtype in (torch.float32, torch.float64) and not is_watched(module)
+
+
+def are_linear(*layers: nn.Module) -> bool:
+    """Whether all are torch's own, whose weights may be read in place of a call."""
+    return all(type(layer) is nn.Linear for layer in layers)
+
+
+class QuickGELU(nn.Module):
+    """CLIP's activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(QUICK_GELU * x)
+
+
+class Mlp(TimmMlp):
+    """timm's, with the activation computed in place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        usual = are_linear(self.fc1, self.fc2) and type(self.norm) is nn.Identity
+        if usual and applies(self, x):
+            if type(self.act) is QuickGELU:
+                return quick_mlp(self.fc1, self.fc2, x)
+            if isinstance(self.act, nn.GELU):
+                return self.fc2(torch.ops.aten.gelu_(self.fc1(x), approximate=self.act.approximate))
+        return super().forward(x)
+
+
+class ClipMlp(nn.Sequential):
+    """The MLP of open_clip's blocks, with its entries' names."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        fc1, _, fc2 = self
+        return quick_mlp(fc1, fc2, x) if are_linear(fc1, fc2) and applies(self, x) else super().forward(x)
+
+
+def quick_mlp(fc1: Any, fc2: Any, x: Tensor) -> Tensor:
+    """fc2(quick_gelu(fc1(x))): with s = 1.702, h * sigmoid(s h) is silu(s h) / s, and s goes into the weights."""
+    bias = None if fc1.bias is None else fc1.bias * QUICK_GELU
+    hidden = F.silu(F.linear(x, fc1.weight * QUICK_GELU, bias), inplace=True)
+    return F.linear(hidden, fc2.weight / QUICK_GELU, fc2.bias)
+
+
+def in_chunks(run: Callable[..., Tensor], block: nn.Module, tokens: Tensor, *args: Any, size: int = 4) -> Tensor:
+    """``run(block, tokens)``, a few entries of the batch at a time, so that a CPU's caches hold what is computed."""
+    if tokens.device.type != "cpu" or tokens.shape[0] <= size or not applies(block, tokens):
+        return run(block, tokens, *args)
+    out = torch.empty_like(tokens)
+    for chunk, place in zip(tokens.split(size), out.split(size)):
+        place.copy_(run(block, chunk, *args))
+    return out
