@@ -14,9 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dfer_zoo.registry import MODELS, manifest  # noqa: E402
+from dfer_zoo.weights.provenance import digest, terms_of  # noqa: E402
 from dfer_zoo.weights.record import Weights  # noqa: E402
 
-MARK = re.compile(r"<!-- (results|models|labels|puppets)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?", re.DOTALL)
+MARK = re.compile(
+    r"<!-- (results|models|labels|puppets|provenance)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?", re.DOTALL
+)
 
 
 def results(arch: str) -> str:
@@ -69,6 +72,23 @@ def labels(arch: str) -> str:
     return table(rows)
 
 
+def provenance_table() -> str:
+    """One row per weights: what is known of their past."""
+    rows = [["weights", "trained on", "licence, and where it is stated", "not known", "digest", "opened by us"]]
+    for _, record in sorted(manifest().items()):
+        rows.append(
+            [
+                f"`{record.name}`",
+                "; ".join(f"{name} ({terms_of(name)})" for name in record.training_data) or "not stated",
+                f"{record.license}: {record.license_source}",
+                "; ".join(record.open_questions) or "-",
+                re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1...", digest(record)),
+                "yes" if record.opened else "no",
+            ]
+        )
+    return table(rows)
+
+
 def records_of(arch: str) -> list[Weights]:
     return [record for (name, _), record in sorted(manifest().items()) if name == arch]
 
@@ -97,6 +117,7 @@ def table(rows: list[list[str]]) -> str:
 def rendered(text: str, folder: str = "") -> str:
     """The page with its tables made anew; `folder` is where docs/ lies, seen from the page."""
     makers = {"results": results, "models": lambda _: models(folder), "labels": labels, "puppets": lambda _: puppets()}
+    makers["provenance"] = lambda _: provenance_table()
 
     def fill(match: re.Match) -> str:
         kind, arch = match.groups()

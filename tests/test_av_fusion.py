@@ -119,8 +119,16 @@ def test_the_frame_encoder_starts_from_a_converted_efficient_face(tmp_path, monk
     ("arch", "state", "sentence"),
     [
         ("av_fusion", {"conv1.0.weight": 0, "fc.weight": 0}, "not a checkpoint of av_fusion: none of av1.q.weight"),
-        ("av_fusion", {"av.attn.q.weight": 0, "backbone.0": 0}, "not a checkpoint of av_fusion: 1 of its 2 entries are unknown, the first are backbone.0"),
-        ("efficient_face", {"audio_model.conv1d_0.0.weight": 0}, "not a checkpoint of efficient_face: 1 of its 1 entries are unknown, the first are audio"),
+        (
+            "av_fusion",
+            {"av.attn.q.weight": 0, "backbone.0": 0},
+            "not a checkpoint of av_fusion: 1 of its 2 entries are unknown, the first are backbone.0",
+        ),
+        (
+            "efficient_face",
+            {"audio_model.conv1d_0.0.weight": 0},
+            "not a checkpoint of efficient_face: 1 of its 1 entries are unknown, the first are audio",
+        ),
         ("efficient_face", {"conv1.0.weight": 0}, "not a checkpoint of efficient_face: it has no entry 'fc.weight'"),
     ],
 )

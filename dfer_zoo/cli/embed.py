@@ -8,11 +8,13 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import DferZooError, InputError
 from .common import Command, parse_faces
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def embed_options(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +31,8 @@ def embed_options(parser: argparse.ArgumentParser) -> None:
 
 
 def embed_command(options: argparse.Namespace) -> int:
+    import numpy as np
+
     from ..inference.recognizer import Recognizer
 
     write = _writer(options.out)  # an unknown format is an error now, not after an hour
@@ -51,6 +55,8 @@ def embed_command(options: argparse.Namespace) -> int:
     if not vectors:
         raise InputError(f"None of the {len(options.files)} files can be used.")
     content = io.BytesIO()
+    import numpy as np
+
     write(content, sources, np.stack(vectors))
     from ..atomic import write_atomically
 
@@ -62,7 +68,7 @@ def embed_command(options: argparse.Namespace) -> int:
     return 0 if len(sources) == len(options.files) else 1
 
 
-Writer = Callable[[io.BytesIO, list[str], np.ndarray], None]
+Writer = Callable[[io.BytesIO, list[str], "np.ndarray"], None]
 
 
 def _writer(path: str) -> Writer:
@@ -89,6 +95,8 @@ def _write_parquet(stream: io.BytesIO, sources: list[str], vectors: np.ndarray) 
 
 def _write_npz(stream: io.BytesIO, sources: list[str], vectors: np.ndarray) -> None:
     """Arrays ``source`` and ``embedding``, (files, features)."""
+    import numpy as np
+
     np.savez(stream, source=np.array(sources), embedding=vectors)
 
 

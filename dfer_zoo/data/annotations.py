@@ -254,8 +254,8 @@ def read_audiovisual_list(
 
 # the names that a column of a CSV file may have
 COLUMNS = {
-    "path": ("path", "file", "video", "clip", "folder"),
-    "label": ("label", "class", "emotion", "expression"),
+    "path": ("path", "file", "video", "clip", "folder", "video_name"),
+    "label": ("label", "class", "emotion", "expression", "labels", "id"),
     "audio": ("audio", "sound", "wav"),
     "num_frames": ("num_frames", "frames"),
     "subset": ("subset", "split"),
@@ -268,9 +268,10 @@ def read_csv(
     labels: Sequence[str] | None = None,
     root: str | Path | None = None,
     replace: tuple[str, str] | None = None,
+    order: str = "numeric",
     subset: str | None = None,
 ) -> Rows:
-    """Read a CSV file of your own. Its first line names the columns: ``path`` and ``label``, and where there are such
+    """Read a CSV file of your own, or a list of S2D. Its first line names the columns: ``path`` and ``label``, and where there are such
     ``audio``, ``num_frames`` and ``subset`` (`COLUMNS` has the other names that are known).
 
     Args:
@@ -278,6 +279,7 @@ def read_csv(
         labels: The model's labels. A label of the file is one of them, or its number, counted from 0.
         root: The folder that relative paths start from. The default is the folder of the CSV file.
         replace: ``("/their/disk", "/mine")`` replaces the start of every path.
+        order: Of the frames in a folder, as `read_clip` takes it; S2D sorts them as texts, "string".
         subset: Keep only the rows of this subset.
 
     Raises:
@@ -302,7 +304,7 @@ def read_csv(
             raise InputError(f"{where}: expected {len(header)} values, found {len(values)}.")
         cells = dict(zip(header, (value.strip() for value in values)))
         row = {key: cells[name] for key, name in found.items() if name is not None and cells[name]}
-        rows.append(_csv_row(row, labels, move, where))
+        rows.append(dataclasses.replace(_csv_row(row, labels, move, where), order=order))
     return Rows(row for row in rows if subset is None or row.subset == subset)
 
 

@@ -85,7 +85,8 @@ def read_crema_d(
             continue
         part = None if fold is None else "testing" if actor in FOLDS[fold - 1] else "training"
         if subset is None or part == subset:
-            rows.append(Row(str(path), CODES.index(emotion), _sound(path, sounds), subset=part, order="string"))
+            sound = _sound(path, sounds)
+            rows.append(Row(str(path), CODES.index(emotion), sound, subset=part, order="string", upright=False))
     if not rows:
         raise InputError(
             f"There is no clip of CREMA-D in {folder}; expected videos or folders of frames with names as 1001_DFA_ANG_XX."

@@ -436,7 +436,7 @@ def check_annotations(case: Case) -> Iterator[Comparison]:
             yield same(f"{dataset}: classes", list(labels), [name.lower() for name in reference["class_order"]])
             path = Path(folder) / f"{dataset}.csv"
             path.write_text(case["inputs"]["files"][dataset], encoding="utf-8")
-            rows = read_rows(path, labels)
+            rows = read_rows(path, labels, root="")  # folders as the list names them
             ours = [{"folder": row.path, "label": row.label, "class": labels[row.label]} for row in rows]
             expected = [{**entry, "class": entry["class"].lower()} for entry in reference["entries"]]
             yield same(f"{dataset}: entries", ours, expected)
