@@ -48,10 +48,11 @@ def info_options(parser: argparse.ArgumentParser) -> None:
 
 def info_command(options: argparse.Namespace) -> int:
     from ..registry import check_name, get_weights, list_pretrained
-    from ..weights.fetch import MODEL_FILE
-    from ..weights.safetensors import read_record
 
     if options.name.startswith("local-dir:"):
+        from ..weights.fetch import MODEL_FILE
+        from ..weights.safetensors import read_record  # loads torch
+
         record = read_record(Path(options.name.removeprefix("local-dir:")).expanduser() / MODEL_FILE)
         print(json.dumps(record.to_dict()) if options.json else describe(record))
         return 0
