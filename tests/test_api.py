@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dfer_zoo
@@ -69,6 +70,13 @@ def test_submodules_resolve_without_an_import_of_their_own():
     code = "import dfer_zoo; print(dfer_zoo.transforms.create_transform.__name__, dfer_zoo.weights.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["create_transform", "dfer_zoo.weights"], done.stderr
+
+
+def test_records_and_clips_have_a_short_repr_a_hash_and_an_equality():
+    record = dfer_zoo.get_weights("mae_dfer", "dfew_fold1")
+    assert repr(record).startswith("Weights(mae_dfer.dfew_fold1: ") and len({record, record}) == 1
+    clip = dfer_zoo.read_clip(np.zeros((3, 16, 16, 3), np.uint8), fps=25)
+    assert repr(clip) == "Clip('arrays': 3 frames at 25 fps, no sound)" and clip == clip and len({clip}) == 1
 
 
 if __name__ == "__main__":

@@ -77,9 +77,19 @@ class ArrayFrames:
         return [self.frames[index] for index in indices]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # two clips are equal if they are one object: frames may be files
 class Clip:
-    """The input of a transform. ``waveform`` is (channels, samples) float32 in [-1, 1] at ``sample_rate``.
+    """Frames, sound and their rates: the input of a transform.
+
+    Args:
+        frames: RGB frames (H, W, 3) uint8 by index: an array, or a reader that decodes on demand.
+        fps: Frames per second.
+        waveform: (channels, samples) float32 in [-1, 1].
+        sample_rate: Samples per second.
+        source: Where the clip comes from; used in messages.
+        notes: How the clip was made: the detector, the boxes, ...
+        times: Seconds at which each frame is shown, from 0. None: evenly, at `fps`.
+        sound_start: Seconds from the first frame to the first sample.
 
     >>> Clip.from_arrays(np.zeros((20, 64, 64, 3), np.uint8), fps=25).duration
     0.8
@@ -90,11 +100,14 @@ class Clip:
     waveform: np.ndarray | Sound | None = None
     sample_rate: int | None = None
     source: str = "arrays"
-    notes: dict = field(default_factory=dict)  # how the clip was made: the detector, the boxes, ...
-    times: np.ndarray | None = None  # seconds at which each frame is shown, from 0; None: evenly, at `fps`
-    sound_start: float = (
-        0.0  # seconds from the first frame to the first sample; a file may start them at different times
-    )
+    notes: dict = field(default_factory=dict)
+    times: np.ndarray | None = None
+    sound_start: float = 0.0
+
+    def __repr__(self) -> str:
+        rate = "" if self.fps is None else f" at {self.fps:g} fps"
+        sound = "no sound" if self.waveform is None else f"sound at {self.sample_rate} Hz"
+        return f"Clip({self.source!r}: {self.num_frames} frames{rate}, {sound})"
 
     @property
     def num_frames(self) -> int:

@@ -171,7 +171,7 @@ class AudioSpec:
     without_audio: str = field(default="keep", metadata=OPTIONAL)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Weights:
     """The record of a weights file: its identity and everything that belongs to it.
 
@@ -237,6 +237,12 @@ class Weights:
     @property
     def name(self) -> str:
         return f"{self.arch}.{self.tag}"
+
+    def __hash__(self) -> int:
+        return hash((self.arch, self.tag, self.revision, self.sha256))
+
+    def __repr__(self) -> str:
+        return f"Weights({self.name}: {self.distribution}, {self.params:,} parameters, {len(self.labels)} labels)"
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
