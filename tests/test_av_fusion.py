@@ -307,12 +307,14 @@ def test_a_clip_becomes_blue_first_frames_and_coefficients():
 
 
 @torch.no_grad()
-def test_efficient_face_takes_the_frame_in_the_middle_of_a_clip():
+def test_efficient_face_takes_the_middle_one_of_five_frames_a_second():
     model = EfficientFace()
-    image = dfer_zoo.create_transform(model, faces="none")(numbered_clip(100))["image"]
+    clip = numbered_clip(100)
+    assert [view[0] for view in dfer_zoo.create_transform(model, faces="none").plan(clip).views] == [*range(0, 100, 6)]
+    image = dfer_zoo.create_transform(model, faces="none")(clip)["image"]
     mean, std = (torch.tensor(values) for values in (model.video_spec.mean, model.video_spec.std))
     assert image.shape == (3, 224, 224)
-    torch.testing.assert_close(image[:, 0, 0] * std + mean, torch.tensor([0.0, 0.0, 50 / 255]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(image[:, 0, 0] * std + mean, torch.tensor([0.0, 0.0, 48 / 255]), atol=1e-6, rtol=0)
     assert model.eval()(image[None]).shape == (1, 7)
 
 
@@ -417,7 +419,7 @@ def test_dropping_modalities_needs_both_of_them(mix):
 
 
 def test_the_recipe_has_the_published_rates():
-    recipe = read_recipe(Path(__file__).parent.parent / "examples" / "recipes" / "av_fusion_ravdess.toml")
+    recipe = read_recipe(Path(__file__).parent.parent / "dfer_zoo" / "recipes" / "av_fusion_ravdess.toml")
     for epoch, rate in case("metrics_and_schedule")["outputs"]["learning_rate_by_epoch"].items():
         update = 10 * (int(epoch) - 1)
         for within in (0, 9):
@@ -439,11 +441,11 @@ def test_an_order_of_the_wrong_length_is_refused():
 
 def test_the_list_of_clips_is_read_by_subset(tmp_path):
     path = tmp_path / "annotations.txt"
-    path.write_text("a/f.npy;a/s.wav;3;testing\n\n/b/f.npy;/b/s.wav;8;training\n")
+    path.write_text("a/f.npy;a/s.wav;3;testing\n\nb/f.npy;b/s.wav;8;training\n")
     rows = read_audiovisual_list(path, root="/data")
     assert [(r.path, r.audio, r.label, r.subset) for r in rows] == [
         ("/data/a/f.npy", "/data/a/s.wav", 2, "testing"),
-        ("/b/f.npy", "/b/s.wav", 7, "training"),
+        ("/data/b/f.npy", "/data/b/s.wav", 7, "training"),
     ]
     assert read_audiovisual_list(path, subset="validation") == []
     for line in ("a.npy;a.wav;0;testing", "a.npy;a.wav;3;test", "a.npy a.wav 3 testing"):
@@ -465,7 +467,7 @@ def test_ravdess_is_split_by_actor_and_labelled_by_name(tmp_path):
     tested = read_ravdess(tmp_path, subset="testing")
     assert {row.audio for row in tested} == {str(tmp_path / "ACTOR05" / "03-01-08-01-01-01-05.wav")}
     assert rows[0].audio is None
-    with pytest.raises(InputError, match="both in testing and in validation"):
+    with pytest.raises(InputError, match="in both testing and validation"):
         read_ravdess(tmp_path, testing=(1,), validation=(1,))
     (tmp_path / "holiday.mp4").touch()
     with pytest.raises(InputError, match="not named as in RAVDESS"):

@@ -442,7 +442,7 @@ def test_zero_shot_is_clip_on_the_mean_of_the_frames(tiny_clip):
 
 @pytest.mark.parametrize("dataset", ["dfew", "mafw", "ferv39k"])
 def test_the_recipes_freeze_and_rate_as_published(dataset):
-    path = Path(__file__).parent.parent / "examples" / "recipes" / f"dfer_clip_{dataset}.toml"
+    path = Path(__file__).parent.parent / "dfer_zoo" / "recipes" / f"dfer_clip_{dataset}.toml"
     recipe = read_recipe(path)
     assert f"data.train=LISTS/{recipe.data.train} --set data.valid=LISTS/{recipe.data.valid}" in path.read_text()
     assert recipe.model.pretrained == "backbone" and recipe.model.freeze == ("published",)

@@ -184,7 +184,9 @@ def test_a_record_describes_the_model_that_it_makes(name):
     record = get_weights(*name)
     small = {"preset": "tiny"}
     model = dfer_zoo.create_model(name[0], **{**record.model_args, **small})
-    assert model.labels == record.labels and model.audio_spec == record.audio
+    assert model.labels == record.labels
+    if record.audio is not None:  # what to do with clips without sound is a rule of the data set
+        assert dataclasses.replace(record.audio, without_audio="keep") == model.audio_spec
     if record.video is not None:
         assert dataclasses.replace(record.video, face_crop="aligned") == model.video_spec
     if name[0] == "mma_dfer" and record.fold:
@@ -493,7 +495,7 @@ def test_a_sound_shorter_than_a_window_says_so():
 
 @pytest.mark.parametrize("dataset, classes", [("dfew", 7), ("mafw", 11)])
 def test_the_recipes_are_the_published_training(dataset, classes):
-    recipe = read_recipe(Path(__file__).parent.parent / "examples" / "recipes" / f"mma_dfer_{dataset}.toml")
+    recipe = read_recipe(Path(__file__).parent.parent / "dfer_zoo" / "recipes" / f"mma_dfer_{dataset}.toml")
     torch.manual_seed(0)
     options = {**recipe.model.args, **TINY}
     model = dfer_zoo.create_model(recipe.model.name, labels=recipe.model.labels or None, **options)

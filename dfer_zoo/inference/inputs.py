@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -70,20 +71,35 @@ def expand(given: Iterable[Any], *, treat_as: str = "auto", stdin: Any = None) -
 
 def _named(text: str, treat_as: str, stdin: Any) -> Iterator[Item]:
     path = Path(text)
+    kind = _kind(path)
     if text == "-":
         yield from _paths(sys.stdin if stdin is None else stdin, treat_as)
-    elif text.startswith("@") and not path.exists():
+    elif text.startswith("@") and kind is None:
         yield from _listed(Path(text[1:]), treat_as)
-    elif path.suffix.lower() in (".csv", ".parquet") and path.is_file():
+    elif path.suffix.lower() in (".csv", ".parquet") and kind == "file":
         yield from _tabled(path)
-    elif path.is_dir():
-        yield from _folder(path, treat_as)
-    elif glob.has_magic(text) and not path.exists():
+    elif kind is None and glob.has_magic(text):
         found = sorted(glob.glob(text, recursive=True))
         if not found:
             raise InputError(f"{text}: no file matches this pattern.")
         for one in found:
-            yield from _folder(Path(one), treat_as) if Path(one).is_dir() else iter([Item(one, one)])
+            yield from _one(one, treat_as)
+    else:
+        yield from _one(text, treat_as)
+
+
+def _kind(path: Path) -> str | None:
+    """ "file", "folder", or None where nothing is, or nothing can be: reading it says why."""
+    try:
+        return "folder" if path.is_dir() else "file" if path.exists() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _one(text: str, treat_as: str) -> Iterator[Item]:
+    path = Path(text)
+    if _kind(path) == "folder":
+        yield from _folder(path, treat_as)
     else:
         yield Item(text, text)
 
@@ -92,7 +108,7 @@ def _paths(lines: Iterable[str], treat_as: str) -> Iterator[Item]:
     for line in lines:
         text = line.strip("\r\n")
         if text.strip() and not text.startswith("#"):
-            yield from _folder(Path(text), treat_as) if Path(text).is_dir() else iter([Item(text, text)])
+            yield from _one(text, treat_as)
 
 
 def _listed(path: Path, treat_as: str) -> Iterator[Item]:
@@ -105,7 +121,11 @@ def _listed(path: Path, treat_as: str) -> Iterator[Item]:
 
 def _folder(path: Path, treat_as: str) -> Iterator[Item]:
     """A folder with images and without videos is one clip, unless `treat_as` says otherwise."""
-    files = [p for p in sorted(path.iterdir()) if not p.name.startswith(".")]
+    try:
+        files = [path / name for name in sorted(os.listdir(path)) if not name.startswith(".")]
+    except OSError:  # reading it says why
+        yield Item(str(path), str(path))
+        return
     suffixes = {p.suffix.lower() for p in files if p.is_file()}
     is_clip = bool(suffixes & IMAGE_SUFFIXES) and not suffixes & VIDEO_SUFFIXES
     if treat_as == "clip" or (treat_as == "auto" and is_clip):

@@ -238,9 +238,6 @@ class Weights:
     def name(self) -> str:
         return f"{self.arch}.{self.tag}"
 
-    def __hash__(self) -> int:
-        return hash((self.arch, self.tag, self.revision, self.sha256))
-
     def __repr__(self) -> str:
         return f"Weights({self.name}: {self.distribution}, {self.params:,} parameters, {len(self.labels)} labels)"
 
