@@ -274,3 +274,25 @@ def test_evaluate_used_wrongly_is_status_2_and_one_sentence(place, tmp_path, cap
     assert evaluate(place, data if data.startswith("puppets") else tmp_path / data, *arguments) == 2
     out, err = capsys.readouterr()
     assert message in err and len(err.splitlines()) == 1 and out == ""
+
+
+def test_folds_are_evaluated_one_by_one_and_together(place, tmp_path, capsys):
+    for fold in (1, 2):
+        (tmp_path / f"w{fold}").symlink_to(place / "weights")
+    name = f"local-dir:{tmp_path}/w{{fold}}"
+    arguments = ["evaluate", name, "puppets:clips=6,seed={fold}", "--folds", "1-2"]
+    assert cli.main([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    tables = [np.array(row["confusion"]) for row in found["folds"]]
+    assert [table.sum() for table in tables] == [6, 6]
+    for number, table in enumerate(tables, 1):
+        assert (
+            cli.main(["evaluate", f"local-dir:{tmp_path}/w{number}", f"puppets:clips=6,seed={number}", "--json"]) == 0
+        )
+        assert json.loads(capsys.readouterr().out)["confusion"] == table.tolist()
+    assert cli.main([*arguments, "--plot", str(tmp_path / "table.png")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["1", "2", "mean", "pooled"] and lines[4].split()[-1] == "12"
+    assert (tmp_path / "table.png").stat().st_size > 1000
+    assert cli.main(["evaluate", name, "puppets:clips=6", "--folds", "1-2"]) == 2
+    assert "--folds needs {fold} in DATA" in capsys.readouterr().err

@@ -463,3 +463,14 @@ def test_lists_of_folder_sound_and_label_are_written_and_read(tmp_path):
         read_sound_list(path)
     with pytest.raises(InputError, match="cannot stand in such a list"):
         list_lines([Row("a folder", 0, "a.wav")])
+
+
+def test_the_lists_of_a_fold_of_crema_d_are_written_by_one_command(tmp_path, capsys):
+    root = crema_d(tmp_path / "data")
+    command = ["prepare", "annotations", "crema_d", str(root / "VideoFlash"), "--sounds", str(root / "AudioWAV")]
+    assert cli.main([*command, "--fold", "1", "--out", str(tmp_path / "lists")]) == 0
+    assert "train.csv: 12 clips" in capsys.readouterr().out
+    rows = read_rows(tmp_path / "lists" / "test.csv", [code.lower() for code in CODES])
+    assert [row.label for row in rows] == [*range(6), *range(6)] and rows[0].audio.endswith("1001_DFA_ANG_XX.wav")
+    assert cli.main([*command, "--fold", "6", "--out", str(tmp_path / "lists")]) == 2
+    assert "CREMA-D has the folds 1 to 5" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from ..errors import DferZooError, printable
 from ..version import __version__
-from . import demo, doctor, embed, evaluate, predict, train, weights
+from . import demo, doctor, embed, evaluate, predict, prepare, train, weights
 from .common import in_options
 
 COMMANDS = {
@@ -24,6 +24,7 @@ COMMANDS = {
     **embed.COMMANDS,
     **weights.COMMANDS,
     **evaluate.COMMANDS,
+    **prepare.COMMANDS,
     **train.COMMANDS,
     **doctor.COMMANDS,
     **demo.COMMANDS,
