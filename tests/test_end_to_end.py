@@ -87,6 +87,10 @@ def test_a_model_of_sound_is_not_evaluated_without_it_unless_that_is_asked_for(t
     status, out, err = run(capsys, "evaluate", model, mafw)
     assert status == 2 and not out
     assert "takes video and audio, and none of the 3 clips has sound" in err and "--without audio" in err
+    missing = tmp_path / "mfaw" / "clips_faces" / "00002"
+    missing.rename(tmp_path / "away")  # a clip that is missing has no sound either
+    assert run(capsys, "evaluate", model, mafw)[0] == 2
+    (tmp_path / "away").rename(missing)
     status, out, _ = run(capsys, "evaluate", model, mafw, "--without", "audio")
     assert status == 0 and "3 of 3 clips were evaluated without audio." in out
 

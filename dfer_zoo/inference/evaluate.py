@@ -73,11 +73,16 @@ def check_sound(model: Any, rows: Sequence[Row], without: Sequence[str]) -> None
     """
     if "audio" not in model.inputs or "audio" in without:
         return
-    if all(row.audio is None and (row.path.endswith(".npy") or Path(row.path).is_dir()) for row in rows):
+    if not any(row.audio is not None or _may_hold_sound(row.path) for row in rows):
         raise InputError(
             f"{type(model).__name__} takes video and audio, and none of the {len(rows)} clips has sound. Give the place "
             "of the sound files (--audio dfew, mafw, or a template), or ask for an evaluation without (--without audio)."
         )
+
+
+def _may_hold_sound(path: str) -> bool:
+    """A video file or a puppet; folders of frames, prepared faces and files that are missing hold none."""
+    return path.startswith("puppet:") or (not path.endswith(".npy") and Path(path).is_file())
 
 
 def evaluate(
