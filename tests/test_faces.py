@@ -282,6 +282,7 @@ def test_a_drawn_face_is_found_where_it_was_drawn(detector):
 
 def test_auto_takes_the_published_detector_where_it_is_installed(monkeypatch):
     monkeypatch.setattr(detect.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(detect, "_mtcnn", lambda: None)
     assert faces.find_detector("auto").name == "mtcnn"
     monkeypatch.setattr(detect.importlib.util, "find_spec", lambda name: None)
     assert faces.find_detector("auto").name == "opencv cascade"
