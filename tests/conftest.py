@@ -4,7 +4,11 @@ import ipaddress
 import os
 import socket
 
-import pytest
+# before torch is imported: parallel test processes with a thread pool each are slower than one thread each
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
 
 
 @pytest.hookimpl(hookwrapper=True)

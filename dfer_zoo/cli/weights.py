@@ -167,7 +167,7 @@ def _fetch_row(record: Weights) -> tuple[str, ...]:
 def _bytes(size: int | None) -> str:
     """
     >>> _bytes(3753900)
-    '3.8 MB'
+    '3.75 MB'
     """
     if size is None:
         return "unknown"
