@@ -169,11 +169,11 @@ def folds_table(
         published: Published means, by the names "uar" and "war".
 
     >>> print(folds_table([1, 2], [np.array([[1, 1], [0, 2]]), np.array([[2, 0], [0, 2]])]))
-    fold      UAR     WAR   clips
-    1       75.00   75.00       4
-    2      100.00  100.00       4
-    mean    87.50   87.50
-    pooled  87.50   87.50       8
+    fold       UAR     WAR   clips
+    1        75.00   75.00       4
+    2       100.00  100.00       4
+    mean     87.50   87.50
+    pooled   87.50   87.50       8
     """
     rates = over_folds(tables)
     lines = [f"{'fold':<6}  {'UAR':>6}  {'WAR':>6}  {'clips':>6}"]
