@@ -205,7 +205,7 @@ def check_place(device: Any, dtype: Any) -> None:
     # NotImplementedError is a RuntimeError; which of them comes depends on what this torch was built with
     except (RuntimeError, AssertionError, TypeError) as error:
         what = f"device '{device}'" if dtype is None else f"device '{device}' with dtype {dtype!r}"
-        raise InputError(f"{what} cannot be used here ({str(error).splitlines()[0]}).") from error
+        raise InputError(f"{what} cannot be used here ({_first_line(error)}).") from error
 
 
 def _check_arguments(arch: str, model_args: Mapping[str, Any]) -> None:
@@ -300,7 +300,7 @@ def _build(kind: type[DferModel], arguments: Mapping[str, Any], path: Path) -> D
         raise
     except Exception as error:
         raise WeightsError(
-            f"{path} asks for a {kind.__name__} that cannot be built ({type(error).__name__}: {error})."
+            f"{path} asks for a {kind.__name__} that cannot be built ({type(error).__name__}: {_first_line(error)})."
         ) from error
 
 
@@ -349,6 +349,11 @@ def _check_same_arguments(model: DferModel, record: Weights, path: str | Path) -
                 f"{path} was made with {name}={value!r}, and this {type(model).__name__} with {built[name]!r}. "
                 "create_model(..., checkpoint_path=...) builds the model that fits."
             )
+
+
+def _first_line(error: BaseException) -> str:
+    """torch's errors list every signature of a function on lines of their own."""
+    return str(error).partition("\n")[0]
 
 
 def _plain(value: Any) -> Any:

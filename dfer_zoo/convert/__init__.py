@@ -68,7 +68,8 @@ def convert_state_dict(arch: str, state: Mapping[str, Tensor]) -> Conversion:
         ) from error
     except (IndexError, TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:  # RuntimeError: torch's own
         raise WeightsError(
-            f"This is not a checkpoint of {arch}: an entry has a shape that none of its checkpoints has ({error})."
+            f"This is not a checkpoint of {arch}: an entry has a shape that none of its checkpoints has "
+            f"({str(error).partition(chr(10))[0]})."
         ) from error
 
 
