@@ -102,8 +102,6 @@ class Handler(BaseHTTPRequestHandler):
         return self.json({})
 
     def do_GET(self) -> None:
-        if self.path.startswith("/api/models/"):  # old clients ask how the repository stores its files
-            return self.json({"id": self.path.split("/api/models/")[1].partition("/revision/")[0], "xetEnabled": False})
         self.file(with_body=True)
 
     def do_HEAD(self) -> None:
