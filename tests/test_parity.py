@@ -19,7 +19,7 @@ LARGE = 50_000_000  # numbers in the networks of a case; above it a check takes 
 
 # Recorded with Pillow 13, whose shrinking differs from that of all versions before it by a grey level in places; for
 # Python 3.10 there is no Pillow 13.
-PILLOW_13 = {"dfer_clip/image_transforms", "mma_dfer/image_test_transform"}
+PILLOW_13 = {"dfer_clip/image_transforms", "mma_dfer/image_test_transform", "s2d/image_transform"}
 OLD_PILLOW = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="the bytes of Pillow 13 are asked for")
 
 

@@ -39,9 +39,9 @@ def is_watched(module: nn.Module) -> bool:
 
 def applies(module: nn.Module, x: Tensor) -> bool:
     """Whether a module may take its shortcut for this input."""
-    if module.training or torch.is_grad_enabled() or _plain.get():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first: torch 2.6 cannot trace a ContextVar
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled(x.device.type):
+    if module.training or torch.is_grad_enabled() or _plain.get() or torch.is_autocast_enabled(x.device.type):
         return False
     return x.dtype in (torch.float32, torch.float64) and not is_watched(module)
 
