@@ -34,7 +34,8 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     )
     reading_options(parser)
     parser.add_argument(
-        "--faces", default="none", help="for videos that are no face crops yet; as of predict, and by default none"
+        "--faces",
+        help="how to find faces, as in predict; default: as for the training of the weights, else the data are face crops",
     )
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument("--without", action="append", default=[], help="withhold a modality: video or audio")
@@ -118,7 +119,7 @@ def _evaluated(options: argparse.Namespace, name: str, data: str) -> tuple[Evalu
         transform=transform,
         batch_size=options.batch_size,
         without=options.without,
-        faces=parse_faces(options.faces),
+        faces=None if options.faces is None else parse_faces(options.faces),
         no_face=options.no_face,
         strict=options.strict,
         progress=sys.stderr.isatty(),

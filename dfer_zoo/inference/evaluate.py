@@ -14,7 +14,7 @@ import numpy as np
 from ..data.annotations import Row, read_row
 from ..errors import DferZooError, InputError, MediaError
 from ..media.clip import Clip
-from ..transforms import Transform, create_transform
+from ..transforms import Transform, create_transform, faces_of_training
 from . import metrics
 from .prediction import Prediction
 from .recognizer import Recognizer
@@ -92,7 +92,7 @@ def evaluate(
     transform: Transform | None = None,
     batch_size: int = 8,
     without: Sequence[str] = (),
-    faces: Any = "none",
+    faces: Any = None,
     no_face: str = "error",
     strict: bool = False,
     progress: bool = False,
@@ -105,7 +105,8 @@ def evaluate(
         transform: From `create_transform`; the default is the model's own.
         batch_size: Views per forward pass.
         without: Modalities to withhold, such as ``("audio",)``.
-        faces: For data that are not face crops yet, as in `read_clip`; the crop rule is the model's own.
+        faces: How to find faces, as in `create_transform`. By default as for the training of the weights, where their
+            record names a detector; else the data are taken as face crops.
         no_face: What to do with a clip without a face, as in `read_clip`.
         strict: Raise the error of the first clip that cannot be read. By default such clips are counted in ``failed``.
         progress: Show a progress bar.
@@ -116,6 +117,8 @@ def evaluate(
     """
     _check_arguments(model, rows, without)
     transform = transform or create_transform(model)
+    if faces is None:
+        faces = faces_of_training(transform.video, "none")
     short: set[int] = set()
 
     def read(place: tuple[int, Row]) -> Clip:

@@ -36,6 +36,7 @@ from ..factory import create_model
 from ..inference import doctor, metrics
 from ..inference import evaluate as evaluation
 from ..inference.plots import confusion_figure, write_figure
+from ..media.faces import known_detector
 from ..saving import arch_of, save_pretrained
 from ..transforms import collate, create_transform
 from ..transforms.audio import silence
@@ -173,7 +174,10 @@ def build(recipe: Recipe) -> tuple[Any, Any]:
     for pattern in recipe.model.freeze:
         model.freeze(*([] if pattern == "published" else [pattern]))
     transform = create_transform(model, faces="none", **recipe.data.transform)  # `read_row` crops
-    model.video_spec, model.audio_spec = transform.video, transform.audio  # what is saved says how it was trained
+    # what is saved says how it was trained: `predict` and `evaluate` find faces as the training did
+    model.video_spec, model.audio_spec = transform.video, transform.audio
+    if transform.video is not None:
+        model.video_spec = replace(transform.video, detector=known_detector(recipe.data.faces))
     return model, transform
 
 
@@ -212,7 +216,6 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
     finding: dict[str, Any] = {"faces": data.faces, "no_face": data.no_face}
     caution = None
     if data.faces == "none" and (uncropped := doctor.uncropped(rows)):
-        # faces are part of what a model is trained on: predict and evaluate must take whole frames too
         accelerator.print(
             f"The frames look uncropped; train on faces with data.faces = 'auto'. {uncropped[0].report()}"
         )
