@@ -14,7 +14,7 @@ import numpy as np
 from ..data.annotations import Row, read_row
 from ..errors import DferZooError, InputError, MediaError
 from ..media.clip import Clip
-from ..transforms import Transform, create_transform
+from ..transforms import Transform, create_transform, faces_of_training
 from . import metrics
 from .prediction import Prediction
 from .recognizer import Recognizer
@@ -100,7 +100,8 @@ def evaluate(
     Args:
         model: A model with labels.
         rows: Clips from `data.annotations.read_rows`.
-        transform: From `create_transform`, which also says how to find faces. By default the frames are face crops.
+        transform: From `create_transform`, which also says how to find faces. By default the model's own: it uses the
+            detector of the training, if the record names one; else the frames are face crops.
         batch_size: Views per forward pass.
         without: Modalities to withhold, such as ``("audio",)``.
         strict: Raise the error of the first clip that cannot be read. By default such clips are counted in ``failed``.
@@ -111,7 +112,8 @@ def evaluate(
         MediaError: A clip cannot be read and ``strict`` is set, or no clip can be read.
     """
     _check_arguments(model, rows, without)
-    transform = transform or create_transform(model, faces="none")
+    if transform is None:
+        transform = create_transform(model, faces=faces_of_training(model.video_spec, "none"))
     short: set[int] = set()
 
     def read(place: tuple[int, Row]) -> Clip:
