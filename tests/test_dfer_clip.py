@@ -16,7 +16,8 @@ from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import build_clip, tokenize
 from dfer_zoo.models.dfer_clip import DFERCLIP, PROMPTS, unit
-from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
+from dfer_zoo.training.optim import create_optimizer, learning_rate
+from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms.train.dfer_clip import TrainTransform
 from dfer_zoo.weights import fetch
 from tests.parity import compare

@@ -20,8 +20,7 @@ from dfer_zoo.media.clip import ArrayFrames, Clip
 from dfer_zoo.media.resize import RESIZES, shorter_side_size
 from dfer_zoo.models.base import load_strictly, skip_init
 from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, unit, weigh_snippets
-from dfer_zoo.training.mixes import MIXES, soft_targets
-from dfer_zoo.training.mixing import fourier_mask, mix_clips
+from dfer_zoo.training.mixing import MIXES, fourier_mask, mix_clips, soft_targets
 from dfer_zoo.transforms import create_transform
 from dfer_zoo.transforms.images import prepare, three_crops
 from dfer_zoo.transforms.train import augmentation

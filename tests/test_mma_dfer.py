@@ -22,9 +22,8 @@ from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import LABELS, MMADFER, MORE_LABELS, Prompts
 from dfer_zoo.models.vit import PRESETS, resize_positions
 from dfer_zoo.registry import get_weights, manifest
-from dfer_zoo.training.groups import parameter_groups
-from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
-from dfer_zoo.training.schedules import cosine
+from dfer_zoo.training.optim import cosine, create_optimizer, learning_rate, parameter_groups
+from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train.mma_dfer import TrainTransform

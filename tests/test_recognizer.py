@@ -21,6 +21,7 @@ from dfer_zoo.errors import DferZooError, InputError, MediaError
 from dfer_zoo.inference.batcher import FrameBuffer
 from dfer_zoo.inference.prediction import Prediction
 from dfer_zoo.inference.windows import window_times
+from dfer_zoo.media.faces import find
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.registry import MODELS, model_class
 from dfer_zoo.transforms import collate, create_transform
@@ -333,7 +334,7 @@ def test_the_answer_says_which_face_was_seen():
     prediction = recognizer(frames)
     assert prediction.faces["median_box"] == [10, 10, 40, 40] and prediction.faces["found"] == 20
     assert prediction.faces["crop"] == "aligned"
-    prepared = read_clip(frames, faces=(7, 7, 43, 43))
+    prepared = find(read_clip(frames), (7, 7, 43, 43))
     np.testing.assert_allclose(recognizer(prepared).logits, prediction.logits, rtol=1e-5)
     with pytest.raises(MediaError, match="no face was found"):
         Recognizer(Colours().eval(), faces=lambda frame: [])(frames)

@@ -109,7 +109,7 @@ def _evaluated(options: argparse.Namespace, name: str, data: str) -> tuple[Evalu
         raise DferZooError(f"{name} names no weights, so there is nothing to evaluate. Name some: ARCH.TAG.")
     if model.weights.distribution == "composed":
         raise DferZooError(f"{name}: its head is new and answers at random. Train it first, and evaluate that.")
-    transform = create_transform(model)
+    transform = create_transform(model, faces=parse_faces(options.faces), no_face=options.no_face)
     rows = read_rows(data, model.labels, subset=options.subset, transform=transform, **reading(options))
     check_sound(model, rows, options.without)
     evaluation = evaluate(
@@ -118,8 +118,6 @@ def _evaluated(options: argparse.Namespace, name: str, data: str) -> tuple[Evalu
         transform=transform,
         batch_size=options.batch_size,
         without=options.without,
-        faces=parse_faces(options.faces),
-        no_face=options.no_face,
         strict=options.strict,
         progress=sys.stderr.isatty(),
     )

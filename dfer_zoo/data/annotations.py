@@ -634,22 +634,17 @@ class ListedFrames:
         return self.frames.take(indices)
 
 
-def read_row(
-    row: Row, *, faces: Any = "none", crop: str = "aligned", no_face: str = "error", frame_count: str = "list"
-) -> Clip:
-    """The clip of a row.
+def read_row(row: Row, *, frame_count: str = "list") -> Clip:
+    """Read the clip of a row.
 
     Args:
         row: A row of `read_rows`.
-        faces: For data that are not face crops yet, as in `read_clip`; so are ``crop`` and ``no_face``. Puppets and
-            prepared faces are face crops.
-        crop: The crop rule.
-        no_face: What to do with a clip without a face.
-        frame_count: How many frames a clip has if its row names a number: that of the "list", or of the "folder"
+        frame_count: Which number of frames counts if they differ: that of the "list", or of the "folder"
             (`VideoSpec.frame_count`).
 
     Returns:
-        The clip. ``clip.notes["short"]`` is (frames in the list, frames in the folder) if the folder has fewer.
+        The clip. Puppets and prepared faces are marked as face crops, so that no transform searches them for faces.
+        ``clip.notes["short"]`` is (frames in the list, frames in the folder) if the folder has fewer.
 
     Raises:
         MediaError: The files cannot be read.
@@ -657,13 +652,13 @@ def read_row(
     if row.path.startswith("puppet:"):
         from .puppets import Puppet
 
-        return Puppet.parse(row.path).clip()
+        return _marked_as_crops(Puppet.parse(row.path).clip())
     from ..media.files import read_clip
     from ..media.images import ImageFiles
 
     _check_files(row)
     if row.path.endswith(".npy"):
-        return _prepared_clip(row)
+        return _marked_as_crops(_prepared_clip(row))
     clip = read_clip(row.path, audio=row.audio, order=row.order)
     if not row.upright and isinstance(clip.frames, ImageFiles):
         clip = dataclasses.replace(clip, frames=dataclasses.replace(clip.frames, upright=False))
@@ -673,7 +668,12 @@ def read_row(
             notes["short"] = (row.num_frames, found)
         frames = clip.frames if frame_count == "folder" else ListedFrames(clip.frames, row.num_frames, row.path)
         clip = dataclasses.replace(clip, frames=frames, notes=notes)
-    return read_clip(clip, faces=faces, crop=crop, no_face=no_face)
+    return clip
+
+
+def _marked_as_crops(clip: Clip) -> Clip:
+    report = {"detector": "given boxes", "crop": "as given", "searched": 0, "found": 0}
+    return dataclasses.replace(clip, notes={**clip.notes, "faces": report})
 
 
 def _check_files(row: Row) -> None:

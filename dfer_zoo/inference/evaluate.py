@@ -92,8 +92,6 @@ def evaluate(
     transform: Transform | None = None,
     batch_size: int = 8,
     without: Sequence[str] = (),
-    faces: Any = "none",
-    no_face: str = "error",
     strict: bool = False,
     progress: bool = False,
 ) -> Evaluation:
@@ -102,11 +100,9 @@ def evaluate(
     Args:
         model: A model with labels.
         rows: Clips from `data.annotations.read_rows`.
-        transform: From `create_transform`; the default is the model's own.
+        transform: From `create_transform`, which also says how to find faces. By default the frames are face crops.
         batch_size: Views per forward pass.
         without: Modalities to withhold, such as ``("audio",)``.
-        faces: For data that are not face crops yet, as in `read_clip`; the crop rule is the model's own.
-        no_face: What to do with a clip without a face, as in `read_clip`.
         strict: Raise the error of the first clip that cannot be read. By default such clips are counted in ``failed``.
         progress: Show a progress bar.
 
@@ -115,12 +111,12 @@ def evaluate(
         MediaError: A clip cannot be read and ``strict`` is set, or no clip can be read.
     """
     _check_arguments(model, rows, without)
-    transform = transform or create_transform(model)
+    transform = transform or create_transform(model, faces="none")
     short: set[int] = set()
 
     def read(place: tuple[int, Row]) -> Clip:
         number, row = place
-        clip = read_row(row, faces=faces, crop=transform.face_crop, no_face=no_face, frame_count=transform.frame_count)
+        clip = transform.crop(read_row(row, frame_count=transform.frame_count))
         if "short" in clip.notes:
             short.add(number)
         if "audio" in without:
@@ -128,8 +124,8 @@ def evaluate(
         return dataclasses.replace(clip, frames=None) if "video" in without else clip
 
     training = model.training
-    recognizer = Recognizer(model, faces="none", window=None, batch_size=batch_size)  # `read` crops
-    recognizer.transforms = [dataclasses.replace(transform, faces="none")]
+    recognizer = Recognizer(model, faces="none", window=None, batch_size=batch_size)
+    recognizer.transforms = [transform]
     try:
         on_error = "raise" if strict else "return"
         answers = list(recognizer.answers(list(enumerate(rows)), read, on_error, progress))

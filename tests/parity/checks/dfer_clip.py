@@ -21,7 +21,7 @@ from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
 from dfer_zoo.models.dfer_clip import DFERCLIP, unit
 from dfer_zoo.models.layers import TemporalTransformer
-from dfer_zoo.training.groups import parameter_groups
+from dfer_zoo.training.optim import parameter_groups
 from dfer_zoo.transforms import images
 from dfer_zoo.transforms.sampling import segment_centres, segment_random
 from dfer_zoo.transforms.train.dfer_clip import random_view

@@ -25,9 +25,9 @@ from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
 from dfer_zoo.models.layers import TemporalTransformer
 from dfer_zoo.models.message_towers import LocalTower, MessageBlock, SemanticTower
-from dfer_zoo.training.mixes import soft_targets
-from dfer_zoo.training.mixing import blend
-from dfer_zoo.training.recipe import ScheduleSection, learning_rate
+from dfer_zoo.training.mixing import blend, soft_targets
+from dfer_zoo.training.optim import learning_rate
+from dfer_zoo.training.recipe import ScheduleSection
 from dfer_zoo.transforms import images, sampling
 from dfer_zoo.transforms.train.dk_clip import crop_and_resize, crop_places, crop_sizes, snap, train_indices
 from tests.parity import seeded

@@ -23,9 +23,8 @@ from dfer_zoo.models.hicmae import AUDIO, PRESETS, CrossBlock, HiCMAE
 from dfer_zoo.models.hicmae_pretrain import DECODER_WIDTHS, Guess, HiCMAEPretrain, flat
 from dfer_zoo.models.masked_video import masked_numbers, pick
 from dfer_zoo.training.criteria import REGRESSION, soft_target_cross_entropy
-from dfer_zoo.training.groups import parameter_groups
-from dfer_zoo.training.mixes import MIXES, soft_targets
-from dfer_zoo.training.mixing import draw_mix
+from dfer_zoo.training.mixing import MIXES, draw_mix, soft_targets
+from dfer_zoo.training.optim import parameter_groups
 from dfer_zoo.transforms import audio, sampling
 from dfer_zoo.transforms.train.hicmae import train_span
 from dfer_zoo.weights.record import AudioSpec, VideoSpec

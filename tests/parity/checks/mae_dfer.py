@@ -25,10 +25,8 @@ from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
 from dfer_zoo.models.video_mae import VIDEO, VideoMAE, sinusoidal_table
 from dfer_zoo.training.criteria import soft_target_cross_entropy
-from dfer_zoo.training.groups import parameter_groups
-from dfer_zoo.training.mixes import MIXES, soft_targets
-from dfer_zoo.training.mixing import draw_mix, mix_targets
-from dfer_zoo.training.schedules import warmup_then_cosine
+from dfer_zoo.training.mixing import MIXES, draw_mix, mix_targets, soft_targets
+from dfer_zoo.training.optim import parameter_groups, warmup_then_cosine
 from dfer_zoo.transforms import images, sampling
 from dfer_zoo.transforms.train import mae_dfer as train
 from dfer_zoo.transforms.train.dk_clip import crop_sizes, snap
