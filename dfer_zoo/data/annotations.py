@@ -277,7 +277,8 @@ def read_csv(
     Args:
         path: The file.
         labels: The model's labels. A label of the file is one of them, or its number, counted from 0.
-        root: The folder that relative paths start from. The default is the folder of the CSV file.
+        root: The folder of the data, as in `read_frame_list`. Without it, relative paths start at the folder of the
+            CSV file, and absolute paths are used as they are.
         replace: ``("/their/disk", "/mine")`` replaces the start of every path.
         order: Of the frames in a folder, as `read_clip` takes it; S2D sorts them as texts, "string".
         subset: Keep only the rows of this subset.
@@ -296,7 +297,7 @@ def read_csv(
                 f"{path}: no column is called '{key}' (or {', '.join(COLUMNS[key][1:])}); the columns are "
                 f"{', '.join(header)}."
             )
-    move = _Relocation(Path(path).parent if root is None else root, replace)
+    move = _Relocation(root, replace, Path(path).parent)
     rows = []
     for where, line in lines[1:]:
         values = next(csv.reader([line]))
@@ -411,8 +412,11 @@ def _three_fields(line: str, where: str, num_classes: int | None) -> tuple[str, 
 class _Relocation:
     """The place of a list's files on this machine."""
 
-    def __init__(self, root: str | Path | None, replace: tuple[str, str] | None) -> None:
+    def __init__(
+        self, root: str | Path | None, replace: tuple[str, str] | None, start: str | Path | None = None
+    ) -> None:
         self.root, self.replace = None if root is None else Path(root), replace
+        self.start = start  # of relative paths, where no root is given
         self.foreign: int | None = None  # parts of an absolute path that exist on the list's own machine only
 
     def __call__(self, path: str, where: str) -> str:
@@ -422,7 +426,7 @@ class _Relocation:
                 raise InputError(f"{where}: the path {path} does not start with '{old}', which was to be replaced.")
             path = new + path[len(old) :]
         if self.root is None:
-            return path
+            return path if self.start is None else str(Path(self.start, path))
         parts = PurePosixPath(path).parts
         if not path.startswith("/"):
             return str(self.root / path)
