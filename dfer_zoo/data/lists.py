@@ -19,8 +19,9 @@ from pathlib import Path
 from ..atomic import write_atomically
 from ..errors import InputError, suggest
 from ..media.images import IMAGE_SUFFIXES
-from .annotations import Row, _lines
 from .crema_d import CREMA_D_WITHOUT_SOUND, MAFW_WITHOUT_SOUND, list_lines, read_crema_d
+from .formats import numbered_lines
+from .rows import Row
 
 # -- the labels of each system -----------------------------------------------------------------------------------------
 
@@ -140,7 +141,7 @@ def _ferv39k(fold: Fold) -> Lists:
     lists: Lists = {}
     for name in ("train", "test"):
         rows = []
-        for where, line in _lines(fold.root / "4_setups" / "All_scenes" / f"{name}_All.csv"):
+        for where, line in numbered_lines(fold.root / "4_setups" / "All_scenes" / f"{name}_All.csv"):
             clip, _, emotion = line.rpartition(" ")
             rows.append(Row(str(folder / clip), _label(emotion, order, where)))
         lists[name] = rows
@@ -154,7 +155,9 @@ def _mafw(fold: Fold) -> Lists:
     lists: Lists = {}
     for name in ("train", "test"):
         rows = []
-        for where, line in _lines(fold.root / "split" / "single" / "no_caption" / f"set_{fold.number}" / f"{name}.txt"):
+        for where, line in numbered_lines(
+            fold.root / "split" / "single" / "no_caption" / f"set_{fold.number}" / f"{name}.txt"
+        ):
             clip, _, emotion = line.rpartition(" ")
             number = clip.partition(".")[0]
             if fold.system == "hicmae" and not fold.all_clips and number in MAFW_WITHOUT_SOUND:
@@ -283,7 +286,7 @@ def _ravdess_prepared(fold: Fold, split: Mapping[str, Sequence[int]]) -> Iterato
 
 def _folders(fold: Fold) -> Lists:
     """A folder per class: the clips of each class, or of each person, are dealt into folds by a fixed draw."""
-    from .annotations import read_class_folders
+    from .formats import read_class_folders
 
     if not fold.number or fold.number > fold.parts:
         raise InputError(f"The clips are dealt into {fold.parts} folds; give --fold 1 to {fold.parts}, or --parts.")
@@ -332,7 +335,7 @@ def _frames_folder(dataset: str, fold: Fold) -> Path:
 
 
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    lines = list(_lines(path))
+    lines = list(numbered_lines(path))
     header = [cell.strip() for cell in next(csv.reader([lines[0][1]]))] if lines else []
     if missing := [name for name in columns if name not in header]:
         raise InputError(

@@ -24,7 +24,8 @@ from ..media.workers import Workers
 from ..registry import get_weights
 from ..weights.record import Weights
 from . import prepare_clips
-from .annotations import COLUMNS, VIDEO_SUFFIXES, Row, read_rows
+from .annotations import Row, read_rows
+from .formats import COLUMNS, VIDEO_SUFFIXES
 from .prepare_clips import SUFFIXES, Result, Source
 
 SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus"})
