@@ -305,3 +305,12 @@ def test_a_missing_opencv_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MediaError, match=r"needs OpenCV: pip install"):
         faces.Cascade()(np.zeros((64, 64, 3), np.uint8))
+
+
+def test_the_detector_of_the_training_comes_first_and_its_absence_is_said(monkeypatch):
+    monkeypatch.setattr(detect.importlib.util, "find_spec", lambda name: None)
+    assert detect.find_detector("auto:cascade") == detect.Cascade()
+    for name, reason in (("mtcnn", "needs facenet-pytorch"), ("yunet", "faces='yunet:FILE'")):
+        found = detect.find_detector(f"auto:{name}")
+        assert isinstance(found, detect.Cascade)
+        assert f"were found by {name}" in found.fallback and reason in found.fallback

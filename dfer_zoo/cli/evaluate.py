@@ -34,7 +34,8 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     )
     reading_options(parser)
     parser.add_argument(
-        "--faces", default="none", help="for videos that are no face crops yet; as of predict, and by default none"
+        "--faces",
+        help="how to find faces, as in predict; default: as for the training of the weights, else the data are face crops",
     )
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument("--without", action="append", default=[], help="withhold a modality: video or audio")
@@ -132,12 +133,11 @@ def _published(records: Sequence[Weights]) -> tuple[list[dict[str, float]], dict
 
 def _published_recalls(records: Sequence[Weights]) -> dict[str, float]:
     """Published recalls by label; those of the mean over the folds, where both are published."""
-    prefix = "recall of "
     found: dict[str, float] = {}
     for record in records:
         for metric in record.metrics:
-            if metric.name.startswith(prefix) and (_is_mean(metric.protocol) or len(records) == 1):
-                found[metric.name.removeprefix(prefix)] = metric.value
+            if metric.label and (_is_mean(metric.protocol) or len(records) == 1):
+                found[metric.label] = metric.value
     return found
 
 
@@ -151,14 +151,15 @@ def _evaluated(options: argparse.Namespace, name: str, data: str) -> tuple[Evalu
     from ..factory import create_model
     from ..inference import processes
     from ..inference.evaluate import check_sound, evaluate
-    from ..transforms import create_transform
+    from ..transforms import create_transform, faces_of_training
 
     model = create_model(name, device=processes.device(options.device))
     if model.weights is None:
         raise DferZooError(f"{name} names no weights, so there is nothing to evaluate. Name some: ARCH.TAG.")
     if model.weights.distribution == "composed":
         raise DferZooError(f"{name}: its head is new and answers at random. Train it first, and evaluate that.")
-    transform = create_transform(model, faces=parse_faces(options.faces), no_face=options.no_face)
+    faces = faces_of_training(model.video_spec, "none") if options.faces is None else parse_faces(options.faces)
+    transform = create_transform(model, faces=faces, no_face=options.no_face)
     rows = read_rows(data, model.labels, subset=options.subset, transform=transform, **reading(options))
     check_sound(model, rows, options.without)
     evaluation = evaluate(

@@ -14,7 +14,7 @@ import numpy as np
 from ..data.annotations import Row, read_row
 from ..errors import DferZooError, InputError, MediaError
 from ..media.clip import Clip
-from ..transforms import Transform, create_transform
+from ..transforms import Transform, create_transform, faces_of_training
 from . import metrics, processes
 from .prediction import Prediction
 from .recognizer import Recognizer
@@ -101,7 +101,8 @@ def evaluate(
     Args:
         model: A model with labels.
         rows: Clips from `data.annotations.read_rows`.
-        transform: From `create_transform`, which also says how to find faces. By default the frames are face crops.
+        transform: From `create_transform`, which also says how to find faces. By default the model's own: it uses the
+            detector of the training, if the record names one; else the frames are face crops.
         batch_size: Views per forward pass.
         without: Modalities to withhold, such as ``("audio",)``.
         strict: Raise the error of the first clip that cannot be read. By default such clips are counted in ``failed``.
@@ -171,7 +172,8 @@ def _answers(
     embed: bool = False,
 ) -> list[_Answer]:
     """One answer per row, in their order."""
-    transform = transform or create_transform(model, faces="none")
+    if transform is None:
+        transform = create_transform(model, faces=faces_of_training(model.video_spec, "none"))
     short: set[int] = set()
 
     def read(place: tuple[int, Row]) -> Clip:

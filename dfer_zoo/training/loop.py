@@ -37,6 +37,7 @@ from ..inference import doctor, metrics
 from ..inference import evaluate as evaluation
 from ..inference.plots import confusion_figure, write_figure
 from ..media.clip import Clip
+from ..media.faces import known_detector
 from ..saving import arch_of, save_pretrained
 from ..transforms import Transform, create_transform
 from ..transforms.train import augmentation
@@ -102,7 +103,10 @@ def build(recipe: Recipe) -> tuple[Any, Any]:
     for pattern in recipe.model.freeze:
         model.freeze(*([] if pattern == "published" else [pattern]))
     transform = create_transform(model, faces=recipe.data.faces, no_face=recipe.data.no_face, **recipe.data.transform)
-    model.video_spec, model.audio_spec = transform.video, transform.audio  # saved with the weights
+    # saved with the weights, so that `predict` and `evaluate` find faces as the training did
+    model.video_spec, model.audio_spec = transform.video, transform.audio
+    if transform.video is not None:
+        model.video_spec = replace(transform.video, detector=known_detector(transform.faces))
     return model, transform
 
 
@@ -140,7 +144,6 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
         evaluation.check_sound(model, part, data.without)
     caution = None
     if data.faces == "none" and (uncropped := doctor.uncropped(rows)):
-        # the crop is part of the model's input: predict and evaluate must use whole frames too
         accelerator.print(
             f"The frames look uncropped. Set data.faces = 'auto' to train on face crops. {uncropped[0].report()}"
         )

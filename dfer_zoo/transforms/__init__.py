@@ -241,7 +241,8 @@ def create_transform(
     Args:
         model: A model, a weights record, or the name of weights: "mma_dfer.dfew_fold1".
         faces: How to find the face: "auto", "none" (the frames are face crops already), a detector's name, a function
-            or boxes; see `media.faces.find`. The crop rule is that of the record.
+            or boxes; see `media.faces.find`. The crop rule is that of the record. "auto" follows the detector of the
+            training, where the record names one.
         no_face: "error", or "frame" to take whole frames of a clip without a face.
         is_training: The transform of the published training, in place of that of the evaluation.
         **changes: Fields of the `VideoSpec` to replace.
@@ -266,6 +267,8 @@ def create_transform(
         inputs, optional = subject.inputs, subject.optional_inputs
     if changes:
         video = _changed(video, changes)
+    if isinstance(faces, str) and faces == "auto":
+        faces = faces_of_training(video, "auto")
     transform = Transform(video, audio, tuple(inputs), tuple(optional), faces, no_face)
     if not is_training:
         return transform
@@ -273,6 +276,11 @@ def create_transform(
 
     fields = {f.name: getattr(transform, f.name) for f in dataclasses.fields(transform)}
     return TrainingTransform(**fields, augment=augmentation(published_augmentation(subject), transform))
+
+
+def faces_of_training(video: VideoSpec | None, default: str) -> str:
+    """The value of ``faces`` that follows the training of the weights, or the default where the record says nothing."""
+    return f"auto:{video.detector}" if video is not None and video.detector else default
 
 
 def _changed(video: VideoSpec | None, changes: Mapping[str, Any]) -> VideoSpec:
