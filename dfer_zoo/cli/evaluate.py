@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DferZooError, InputError
-from .common import Command, parse_faces, parse_folds, reading, reading_options
+from .common import Command, boxes_option, parse_faces, parse_folds, reading, reading_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,7 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--faces", default="none", help="for videos that are no face crops yet; as of predict, and by default none"
     )
+    boxes_option(parser)
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument("--without", action="append", default=[], help="withhold a modality: video or audio")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
@@ -118,7 +119,7 @@ def _evaluated(options: argparse.Namespace, name: str, data: str) -> tuple[Evalu
         transform=transform,
         batch_size=options.batch_size,
         without=options.without,
-        faces=parse_faces(options.faces),
+        faces=parse_faces(options.faces, options.boxes),
         no_face=options.no_face,
         strict=options.strict,
         progress=sys.stderr.isatty(),

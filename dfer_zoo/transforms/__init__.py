@@ -63,6 +63,7 @@ class Transform:
         optional: Those that may be None.
         faces: How faces are found, see `media.faces.find`.
         no_face: "error", or "frame" to take whole frames of a clip without a face.
+        search: "full" or "fast", see `media.faces.find`.
     """
 
     video: VideoSpec | None
@@ -71,6 +72,7 @@ class Transform:
     optional: tuple[str, ...] = ()
     faces: Any = field(default="auto", compare=False)
     no_face: str = "error"
+    search: str = "full"
 
     def __call__(self, source: Any) -> Sample:
         """One sample: the only view, or the middle one."""
@@ -117,7 +119,7 @@ class Transform:
             return clip
         done = clip.notes.get("faces")
         if done is None:
-            return face_crops.find(clip, self.faces, crop=self.face_crop, no_face=self.no_face)
+            return face_crops.find(clip, self.faces, crop=self.face_crop, no_face=self.no_face, search=self.search)
         if done["crop"] not in ("as given", self.face_crop):
             raise InputError(
                 f"{clip.source}: the faces are cropped by the rule '{done['crop']}', and the weights were trained on "
