@@ -272,5 +272,5 @@ def test_frames_and_snippets_of_dk_clip_are_read_from_its_configuration(tmp_path
     convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN)
     model = create_model(f"local-dir:{tmp_path / 'own'}")
     assert model.video_spec.num_frames == 8
-    with pytest.raises(WeightsError, match="stores frames=8"):
-        convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN, frames=16)
+    with pytest.raises(WeightsError, match="stores num_frames=8"):
+        convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN, num_frames=16)

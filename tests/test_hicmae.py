@@ -120,7 +120,7 @@ def record_of(case, arch, tag, monkeypatch):
     published = get_weights(arch, tag)
     labels = tuple(f"label {number}" for number in range(arguments.get("num_classes", 0)))
     video = dataclasses.replace(
-        published.video, img_size=arguments["image_size"], num_frames=arguments.get("frames", 16)
+        published.video, img_size=arguments["img_size"], num_frames=arguments.get("num_frames", 16)
     )
     small = dataclasses.replace(
         published,

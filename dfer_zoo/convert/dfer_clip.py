@@ -61,7 +61,7 @@ def convert_dfer_clip(state: Mapping[str, Tensor]) -> Conversion:
         "num_contexts": contexts.shape[-2],
         "class_specific_contexts": contexts.ndim == 3,
         "temporal_depth": _depth(renamed, "temporal_net.blocks"),
-        "max_frames": state["temporal_net.pos_embedding"].shape[1] - 1,
+        "num_frames": state["temporal_net.pos_embedding"].shape[1] - 1,
         **_classes(state),
     }
     if clip_sizes(state) != clip_config(DEFAULT_CLIP):

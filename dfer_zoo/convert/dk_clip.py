@@ -127,7 +127,7 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     patches = state["visual.positional_embedding"].shape[0] - 1
     context_length, text_width = state["positional_embedding"].shape
     return {
-        "image_size": round(patches**0.5) * patch_size,
+        "img_size": round(patches**0.5) * patch_size,
         "patch_size": patch_size,
         "width": width,
         "depth": _depth(state, r"visual\.transformer\.resblocks\.(\d+)\."),

@@ -116,7 +116,7 @@ def convert_mae_dfer_pretrain(state: Mapping[str, Tensor]) -> Conversion:
     if "encoder.region_tokens" in own:
         arguments |= _lgi_arguments(own)
     else:
-        arguments |= {"attention": "joint", **_joint_arguments(own), "heads": width // 64}
+        arguments |= {"attention": "joint", **_joint_arguments(own), "num_heads": width // 64}
     return Conversion(own, not_default(MAEDFERPretrain, arguments), dropped)
 
 

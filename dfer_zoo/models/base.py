@@ -383,12 +383,12 @@ def _is_count(value: Any) -> bool:
 
 def check_arguments(model_args: Mapping[str, Any]) -> None:
     """What the constructors of all models take and torch would refuse late, or in words about something else."""
-    for name in ("num_classes", "image_size", "frames"):
+    for name in ("num_classes", "img_size", "num_frames"):
         if isinstance(model_args.get(name), float):
             raise InputError(f"{name} is {model_args[name]}; expected a whole number.")
-    drop_path = model_args.get("drop_path", 0.0)
-    if not 0 <= drop_path < 1:
-        raise InputError(f"drop_path is {drop_path}; expected a probability from 0 to below 1.")
+    rate = model_args.get("drop_path_rate", 0.0)
+    if not 0 <= rate < 1:
+        raise InputError(f"drop_path_rate is {rate}; expected a probability from 0 to below 1.")
 
 
 def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | None], *, floating: bool = True) -> None:

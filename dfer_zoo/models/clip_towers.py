@@ -153,7 +153,7 @@ def _call(block: Callable, *args: Any) -> Any:
     return block(*args)
 
 
-def unit(vectors: Tensor) -> Tensor:
+def l2_normalize(vectors: Tensor) -> Tensor:
     """Divided by their norms; as published without a floor."""
     return vectors / vectors.norm(dim=-1, keepdim=True)
 

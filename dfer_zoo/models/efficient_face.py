@@ -202,27 +202,27 @@ class EfficientFace(ImageModel):
 
     default_labels: ClassVar = {7: SEVEN, 8: (*SEVEN, "contempt")}
 
-    def __init__(self, *, num_classes: int = 7, image_size: int = 224) -> None:
-        check_image_size(image_size)
+    def __init__(self, *, num_classes: int = 7, img_size: int = 224) -> None:
+        check_img_size(img_size)
         super().__init__(
             num_classes=num_classes,
             num_features=FaceEncoder.num_features,
             video_spec=VideoSpec(
                 num_frames=1,
-                img_size=image_size,
+                img_size=img_size,
                 sampling="windows",
                 fps=5.0,
                 mean=AFFECTNET_MEAN,
                 std=AFFECTNET_STD,
             ),
         )
-        self.image_size = image_size
+        self.img_size = img_size
         self.encoder = FaceEncoder()
         self.classifier = self.build_classifier(num_classes)
         self.init_unless_loading()
 
     def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        check_shape("image", image, "(B, 3, H, W)", (None, 3, self.image_size, self.image_size))
+        check_shape("image", image, "(B, 3, H, W)", (None, 3, self.img_size, self.img_size))
         return self.encoder(image, self.run_block)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def face_layers(prefix: str) -> list[tuple[str, tuple[int, ...]]]:
     return [(rf"^{prefix}\.(?:{part})\.", (number,)) for number, part in enumerate(parts)]
 
 
-def check_image_size(size: int) -> None:
+def check_img_size(size: int) -> None:
     """Quadrants of a quarter of the size must be halved, so the size is a multiple of 16; published: 224."""
     if size < 32 or size % 16:
-        raise InputError(f"image_size is {size}; expected a multiple of 16 from 32 on (the published weights saw 224).")
+        raise InputError(f"img_size is {size}; expected a multiple of 16 from 32 on (the published weights saw 224).")

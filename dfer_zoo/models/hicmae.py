@@ -44,13 +44,13 @@ CREMA_D_LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
 class CrossBlock(JointBlock):
     """The plain ViT block, after an attention to a context, whose width may differ."""
 
-    def __init__(self, width: int, heads: int, *, context_width: int, cross_heads: int | None = None, **block: Any):
-        super().__init__(width, heads, **block)
+    def __init__(self, width: int, num_heads: int, *, context_width: int, cross_heads: int | None = None, **block: Any):
+        super().__init__(width, num_heads, **block)
         attention = {name: block[name] for name in ("qkv_bias", "drop", "attn_drop") if name in block}
         layer_scale = block.get("layer_scale", 0.0)
         self.cross_norm = nn.LayerNorm(width, eps=EPS)
         self.context_norm = nn.LayerNorm(context_width, eps=EPS)
-        self.cross_attn = Attention(width, cross_heads or heads, context_width=context_width, **attention)
+        self.cross_attn = Attention(width, cross_heads or num_heads, context_width=context_width, **attention)
         self.cross_scale = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale > 0 else None
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
@@ -90,13 +90,20 @@ class Fusion(nn.Module):
     """Pairs of blocks, one for each modality. Both blocks of a pair read the tokens from before the pair."""
 
     def __init__(
-        self, width: int, audio_width: int, *, depth: int, heads: int, drop_path: float, block: Mapping[str, Any]
+        self,
+        width: int,
+        audio_width: int,
+        *,
+        depth: int,
+        num_heads: int,
+        drop_path_rate: float,
+        block: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        rates = drop_path_rates(drop_path, depth)
+        rates = drop_path_rates(drop_path_rate, depth)
 
         def blocks(own: int, other: int) -> nn.ModuleList:
-            return nn.ModuleList(CrossBlock(own, heads, context_width=other, drop_path=r, **block) for r in rates)
+            return nn.ModuleList(CrossBlock(own, num_heads, context_width=other, drop_path=r, **block) for r in rates)
 
         self.video_blocks = blocks(width, audio_width)
         self.audio_blocks = blocks(audio_width, width)
@@ -123,13 +130,13 @@ class AudioVisualModel(DferModel):
         *,
         num_classes: int,
         num_features: int,
-        image_size: int | Sequence[int],
+        img_size: int | Sequence[int],
         patch_size: int,
-        frames: int,
+        num_frames: int,
         tubelet: int,
         width: int,
         depth: int,
-        heads: int,
+        num_heads: int,
         audio_size: Sequence[int],
         audio_patch_size: int,
         audio_width: int,
@@ -137,34 +144,34 @@ class AudioVisualModel(DferModel):
         audio_heads: int,
         fusion_depth: int,
         fusion_heads: int,
-        drop_path: float,
+        drop_path_rate: float,
         block: Mapping[str, Any],
     ) -> None:
-        height, breadth = sides(image_size)
+        height, breadth = sides(img_size)
         if not are_counts(audio_size, 2):
             raise InputError(f"audio_size is {audio_size!r}; expected two whole numbers: (time, mel bands).")
         super().__init__(
             num_classes=num_classes,
             num_features=num_features,
-            video_spec=dataclasses.replace(VIDEO, num_frames=frames, img_size=height),
+            video_spec=dataclasses.replace(VIDEO, num_frames=num_frames, img_size=height),
             audio_spec=dataclasses.replace(AUDIO, shape=(1, *audio_size)),
         )
-        self.video_shape = (frames, COLOURS, height, breadth)
+        self.video_shape = (num_frames, COLOURS, height, breadth)
         self.audio_shape = (1, *audio_size)
 
-        def encoder(grid: Grid, cut: Mapping[str, int], width: int, depth: int, heads: int) -> HierarchicalEncoder:
+        def encoder(grid: Grid, cut: Mapping[str, int], width: int, depth: int, num_heads: int) -> HierarchicalEncoder:
             embedding = {**cut, "learned_position": False, "drop": block["drop"]}
-            options = {"depth": depth, "drop_path": drop_path, "embedding": embedding}
-            return HierarchicalEncoder(grid, width=width, block={"heads": heads, **block}, **options)
+            options = {"depth": depth, "drop_path_rate": drop_path_rate, "embedding": embedding}
+            return HierarchicalEncoder(grid, width=width, block={"num_heads": num_heads, **block}, **options)
 
-        video_grid = Grid.of(frames, image_size, tubelet, patch_size)
+        video_grid = Grid.of(num_frames, img_size, tubelet, patch_size)
         audio_grid = Grid.of(1, audio_size, 1, audio_patch_size)
         video_cut = {"channels": COLOURS, "tubelet": tubelet, "patch_size": patch_size}
         audio_cut = {"channels": 1, "tubelet": 1, "patch_size": audio_patch_size}
-        self.video_encoder = encoder(video_grid, video_cut, width, depth, heads)
+        self.video_encoder = encoder(video_grid, video_cut, width, depth, num_heads)
         self.audio_encoder = encoder(audio_grid, audio_cut, audio_width, audio_depth, audio_heads)
         self.fusion = Fusion(
-            width, audio_width, depth=fusion_depth, heads=fusion_heads, drop_path=drop_path, block=block
+            width, audio_width, depth=fusion_depth, num_heads=fusion_heads, drop_path_rate=drop_path_rate, block=block
         )
 
     def embed(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,7 +206,7 @@ class HiCMAE(AudioVisualModel):
     Args:
         preset: "tiny", "small" or "base": the width of both encoders.
         width: Replaces the preset's. `audio_width` is the same unless given.
-        heads: One for every 64 channels unless given; `audio_heads` likewise. `fusion_heads` are those of the video
+        num_heads: One for every 64 channels unless given; `audio_heads` likewise. `fusion_heads` are those of the video
             encoder unless given, and must divide both widths.
         audio_size: (time, mel bands) of the spectrogram.
         head_activation: "none", "sigmoid", "relu" or "tanh"; for regression.
@@ -216,13 +223,13 @@ class HiCMAE(AudioVisualModel):
         *,
         num_classes: int = 11,
         preset: str = "base",
-        image_size: int | Sequence[int] = 160,
+        img_size: int | Sequence[int] = 160,
         patch_size: int = 16,
-        frames: int = 16,
+        num_frames: int = 16,
         tubelet: int = 2,
         width: int | None = None,
         depth: int = 10,
-        heads: int | None = None,
+        num_heads: int | None = None,
         audio_size: Sequence[int] = (256, 128),
         audio_patch_size: int = 16,
         audio_width: int | None = None,
@@ -234,37 +241,37 @@ class HiCMAE(AudioVisualModel):
         qkv_bias: bool = True,
         layer_scale: float = 0.0,
         head_activation: str = "none",
-        drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.1,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
     ) -> None:
         width, audio_width = widths(preset, width, audio_width)
-        heads = heads or one_per_head_width(width)
+        num_heads = num_heads or one_per_head_width(width)
         check_option("head_activation", head_activation, tuple(ACTIVATIONS))
         super().__init__(
             num_classes=num_classes,
             num_features=2 * (width + audio_width),
-            image_size=image_size,
+            img_size=img_size,
             patch_size=patch_size,
-            frames=frames,
+            num_frames=num_frames,
             tubelet=tubelet,
             width=width,
             depth=depth,
-            heads=heads,
+            num_heads=num_heads,
             audio_size=audio_size,
             audio_patch_size=audio_patch_size,
             audio_width=audio_width,
             audio_depth=audio_depth,
             audio_heads=audio_heads or one_per_head_width(audio_width),
             fusion_depth=fusion_depth,
-            fusion_heads=fusion_heads or heads,
-            drop_path=drop_path,
+            fusion_heads=fusion_heads or num_heads,
+            drop_path_rate=drop_path_rate,
             block={
                 "mlp_ratio": mlp_ratio,
                 "qkv_bias": qkv_bias,
                 "layer_scale": layer_scale,
-                "drop": drop,
-                "attn_drop": attn_drop,
+                "drop": drop_rate,
+                "attn_drop": attn_drop_rate,
             },
         )
         self.video_layer_weights = nn.Parameter(torch.full((depth,), 1 / depth))

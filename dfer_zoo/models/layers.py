@@ -60,9 +60,9 @@ class TemporalTransformer(nn.Module):
         self,
         width: int = 512,
         depth: int = 1,
-        heads: int = 8,
+        num_heads: int = 8,
         mlp_width: int | None = None,
-        max_frames: int = 16,
+        num_frames: int = 16,
         pool: str = "token",
     ) -> None:
         super().__init__()
@@ -70,16 +70,16 @@ class TemporalTransformer(nn.Module):
             raise InputError(f"pool is '{pool}'; expected 'token', 'mean' or 'none'.")
         if depth < 0:
             raise InputError(f"The temporal transformer's depth is {depth}; expected 0 blocks or more.")
-        if heads < 1 or width % heads:
-            raise InputError(f"The temporal transformer's width of {width} cannot be cut into {heads} heads.")
-        self.max_frames = max_frames
+        if num_heads < 1 or width % num_heads:
+            raise InputError(f"The temporal transformer's width of {width} cannot be cut into {num_heads} heads.")
+        self.num_frames = num_frames
         self.pool = pool
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if pool == "token" else None
-        self.positions = nn.Parameter(torch.empty(1, max_frames + (pool == "token"), width))
+        self.positions = nn.Parameter(torch.empty(1, num_frames + (pool == "token"), width))
         self.blocks = nn.ModuleList(
             Block(
                 width,
-                heads,
+                num_heads,
                 mlp_ratio=((mlp_width or 2 * width) + 0.5) / width,  # timm cuts the product, which may lie just below
                 qkv_bias=False,
                 norm_layer=nn.LayerNorm,  # torch's, with an eps of 1e-5; timm's own ViTs have 1e-6

@@ -77,7 +77,7 @@ def build(case: Case, conversion: Conversion, **changes: Any) -> AVFusion:
             "num_heads": config["num_heads"],
             "num_frames": config["seq_length"],
             "seconds": (steps - 1) * 512 / 22050,
-            "image_size": seeded_input(case["inputs"]["video"]).shape[-1],
+            "img_size": seeded_input(case["inputs"]["video"]).shape[-1],
             **changes,
         }
     )
@@ -170,7 +170,7 @@ def check_model(case: Case) -> Iterator[Comparison]:
 def check_efficient_face(case: Case) -> Iterator[Comparison]:
     conversion = convert_state_dict("efficient_face", seeded_state(case["state_dict"], case["weights"]))
     image = seeded_input(case["inputs"]["image"])
-    model = EfficientFace(**conversion.model_args, image_size=image.shape[-1])
+    model = EfficientFace(**conversion.model_args, img_size=image.shape[-1])
     load_strictly(model, conversion.state, case.name)
     tap = Tap(model.eval())
     tolerance, outputs = case["tolerance"], case["outputs"]
@@ -202,7 +202,7 @@ def check_backbone_init(case: Case) -> Iterator[Comparison]:
     face_state = from_file(seeded_state(case["state_dict"], case["checkpoint"]["weights"]), case["checkpoint"])
     face = convert_state_dict("efficient_face", face_state)
     image = seeded_input(case["inputs"]["image"])
-    model = AVFusion(image_size=image.shape[-1]).eval()
+    model = AVFusion(img_size=image.shape[-1]).eval()
     report = model.load_backbones({"face": face.state})
 
     table = case.neighbour("model_ia_heads1")

@@ -19,7 +19,7 @@ from dfer_zoo.factory import load_strictly
 from dfer_zoo.inference.metrics import confusion, uar, war
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
-from dfer_zoo.models.dfer_clip import DFERCLIP, unit
+from dfer_zoo.models.dfer_clip import DFERCLIP, l2_normalize
 from dfer_zoo.models.layers import TemporalTransformer
 from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.transforms import images
@@ -55,7 +55,7 @@ def build_model(config: Mapping[str, Any], state: Mapping[str, Tensor], what: st
     converted = convert_state_dict("dfer_clip", state)
     arguments = {**converted.model_args, "class_token_position": config.get("class_token_position", "end")}
     arguments["prompts"] = list(config["texts"])
-    for theirs, ours in (("temporal_heads", "temporal_heads"), ("temperature", "temperature")):
+    for theirs, ours in (("temporal_heads", "num_heads"), ("temperature", "temperature")):
         if theirs in config:
             arguments[ours] = config[theirs]
     if "labels" not in arguments:
@@ -169,7 +169,7 @@ def text_values(tower: TextTower, learner: PromptLearner) -> dict[str, Tensor]:
         f"text.block{len(blocks) - 1:02d}": last,
         "text.ln_final": tower.ln_final(last),
         "text.features_unnormalised": features,
-        "text_features": unit(features),
+        "text_features": l2_normalize(features),
     }
 
 

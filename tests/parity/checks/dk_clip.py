@@ -93,7 +93,7 @@ def build_model(config: dict, texts: list[str], state: dict[str, Tensor]) -> dk.
         model = dk.DKCLIP(
             labels=[f"class {number}" for number in range(len(texts))],
             prompts=texts,
-            frames=config.get("T", 16),
+            num_frames=config.get("T", 16),
             frames_per_snippet=config.get("N", 4),
             **conversion.model_args,
         )
@@ -372,7 +372,7 @@ def check_text(case: Any) -> Iterator[Comparison]:
         if "features_first_16" in recorded:
             yield close(f"{name}: first 16", features[:, :16], recorded["features_first_16"], tolerance)
         yield from summary(f"{name}: features", features, recorded["features_summary"], tolerance)
-        unit = dk.unit(features)
+        unit = dk.l2_normalize(features)
         if "cosine_matrix" in recorded:
             yield close(f"{name}: cosines", unit @ unit.T, recorded["cosine_matrix"], tolerance)
 

@@ -174,7 +174,7 @@ def check_video_forward(case: Case) -> Iterator[Comparison]:
     conversion = convert_state_dict("emo_affectnet", {**static, **temporal})
     yield same("dropped", sorted(conversion.dropped), ["fc2.bias", "fc2.weight"])
     height, width = video.shape[-2:]
-    square = {"image_size": height} if height == width else {}
+    square = {"img_size": height} if height == width else {}
     model = loaded(EmoAffectNet(num_frames=video.shape[1], **square, **conversion.model_args), conversion, case)
     single = static_model(case, static)
     if "parameters" in case:
@@ -292,7 +292,7 @@ def check_keras_names(case: Case) -> Iterator[Comparison]:
 
 
 def check_image_preparation(case: Case) -> Iterator[Comparison]:
-    spec = EmoAffectNetStatic(image_size=case["config"]["size"], width_factor=0.1).video_spec
+    spec = EmoAffectNetStatic(img_size=case["config"]["size"], width_factor=0.1).video_spec
     assert spec is not None and spec.resize == case["config"]["resize"]
     tolerance = case["tolerance"]
     for number, recipe in enumerate(case["outputs"]["images"]):
@@ -327,7 +327,7 @@ def check_detector_crop(case: Case) -> Iterator[Comparison]:
     import cv2
 
     config, tolerance = case["config"], case["tolerance"]
-    spec = EmoAffectNetStatic(image_size=config["size"], width_factor=0.1).video_spec
+    spec = EmoAffectNetStatic(img_size=config["size"], width_factor=0.1).video_spec
     levels = tolerance["absolute_grey_levels"]
     for index in face_windows.grid_frames(config["total_frames"], config["fps"]):
         number = str(index + 1)

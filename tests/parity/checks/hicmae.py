@@ -50,23 +50,23 @@ from .mma_dfer import waveform_of
 # -- the authors' options -> our arguments -------------------------------------------------------------------------------
 
 OPTIONS = {
-    "img_size": "image_size",
+    "img_size": "img_size",
     "patch_size": "patch_size",
-    "all_frames": "frames",
+    "all_frames": "num_frames",
     "tubelet_size": "tubelet",
     "num_classes": "num_classes",
     "mlp_ratio": "mlp_ratio",
     "qkv_bias": "qkv_bias",
     "init_values": "layer_scale",
-    "drop_rate": "drop",
-    "attn_drop_rate": "attn_drop",
-    "drop_path_rate": "drop_path",
+    "drop_rate": "drop_rate",
+    "attn_drop_rate": "attn_drop_rate",
+    "drop_path_rate": "drop_path_rate",
     "img_size_audio": "audio_size",
     "patch_size_audio": "audio_patch_size",
     # fine-tuning
     "embed_dim": "width",
     "depth": "depth",
-    "num_heads": "heads",
+    "num_heads": "num_heads",
     "embed_dim_audio": "audio_width",
     "depth_audio": "audio_depth",
     "num_heads_audio": "audio_heads",
@@ -76,7 +76,7 @@ OPTIONS = {
     # pre-training
     "encoder_embed_dim": "width",
     "encoder_depth": "depth",
-    "encoder_num_heads": "heads",
+    "encoder_num_heads": "num_heads",
     "encoder_embed_dim_audio": "audio_width",
     "encoder_depth_audio": "audio_depth",
     "encoder_num_heads_audio": "audio_heads",
@@ -121,9 +121,9 @@ def our_arguments(config: Mapping) -> dict[str, Any]:
 
 
 NOT_IN_THE_SHAPES = {
-    *("preset", "image_size", "frames", "audio_size", "heads", "audio_heads", "fusion_heads", "head_activation"),
+    *("preset", "img_size", "num_frames", "audio_size", "num_heads", "audio_heads", "fusion_heads", "head_activation"),
     *("decoder_heads", "audio_decoder_heads", "temperature", "levels", "layer_scale"),
-    *("drop", "attn_drop", "drop_path", "mask_ratio", "audio_mask_ratio", "normalize_target"),
+    *("drop_rate", "attn_drop_rate", "drop_path_rate", "mask_ratio", "audio_mask_ratio", "normalize_target"),
     *("normalize_audio_target", "difference_group", "motion_weight", "contrast_weight"),
 }
 
@@ -478,7 +478,7 @@ def check_optimizer(case: Case) -> Iterator[Comparison]:
 
 def small(kind: type[DferModel], **sizes: Any) -> DferModel:
     """Names and numbers of dimensions are those of the published widths."""
-    return kind(image_size=32, frames=2, width=8, heads=1, audio_size=(32, 32), mlp_ratio=1.0, **sizes)
+    return kind(img_size=32, num_frames=2, width=8, num_heads=1, audio_size=(32, 32), mlp_ratio=1.0, **sizes)
 
 
 def check_groups(
@@ -506,7 +506,7 @@ def check_groups(
 def check_drop_path(reference: list, tolerance: float) -> Iterator[Comparison]:
     for entry in reference:
         depth, rate = entry["depth"], entry["drop_path"]
-        model = small(HiCMAE, depth=depth, audio_depth=depth, fusion_depth=depth, drop_path=rate)
+        model = small(HiCMAE, depth=depth, audio_depth=depth, fusion_depth=depth, drop_path_rate=rate)
         for part in ("video_encoder.blocks", "audio_encoder.blocks", "fusion.video_blocks", "fusion.audio_blocks"):
             rates = [block.drop_path.drop_prob for block in model.get_submodule(part)]
             yield within(f"drop path of {depth} {part}", rates, entry["rates"], tolerance)

@@ -75,20 +75,20 @@ def seeded_state(table: Mapping, weights: Mapping) -> dict[str, Tensor]:
 # -- the authors' options -> our arguments -------------------------------------------------------------------------------
 
 OPTIONS = {
-    "img_size": "image_size",
+    "img_size": "img_size",
     "in_chans": "channels",
-    "all_frames": "frames",
+    "all_frames": "num_frames",
     "tubelet_size": "tubelet",
     "embed_dim": "width",
     "encoder_embed_dim": "width",
-    "num_heads": "heads",
-    "encoder_num_heads": "heads",
+    "num_heads": "num_heads",
+    "encoder_num_heads": "num_heads",
     "encoder_depth": "depth",
     "decoder_embed_dim": "decoder_width",
     "decoder_num_heads": "decoder_heads",
-    "drop_rate": "drop",
-    "attn_drop_rate": "attn_drop",
-    "drop_path_rate": "drop_path",
+    "drop_rate": "drop_rate",
+    "attn_drop_rate": "attn_drop_rate",
+    "drop_path_rate": "drop_path_rate",
     "init_scale": "head_scale",
     "init_values": "layer_scale",
     "use_mean_pooling": "mean_pooling",
@@ -155,8 +155,17 @@ def build(kind: type, arguments: Mapping, conversion: Conversion) -> nn.Module:
 
 
 NOT_IN_THE_SHAPES = {
-    *("image_size", "frames", "heads", "decoder_heads", "region", "pooled_tokens", "per_frame", "head_activation"),
-    *("head_scale", "drop", "attn_drop", "drop_path", "layer_scale"),
+    *(
+        "img_size",
+        "num_frames",
+        "num_heads",
+        "decoder_heads",
+        "region",
+        "pooled_tokens",
+        "per_frame",
+        "head_activation",
+    ),
+    *("head_scale", "drop_rate", "attn_drop_rate", "drop_path_rate", "layer_scale"),
 }
 
 
@@ -262,7 +271,7 @@ def tap_attention(taps: Taps, block: nn.Module, name: str) -> None:
 
 BLOCK_OPTIONS = {
     "dim": "width",
-    "num_heads": "heads",
+    "num_heads": "num_heads",
     "mlp_ratio": "mlp_ratio",
     "qkv_bias": "qkv_bias",
     "first_attn_type": "local_attention",
@@ -325,7 +334,7 @@ def check_position_table(case: Case) -> Iterator[Comparison]:
 def pretrain_arguments(config: Mapping) -> dict[str, Any]:
     arguments = our_arguments(config, is_joint(config))
     if is_joint(config):
-        arguments = {"width": 768, "depth": 12, "heads": 12, **arguments, "attention": "joint"}
+        arguments = {"width": 768, "depth": 12, "num_heads": 12, **arguments, "attention": "joint"}
     return arguments
 
 
@@ -657,8 +666,8 @@ def check_mixup_and_loss(case: Case) -> Iterator[Comparison]:
     rates = outputs.get("drop_path_rate_per_block")
     if rates is None:
         return
-    sizes = {"image_size": 32, "frames": 2, "width": 8, "heads": 1, "region": (1, 1, 2), "mlp_ratio": 1.0}
-    model = MAEDFER(depth=len(rates), drop_path=round(rates[-1], 6), **sizes)
+    sizes = {"img_size": 32, "num_frames": 2, "width": 8, "num_heads": 1, "region": (1, 1, 2), "mlp_ratio": 1.0}
+    model = MAEDFER(depth=len(rates), drop_path_rate=round(rates[-1], 6), **sizes)
     ours = [block.drop_path.drop_prob for block in model.encoder.blocks]
     yield within("drop path rates", ours, rates, tolerance)
 
@@ -700,7 +709,7 @@ def small_model(kind: Callable, **sizes: Any) -> nn.Module:
     """Names and numbers of dimensions are those of the published widths."""
     if kind is not VideoMAE:
         sizes["region"] = (1, 1, 2)
-    return kind(image_size=32, frames=2, width=8, heads=1, mlp_ratio=1.0, **sizes)
+    return kind(img_size=32, num_frames=2, width=8, num_heads=1, mlp_ratio=1.0, **sizes)
 
 
 def names_regions(reference: list) -> bool:

@@ -59,7 +59,7 @@ def build(case: Case, dtype: torch.dtype = torch.float32) -> MiniXception:
     state = {name: torch.from_numpy(np.array(array)).to(dtype) for name, array in arrays_of(case).items()}
     conversion = convert_state_dict("mini_xception", state)
     height, width = case["config"].get("image_size", [64, 64])
-    size = {"image_size": height} if height == width else {}
+    size = {"img_size": height} if height == width else {}
     model = MiniXception(**conversion.model_args, **size).to(dtype)
     load_strictly(model, conversion.state, case.name)
     return model.eval()

@@ -163,10 +163,10 @@ def check_model(case: Case) -> Iterator[Comparison]:
     conversion = convert_state_dict("mma_dfer", authors_state(case))
     yield same(
         "the shapes tell the configuration",
-        {k: conversion.model_args[k] for k in ("num_classes", "image_size", "temporal_depth")},
+        {k: conversion.model_args[k] for k in ("num_classes", "img_size", "temporal_depth")},
         {
             "num_classes": config["num_classes"],
-            "image_size": config["img_size"],
+            "img_size": config["img_size"],
             "temporal_depth": config["temporal_layers"],
         },
     )
@@ -187,7 +187,7 @@ def check_encoder_classifier(case: Case) -> Iterator[Comparison]:
     config = case["config"]
     arch, kind = {"mae_face": ("mae_face", MAEFace), "audio_mae": ("audio_mae", AudioMAE)}[case["kind"]]
     conversion = convert_state_dict(arch, authors_state(case))
-    size = {"image_size": config["img_size"]} if arch == "mae_face" else {"frames": config["input"][1]}
+    size = {"img_size": config["img_size"]} if arch == "mae_face" else {"num_frames": config["input"][1]}
     expected = {
         "num_classes": config["num_classes"],
         "preset": config["preset"],
@@ -214,7 +214,7 @@ def encoder_outputs(case: Case, model: MAEFace | AudioMAE) -> Iterator[Compariso
 def check_pretrain_encoder(case: Case) -> Iterator[Comparison]:
     config = case["config"]
     conversion = convert_state_dict("audio_mae", authors_state(case))
-    expected = {"num_classes": 0, "preset": config["preset"], "pooling": "class", "frames": config["input"][1]}
+    expected = {"num_classes": 0, "preset": config["preset"], "pooling": "class", "num_frames": config["input"][1]}
     yield same("the shapes tell the configuration", conversion.model_args, expected)
     model = build(AudioMAE, conversion)
     yield from encoder_outputs(case, model)
@@ -363,7 +363,7 @@ def check_backbone_init(case: Case) -> Iterator[Comparison]:
     for item in case["items"]:
         config = item["config"]
         name = f"{config['img_size']}"
-        model = MMADFER(num_classes=config["num_classes"], image_size=config["img_size"])
+        model = MMADFER(num_classes=config["num_classes"], img_size=config["img_size"])
         drawn = {part: getattr(model, part).positions.detach().clone() for part in states}
         report = model.load_backbones(states)
         for kind, (part, _, authors) in parts.items():
@@ -529,7 +529,7 @@ def check_audio(case: Case) -> Iterator[Comparison]:
             if isinstance(last, str):
                 last = {"values": [case["padding_value_after_normalisation"]] * len(prepared[0, -1])}
             yield close(f"{number} last frame{path}", prepared[0, -1], last["values"], tolerance)
-    padding = MMADFER(preset="tiny", image_size=16).audio_spec.silence_value
+    padding = MMADFER(preset="tiny", img_size=16).audio_spec.silence_value
     yield within("padding", padding, case["padding_value_after_normalisation"], 1e-8)
 
 
