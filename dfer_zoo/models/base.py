@@ -81,6 +81,16 @@ class DferModel(nn.Module):
     def labels_for(cls, num_classes: int) -> tuple[str, ...]:
         return cls.default_labels.get(num_classes) or tuple(f"class_{i}" for i in range(num_classes))
 
+    @property
+    def pretrained_cfg(self) -> Weights | None:
+        """The record of the loaded weights: `weights`, under timm's name. None for random weights.
+
+        >>> import dfer_zoo
+        >>> dfer_zoo.create_model("mini_xception.fer2013").pretrained_cfg
+        Weights(mini_xception.fer2013: bundled, 56,951 parameters, 7 labels)
+        """
+        return self.weights
+
     # -- forward ---------------------------------------------------------------------------------------------------
 
     def forward_features(self, video: Tensor, audio: Tensor | None = None) -> Tensor:
