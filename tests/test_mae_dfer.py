@@ -479,7 +479,7 @@ def test_matched_positions_give_each_visible_token_its_own_place(order, region):
 @pytest.mark.parametrize("group", [0, 2, 4])
 def test_a_perfect_guess_is_the_clip_itself(normalize, group, monkeypatch):
     model = tiny(MAEDFERPretrain, normalize_target=normalize, difference_group=group)
-    video = torch.randn(2, *model.input_shape)
+    video = torch.randn(2, *model.encoder.input_shape)
     mask = model.draw_mask(2, torch.Generator().manual_seed(1))
     target = model.targets(video)[mask].view(2, -1, 1536)
     assert model.loss(target, video, mask) == 0
@@ -497,7 +497,7 @@ def test_a_perfect_guess_is_the_clip_itself(normalize, group, monkeypatch):
 
 def test_a_wrong_guess_is_seen_in_masked_places_only():
     model = tiny(MAEDFERPretrain)
-    video = torch.randn(1, *model.input_shape)
+    video = torch.randn(1, *model.encoder.input_shape)
     picture = model.reconstruct(video)
     hidden = model.from_tubelets(picture.mask[..., None].expand(-1, -1, 1536).float()).bool()
     torch.testing.assert_close(picture.frames[~hidden], model.pixels(video)[~hidden], rtol=1e-4, atol=1e-5)

@@ -32,7 +32,7 @@ from .clip_towers import (
     read_prompts,
     tokenize,
 )
-from .layers import Block, Mlp, QuickGELU
+from .layers import Block, Mlp, QuickGELU, init_linears
 from .message_towers import HEAD_WIDTH, LocalTower, SemanticTower, init_attention
 
 TOKENS = 49408  # that CLIP's tokenizer knows
@@ -457,11 +457,3 @@ def clip_sizes(embed_dim: int, width: int, depth: int, vocab_size: int, context_
         "layers": depth,
     }
     return {"embed_dim": embed_dim, "vision_cfg": {}, "text_cfg": text, "quick_gelu": True}
-
-
-def init_linears(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.trunc_normal_(part.weight, std=0.02)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)

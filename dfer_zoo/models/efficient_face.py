@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import ImageModel, check_shape
+from .layers import call
 from .shortcuts import applies
 
 AFFECTNET_MEAN = (0.55391484, 0.43522123, 0.3821877)
@@ -161,10 +162,6 @@ def _stage(width_in: int, width_out: int, units: int) -> nn.Sequential:
     )
 
 
-def _call(module: nn.Module, *args: Any) -> Any:
-    return module(*args)
-
-
 class FaceEncoder(nn.Module):
     """Images (N, 3, H, W) -> features (N, 1024)."""
 
@@ -181,7 +178,7 @@ class FaceEncoder(nn.Module):
         self.stage4 = _stage(232, 464, units=4)
         self.expand = ConvNorm(464, self.num_features, 1)
 
-    def forward(self, images: Tensor, run: Callable = _call) -> Tensor:
+    def forward(self, images: Tensor, run: Callable = call) -> Tensor:
         """``run`` calls the large parts: `DferModel.run_block` saves memory there."""
         if applies(self.stem, images):
             images = images.contiguous(memory_format=torch.channels_last)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import DferModel, ImageModel, check_shape
+from .layers import call
 
 LABELS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 MEANS_BGR = (91.4953, 103.8827, 131.0912)  # VGGFace2's, subtracted from values 0 to 255
@@ -53,10 +54,6 @@ class Bottleneck(nn.Module):
         return F.relu(self.norm3(self.conv3(x)) + shortcut)
 
 
-def _call(module: nn.Module, *args: Any) -> Any:
-    return module(*args)
-
-
 class FaceEncoder(nn.Module):
     """Images (N, 3, H, W) -> features (N, 512)."""
 
@@ -79,7 +76,7 @@ class FaceEncoder(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
         self.embed = nn.Linear(entering, FACE_FEATURES)
 
-    def forward(self, images: Tensor, run: Callable = _call) -> Tensor:
+    def forward(self, images: Tensor, run: Callable = call) -> Tensor:
         """``run`` calls the stages: `DferModel.run_block` saves memory there."""
         x = F.relu(self.stem_norm(self.stem(same_padding(images))))
         x = F.max_pool2d(x, 3, 2)

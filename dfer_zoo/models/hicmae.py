@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..weights.record import AudioSpec
 from .audio_mae import SILENT_FRAME
 from .base import DferModel, LoadReport, check_parts, check_shape, fill
+from .layers import init_linears
 from .video_mae import (
     ACTIVATIONS,
     EPS,
@@ -124,43 +125,55 @@ class AudioVisualModel(DferModel):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("video", "audio")
+    vectors_per_modality: ClassVar[int] = 1  # that the features are made of
 
     def __init__(
         self,
         *,
         num_classes: int,
-        num_features: int,
+        preset: str,
         img_size: int | Sequence[int],
         patch_size: int,
         num_frames: int,
         tubelet: int,
-        width: int,
+        width: int | None,
         depth: int,
-        num_heads: int,
+        num_heads: int | None,
         audio_size: Sequence[int],
         audio_patch_size: int,
-        audio_width: int,
+        audio_width: int | None,
         audio_depth: int,
-        audio_heads: int,
+        audio_heads: int | None,
         fusion_depth: int,
-        fusion_heads: int,
+        fusion_heads: int | None,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        layer_scale: float,
+        drop_rate: float,
+        attn_drop_rate: float,
         drop_path_rate: float,
-        block: Mapping[str, Any],
     ) -> None:
-        height, breadth = sides(img_size)
+        width, audio_width = widths(preset, width, audio_width)
+        num_heads = num_heads or one_per_head_width(width)
+        height, _ = sides(img_size)
         if not are_counts(audio_size, 2):
             raise InputError(f"audio_size is {audio_size!r}; expected two whole numbers: (time, mel bands).")
         super().__init__(
             num_classes=num_classes,
-            num_features=num_features,
+            num_features=self.vectors_per_modality * (width + audio_width),
             video_spec=dataclasses.replace(VIDEO, num_frames=num_frames, img_size=height),
             audio_spec=dataclasses.replace(AUDIO, shape=(1, *audio_size)),
         )
-        self.video_shape = (num_frames, COLOURS, height, breadth)
-        self.audio_shape = (1, *audio_size)
+        block = {
+            "mlp_ratio": mlp_ratio,
+            "qkv_bias": qkv_bias,
+            "layer_scale": layer_scale,
+            "drop": drop_rate,
+            "attn_drop": attn_drop_rate,
+        }
 
         def encoder(grid: Grid, cut: Mapping[str, int], width: int, depth: int, num_heads: int) -> HierarchicalEncoder:
-            embedding = {**cut, "learned_position": False, "drop": block["drop"]}
+            embedding = {**cut, "learned_position": False, "drop": drop_rate}
             options = {"depth": depth, "drop_path_rate": drop_path_rate, "embedding": embedding}
             return HierarchicalEncoder(grid, width=width, block={"num_heads": num_heads, **block}, **options)
 
@@ -169,10 +182,17 @@ class AudioVisualModel(DferModel):
         video_cut = {"channels": COLOURS, "tubelet": tubelet, "patch_size": patch_size}
         audio_cut = {"channels": 1, "tubelet": 1, "patch_size": audio_patch_size}
         self.video_encoder = encoder(video_grid, video_cut, width, depth, num_heads)
+        audio_heads = audio_heads or one_per_head_width(audio_width)
         self.audio_encoder = encoder(audio_grid, audio_cut, audio_width, audio_depth, audio_heads)
         self.fusion = Fusion(
-            width, audio_width, depth=fusion_depth, num_heads=fusion_heads, drop_path_rate=drop_path_rate, block=block
+            width,
+            audio_width,
+            depth=fusion_depth,
+            num_heads=fusion_heads or num_heads,
+            drop_path_rate=drop_path_rate,
+            block=block,
         )
+        self.video_shape, self.audio_shape = self.video_encoder.input_shape, self.audio_encoder.input_shape[1:]
 
     def embed(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, 3, H, W), (B, 1, time, mel) -> tokens with their positions, (B, N, D) and (B, M, A)"""
@@ -216,6 +236,7 @@ class HiCMAE(AudioVisualModel):
     torch.Size([1, 6])
     """
 
+    vectors_per_modality = 2
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {**LABELS, 6: CREMA_D_LABELS}
 
     def __init__(
@@ -245,12 +266,10 @@ class HiCMAE(AudioVisualModel):
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
     ) -> None:
-        width, audio_width = widths(preset, width, audio_width)
-        num_heads = num_heads or one_per_head_width(width)
         check_option("head_activation", head_activation, tuple(ACTIVATIONS))
         super().__init__(
             num_classes=num_classes,
-            num_features=2 * (width + audio_width),
+            preset=preset,
             img_size=img_size,
             patch_size=patch_size,
             num_frames=num_frames,
@@ -262,17 +281,15 @@ class HiCMAE(AudioVisualModel):
             audio_patch_size=audio_patch_size,
             audio_width=audio_width,
             audio_depth=audio_depth,
-            audio_heads=audio_heads or one_per_head_width(audio_width),
+            audio_heads=audio_heads,
             fusion_depth=fusion_depth,
-            fusion_heads=fusion_heads or num_heads,
+            fusion_heads=fusion_heads,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            layer_scale=layer_scale,
+            drop_rate=drop_rate,
+            attn_drop_rate=attn_drop_rate,
             drop_path_rate=drop_path_rate,
-            block={
-                "mlp_ratio": mlp_ratio,
-                "qkv_bias": qkv_bias,
-                "layer_scale": layer_scale,
-                "drop": drop_rate,
-                "attn_drop": attn_drop_rate,
-            },
         )
         self.video_layer_weights = nn.Parameter(torch.full((depth,), 1 / depth))
         self.audio_layer_weights = nn.Parameter(torch.full((audio_depth,), 1 / audio_depth))
@@ -283,10 +300,8 @@ class HiCMAE(AudioVisualModel):
 
     def init_weights(self) -> None:
         for encoder in (self.video_encoder, self.audio_encoder):
-            for linear in linear_layers(encoder):
-                nn.init.trunc_normal_(linear.weight, std=0.02)
-        for linear in linear_layers(self.fusion):
-            nn.init.xavier_uniform_(linear.weight)
+            init_linears(encoder)
+        init_linears(self.fusion, nn.init.xavier_uniform_)
 
     def forward_features(self, video: Tensor, audio: Tensor) -> Tensor:  # type: ignore[override]
         """(B, T, 3, H, W) and (B, 1, time, mel) -> (B, 2 D + 2 A)"""
@@ -324,15 +339,6 @@ class HiCMAE(AudioVisualModel):
 def weighted_mean(means: Tensor, weights: Tensor) -> Tensor:
     """(B, L, D), (L,) -> (B, D)"""
     return (means * weights.softmax(0)[:, None]).sum(1)
-
-
-def linear_layers(module: nn.Module) -> list[nn.Linear]:
-    """All of them, with their biases set to 0, as both stages of training start."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    for layer in layers:
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-    return layers
 
 
 def widths(preset: str, width: int | None, audio_width: int | None) -> tuple[int, int]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..weights.record import check_count
-from .hicmae import COLOURS, AudioVisualModel, CrossBlock, linear_layers, one_per_head_width, widths
+from .hicmae import COLOURS, AudioVisualModel, CrossBlock, one_per_head_width, widths
+from .layers import init_linears
 from .masked_video import (
     TubeletTargets,
     check_difference,
@@ -97,9 +98,9 @@ class SkipDecoder(nn.Module):
         return self.head(self.norm(tokens[:, count:]))
 
     def init_weights(self) -> None:
-        for linear in linear_layers(self):
-            if linear is not self.embed:  # which keeps torch's own
-                nn.init.xavier_uniform_(linear.weight)
+        for name, module in self.named_children():
+            if name != "embed":  # keeps torch's own initialisation
+                init_linears(module, nn.init.xavier_uniform_)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
 
@@ -177,17 +178,9 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
             raise InputError(
                 f"levels is {tuple(levels)}; expected ascending block numbers from 0 to {min(depth, audio_depth) - 1}."
             )
-        num_heads = num_heads or one_per_head_width(width)
-        block = {
-            "mlp_ratio": mlp_ratio,
-            "qkv_bias": qkv_bias,
-            "layer_scale": layer_scale,
-            "drop": drop_rate,
-            "attn_drop": attn_drop_rate,
-        }
         super().__init__(
             num_classes=0,
-            num_features=width + audio_width,
+            preset=preset,
             img_size=img_size,
             patch_size=patch_size,
             num_frames=num_frames,
@@ -199,11 +192,15 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
             audio_patch_size=audio_patch_size,
             audio_width=audio_width,
             audio_depth=audio_depth,
-            audio_heads=audio_heads or one_per_head_width(audio_width),
+            audio_heads=audio_heads,
             fusion_depth=fusion_depth,
-            fusion_heads=fusion_heads or num_heads,
+            fusion_heads=fusion_heads,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            layer_scale=layer_scale,
+            drop_rate=drop_rate,
+            attn_drop_rate=attn_drop_rate,
             drop_path_rate=drop_path_rate,
-            block=block,
         )
         assert self.video_spec is not None
         self.video_spec = dataclasses.replace(self.video_spec, segments=1)
@@ -233,8 +230,7 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
 
     def init_weights(self) -> None:
         for module in (self.video_encoder, self.audio_encoder, self.fusion):
-            for linear in linear_layers(module):
-                nn.init.xavier_uniform_(linear.weight)
+            init_linears(module, nn.init.xavier_uniform_)
         for decoder in (self.video_decoder, self.audio_decoder):
             decoder.init_weights()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,9 +28,28 @@ __all__ = [
     "RandomErasing",
     "TanhGELU",
     "TemporalTransformer",
+    "call",
+    "init_linears",
     "param_groups_layer_decay",
     "rand_augment_transform",
 ]
+
+
+def call(block: Callable, *args: Any) -> Any:
+    """Run a block plainly: the default where a model may pass its `run_block`, which saves memory in training."""
+    return block(*args)
+
+
+_truncated_normal = functools.partial(nn.init.trunc_normal_, std=0.02)
+
+
+def init_linears(module: nn.Module, init: Callable[[Tensor], Any] = _truncated_normal) -> None:
+    """Initialise all linear layers: weights by ``init``, biases with zeros."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            init(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 class TanhGELU(nn.GELU):

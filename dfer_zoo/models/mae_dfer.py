@@ -242,11 +242,6 @@ class MAEDFER(VideoTransformer):
         super().__init__(
             encoder,
             num_classes=num_classes,
-            width=width,
-            channels=channels,
-            img_size=img_size,
-            num_frames=num_frames,
-            tubelet=tubelet,
             mean_pooling=mean_pooling,
             per_frame=per_frame,
             head_activation=head_activation,

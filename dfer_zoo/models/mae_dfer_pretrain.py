@@ -130,7 +130,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
-        height, breadth = sides(img_size)
+        height, _ = sides(img_size)
         super().__init__(
             num_classes=0,
             num_features=width,
@@ -140,7 +140,6 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         check_option("decoder_positions", decoder_positions, ("published", "matched"))
         if layer_scale and attention != "joint":
             raise InputError(f"layer_scale is {layer_scale}; the blocks of the LGI-Former have none, expected 0.")
-        self.input_shape = (num_frames, CHANNELS, height, breadth)
         self.cut = {"p0": tubelet, "p1": patch_size, "p2": patch_size}
         self.grid = grid = Grid.of(num_frames, img_size, tubelet, patch_size)
         self.matched = decoder_positions == "matched"
@@ -305,7 +304,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         return self._decode(x, *self._mask(mask, x.shape[0]))
 
     def _encode(self, video: Tensor, mask: Tensor, count: int) -> Tensor:
-        check_shape("video", video, "(B, T, 3, H, W)", (None, *self.input_shape))
+        check_shape("video", video, "(B, T, 3, H, W)", (None, *self.encoder.input_shape))
         visible = self._embed(video, self._visible(mask, count))
         if isinstance(self.encoder, LGIFormer):
             regions = self.encoder(self._by_region(visible), self.run_block)
@@ -400,7 +399,9 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
 
     def example_inputs(self, batch: int = 1) -> dict[str, Tensor]:
         return {
-            "video": torch.rand(batch, *self.input_shape, device=self.mask_token.device, dtype=self.mask_token.dtype)
+            "video": torch.rand(
+                batch, *self.encoder.input_shape, device=self.mask_token.device, dtype=self.mask_token.dtype
+            )
         }
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

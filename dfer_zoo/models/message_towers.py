@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .layers import Attention, DropPath, Mlp, QuickGELU
+from .layers import Attention, DropPath, Mlp, QuickGELU, call
 
 HEAD_WIDTH = 64  # of every attention, as in CLIP
-
-
-def call(block: Callable, *args: Any) -> Any:
-    """What a tower does with its blocks, unless the model wants them checkpointed."""
-    return block(*args)
 
 
 class MessageBlock(nn.Module):

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import ImageModel, check_shape
+from .layers import call
 
 FER2013 = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 WIDTHS = (8, 16, 32, 64, 128)
@@ -71,10 +72,6 @@ class ResidualModule(nn.Module):
         return same_max_pool(x) + shortcut
 
 
-def _call(module: nn.Module, *args: Any) -> Any:
-    return module(*args)
-
-
 class GrayEncoder(nn.Module):
     """Gray images (N, 1, H, W) -> maps (N, 128, h, w), a sixteenth of the size."""
 
@@ -86,7 +83,7 @@ class GrayEncoder(nn.Module):
         self.norm2 = norm(WIDTHS[0])
         self.blocks = nn.ModuleList(ResidualModule(a, b) for a, b in itertools.pairwise(WIDTHS))
 
-    def forward(self, image: Tensor, run: Callable = _call) -> Tensor:
+    def forward(self, image: Tensor, run: Callable = call) -> Tensor:
         """``run`` calls the blocks: `DferModel.run_block` saves memory there."""
         x = F.relu(self.norm1(self.conv1(image)))
         x = F.relu(self.norm2(self.conv2(x)))

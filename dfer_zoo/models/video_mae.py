@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .base import DferModel, LoadReport, check_parts, check_shape, fill
-from .layers import DropPath, Mlp
+from .layers import DropPath, Mlp, init_linears
 from .shortcuts import applies, are_linear
 
 EPS = 1e-6  # of every LayerNorm
@@ -279,7 +279,8 @@ class Encoder(nn.Module):
         super().__init__()
         check_count("width", width)
         check_count("channels", channels)
-        self.grid = grid
+        self.grid, self.tubelet = grid, tubelet
+        self.input_shape = (grid.frames * tubelet, channels, grid.rows * patch_size, grid.columns * patch_size)
         self.patch_embed = TubeletEmbedding(channels, width, tubelet, patch_size)
         if learned_position:
             self.position = nn.Parameter(torch.zeros(1, grid.tokens, width))
@@ -322,17 +323,13 @@ class VideoTransformer(DferModel):
         encoder: Encoder,
         *,
         num_classes: int,
-        width: int,
-        channels: int,
-        img_size: int | Sequence[int],
-        num_frames: int,
-        tubelet: int,
         mean_pooling: bool,
         per_frame: bool,
         head_activation: str,
         head_scale: float,
     ) -> None:
-        height, breadth = sides(img_size)
+        num_frames, _, height, _ = encoder.input_shape
+        width = encoder.position.shape[-1]
         super().__init__(
             num_classes=num_classes,
             num_features=width,
@@ -341,8 +338,7 @@ class VideoTransformer(DferModel):
         check_option("head_activation", head_activation, tuple(ACTIVATIONS))
         if per_frame and not mean_pooling:
             raise InputError("per_frame averages the tokens of each frame; it goes with mean_pooling=True only.")
-        self.input_shape = (num_frames, channels, height, breadth)
-        self.tubelet, self.mean_pooling, self.per_frame, self.head_scale = tubelet, mean_pooling, per_frame, head_scale
+        self.mean_pooling, self.per_frame, self.head_scale = mean_pooling, per_frame, head_scale
         self.encoder = encoder
         # With mean pooling the norm comes after the mean, and the encoder's own is left out: so it was published.
         self.token_norm = nn.Identity() if mean_pooling else nn.LayerNorm(width, eps=EPS)
@@ -357,13 +353,16 @@ class VideoTransformer(DferModel):
 
     def forward_features(self, video: Tensor) -> Tensor:  # type: ignore[override]
         """(B, T, 3, H, W) -> (B, D); with ``per_frame`` (B, T, D)"""
-        check_shape("video", video, f"(B, T, {self.input_shape[1]}, H, W)", (None, *self.input_shape))
+        shape = self.encoder.input_shape
+        check_shape("video", video, f"(B, T, {shape[1]}, H, W)", (None, *shape))
         return self.pool(self.token_norm(self.tokens_to_pool(video)))
 
     def pool(self, tokens: Tensor) -> Tensor:
         if self.per_frame:
             steps = rearrange(tokens, "b (t s) d -> b t s d", t=self.encoder.grid.frames).mean(2)
-            frames = F.interpolate(steps.transpose(1, 2), scale_factor=self.tubelet, mode="linear", align_corners=False)
+            frames = F.interpolate(
+                steps.transpose(1, 2), scale_factor=self.encoder.tubelet, mode="linear", align_corners=False
+            )
             return self.feature_norm(frames.transpose(1, 2))
         # Without mean pooling the first token stands for the clip; it is no class token, only the first.
         return self.feature_norm(tokens.mean(1) if self.mean_pooling else tokens[:, 0])
@@ -380,7 +379,7 @@ class VideoTransformer(DferModel):
 
     def example_inputs(self, batch: int = 1) -> dict[str, Tensor]:
         reference = self.encoder.patch_embed.weight
-        return {"video": torch.rand(batch, *self.input_shape, device=reference.device, dtype=reference.dtype)}
+        return {"video": torch.rand(batch, *self.encoder.input_shape, device=reference.device, dtype=reference.dtype)}
 
     def build_classifier(self, num_classes: int) -> nn.Module:
         """The head starts close to zero, so that fine-tuning starts from the features as they are."""
@@ -393,11 +392,7 @@ class VideoTransformer(DferModel):
         return head
 
     def init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linears(self)
         self.classifier = self.build_classifier(self.num_classes)
         for name in ("region_tokens", "position"):
             learned = getattr(self.encoder, name, None)
@@ -479,11 +474,6 @@ class VideoMAE(VideoTransformer):
         super().__init__(
             encoder,
             num_classes=num_classes,
-            width=width,
-            channels=channels,
-            img_size=img_size,
-            num_frames=num_frames,
-            tubelet=tubelet,
             mean_pooling=mean_pooling,
             per_frame=per_frame,
             head_activation=head_activation,
