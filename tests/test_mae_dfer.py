@@ -20,13 +20,13 @@ from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
 from dfer_zoo.models.video_mae import VideoMAE, attend
 from dfer_zoo.registry import get_weights, list_pretrained, manifest
-from dfer_zoo.training.mixes import MIXES, soft_targets
-from dfer_zoo.training.mixing import MixDraw, draw_mix, mix_in_pairs
+from dfer_zoo.training.mixing import MIXES, MixDraw, draw_mix, mix_in_pairs, soft_targets
 from dfer_zoo.transforms import create_transform, sampling
 from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train import mae_dfer as train
-from tests.parity.checks.mae_dfer import our_arguments, seeded_input, seeded_state
+from tests.parity.checks.mae_dfer import our_arguments
 from tests.parity.compare import relative_l2
+from tests.parity.making import seeded_input, seeded_state
 from tests.parity.masking import tube_mask, window_mask
 from tests.parity.runner import read_case
 from tests.tiny import TINY

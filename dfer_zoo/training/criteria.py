@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def ccc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """1 minus the concordance over the batch, averaged over the dimensions; with biased moments, as published."""
+    """1 minus the concordance correlation coefficient over the batch, averaged over dimensions; biased moments, as published."""
     outputs, targets = outputs.float(), targets.float()
     means = outputs.mean(0), targets.mean(0)
     covariance = ((outputs - means[0]) * (targets - means[1])).mean(0)
@@ -18,7 +18,7 @@ def ccc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def pcc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """1 minus Pearson's correlation over the batch, averaged over the dimensions."""
+    """1 minus Pearson's correlation over the batch, averaged over dimensions."""
     outputs, targets = outputs.float(), targets.float()
     covariance = ((outputs - outputs.mean(0)) * (targets - targets.mean(0))).mean(0)
     spread = (outputs.var(0, correction=0) * targets.var(0, correction=0)).sqrt()

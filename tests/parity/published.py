@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfer_zoo.models.dk_clip import DKCLIP
-from dfer_zoo.training.groups import parameter_groups
-from dfer_zoo.training.schedules import cosine
+from dfer_zoo.training.optim import cosine, parameter_groups
 
 
 def soft_target_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import numpy as np
 from ...errors import InputError
 from ..clip import Clip, Frames
 from .cut import GivenCrops, PerFrameCrops, Search, TrackedCrops
-from .detect import MTCNN, Cascade, YuNet, find_detector, name_of
+from .detect import MTCNN, Cascade, YuNet, find_detector, known_detector, name_of
 from .track import follow, overlap, smooth_track
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "find",
     "find_detector",
     "follow",
+    "known_detector",
     "overlap",
     "smooth_track",
 ]
