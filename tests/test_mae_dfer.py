@@ -669,7 +669,7 @@ def test_a_box_is_pasted_from_the_clip_opposite_in_all_frames():
 
 
 def test_clips_are_mixed_in_pairs():
-    with pytest.raises(InputError, match="an even number of them; there are 3"):
+    with pytest.raises(InputError, match="the batch size must be even; it is 3"):
         mix_in_pairs(torch.zeros(3, 2, 3, 4, 4), MixDraw(0.5, None))
     video = torch.randn(2, 2, 3, 4, 4)
     np.random.seed(0)
