@@ -27,6 +27,7 @@ else:
 class ModelSection:
     name: str
     pretrained: str = ""  # a tag, or "backbone"; empty: from scratch
+    backbones: Mapping[str, str] = field(default_factory=dict)  # part: a folder with weights, as `pretrain` writes it
     labels: tuple[str, ...] = ()  # empty: those of the weights or the model
     freeze: tuple[str, ...] = ()  # shell patterns; "published": what `model.freeze()` does
     args: Mapping[str, Any] = field(default_factory=dict)  # arguments of the constructor
