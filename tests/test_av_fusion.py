@@ -23,7 +23,7 @@ from dfer_zoo.training.mixing import MIXES, MODALITY_DROPOUT, soft_targets, stan
 from dfer_zoo.training.optim import create_optimizer, learning_rate
 from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms import sampling
-from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare, sixteen_bits
+from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare_audio, sixteen_bits
 from dfer_zoo.transforms.train.av_fusion import augment_frames
 from tests.parity.checks.av_fusion import seeded_input, seeded_state
 from tests.parity.runner import read_case
@@ -346,7 +346,7 @@ def test_the_aligned_mode_takes_frames_from_where_the_sound_is_cut():
 
 def test_a_prepared_sound_file_is_not_changed_again():
     saved = sixteen_bits(0.2 * torch.sin(torch.arange(79380) / 15))
-    assert torch.equal(prepare(saved.numpy(), 22050, AVFusion().audio_spec), mfcc(saved, 22050))
+    assert torch.equal(prepare_audio(saved.numpy(), 22050, AVFusion().audio_spec), mfcc(saved, 22050))
 
 
 def test_prepared_files_are_taken_as_they_were_saved(tmp_path):

@@ -641,7 +641,7 @@ def test_every_architecture_rises_above_chance(arch, tmp_path, finetune, one_thr
     kept = functools.cache(read_row)  # drawn once for all epochs
     monkeypatch.setattr(finetune, "read_row", kept)
     monkeypatch.setattr(evaluation, "read_row", kept)
-    monkeypatch.setattr(puppets._Frames, "_frame", functools.cache(puppets._Frames._frame))
+    monkeypatch.setattr(puppets._PuppetFrames, "_frame", functools.cache(puppets._PuppetFrames._frame))
     args, clips, epochs, rate, feelings = LEARNERS[arch]
     changes = [
         f"model.name={arch}",

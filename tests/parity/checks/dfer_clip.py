@@ -384,7 +384,9 @@ def check_image_transforms(case: Case) -> Iterator[Comparison]:
         spec = VideoSpec(
             num_frames=row["frames"], img_size=row["output"]["summary"]["shape"][-1], sampling="segment_centres"
         )
-        yield from compare_pixels(case, f"test {row['name']}", images.prepare(seeded_frames(row), spec), row["output"])
+        yield from compare_pixels(
+            case, f"test {row['name']}", images.prepare_video(seeded_frames(row), spec), row["output"]
+        )
     for row in case.get("train", ()):
         name, rng = (
             f"train {row['dataset']} {row['name']} {row['python_random_seed']}",

@@ -562,7 +562,7 @@ def check_audio_fbank(case: Case) -> Iterator[Comparison]:
         spec = AudioSpec(AUDIO.front_end, (1, item["target_length"], bands), config["sample_rate"])
         ours = {"": audio.kaldi_front_end(waveform, rule["sample_rate"], spec, gain)}
         if len(waveform) == 1:  # several channels are made one before, in the authors' files and in ours
-            ours[" as prepared"] = audio.prepare(waveform, rule["sample_rate"], spec, gain=gain)
+            ours[" as prepared"] = audio.prepare_audio(waveform, rule["sample_rate"], spec, gain=gain)
         for path, prepared in ours.items():
             yield same(f"{number} shape{path}", list(prepared.shape), reference["shape"])
             yield from summary(f"{number} input{path}", prepared, reference["summary"], tolerance)

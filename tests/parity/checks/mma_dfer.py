@@ -443,7 +443,7 @@ def check_test_transform(case: Case) -> Iterator[Comparison]:
         if first is not None:
             yield same(f"{number} first pixels", frames[0].flatten()[: len(first)].tolist(), first)
         spec = VideoSpec(num_frames=len(frames), img_size=item["image_size"], sampling="segment_centres")
-        yield from compared_frames(str(number), images.prepare(frames, spec), item["output"])
+        yield from compared_frames(str(number), images.prepare_video(frames, spec), item["output"])
 
 
 class Recorder:
@@ -519,7 +519,7 @@ def check_audio(case: Case) -> Iterator[Comparison]:
                 yield close(f"{number} band {place[1]}", raw[: len(values), int(place[1])], values, tolerance)
         reference = item["model_input"]
         spec = AudioSpec(front_end="kaldi_fbank", shape=tuple(reference["shape"]))
-        ours = audio.prepare(waveform, rate, spec)
+        ours = audio.prepare_audio(waveform, rate, spec)
         both = {"": ours, " in a batch": audio.kaldi_front_end_batch([signal, signal[:, : 2 * rate]], rate, spec)[0]}
         for path, prepared in both.items():
             yield same(f"{number} input shape{path}", list(prepared.shape), reference["shape"])
