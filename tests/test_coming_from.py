@@ -180,10 +180,10 @@ def draw_enterface(root: Path) -> None:
         draw_clips(root / "faces" / f"subject_{subject}" / emotion / "sentence_1", ["clip"])
 
 
-def draw_films(folder: Path, names) -> None:
+def draw_films(folder: Path, names, size: int = 32) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        Puppet("happiness", size=32).write(folder / f"{name}.mp4")
+        Puppet("happiness", size=size).write(folder / f"{name}.mp4")
 
 
 def draw_own(root: Path) -> None:
@@ -340,11 +340,12 @@ def prepared_words(command: str, drawn: Path, place: Path) -> list[str]:
     if words[0] == "train":
         words += tiny_recipe(words)
     if words[0] == "pretrain":
-        if "--resume" in words:
-            assert main([w for w in words if w not in ("--resume", "--voxceleb2")] + pretrain_sizes()) == 0
-            shape = words.index("--voxceleb2")
-            words[shape : shape + 1] = []  # its crop belongs to frames of 224 pixels
+        if "--voxceleb2" in words:  # its crop belongs to frames of 224 pixels
+            (place / "videos").unlink()
+            draw_films(place / "videos", ["a", "b"], size=224)
         words += pretrain_sizes()
+        if "--resume" in words:
+            assert main([word for word in words if word != "--resume"]) == 0
     for number, word in enumerate(words):
         arch, _, tag = word.partition(".")
         if words[number - 1] == "--rule":
@@ -378,4 +379,7 @@ def test_a_command_of_the_page_runs(section, command, drawn, place, capsys):
     if words[0] == "evaluate":
         assert "UAR" in out
     if words[0] == "train":
-        assert next(Path(words[words.index("--out") + 1]).rglob("last/model.safetensors")).is_file()
+        run = Path(words[words.index("--out") + 1])
+        assert next(run.rglob("last/model.safetensors")).is_file()
+        if "--folds" in words:
+            assert {"folds.csv", "folds.json", "confusion.png"} <= {path.name for path in run.iterdir()}

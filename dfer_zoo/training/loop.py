@@ -134,7 +134,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
         strict: Stop at the first unreadable clip. By default unreadable clips are replaced by others.
 
     Returns:
-        ``history`` (one dict per epoch), ``table`` (the last confusion table) and ``failed`` ({clip: reason}).
+        ``history`` (one dict per epoch), ``table`` (the last confusion table), ``labels`` and ``failed`` ({clip: reason}).
 
     Raises:
         InputError: The recipe does not fit the model or the data.
@@ -252,7 +252,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
             save_state(state_file, model, optimizer, scaler, progress)
         accelerator.wait_for_everyone()
     accelerator.end_training()
-    return progress
+    return progress | {"labels": list(model.labels)}
 
 
 def write_weights(model: Any, recipe: Recipe, out: Path, line: dict, better: bool, caution: str | None = None) -> None:
