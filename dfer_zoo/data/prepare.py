@@ -61,10 +61,15 @@ class Report:
         parts = [f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status]]
         again = f" ({self.resumed} by an earlier run)" if self.resumed else ""
         lines = [f"{len(self.results)} clips: {', '.join(parts)}{again}"]
-        for title, results in (("no face in", self.without_face), ("not written", self.failed)):
-            lines += [f"{title}: {r.clip}{f' ({r.reason})' * bool(r.reason)}" for r in results[:shown]]
-            lines += [f"{title}: {len(results) - shown} more"] * (len(results) > shown)
+        for title, results in (("no face in", self.without_face), ("not written:", self.failed)):
+            lines += [f"{title} {r.clip}{_without_name(r)}" for r in results[:shown]]
+            lines += [f"{title} {len(results) - shown} more"] * (len(results) > shown)
         return "\n".join(lines)
+
+
+def _without_name(result: Result) -> str:
+    """The reason, without the name of the clip in front."""
+    return f": {result.reason.removeprefix(f'{result.clip}: ')}" if result.reason else ""
 
 
 STATUS_WORDS = {"written": "written", "no face": "without a face", "failed": "failed"}
