@@ -25,8 +25,8 @@ from dfer_zoo.training.criteria import REGRESSION
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
 from tests.parity.checks.hicmae import inputs_of, our_arguments
-from tests.parity.checks.mae_dfer import seeded_state
 from tests.parity.compare import relative_l2
+from tests.parity.making import seeded_state
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -120,7 +120,7 @@ def record_of(case, arch, tag, monkeypatch):
     published = get_weights(arch, tag)
     labels = tuple(f"label {number}" for number in range(arguments.get("num_classes", 0)))
     video = dataclasses.replace(
-        published.video, img_size=arguments["image_size"], num_frames=arguments.get("frames", 16)
+        published.video, img_size=arguments["img_size"], num_frames=arguments.get("num_frames", 16)
     )
     small = dataclasses.replace(
         published,
