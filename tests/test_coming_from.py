@@ -311,7 +311,7 @@ def need_lists(words, drawn: Path, place: Path) -> None:
 
 def need_files(words, place: Path) -> None:
     """The files that no command of the page writes: checkpoints of the authors' programs, and their own lists."""
-    from tests.parity.checks.dk_clip import tensors
+    from tests.parity.making import seeded_state
     from tests.parity.runner import read_case
     from tests.test_end_to_end import mae_dfer_checkpoint
 
@@ -321,7 +321,7 @@ def need_files(words, place: Path) -> None:
     if "best.pth" in words:
         case = read_case(ROOT / "tests" / "parity" / "dk_clip" / "tiny_t8_n4.json")
         config = {"DATA": {"NUM_FRAMES": 8, "NUM_DIVIDE": 4, "NUM_CLASSES": 7}}
-        state = tensors(case["state_dict"], case["weights"]["seed"])
+        state = seeded_state(case["state_dict"], case["weights"]["seed"])
         torch.save({"model": state, "config": config}, place / "best.pth")
     if any("lists/theirs" in word for word in words):
         (place / "lists" / "theirs").mkdir(parents=True)
