@@ -109,8 +109,8 @@ _READER = Reader(InputError, defaults=True)
 def list_recipes() -> dict[str, str]:
     """List the recipes of the package: {name: first sentence}.
 
-    >>> list(list_recipes())[:2]
-    ['av_fusion_ravdess', 'av_fusion_ravdess_it']
+    >>> [name for name in list_recipes() if name.startswith("mma")]
+    ['mma_dfer_dfew', 'mma_dfer_mafw']
     """
     return {path.stem: _first_sentence(path) for path in sorted(RECIPES.glob("*.toml"))}
 
