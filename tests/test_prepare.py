@@ -199,6 +199,10 @@ def test_a_list_is_prepared_with_its_labels_and_a_damaged_file_costs_itself_only
         ("faces {empty} --rule largest --out {out}", "There is no clip in"),
         ("faces {twins} --rule whole --out {out}", "2 clips of .*twins.csv would be written to 0. Give --root DIR"),
         ("frames {films} --fps 0 --out {out}", "fps is 0.0; expected more than 0"),
+        (
+            "frames {films} --root {out} --subset testing --out {out}",
+            "films0 is no list, so --root, --subset cannot be used",
+        ),
         ("audio {films} --workers -1 --out {out}", "--workers is -1; expected 0 or more"),
         ("annotations dfew {films} --fold 6 --out {out}", "DFEW has the folds 1 to 5; give --fold"),
         ("annotations ferv39k {films} --fold 2 --out {out}", "FERV39k has one official split and no folds"),

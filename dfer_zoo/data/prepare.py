@@ -227,6 +227,8 @@ def read_sources(source: str | Path, suffix: str = "", *, sounds: bool = False, 
         InputError: There is no clip, or two clips would be written to one place.
     """
     path = Path(source)
+    if reading and (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
+        raise InputError(f"{source} is no list, so {', '.join(f'--{name}' for name in reading)} cannot be used.")
     if path.is_dir():
         sources = [*_sources_of_folder(path, suffix, sounds)]
     elif path.suffix.lower() in VIDEO_SUFFIXES | (SOUND_SUFFIXES if sounds else frozenset()):
