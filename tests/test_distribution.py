@@ -23,7 +23,9 @@ def built(tmp_path_factory):
     pytest.importorskip("setuptools", minversion="70.1")  # has its own bdist_wheel
     folder = tmp_path_factory.mktemp("built")
     shutil.copytree(ROOT, folder / "source", ignore=IGNORED)
-    code = "import sys; from setuptools import build_meta as b; out = sys.argv[1]; b.build_sdist(out); b.build_wheel(out)"
+    code = (
+        "import sys; from setuptools import build_meta as b; out = sys.argv[1]; b.build_sdist(out); b.build_wheel(out)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)], cwd=folder / "source", capture_output=True, text=True, timeout=300
     )
