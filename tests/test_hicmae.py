@@ -355,7 +355,7 @@ def test_the_training_input_has_the_shapes_of_the_model(name):
     }
     assert not torch.equal(samples[0]["audio"], samples[1]["audio"])
     silent = dataclasses.replace(a_clip(), waveform=None)
-    with pytest.raises(MediaError, match="trained on clips with sound, and this clip has none"):
+    with pytest.raises(MediaError, match="trains on clips with sound, and this clip has none"):
         augmented(silent)
 
 

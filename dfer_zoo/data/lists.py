@@ -109,13 +109,13 @@ def read_fold(dataset: str, fold: Fold) -> Lists:
     """
     known = DATASETS[dataset]
     if fold.system not in known.systems:
-        raise InputError(f"{fold.system} has no lists of {dataset}; --system is one of {', '.join(known.systems)}.")
+        raise InputError(f"{fold.system} has no lists of {known.name}; --system is one of {', '.join(known.systems)}.")
     if known.folds and fold.number not in range(1, known.folds + 1):
-        raise InputError(f"{dataset} has the folds 1 to {known.folds}; give --fold (it is {fold.number}).")
+        raise InputError(f"{known.name} has the folds 1 to {known.folds}; give --fold (it is {fold.number}).")
     if known.folds == 0 and fold.number not in (None, 1):
-        raise InputError(f"{dataset} has one official split and no folds; leave --fold out.")
+        raise InputError(f"{known.name} has one official split and no folds; leave --fold out.")
     if not fold.root.is_dir():
-        raise InputError(f"{fold.root} is not a folder; expected the folder of {dataset}.")
+        raise InputError(f"{fold.root} is not a folder; expected the folder of {known.name}.")
     return known.read(fold)
 
 
@@ -477,6 +477,7 @@ def lines_of(dataset: str, fold: Fold, rows: Sequence[Row]) -> list[str]:
 class Dataset:
     """A data set whose lists can be written."""
 
+    name: str
     read: Callable[[Fold], Lists]
     systems: tuple[str, ...]  # the first is the default
     folds: int | None  # 0: one official split; None: the reader checks
@@ -484,13 +485,13 @@ class Dataset:
 
 THREE = ("mma_dfer", "dfer_clip", "dk_clip")
 DATASETS: dict[str, Dataset] = {
-    "ravdess": Dataset(_ravdess, ("av_fusion", "mae_dfer", "hicmae"), None),
-    "dfew": Dataset(_dfew, (*THREE, "mae_dfer", "s2d"), 5),
-    "mafw": Dataset(_mafw, (*THREE, "mae_dfer", "hicmae", "s2d"), 5),
-    "ferv39k": Dataset(_ferv39k, ("dfer_clip", "dk_clip", "mae_dfer", "s2d"), 0),
-    "crema_d": Dataset(_crema_d, ("hicmae", "mae_dfer"), 5),
-    "enterface": Dataset(_enterface, ("mae_dfer",), 5),
-    "folders": Dataset(_folders, ("own",), None),
+    "ravdess": Dataset("RAVDESS", _ravdess, ("av_fusion", "mae_dfer", "hicmae"), None),
+    "dfew": Dataset("DFEW", _dfew, (*THREE, "mae_dfer", "s2d"), 5),
+    "mafw": Dataset("MAFW", _mafw, (*THREE, "mae_dfer", "hicmae", "s2d"), 5),
+    "ferv39k": Dataset("FERV39k", _ferv39k, ("dfer_clip", "dk_clip", "mae_dfer", "s2d"), 0),
+    "crema_d": Dataset("CREMA-D", _crema_d, ("hicmae", "mae_dfer"), 5),
+    "enterface": Dataset("eNTERFACE05", _enterface, ("mae_dfer",), 5),
+    "folders": Dataset("a folder per class", _folders, ("own",), None),
 }
 
 
