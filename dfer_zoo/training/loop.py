@@ -37,7 +37,7 @@ from ..inference import doctor, metrics
 from ..inference import evaluate as evaluation
 from ..inference.plots import confusion_figure, write_figure
 from ..media.clip import Clip
-from ..media.faces import known_detector
+from ..media.faces import keep_boxes, known_detector
 from ..saving import arch_of, save_pretrained
 from ..transforms import Transform, create_transform
 from ..transforms.train import augmentation
@@ -150,6 +150,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
     # model, data, optimizer
     seed_all(settings.seed)
     model, transform = build(recipe)
+    transform = replace(transform, faces=keep_boxes(transform.faces, out / "boxes.jsonl"))  # no epoch searches again
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, transform=transform, **data.options)
     valid_rows = read_rows(
         data.valid, model.labels, subset=data.valid_subset or None, transform=transform, **data.options
