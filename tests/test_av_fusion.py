@@ -145,7 +145,7 @@ def test_a_wrong_backbone_leaves_the_model_as_it_was():
     with pytest.raises(WeightsError, match="not a state of efficient_face: 1 "):
         model.load_backbones({"face": state})
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    with pytest.raises(InputError, match="of the parts face; got"):
+    with pytest.raises(InputError, match="of the backbones face; got"):
         model.load_backbones({})
 
 
@@ -202,7 +202,7 @@ def test_missing_frames_leave_the_same_batch_statistics_as_zeros():
 def test_nothing_at_all_and_halves_of_different_batches_are_refused():
     with pytest.raises(InputError, match="both None"):
         tiny()()
-    with pytest.raises(InputError, match="of one batch, got 2 and 3 clips"):
+    with pytest.raises(InputError, match="the same batch size, got 2 and 3 clips"):
         tiny()(video=tiny_inputs(2)["video"], audio=tiny_inputs(3)["audio"])
 
 
@@ -275,8 +275,8 @@ def test_the_attention_gates_of_a_clip_share_out_the_other_modalitys_moments():
         ({"img_size": 100}, "img_size is 100; expected a multiple of 16"),
         ({"num_heads": 2.0}, "num_heads is 2.0; it must divide"),
         ({"num_heads": "1"}, "num_heads is '1'; it must divide"),
-        ({"seconds": float("nan")}, "nan seconds are 0 frames of MFCCs"),
-        ({"seconds": 0.2}, "0.2 seconds are 9 frames of MFCCs"),
+        ({"seconds": float("nan")}, "nan seconds are 0 MFCC frames"),
+        ({"seconds": 0.2}, "0.2 seconds are 9 MFCC frames"),
         ({"num_frames": 0}, "num_frames is 0"),
     ],
 )

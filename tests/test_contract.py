@@ -311,7 +311,7 @@ def test_arguments_that_would_fail_late_are_one_sentence(arch):
 
 
 def test_a_batch_of_no_clip_is_one_sentence():
-    with pytest.raises(InputError, match="no clip in this batch"):
+    with pytest.raises(InputError, match="This batch has no clips"):
         dfer_zoo.create_transform(build("av_fusion"), faces="none").batch([])
 
 

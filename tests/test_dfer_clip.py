@@ -246,14 +246,14 @@ def test_labels_of_ones_own_get_the_published_sentence_unless_texts_are_given():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 5}, "5 classes have none: give labels="),
+        ({"num_classes": 5}, "no published ones for 5 classes: pass labels="),
         ({"num_classes": 3, "labels": ["a", "b"]}, "num_classes is 3 and there are 2 labels"),
         ({"labels": ["a", "b"], "prompts": ["one"]}, "There are 1 prompts and 2 labels"),
         ({"labels": "abc"}, "labels is the text 'abc'"),
         ({"labels": ["a", "a"]}, "not distinct"),
         ({"text_type": "class_name"}, "Did you mean class_names"),
         ({"labels": ["a", "b"], "prompts": {"a": "a smile.", "b": "a tear."}}, "prompts must be a list of texts"),
-        ({"num_heads": 3}, "cannot be cut into 3 heads"),
+        ({"num_heads": 3}, "is not a multiple of 3 heads"),
         ({"temporal_depth": -1}, "depth is -1"),
         ({"class_token_position": "behind"}, "expected one of end, middle, front"),
         ({"num_contexts": 80}, "does not fit into 77"),
@@ -264,7 +264,7 @@ def test_labels_of_ones_own_get_the_published_sentence_unless_texts_are_given():
 def test_arguments_that_make_no_sense_are_one_sentence(arguments, message):
     with pytest.raises(InputError, match=message):
         tiny(**arguments)
-    with pytest.raises(InputError, match="5 classes have none"):
+    with pytest.raises(InputError, match="no published ones for 5 classes"):
         tiny().reset_classifier(5)
 
 
@@ -412,7 +412,7 @@ def test_another_clip_is_refused_whole(tiny_clip, change, message):
     change(state)
     with pytest.raises(WeightsError, match=message):
         model.load_backbones(convert_parts("dfer_clip", {"clip": state}))
-    with pytest.raises(InputError, match="composed of the parts clip; got face"):
+    with pytest.raises(InputError, match="composed of the backbones clip; got face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

@@ -135,7 +135,7 @@ def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
     [
         ({"num_frames": 5}, "5 frames cannot be cut into snippets of 2"),
         ({"patch_size": 7}, "16 pixels cannot be cut into patches of 7"),
-        ({"width": 100}, "width is 100; every attention has heads of 64"),
+        ({"width": 100}, "width is 100; expected a multiple of 64"),
         *(
             ({name: wrong}, f"{name} is {wrong}; expected a whole number")
             for name in ("num_frames", "frames_per_snippet", "img_size", "patch_size", "depth", "text_depth")
@@ -144,7 +144,7 @@ def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
         ({"width": 64.0}, "width is 64.0; expected a whole number"),
         ({"interaction_depth": 0}, "interaction_depth is 0; expected a whole number from 1 on"),
         ({"context_length": 0}, "context_length is 0; expected a whole number from 1 on"),
-        ({"vocab_size": 100}, "vocab_size is 100; texts are written in the 49408 tokens"),
+        ({"vocab_size": 100}, "vocab_size is 100; expected 49408 or more"),
     ],
 )
 def test_sizes_that_cannot_be_are_one_sentence(argument, sentence):
@@ -217,7 +217,7 @@ def test_a_clip_that_does_not_fit_changes_nothing(model):
         )
     with pytest.raises(WeightsError, match="not a checkpoint of CLIP with a ViT"):
         convert_parts("dk_clip", {"clip": {"conv1.weight": torch.zeros(1)}})
-    with pytest.raises(InputError, match="composed of the parts clip; got face"):
+    with pytest.raises(InputError, match="composed of the backbones clip; got face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -331,7 +331,7 @@ def test_known_labels_have_the_published_texts_and_others_their_names(model):
     assert model.labels[-1] == "disappointment" and model.prompts[:7] == tuple(published[n] for n in model.labels[:7])
     model.reset_classifier(("fear", "calm"))
     assert model.prompts == ("fear", "calm")
-    with pytest.raises(InputError, match="5 classes have none"):
+    with pytest.raises(InputError, match="no published ones for 5 classes"):
         model.reset_classifier(5)
     with pytest.raises(InputError, match="2 prompts and 1 labels"):
         model.reset_classifier(("calm",), prompts=("a", "b"))

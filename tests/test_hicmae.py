@@ -173,7 +173,7 @@ def test_a_backbone_of_another_size_is_refused_and_nothing_is_loaded():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(WeightsError, match="does not fit"):
         model.load_backbones({"encoders": other.state_dict()})
-    with pytest.raises(InputError, match="composed of the parts encoders; got encoder"):
+    with pytest.raises(InputError, match="composed of the backbones encoders; got encoder"):
         model.load_backbones({"encoder": other.state_dict()})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -218,15 +218,15 @@ def test_both_blocks_of_a_pair_read_the_tokens_from_before_it():
     [
         (HiCMAE, {"audio_size": 64}, r"audio_size is 64; expected two whole numbers: \(time, mel bands\)"),
         (HiCMAE, {"audio_size": (64, 30)}, "64x30 cannot be cut"),
-        (HiCMAE, {"audio_width": 32, "fusion_heads": 3}, "3 heads cannot share a width of 32"),
+        (HiCMAE, {"audio_width": 32, "fusion_heads": 3}, "width is 32; expected a multiple of the 3 heads"),
         (HiCMAE, {"preset": "large"}, "preset is 'large'; expected one of tiny, small, base"),
         (HiCMAE, {"head_activation": "softmax"}, "head_activation is 'softmax'"),
         (HiCMAE, {"fusion_depth": 0}, "depth is 0"),
-        (HiCMAEPretrain, {"preset": "tiny", "decoder_width": None}, "no published decoder for the preset 'tiny'"),
-        (HiCMAEPretrain, {"audio_width": 48}, "encoders of equal width; they are 24 and 48 wide"),
+        (HiCMAEPretrain, {"preset": "tiny", "decoder_width": None}, "The preset 'tiny' has no published decoder"),
+        (HiCMAEPretrain, {"audio_width": 48}, "encoders of equal width; width is 24, audio_width is 48"),
         (HiCMAEPretrain, {"levels": (1, 0)}, r"levels is \(1, 0\); expected ascending block numbers from 0 to 1"),
         (HiCMAEPretrain, {"levels": (0, 2)}, "from 0 to 1"),
-        (HiCMAEPretrain, {"audio_mask_ratio": 0.01}, "audio_mask_ratio 0.01 hides 0 of 8 places"),
+        (HiCMAEPretrain, {"audio_mask_ratio": 0.01}, "audio_mask_ratio 0.01 hides 0 of 8 tokens"),
     ],
 )
 def test_arguments_that_make_no_model_are_one_sentence(kind, changes, message):
@@ -273,13 +273,13 @@ def test_given_masks_must_hide_as_much_of_every_clip():
     assert loss.isfinite() and guess.shape == flat(model.guess(**inputs)).shape
     uneven = sound.clone()
     uneven[0] = False
-    with pytest.raises(InputError, match="as many masked tokens"):
+    with pytest.raises(InputError, match="the same number of masked tokens"):
         model(**inputs, audio_mask=uneven)
     with pytest.raises(InputError, match="video_mask must be boolean"):
         model(**inputs, video_mask=video.int())
     nothing = torch.zeros_like(sound)
     assert model.forward_features(**inputs, video_mask=torch.zeros_like(video), audio_mask=nothing).audio.shape[1] == 8
-    with pytest.raises(InputError, match="The mask of the audio hides nothing"):
+    with pytest.raises(InputError, match="The audio mask hides no token"):
         model.training_loss({**inputs, "video_mask": video, "audio_mask": nothing})
 
 
@@ -475,4 +475,4 @@ def test_the_lists_of_a_fold_of_crema_d_are_written_by_one_command(tmp_path, cap
     rows = read_rows(tmp_path / "lists" / "test.csv", [code.lower() for code in CODES])
     assert [row.label for row in rows] == [*range(6), *range(6)] and rows[0].audio.endswith("1001_DFA_ANG_XX.wav")
     assert cli.main([*command, "--fold", "6", "--out", str(tmp_path / "lists")]) == 2
-    assert "CREMA-D has the folds 1 to 5" in capsys.readouterr().err
+    assert "has the folds 1 to 5" in capsys.readouterr().err

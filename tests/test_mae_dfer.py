@@ -166,7 +166,7 @@ def test_a_backbone_of_another_size_is_refused_and_nothing_is_loaded():
         model.load_backbones({"encoder": other.state_dict()})
     with pytest.raises(WeightsError, match=r"\d+ missing \(encoder\."):
         model.load_backbones({"encoder": {}})
-    with pytest.raises(InputError, match="parts encoder; got face"):
+    with pytest.raises(InputError, match="backbones encoder; got face"):
         model.load_backbones({"face": {}})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -328,8 +328,8 @@ def test_a_wrong_option_is_one_sentence(changes, sentence):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"num_heads": 5}, "5 heads cannot share a width of 48"),
-        ({"width": 50}, "4 heads cannot share a width of 50"),
+        ({"num_heads": 5}, "width is 48; expected a multiple of the 5 heads"),
+        ({"width": 50}, "width is 50; expected a multiple of the 4 heads"),
         ({"img_size": "160"}, "img_size is '160'; expected a number of pixels, or two"),
         ({"img_size": (32,)}, r"img_size is \(32,\); expected a number of pixels, or two"),
         ({"img_size": 0}, "img_size is 0; expected a number of pixels, or two"),
@@ -380,7 +380,7 @@ def test_a_drawn_mask_hides_the_same_share_of_every_window_and_the_same_places_i
     [
         (torch.zeros(2, 63, dtype=torch.bool), r"mask must be \(B, N\) = \(2, 64\), got \(2, 63\)"),
         (torch.zeros(2, 64), "mask must be boolean"),
-        (torch.tensor([[False], [True]]).expand(2, 64), "as many masked tokens as the others"),
+        (torch.tensor([[False], [True]]).expand(2, 64), "the same number of masked tokens"),
         (torch.eye(64, dtype=torch.bool)[:2], "cannot be shared out evenly among the regions"),
     ],
     ids=["shape", "dtype", "unequal", "uneven"],
@@ -403,7 +403,7 @@ def test_matched_positions_need_as_many_visible_tokens_in_each_frame_of_a_region
     visible[:, 0::2, 0, 2] = visible[:, 1::2, 1, 2] = True  # 3 + 1 in the upper regions, 1 + 3 in the lower ones
     visible[:, 1::2, 0, 1] = visible[:, 0::2, 1, 1] = False
     assert (model.encoder.into_regions(visible.flatten(1)).sum(2) == 4).all()
-    with pytest.raises(InputError, match="in every region, and in each of its frames"):
+    with pytest.raises(InputError, match="in every region and in each of its frames"):
         model(video, ~visible.flatten(1))
 
 
@@ -545,13 +545,13 @@ def test_a_share_of_the_motion_needs_tubelets_of_two_frames():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"mask_ratio": 1.0}, "mask_ratio 1.0 hides 8 of a window's 8 places"),
-        ({"mask_ratio": 0}, "mask_ratio 0 hides 0 of a window's 8 places"),
-        ({"mask_ratio": -0.5}, "mask_ratio -0.5 hides -4 of a window's 8 places"),
+        ({"mask_ratio": 1.0}, "mask_ratio 1.0 masks 8 of the 8 tokens of a window"),
+        ({"mask_ratio": 0}, "mask_ratio 0 masks 0 of the 8 tokens of a window"),
+        ({"mask_ratio": -0.5}, "mask_ratio -0.5 masks -4 of the 8 tokens of a window"),
         ({"difference_group": 3}, "difference_group is 3; expected .* divide the 8 frames"),
         ({"difference_group": 100}, "difference_group is 100; expected .* divide the 8 frames"),
         ({"decoder_width": 0}, "decoder_width is 0; expected a whole number from 1 on"),
-        ({"decoder_heads": 5}, "5 heads cannot share a width of 36"),
+        ({"decoder_heads": 5}, "width is 36; expected a multiple of the 5 heads"),
         ({"layer_scale": 0.1}, "layer_scale is 0.1; the blocks of the LGI-Former have none"),
     ],
 )
@@ -562,7 +562,7 @@ def test_a_wrong_option_of_the_pre_training_is_one_sentence(changes, sentence):
 
 def test_a_loss_needs_something_hidden():
     model = tiny(MAEDFERPretrain)
-    with pytest.raises(InputError, match="hides nothing"):
+    with pytest.raises(InputError, match="hides no token"):
         model.training_loss({**model.example_inputs(1), "mask": torch.zeros(1, 64, dtype=torch.bool)})
 
 

@@ -234,7 +234,7 @@ def test_a_wrong_backbone_changes_nothing_and_is_named():
         ({"face": lacking, "sound": good["sound"]}, "'face': 12 missing .blocks.3.attn.proj.bias"),
         ({"face": good["face"] | {"encoder.gate": torch.zeros(1)}, "sound": good["sound"]}, "1 unexpected .gate"),
         ({"face": good["face"], "sound": pooled}, "'sound': 2 missing .norm.bias, norm.weight"),
-        ({"face": good["face"]}, "parts face, sound; got face"),
+        ({"face": good["face"]}, "backbones face, sound; got face"),
         ({"face": {"w": torch.zeros(1)}, "sound": good["sound"]}, "missing .blocks.0.attn.proj.bias"),
     ]
     for states, message in wrong:
@@ -264,7 +264,7 @@ def test_a_spectrogram_whose_grid_is_square_is_no_image(file_frames):
 def test_a_table_of_positions_for_no_square_image_is_refused(shape):
     state = {**pretrained_parts(rows=2)["face"], "encoder.positions": torch.zeros(shape)}
     model = MAEFace(preset="tiny", img_size=48, pooling="class")
-    with pytest.raises(WeightsError, match=r"a table of positions .* does not fit this encoder"):
+    with pytest.raises(WeightsError, match=r"a position table .* does not fit this encoder"):
         model.load_backbones({"encoder": state})
 
 

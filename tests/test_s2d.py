@@ -177,7 +177,7 @@ def test_a_part_that_does_not_fit_is_refused_and_nothing_is_loaded():
     ):
         with pytest.raises(WeightsError, match=sentence):
             model.load_backbones(states)
-    with pytest.raises(InputError, match="composed of the parts image; got face"):
+    with pytest.raises(InputError, match="composed of the backbones image; got face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
