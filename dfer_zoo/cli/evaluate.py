@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DferZooError, InputError
-from .common import Command, parse_faces, parse_folds, reading, reading_options
+from .common import Command, boxes_option, parse_faces, parse_folds, reading, reading_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +37,7 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
         "--faces",
         help="how to find faces, as in predict; default: as for the training of the weights, else the data are face crops",
     )
+    boxes_option(parser)
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument("--without", action="append", default=[], help="withhold a modality: video or audio")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
@@ -159,7 +160,10 @@ def _evaluated(options: argparse.Namespace, name: str, data: str) -> tuple[Evalu
         raise DferZooError(f"{name} names no weights, so there is nothing to evaluate. Name some: ARCH.TAG.")
     if model.weights.distribution == "composed":
         raise DferZooError(f"{name}: its head is new and answers at random. Train it first, and evaluate that.")
-    faces = faces_of_training(model.video_spec, "none") if options.faces is None else parse_faces(options.faces)
+    if options.faces is None and options.boxes is None:
+        faces = faces_of_training(model.video_spec, "none")
+    else:
+        faces = parse_faces(options.faces or "auto", options.boxes)
     transform = create_transform(model, faces=faces, no_face=options.no_face)
     rows = read_rows(data, model.labels, subset=options.subset, transform=transform, **reading(options))
     check_sound(model, rows, options.without)

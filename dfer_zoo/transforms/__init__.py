@@ -63,6 +63,7 @@ class Transform:
         optional: Inputs that may be None.
         faces: How faces are found, see `media.faces.find`.
         no_face: "error", or "frame" to use whole frames of a clip without a face.
+        search: "full" or "fast", see `media.faces.find`.
     """
 
     video: VideoSpec | None
@@ -71,6 +72,7 @@ class Transform:
     optional: tuple[str, ...] = ()
     faces: Any = field(default="auto", compare=False)
     no_face: str = "error"
+    search: str = "full"
 
     def __call__(self, source: Any) -> Sample:
         """Return one sample: the only view, or the middle one."""
@@ -117,7 +119,7 @@ class Transform:
             return clip
         done = clip.notes.get("faces")
         if done is None:
-            return face_crops.find(clip, self.faces, crop=self.face_crop, no_face=self.no_face)
+            return face_crops.find(clip, self.faces, crop=self.face_crop, no_face=self.no_face, search=self.search)
         if done["crop"] not in ("as given", self.face_crop):
             raise InputError(
                 f"{clip.source}: the faces are cropped by the rule '{done['crop']}', and the weights were trained on "
@@ -271,8 +273,8 @@ def create_transform(
         inputs, optional = subject.inputs, subject.optional_inputs
     if changes:
         video = _changed(video, changes)
-    if isinstance(faces, str) and faces == "auto":
-        faces = faces_of_training(video, "auto")
+    if isinstance(faces, str) and faces.partition("+")[0] == "auto":  # "auto+boxes:FILE" too
+        faces = faces_of_training(video, "auto") + faces.removeprefix("auto")
     transform = Transform(video, audio, tuple(inputs), tuple(optional), faces, no_face)
     if not is_training:
         return transform
