@@ -618,7 +618,7 @@ def test_what_contradicts_itself_is_no_checkpoint():
         change(state)
         return convert_state_dict("dfer_clip", state)
 
-    different = "clip_model_.visual.proj' and 'image_encoder.proj' are one tensor"
+    different = "clip_model_.visual.proj' and 'image_encoder.proj' are the same tensor"
     with pytest.raises(WeightsError, match=different):
         converted(lambda s: s.update({"clip_model_.visual.proj": s["image_encoder.proj"] + 1}))
     with pytest.raises(WeightsError, match="are not rows of its own token embedding"):
