@@ -299,7 +299,7 @@ def test_in_training_the_head_needs_the_masks_of_the_features():
     inputs, (video, sound) = model.example_inputs(1), model.draw_masks(1)
     masks = {"video_mask": video, "audio_mask": sound}
     encoded = model.forward_features(**inputs, **masks)
-    with pytest.raises(InputError, match="give forward_head the masks"):
+    with pytest.raises(InputError, match="pass forward_head the masks"):
         model.forward_head(encoded)
     assert model.forward_head(encoded, **masks).shape == model(**inputs).shape
 
@@ -354,7 +354,7 @@ def test_the_training_input_has_the_shapes_of_the_model(name):
     }
     assert not torch.equal(samples[0]["audio"], samples[1]["audio"])
     silent = dataclasses.replace(a_clip(), waveform=None)
-    with pytest.raises(MediaError, match="trained on clips with sound, and this clip has none"):
+    with pytest.raises(MediaError, match="trains on clips with sound, and this clip has none"):
         augmented(silent)
 
 

@@ -363,7 +363,7 @@ def test_masks_are_new_in_training_and_the_same_in_evaluation():
         torch.manual_seed(0)
         again = model(**inputs)
     assert torch.equal(first, again) and not torch.equal(first, second)
-    with pytest.raises(InputError, match="give forward_head the mask that the features are of"):
+    with pytest.raises(InputError, match="pass forward_head the mask that the features"):
         model.forward_head(model.forward_features(**inputs))
 
 
@@ -548,11 +548,11 @@ def test_a_share_of_the_motion_needs_tubelets_of_two_frames():
         ({"mask_ratio": 1.0}, "mask_ratio 1.0 masks 8 of the 8 tokens of a window"),
         ({"mask_ratio": 0}, "mask_ratio 0 masks 0 of the 8 tokens of a window"),
         ({"mask_ratio": -0.5}, "mask_ratio -0.5 masks -4 of the 8 tokens of a window"),
-        ({"difference_group": 3}, "difference_group is 3; expected .* divide the 8 frames"),
-        ({"difference_group": 100}, "difference_group is 100; expected .* divide the 8 frames"),
+        ({"difference_group": 3}, "difference_group is 3; expected .* a divisor of the 8 frames"),
+        ({"difference_group": 100}, "difference_group is 100; expected .* a divisor of the 8 frames"),
         ({"decoder_width": 0}, "decoder_width is 0; expected a whole number from 1 on"),
         ({"decoder_heads": 5}, "width is 36; expected a multiple of the 5 heads"),
-        ({"layer_scale": 0.1}, "layer_scale is 0.1; the blocks of the LGI-Former have none"),
+        ({"layer_scale": 0.1}, "layer_scale is 0.1; expected 0: the blocks of the LGI-Former"),
     ],
 )
 def test_a_wrong_option_of_the_pre_training_is_an_error(changes, sentence):

@@ -407,7 +407,7 @@ def test_training_samples_are_random_and_may_lack_sound():
     assert torch.equal(silent["audio"], torch.full((1, 512, 128), model.audio_spec.silence_value))
     named = augmentation("mma_dfer", dfer_zoo.create_transform(model, faces="none"))(clip)
     assert named.keys() == {"video", "audio"}
-    with pytest.raises(InputError, match="augmentation is for sound"):
+    with pytest.raises(InputError, match="needs a model with sound as input"):
         augmentation("mma_dfer", dfer_zoo.create_transform(MAEFace(preset="tiny", img_size=32), faces="none"))
 
 
