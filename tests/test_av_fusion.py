@@ -39,7 +39,7 @@ def case(name):
 
 
 def tiny(fusion="ia", seed=0, **changes):
-    """Fresh, but with statistics that let the input through to the logits in eval mode."""
+    """A random model with batch statistics for which logits depend on the input in eval mode."""
     torch.manual_seed(seed)
     model = AVFusion(fusion=fusion, **{**TINY, **changes}).eval()
     for name, buffer in model.named_buffers():
@@ -89,7 +89,7 @@ def test_an_authors_file_is_converted_once_and_found_by_its_name(tag, name, head
 
 
 @torch.no_grad()
-def test_fewer_frames_can_be_asked_of_the_same_weights(tmp_path, monkeypatch):
+def test_the_same_weights_take_fewer_frames(tmp_path, monkeypatch):
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     convert_checkpoint("av_fusion", "ravdess_it", authors_file(tmp_path / "best0.pth", "model_it_heads1", prefix=""))
     model = dfer_zoo.create_model("av_fusion.ravdess_it", num_frames=4, seconds=1.0)
@@ -133,12 +133,12 @@ def test_the_frame_encoder_starts_from_a_converted_efficient_face(tmp_path, monk
         ("efficient_face", {"conv1.0.weight": 0}, "not a checkpoint of efficient_face: it has no entry 'fc.weight'"),
     ],
 )
-def test_another_models_file_is_refused_in_a_sentence(arch, state, sentence):
+def test_a_file_of_another_model_is_an_error(arch, state, sentence):
     with pytest.raises(WeightsError, match=sentence):
         convert_state_dict(arch, {key: torch.zeros(1) for key in state})
 
 
-def test_a_wrong_backbone_leaves_the_model_as_it_was():
+def test_a_wrong_backbone_does_not_change_the_model():
     model = tiny()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = EfficientFace(img_size=32).state_dict()
@@ -146,7 +146,7 @@ def test_a_wrong_backbone_leaves_the_model_as_it_was():
     with pytest.raises(WeightsError, match="not a state of efficient_face: 1 "):
         model.load_backbones({"face": state})
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    with pytest.raises(InputError, match="of the parts face; got"):
+    with pytest.raises(InputError, match="of the backbones face; got"):
         model.load_backbones({})
 
 
@@ -154,7 +154,7 @@ def parameters(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_the_parameters_are_the_published_ones_less_those_that_nothing_uses():
+def test_the_parameters_are_the_published_ones_without_the_unused():
     idle_classifiers = 2 * (128 * 8 + 8)
     idle_projections = 128 * 128 + 128 + 64 * 64 + 64
     assert parameters(AVFusion(fusion="ia")) == 1_854_766 - idle_classifiers - idle_projections
@@ -182,7 +182,7 @@ def test_the_records_fit_their_models(arch):
 @every_fusion
 @pytest.mark.parametrize("training", [False, True])
 @torch.no_grad()
-def test_a_missing_modality_is_zeros(fusion, training):
+def test_a_missing_modality_equals_zeros(fusion, training):
     inputs = tiny_inputs()
     for name in inputs:
         by_none = tiny(fusion).train(training)(**{**inputs, name: None})
@@ -200,10 +200,10 @@ def test_missing_frames_leave_the_same_batch_statistics_as_zeros():
         torch.testing.assert_close(one.state_dict()[name], value, msg=name)
 
 
-def test_nothing_at_all_and_halves_of_different_batches_are_refused():
+def test_two_missing_modalities_and_different_batch_sizes_are_errors():
     with pytest.raises(InputError, match="both None"):
         tiny()()
-    with pytest.raises(InputError, match="of one batch, got 2 and 3 clips"):
+    with pytest.raises(InputError, match="the same batch size, got 2 and 3 clips"):
         tiny()(video=tiny_inputs(2)["video"], audio=tiny_inputs(3)["audio"])
 
 
@@ -224,7 +224,7 @@ def test_stand_ins_are_zeros_noise_or_a_disturbance():
 
 @every_fusion
 @torch.no_grad()
-def test_encoded_frames_can_be_used_again(fusion):
+def test_encoded_frames_can_be_reused(fusion):
     model, inputs = tiny(fusion), tiny_inputs()
     frames = model.encode_frames(inputs["video"])
     assert torch.equal(model.fuse(frames, inputs["audio"]), model.forward_features(**inputs))
@@ -258,7 +258,7 @@ def test_checkpointing_counts_a_batch_once_in_the_statistics(fusion):
         torch.testing.assert_close(saving.get_parameter(name).grad, parameter.grad, msg=name)
 
 
-def test_the_attention_gates_of_a_clip_share_out_the_other_modalitys_moments():
+def test_the_attention_gates_sum_to_the_time_steps_of_the_other_modality():
     model = tiny("ia")
     frames, sound = torch.randn(2, 64, 3), torch.randn(2, 128, 38)
     weighted_frames, _ = model.gate(frames, sound)
@@ -276,12 +276,12 @@ def test_the_attention_gates_of_a_clip_share_out_the_other_modalitys_moments():
         ({"img_size": 100}, "img_size is 100; expected a multiple of 16"),
         ({"num_heads": 2.0}, "num_heads is 2.0; it must divide"),
         ({"num_heads": "1"}, "num_heads is '1'; it must divide"),
-        ({"seconds": float("nan")}, "nan seconds are 0 frames of MFCCs"),
-        ({"seconds": 0.2}, "0.2 seconds are 9 frames of MFCCs"),
+        ({"seconds": float("nan")}, "nan seconds are 0 MFCC frames"),
+        ({"seconds": 0.2}, "0.2 seconds are 9 MFCC frames"),
         ({"num_frames": 0}, "num_frames is 0"),
     ],
 )
-def test_impossible_sizes_are_refused(arguments, sentence):
+def test_invalid_sizes_are_errors(arguments, sentence):
     with pytest.raises(InputError, match=sentence):
         AVFusion(**arguments)
 
@@ -290,7 +290,7 @@ def test_impossible_sizes_are_refused(arguments, sentence):
 
 
 def numbered_clip(frames, fps=30.0, seconds=None, rate=48000):
-    """Frame number n has the grey level n in blue, and is 40 x 60."""
+    """Frame n has the value n in blue and a size of 40 x 60."""
     images = np.zeros((frames, 40, 60, 3), np.uint8)
     images[..., 2] = np.arange(frames)[:, None, None]
     sound = None if seconds is None else 0.1 * np.sin(np.arange(int(seconds * rate)) / 20).astype(np.float32)
@@ -298,7 +298,7 @@ def numbered_clip(frames, fps=30.0, seconds=None, rate=48000):
 
 
 @torch.no_grad()
-def test_a_clip_becomes_blue_first_frames_and_coefficients():
+def test_a_clip_becomes_bgr_frames_and_mfccs():
     model = AVFusion()
     sample = dfer_zoo.create_transform(model, faces="none")(numbered_clip(100, seconds=4.0))
     assert sample["video"].shape == (15, 3, 224, 224) and sample["audio"].shape == (10, 156)
@@ -308,7 +308,7 @@ def test_a_clip_becomes_blue_first_frames_and_coefficients():
 
 
 @torch.no_grad()
-def test_efficient_face_takes_the_middle_one_of_five_frames_a_second():
+def test_efficient_face_samples_five_frames_per_second():
     model = EfficientFace()
     clip = numbered_clip(100)
     assert [view[0] for view in dfer_zoo.create_transform(model, faces="none").plan(clip).views] == [*range(0, 100, 6)]
@@ -327,7 +327,7 @@ def test_a_clip_without_sound_goes_through_transform_and_model():
     assert model.eval()(**batch).shape == (1, 8)
 
 
-def test_the_window_counts_thirty_frames_a_second():
+def test_the_window_counts_thirty_frames_per_second():
     spec = AVFusion().video_spec
     ntsc = sampling.indices(150, 30000 / 1001, spec)
     assert ntsc == sampling.indices(150, 30.0, spec) == sampling.indices(150, None, spec)
@@ -335,7 +335,7 @@ def test_the_window_counts_thirty_frames_a_second():
     assert sampling.indices(90, 25.0, spec)[-1] == 86
 
 
-def test_the_aligned_mode_takes_frames_from_where_the_sound_is_cut():
+def test_centred_sampling_takes_frames_and_sound_of_the_same_time():
     spec = dfer_zoo.create_transform(AVFusion(), sampling="centred_window", faces="none").video
     aligned, published = sampling.indices(150, 30.0, spec), sampling.indices(150, 30.0, AVFusion().video_spec)
     assert [index - 21 for index in aligned] == published  # half of the 42 frames that are too many
@@ -345,12 +345,12 @@ def test_the_aligned_mode_takes_frames_from_where_the_sound_is_cut():
     assert sampling.indices(100, 30.0, spec) == sampling.indices(100, 30.0, AVFusion().video_spec)
 
 
-def test_a_prepared_sound_file_is_not_changed_again():
+def test_a_prepared_sound_file_is_not_resampled():
     saved = sixteen_bits(0.2 * torch.sin(torch.arange(79380) / 15))
     assert torch.equal(prepare_audio(saved.numpy(), 22050, AVFusion().audio_spec), mfcc(saved, 22050))
 
 
-def test_prepared_files_are_taken_as_they_were_saved(tmp_path):
+def test_prepared_files_are_read_unchanged(tmp_path):
     saved = np.random.RandomState(0).randint(0, 256, (15, 224, 224, 3)).astype(np.uint8)  # blue first
     np.save(tmp_path / "01_facecroppad.npy", saved)
     samples = np.random.RandomState(1).randint(-9000, 9000, 79380).astype("<i2")
@@ -363,7 +363,7 @@ def test_prepared_files_are_taken_as_they_were_saved(tmp_path):
     assert torch.equal(sample["audio"], mfcc(torch.from_numpy(samples.astype(np.float32) / 32768), 22050))
 
 
-def test_a_box_that_sticks_out_is_cut_to_the_frame():
+def test_a_box_beyond_the_frame_is_cut_at_its_border():
     assert largest_box((-3.6, 2.5, 50.5, 300.0), 60, 40) == (0, 2, 50, 38)
     with pytest.raises(MediaError, match="has no pixel in a frame of 60 x 40"):
         largest_box((61.0, 2.0, 70.0, 30.0), 60, 40)
@@ -379,7 +379,7 @@ def test_the_first_frame_needs_a_face():
 # -- training ------------------------------------------------------------------------------------------------------------
 
 
-def test_all_frames_of_a_clip_are_turned_alike():
+def test_all_frames_of_a_clip_are_rotated_by_the_same_angle():
     rng = np.random.RandomState(0)
     frame = rng.randint(0, 256, (32, 32, 3)).astype(np.uint8)
     turned = augment_frames([frame] * 3, rng=random.Random(3))
@@ -408,7 +408,7 @@ def test_modality_dropout_draws_from_torchs_generator_in_the_published_order(mod
 
 
 @pytest.mark.parametrize("mix", ["modality_dropout", "drop_modalities"])
-def test_dropping_modalities_needs_both_of_them(mix):
+def test_modality_dropout_needs_both_modalities(mix):
     inputs, targets = tiny_inputs(), torch.tensor([3, 5])
     soft = partial(soft_targets, num_classes=8)
     with pytest.raises(InputError, match=f"'{mix}' needs clips with video and audio; these have no audio"):
@@ -419,7 +419,7 @@ def test_dropping_modalities_needs_both_of_them(mix):
         MIXES[mix]({"image": inputs["video"][:, 0]}, targets, soft)
 
 
-def test_the_recipe_has_the_published_rates():
+def test_the_recipe_has_the_published_learning_rates():
     recipe = read_recipe(Path(__file__).parent.parent / "dfer_zoo" / "recipes" / "av_fusion_ravdess.toml")
     for epoch, rate in case("metrics_and_schedule")["outputs"]["learning_rate_by_epoch"].items():
         update = 10 * (int(epoch) - 1)
@@ -431,7 +431,7 @@ def test_the_recipe_has_the_published_rates():
     assert all(group[name] == published[name] for name in ("lr", "momentum", "dampening", "weight_decay", "nesterov"))
 
 
-def test_an_order_of_the_wrong_length_is_refused():
+def test_a_permutation_of_the_wrong_length_is_an_error():
     inputs = tiny_inputs()
     with pytest.raises(InputError, match=r"order must be \(8,\)"):
         MODALITY_DROPOUT["softhard"](inputs["video"], inputs["audio"], torch.tensor([0, 1]), order=torch.randperm(6))

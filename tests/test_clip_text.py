@@ -38,7 +38,7 @@ def clip():
 
 
 @torch.no_grad()
-def test_the_text_tower_is_open_clips_own_without_what_nobody_reads(clip):
+def test_text_features_are_those_of_open_clip(clip):
     ids, ends = tokenize(["a smiling mouth.", "tears, and a wrinkled forehead.", "fear"])
     for mode in (True, False):  # torch has other kernels in eval mode
         ours = TextTower(clip).train(mode).encode_ids(ids, ends)
@@ -47,7 +47,7 @@ def test_the_text_tower_is_open_clips_own_without_what_nobody_reads(clip):
 
 @torch.no_grad()
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
-def test_what_stands_behind_the_last_end_mark_has_no_effect(clip, position):
+def test_tokens_after_the_last_end_mark_have_no_effect(clip, position):
     tower = TextTower(clip)
     prompts = PromptLearner(["a smile.", "one eyebrow lower."], tower.width, 5, class_token_position=position)
     cut = tower(prompts(tower.token_embedding), prompts.ends)
@@ -56,7 +56,7 @@ def test_what_stands_behind_the_last_end_mark_has_no_effect(clip, position):
     torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_a_block_at_a_few_places_is_the_block_cut_down(clip):
+def test_a_block_at_some_positions_equals_the_whole_block_there(clip):
     block, tokens = clip.visual.transformer.resblocks[0], torch.randn(3, 5, 64)
     torch.testing.assert_close(block_at(block, tokens, tokens[:, 1:3]), block(tokens)[:, 1:3], rtol=1e-5, atol=1e-5)
 
@@ -70,7 +70,7 @@ def test_a_block_at_a_few_places_is_the_block_cut_down(clip):
     ],
 )
 @pytest.mark.parametrize("class_specific", [True, False])
-def test_contexts_stand_where_the_position_says(position, expected, class_specific):
+def test_contexts_are_at_the_requested_positions(position, expected, class_specific):
     prompts = PromptLearner(
         ["sadness and tears.", "happiness."], 4, 5, class_token_position=position, class_specific=class_specific
     )
@@ -86,7 +86,7 @@ def test_a_prompt_may_have_no_contexts():
     assert torch.equal(prompts(embedding)[0], embedding.weight[[49406, 5402, 49407]])
 
 
-def test_a_text_that_is_too_long_is_refused_not_cut():
+def test_a_text_that_is_too_long_is_an_error():
     with pytest.raises(InputError, match="77 tokens does not fit into 76"):
         tokenize(["word " * 75], context_length=76)
     assert tokenize(["word " * 75])[1].tolist() == [76]
@@ -148,14 +148,14 @@ class Counted(nn.Module):
 
 
 def recomputed(module: Counted) -> bool:
-    """Whether the next call computes; the answer must be right in either case."""
+    """Whether the next call computes; the result must be correct in both cases."""
     before = module.count
     with torch.no_grad():
         assert torch.equal(module(), module.layer.weight.sum(0))
     return module.count > before
 
 
-def test_features_are_kept_while_the_weights_are_what_they_were():
+def test_features_are_cached_while_the_weights_stay_the_same():
     module = Counted().eval()
     assert recomputed(module)
     assert not recomputed(module)
@@ -201,7 +201,7 @@ def test_features_are_computed_again_under_another_autocast():
     assert recomputed(module)
 
 
-def test_features_that_were_kept_can_be_used_in_a_backward_pass():
+def test_cached_features_work_in_a_backward_pass():
     module = Counted().eval().requires_grad_(False)
     with torch.inference_mode():
         module()
@@ -210,7 +210,7 @@ def test_features_that_were_kept_can_be_used_in_a_backward_pass():
     assert module.count == 1 and torch.equal(x.grad, module.layer.weight.sum(0))
 
 
-def test_a_wanted_gradient_is_never_taken_from_the_cache():
+def test_the_cache_is_not_used_when_gradients_are_required():
     module = Counted().eval()
     assert recomputed(module)
     module().sum().backward()
@@ -218,14 +218,14 @@ def test_a_wanted_gradient_is_never_taken_from_the_cache():
 
 
 @torch.no_grad()
-def test_whoever_writes_to_features_writes_to_their_own():
+def test_writing_to_features_does_not_change_the_cache():
     module = Counted().eval()
     for _ in range(2):
         module().zero_()
     assert not recomputed(module)
 
 
-def test_copies_start_without_kept_features():
+def test_copies_start_with_an_empty_cache():
     module = Counted().eval()
     assert recomputed(module)
     assert recomputed(copy.deepcopy(module))
@@ -233,7 +233,7 @@ def test_copies_start_without_kept_features():
     assert recomputed(module)
 
 
-def test_transforms_of_torch_func_go_past_the_cache():
+def test_transforms_of_torch_func_bypass_the_cache():
     module = Counted().eval()
     assert recomputed(module)
     total = torch.func.grad(lambda p: torch.func.functional_call(module, p, ()).sum())(dict(module.named_parameters()))
@@ -241,7 +241,7 @@ def test_transforms_of_torch_func_go_past_the_cache():
     assert not recomputed(module)
 
 
-def test_shapes_can_be_looked_at_without_spoiling_what_is_kept():
+def test_fake_tensors_do_not_enter_the_cache():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     module = Counted().eval()

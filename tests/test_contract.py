@@ -20,7 +20,7 @@ every_model = pytest.mark.parametrize("arch", sorted(MODELS))
 
 
 def build(arch: str, seed: int = 0) -> DferModel:
-    """A tiny model whose every parameter matters: zero-initialised gates and heads would hide faults."""
+    """A tiny model whose output depends on every parameter: zero-initialised gates and heads would hide faults."""
     torch.manual_seed(seed)
     model = dfer_zoo.create_model(arch, **TINY[arch])
     generator = torch.Generator().manual_seed(seed)
@@ -41,7 +41,7 @@ def test_there_is_a_tiny_configuration(arch):
 
 
 @every_model
-def test_the_constructor_takes_keywords_and_swallows_nothing(arch):
+def test_the_constructor_takes_keywords_and_rejects_unknown_ones(arch):
     kinds = {p.kind for p in inspect.signature(model_class(arch)).parameters.values()}
     assert kinds <= {inspect.Parameter.KEYWORD_ONLY}
     with pytest.raises(InputError, match="has no argument 'frobnicate'"):
@@ -73,7 +73,7 @@ def test_forward_is_features_then_head(arch):
 
 @every_model
 @torch.no_grad()
-def test_a_clip_does_not_see_its_neighbours_in_the_batch(arch):
+def test_clips_of_a_batch_are_independent(arch):
     model = build(arch)
     inputs = inputs_of(model, batch=3)
     together = model(**inputs)
@@ -94,7 +94,7 @@ def test_every_input_matters(arch):
 
 @every_model
 @torch.no_grad()
-def test_a_missing_modality_is_an_input(arch):
+def test_a_missing_modality_is_a_valid_input(arch):
     model = build(arch)
     inputs = inputs_of(model)
     for name in model.optional_inputs:
@@ -102,7 +102,7 @@ def test_a_missing_modality_is_an_input(arch):
 
 
 @every_model
-def test_a_new_head_keeps_device_and_dtype_and_the_body(arch):
+def test_a_new_head_keeps_device_dtype_and_other_layers(arch):
     model = build(arch).to(torch.bfloat16)
     if not model.has_classifier:
         with pytest.raises(InputError, match="has no classifier"):
@@ -247,7 +247,7 @@ def test_a_saved_model_comes_back(arch, tmp_path):
 
 @every_model
 @torch.no_grad()
-def test_skipping_the_initialisation_loses_no_number(arch):
+def test_skipping_the_initialisation_keeps_computed_values(arch):
     """What no file holds (position tables, masks) must be there although the random fills were left out."""
     model = build(arch)
     with skip_init():
@@ -257,7 +257,7 @@ def test_skipping_the_initialisation_loses_no_number(arch):
     assert torch.equal(bare.eval()(**inputs), model(**inputs))
 
 
-def test_no_way_of_drawing_numbers_hangs_or_draws_while_the_initialisation_is_skipped():
+def test_no_initialisation_hangs_or_draws_while_it_is_skipped():
     with skip_init():
         tensors = [torch.full((40, 40), 1e9) for _ in range(6)]
         for fill, tensor in zip((trunc_normal_, nn.init.xavier_uniform_, nn.init.orthogonal_), tensors):
@@ -279,7 +279,7 @@ def test_no_two_entries_share_storage(arch):
 
 @every_model
 @torch.no_grad()
-def test_a_wrong_shape_is_one_sentence(arch):
+def test_a_wrong_shape_is_an_error(arch):
     model = build(arch)
     inputs = inputs_of(model)
     for name, tensor in inputs.items():
@@ -291,7 +291,7 @@ def test_a_wrong_shape_is_one_sentence(arch):
 
 @every_model
 @torch.no_grad()
-def test_pixels_that_no_transform_has_seen_are_one_sentence(arch):
+def test_integer_pixels_are_an_error(arch):
     model = build(arch)
     inputs = inputs_of(model)
     for name, tensor in inputs.items():
@@ -300,7 +300,7 @@ def test_pixels_that_no_transform_has_seen_are_one_sentence(arch):
 
 
 @every_model
-def test_arguments_that_would_fail_late_are_one_sentence(arch):
+def test_arguments_that_would_fail_late_are_errors(arch):
     known = inspect.signature(model_class(arch)).parameters
     for name in known.keys() & {"num_classes", "img_size", "num_frames"}:
         with pytest.raises(InputError, match=rf"{name} is 48\.0; expected a whole number"):
@@ -310,8 +310,8 @@ def test_arguments_that_would_fail_late_are_one_sentence(arch):
             model_class(arch)(drop_path_rate=rate)
 
 
-def test_a_batch_of_no_clip_is_one_sentence():
-    with pytest.raises(InputError, match="no clip in this batch"):
+def test_an_empty_batch_is_an_error():
+    with pytest.raises(InputError, match="This batch has no clips"):
         dfer_zoo.create_transform(build("av_fusion"), faces="none").batch([])
 
 

@@ -56,14 +56,14 @@ def test_every_converter_has_a_file_here():
 
 @pytest.mark.parametrize("arch", sorted(KEY_MAPS))
 @pytest.mark.parametrize("state", [{}, {"weight": torch.zeros(2, 2)}], ids=["empty", "something else"])
-def test_a_state_dict_of_nothing_known_is_one_sentence(arch, state):
+def test_an_unknown_state_dict_is_an_error(arch, state):
     with pytest.raises(WeightsError) as caught:
         convert_state_dict(arch, state)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("arch, other", list(itertools.permutations(sorted(KEY_MAPS), 2)))
-def test_another_architectures_file_is_one_sentence(arch, other):
+def test_a_file_of_another_architecture_is_an_error(arch, other):
     with pytest.raises(WeightsError) as caught:
         conversion = convert_state_dict(arch, authors_names(other))
         load_strictly(build(arch, conversion.model_args), conversion.state, "this file")
@@ -71,14 +71,14 @@ def test_another_architectures_file_is_one_sentence(arch, other):
 
 
 @pytest.mark.parametrize("arch", sorted(KEY_MAPS))
-def test_an_entry_too_many_is_named(arch):
+def test_an_unknown_entry_is_named(arch):
     state = authors_names(arch) | {"some.surplus.weight": torch.zeros(2)}
     with pytest.raises(WeightsError, match=r"some\.surplus\.weight"):
         convert_state_dict(arch, state)
 
 
 @pytest.mark.parametrize("arch", sorted(KEY_MAPS))
-def test_an_entry_too_few_is_an_error(arch):
+def test_a_missing_entry_is_an_error(arch):
     """A weight in the middle of the network."""
     state = authors_names(arch)
     weights = [name for name, tensor in state.items() if tensor.ndim > 1]
@@ -99,7 +99,7 @@ def test_an_entry_too_few_is_an_error(arch):
         ("dfer_clip", "image_encoder.proj", (768,)),
     ],
 )
-def test_an_entry_of_a_shape_that_no_checkpoint_has_is_one_sentence(arch, name, shape):
+def test_an_entry_of_a_wrong_shape_is_an_error(arch, name, shape):
     state = authors_names(arch)
     assert name in state
     with pytest.raises(WeightsError, match=f"not a checkpoint of {arch}: an entry has a shape") as caught:
@@ -107,6 +107,6 @@ def test_an_entry_of_a_shape_that_no_checkpoint_has_is_one_sentence(arch, name, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_name_without_a_converter_is_one_sentence():
+def test_a_name_without_a_converter_is_an_error():
     with pytest.raises(InputError, match=r"no converter for 'mma'. Did you mean mma_dfer"):
         convert_state_dict("mma", {})

@@ -48,7 +48,7 @@ def clips(model: DFERCLIP, batch: int = 2, frames: int | None = None) -> torch.T
 # -- size ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_published_models_have_as_many_parameters_as_the_papers_code():
+def test_the_published_models_have_the_published_numbers_of_parameters():
     with skip_init():
         model = DFERCLIP()
     count = lambda m: sum(p.numel() for p in m.parameters())  # noqa: E731
@@ -63,7 +63,7 @@ def test_the_published_models_have_as_many_parameters_as_the_papers_code():
         assert record.params == {7: 153_416_449, 11: 153_432_833}[len(record.labels)]
 
 
-def test_the_start_is_drawn_as_published():
+def test_the_initialisation_is_the_published_one():
     torch.manual_seed(0)
     model = DFERCLIP(**{**TINY_ARGS, "num_contexts": 50})
     assert model.prompt_learner.contexts.std().item() == pytest.approx(0.02, rel=0.05)
@@ -77,7 +77,7 @@ def test_the_start_is_drawn_as_published():
 
 
 @torch.no_grad()
-def test_frames_are_encoded_as_open_clip_does_without_what_nobody_reads():
+def test_frame_features_are_those_of_open_clip():
     model = tiny()
     video = clips(model)
     plain = model.image_encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
@@ -85,7 +85,7 @@ def test_frames_are_encoded_as_open_clip_does_without_what_nobody_reads():
 
 
 @torch.no_grad()
-def test_any_number_of_frames_up_to_the_position_table_is_taken():
+def test_any_number_of_frames_up_to_num_frames_works():
     model = tiny()
     for frames in range(1, 5):
         assert model(clips(model, frames=frames)).shape == (2, 7)
@@ -95,7 +95,7 @@ def test_any_number_of_frames_up_to_the_position_table_is_taken():
 
 
 @torch.no_grad()
-def test_windows_that_share_frames_can_share_their_features():
+def test_overlapping_windows_can_share_frame_features():
     model = tiny()
     video = clips(model, batch=1, frames=9)
     features = model.encode_frames(video)
@@ -106,7 +106,7 @@ def test_windows_that_share_frames_can_share_their_features():
 
 
 @torch.no_grad()
-def test_logits_are_cosines_over_the_temperature():
+def test_logits_are_cosine_similarities_divided_by_the_temperature():
     model = tiny(temperature=0.5)
     video = clips(model)
     cosines = torch.nn.functional.cosine_similarity(
@@ -116,7 +116,7 @@ def test_logits_are_cosines_over_the_temperature():
 
 
 @torch.no_grad()
-def test_without_classes_the_embedding_comes_out():
+def test_without_classes_the_output_is_the_embedding():
     model = tiny(num_classes=0)
     video = clips(model)
     assert model.labels == () and torch.equal(model(video), model.encode_video(video))
@@ -126,7 +126,7 @@ def test_without_classes_the_embedding_comes_out():
 
 
 class TextCalls:
-    """How often the text tower ran."""
+    """Counts the calls of the text tower."""
 
     def __init__(self, model: DFERCLIP) -> None:
         self.count = 0
@@ -137,7 +137,7 @@ class TextCalls:
 
 
 @torch.no_grad()
-def test_class_texts_are_encoded_once_in_eval_mode_and_every_time_in_training():
+def test_class_texts_are_cached_in_eval_mode_only():
     model = tiny()
     calls, video = TextCalls(model), clips(model)
     logits = model(video)
@@ -170,7 +170,7 @@ def step(model: DFERCLIP) -> None:
     ],
 )
 @torch.no_grad()
-def test_kept_texts_are_never_stale(change):
+def test_cached_texts_follow_the_weights(change):
     model = tiny()
     calls, video = TextCalls(model), clips(model)
     model(video)
@@ -183,7 +183,7 @@ def test_kept_texts_are_never_stale(change):
 
 @pytest.mark.parametrize("class_specific", [True, False])
 @torch.no_grad()
-def test_texts_without_contexts_are_never_stale_either(class_specific, tmp_path):
+def test_cached_texts_without_contexts_follow_the_texts(class_specific, tmp_path):
     """Contexts of no numbers lie nowhere, whatever their texts are."""
     dfer_zoo.save_pretrained(tiny(num_contexts=0, class_specific_contexts=class_specific), tmp_path)
     model = dfer_zoo.create_model(f"local-dir:{tmp_path}")
@@ -194,7 +194,7 @@ def test_texts_without_contexts_are_never_stale_either(class_specific, tmp_path)
 
 
 @torch.no_grad()
-def test_class_texts_that_were_handed_out_may_be_written_to():
+def test_returned_class_texts_may_be_modified():
     model = tiny()
     kept = model.encode_text().clone()
     for _ in range(2):
@@ -233,7 +233,7 @@ def test_published_labels_get_published_texts_in_any_order():
     assert tiny(text_type="class_names").prompts[0] == "happiness."
 
 
-def test_labels_of_ones_own_get_the_published_sentence_unless_texts_are_given():
+def test_own_labels_get_the_published_pattern_unless_texts_are_given():
     assert tiny(labels=["calm", "fear"]).prompts == ("an expression of calm.", "an expression of fear.")
     model = dfer_zoo.create_model(
         "dfer_clip", labels=["calm", "tense"], prompts=["loose jaw.", "tight jaw."], **TINY_ARGS
@@ -246,14 +246,14 @@ def test_labels_of_ones_own_get_the_published_sentence_unless_texts_are_given():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 5}, "5 classes have none: give labels="),
+        ({"num_classes": 5}, "no published ones for 5 classes: pass labels="),
         ({"num_classes": 3, "labels": ["a", "b"]}, "num_classes is 3 and there are 2 labels"),
         ({"labels": ["a", "b"], "prompts": ["one"]}, "There are 1 prompts and 2 labels"),
         ({"labels": "abc"}, "labels is the text 'abc'"),
         ({"labels": ["a", "a"]}, "not distinct"),
         ({"text_type": "class_name"}, "Did you mean class_names"),
         ({"labels": ["a", "b"], "prompts": {"a": "a smile.", "b": "a tear."}}, "prompts must be a list of texts"),
-        ({"num_heads": 3}, "cannot be cut into 3 heads"),
+        ({"num_heads": 3}, "is not a multiple of 3 heads"),
         ({"temporal_depth": -1}, "depth is -1"),
         ({"class_token_position": "behind"}, "expected one of end, middle, front"),
         ({"num_contexts": 80}, "does not fit into 77"),
@@ -261,10 +261,10 @@ def test_labels_of_ones_own_get_the_published_sentence_unless_texts_are_given():
         ({"clip_model": "ViT-B-32"}, "trained with QuickGELU"),
     ],
 )
-def test_arguments_that_make_no_sense_are_one_sentence(arguments, message):
+def test_invalid_arguments_are_errors(arguments, message):
     with pytest.raises(InputError, match=message):
         tiny(**arguments)
-    with pytest.raises(InputError, match="5 classes have none"):
+    with pytest.raises(InputError, match="no published ones for 5 classes"):
         tiny().reset_classifier(5)
 
 
@@ -285,7 +285,7 @@ def test_zero_shot_needs_a_frame():
 
 
 @torch.no_grad()
-def test_texts_and_options_come_back_from_a_folder(tmp_path):
+def test_texts_and_options_survive_saving(tmp_path):
     model = tiny(
         labels=["x", "y"], prompts=["one.", "two two."], class_token_position="middle", class_specific_contexts=False
     )
@@ -297,7 +297,7 @@ def test_texts_and_options_come_back_from_a_folder(tmp_path):
 
 
 @torch.no_grad()
-def test_other_classes_on_trained_weights_keep_the_body_and_make_new_contexts(tmp_path):
+def test_other_classes_on_trained_weights_get_new_contexts(tmp_path):
     model = tiny()
     dfer_zoo.save_pretrained(model, tmp_path)
     load = lambda **arguments: dfer_zoo.create_model(f"local-dir:{tmp_path}", **arguments)  # noqa: E731
@@ -331,7 +331,7 @@ def test_the_same_texts_can_be_given_to_other_labels(arch, tmp_path):
         assert torch.equal(unchanged.state_dict()[name], tensor), name
 
 
-def test_another_text_type_on_trained_weights_is_other_texts(tmp_path):
+def test_another_text_type_on_trained_weights_changes_the_texts(tmp_path):
     model = tiny(labels=["fear", "anger"], text_type="class_names")
     dfer_zoo.save_pretrained(model, tmp_path)
     load = lambda **arguments: dfer_zoo.create_model(f"local-dir:{tmp_path}", **arguments)  # noqa: E731
@@ -353,7 +353,7 @@ def test_another_text_type_on_trained_weights_is_other_texts(tmp_path):
     assert load(text_type="class_descriptor").prompts == tiny().prompts
 
 
-def test_weights_do_not_go_into_a_model_of_other_texts(tmp_path):
+def test_weights_do_not_load_into_a_model_with_other_texts(tmp_path):
     dfer_zoo.save_pretrained(tiny(), tmp_path)
     with pytest.raises(WeightsError, match="was made with prompts="):
         dfer_zoo.load_weights(tiny(text_type="class_names"), tmp_path / "model.safetensors")
@@ -376,7 +376,7 @@ def tiny_clip():
 
 
 @torch.no_grad()
-def test_backbone_weights_fill_both_towers_and_nothing_else(tiny_clip, monkeypatch):
+def test_the_backbone_fills_both_towers_only(tiny_clip, monkeypatch):
     asked = []
     monkeypatch.setattr(fetch, "backbone_state", lambda source, *_: asked.append(source) or tiny_clip.state_dict())
     torch.manual_seed(0)
@@ -406,13 +406,13 @@ def test_backbone_weights_fill_both_towers_and_nothing_else(tiny_clip, monkeypat
         (lambda s: s.update({"visual.prompt_learner": s.pop("visual.proj")}), r"1 missing \(.*\); 1 unexpected"),
     ],
 )
-def test_another_clip_is_refused_whole(tiny_clip, change, message):
+def test_another_clip_is_an_error_and_loads_nothing(tiny_clip, change, message):
     state, model = dict(tiny_clip.state_dict()), tiny()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     change(state)
     with pytest.raises(WeightsError, match=message):
         model.load_backbones(convert_parts("dfer_clip", {"clip": state}))
-    with pytest.raises(InputError, match="composed of the parts clip; got face"):
+    with pytest.raises(InputError, match="composed of the backbones clip; got face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -445,7 +445,7 @@ def test_zero_shot_is_clip_on_the_mean_of_the_frames(tiny_clip):
 
 
 @pytest.mark.parametrize("dataset", ["dfew", "mafw", "ferv39k"])
-def test_the_recipes_freeze_and_rate_as_published(dataset):
+def test_the_recipes_have_the_published_freezing_and_learning_rates(dataset):
     path = Path(__file__).parent.parent / "dfer_zoo" / "recipes" / f"dfer_clip_{dataset}.toml"
     recipe = read_recipe(path)
     assert f"data.train=LISTS/{recipe.data.train} --set data.valid=LISTS/{recipe.data.valid}" in path.read_text()
@@ -470,7 +470,7 @@ def frames_of(count: int, height: int = 40, width: int = 50) -> Clip:
     return Clip.from_arrays(np.random.RandomState(0).randint(0, 256, (count, height, width, 3), np.uint8))
 
 
-def test_short_clips_repeat_their_last_frame_or_as_once_their_first():
+def test_short_clips_repeat_their_last_or_first_frame():
     clip, model = frames_of(3), tiny()
     now = dfer_zoo.create_transform(model, faces="none")(clip)["video"]
     once = dfer_zoo.create_transform(model, short_clip="repeat_first", faces="none")(clip)["video"]
@@ -488,7 +488,7 @@ def test_values_are_between_zero_and_one_without_clips_own_normalisation():
 
 
 @pytest.mark.parametrize("dataset", ["dfew", "ferv39k", "mafw"])
-def test_training_views_follow_from_the_seeds(dataset):
+def test_training_views_are_reproducible(dataset):
     import random
 
     def view(seed):
@@ -547,7 +547,7 @@ def their_state(model: DFERCLIP) -> dict[str, torch.Tensor]:
     ],
 )
 @torch.no_grad()
-def test_a_state_dict_says_its_own_sizes_and_texts(arguments):
+def test_sizes_and_texts_are_read_from_a_state_dict(arguments):
     model = tiny(**arguments)
     converted = convert_state_dict("dfer_clip", their_state(model))
     sizes = {"labels": model.labels, "num_heads": 2, **converted.model_args}
@@ -569,7 +569,7 @@ def test_a_state_dict_says_its_own_sizes_and_texts(arguments):
         PROMPTS["labels"]["11"][::-1],
     ],
 )
-def test_published_texts_say_their_labels_in_any_order(labels, text_type):
+def test_published_texts_identify_their_labels_in_any_order(labels, text_type):
     model = tiny(labels=labels, text_type=text_type)
     found = convert_state_dict("dfer_clip", their_state(model)).model_args
     assert (tuple(found["labels"]), tuple(found["prompts"])) == (model.labels, model.prompts)
@@ -604,7 +604,7 @@ def test_own_texts_do_not_get_published_labels(tmp_path):
     assert not (tmp_path / "own").exists()
 
 
-def test_published_texts_of_a_file_may_be_given_other_labels(tmp_path):
+def test_published_texts_of_a_file_can_get_other_labels(tmp_path):
     torch.save(their_state(tiny()), tmp_path / "own.pth")
     names = ("Freude", "Trauer", "nichts", "Wut", "Staunen", "Ekel", "Angst")
     convert_own("dfer_clip", tmp_path / "own.pth", tmp_path / "own", labels=names)
@@ -612,13 +612,13 @@ def test_published_texts_of_a_file_may_be_given_other_labels(tmp_path):
     assert model.labels == names and model.prompts == tiny().prompts
 
 
-def test_what_contradicts_itself_is_no_checkpoint():
+def test_an_inconsistent_state_dict_is_an_error():
     def converted(change):
         state = their_state(tiny())
         change(state)
         return convert_state_dict("dfer_clip", state)
 
-    different = "clip_model_.visual.proj' and 'image_encoder.proj' are one tensor"
+    different = "clip_model_.visual.proj' and 'image_encoder.proj' are the same tensor"
     with pytest.raises(WeightsError, match=different):
         converted(lambda s: s.update({"clip_model_.visual.proj": s["image_encoder.proj"] + 1}))
     with pytest.raises(WeightsError, match="are not rows of its own token embedding"):
@@ -639,7 +639,7 @@ def test_what_contradicts_itself_is_no_checkpoint():
 
 
 def without(part: str):
-    """Takes the tensors of a part away, under either of their names."""
+    """Remove the tensors of a module, under both of their names."""
 
     def change(state: dict[str, torch.Tensor]) -> None:
         for name in list(state):
@@ -659,7 +659,7 @@ def test_a_file_without_temporal_blocks_is_not_the_published_one(tmp_path, monke
 
 
 def write_released_file(path: Path, state: dict[str, torch.Tensor], monkeypatch) -> None:
-    """The five things that the training script saves, among them a meter of a class of its own __main__."""
+    """The five things that the training script saves, including an object of a class in __main__."""
     meter_class = type("RecorderMeter", (), {"__module__": "__main__"})
     meter = meter_class()
     meter.total_epoch, meter.current_epoch = 50, 1

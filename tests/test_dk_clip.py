@@ -54,7 +54,7 @@ def authors_state(case):
 
 @pytest.fixture
 def model():
-    """A tiny one whose every parameter matters."""
+    """A tiny model whose output depends on every parameter."""
     return perturbed(dfer_zoo.create_model("dk_clip", **TINY["dk_clip"]))
 
 
@@ -81,7 +81,7 @@ def test_it_has_the_published_number_of_parameters(patch_size, count):
     assert sum(p.numel() for p in model.parameters()) == count
 
 
-def test_every_published_entry_has_one_place_and_all_of_open_clips_are_among_them():
+def test_every_published_entry_is_renamed_once_including_those_of_open_clip():
     table = {name: tuple(e["shape"]) for name, e in read_case(CASES / "dfew7_vitb16.json")["state_dict"].items()}
     with skip_init():
         own = {name: tuple(tensor.shape) for name, tensor in DKCLIP().state_dict().items()}
@@ -120,7 +120,7 @@ def test_a_checkpoint_of_own_classes_is_converted_with_their_labels(authors_stat
         assert model.labels == ("calm", "tense") and model.prompts == prompts
 
 
-def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
+def test_files_of_other_models_are_errors(authors_state):
     with pytest.raises(WeightsError, match=r"not a checkpoint of DK-CLIP: it has no entry 'msim.positional_embedding'"):
         convert_state_dict("dk_clip", {"visual.conv1.weight": torch.zeros(1)})
     with pytest.raises(WeightsError, match=r"1 of its .* unknown, the first are surprise"):
@@ -135,7 +135,7 @@ def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
     [
         ({"num_frames": 5}, "5 frames cannot be cut into snippets of 2"),
         ({"patch_size": 7}, "16 pixels cannot be cut into patches of 7"),
-        ({"width": 100}, "width is 100; every attention has heads of 64"),
+        ({"width": 100}, "width is 100; expected a multiple of 64"),
         *(
             ({name: wrong}, f"{name} is {wrong}; expected a whole number")
             for name in ("num_frames", "frames_per_snippet", "img_size", "patch_size", "depth", "text_depth")
@@ -144,10 +144,10 @@ def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
         ({"width": 64.0}, "width is 64.0; expected a whole number"),
         ({"interaction_depth": 0}, "interaction_depth is 0; expected a whole number from 1 on"),
         ({"context_length": 0}, "context_length is 0; expected a whole number from 1 on"),
-        ({"vocab_size": 100}, "vocab_size is 100; texts are written in the 49408 tokens"),
+        ({"vocab_size": 100}, "vocab_size is 100; expected 49408 or more"),
     ],
 )
-def test_sizes_that_cannot_be_are_one_sentence(argument, sentence):
+def test_invalid_sizes_are_errors(argument, sentence):
     with pytest.raises(InputError, match=sentence):
         DKCLIP(**{**TINY["dk_clip"], **argument})
 
@@ -162,7 +162,7 @@ TINY_CLIP = {
 
 
 @torch.no_grad()
-def test_clip_fills_its_own_places_and_the_report_says_which(model):
+def test_clip_fills_its_layers_and_the_report_lists_them(model):
     clip = perturbed(open_clip.CLIP(**TINY_CLIP, quick_gelu=True)).eval()
     openai = {**clip.state_dict(), "input_resolution": torch.tensor(16), "vocab_size": torch.tensor(49408)}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -198,7 +198,7 @@ def test_a_backbone_comes_from_openai_with_the_labels_of_ones_own(monkeypatch, t
     assert any(name.startswith("semantic_tower.") for name in model.load_report.initialized)
 
 
-def test_the_published_numbers_say_how_they_were_chosen_and_pretend_no_weights():
+def test_the_published_numbers_state_their_protocol_and_missing_weights():
     tags = [tag for arch, tag in dfer_zoo.list_pretrained("dk_clip") if arch == "dk_clip"]
     assert tags == ["backbone", "backbone_b32"]
     metrics = dfer_zoo.get_weights("dk_clip", "backbone").metrics
@@ -206,7 +206,7 @@ def test_the_published_numbers_say_how_they_were_chosen_and_pretend_no_weights()
     assert all("best epoch on the test fold" in m.protocol or "last epoch" in m.protocol for m in metrics)
 
 
-def test_a_clip_that_does_not_fit_changes_nothing(model):
+def test_a_clip_that_does_not_fit_loads_nothing(model):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = open_clip.CLIP(**TINY_CLIP, quick_gelu=True).state_dict()
     with pytest.raises(WeightsError, match=r"1 missing \(local_tower.projection\)"):
@@ -217,13 +217,13 @@ def test_a_clip_that_does_not_fit_changes_nothing(model):
         )
     with pytest.raises(WeightsError, match="not a checkpoint of CLIP with a ViT"):
         convert_parts("dk_clip", {"clip": {"conv1.weight": torch.zeros(1)}})
-    with pytest.raises(InputError, match="composed of the parts clip; got face"):
+    with pytest.raises(InputError, match="composed of the backbones clip; got face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_x_clip_fills_all_but_the_semantic_tower_and_the_positions_of_frames(authors_state):
-    """Names and shapes as the specification has them; nobody has tried it on Microsoft's files."""
+    """Names and shapes of the specification; never tested with Microsoft's files."""
     x_clip = {
         name.replace("msim.", "mit.").replace("prompts_generator_cmam.", "prompts_generator."): tensor
         for name, tensor in authors_state.items()
@@ -244,7 +244,7 @@ def test_x_clip_fills_all_but_the_semantic_tower_and_the_positions_of_frames(aut
 
 @torch.no_grad()
 @pytest.mark.parametrize("frames_per_snippet", [1, 2, 4])
-def test_a_still_clip_has_finite_answers_and_no_snippet_stands_out(frames_per_snippet):
+def test_a_static_clip_has_finite_outputs_and_equal_weights(frames_per_snippet):
     model = perturbed(DKCLIP(**{**TINY["dk_clip"], "num_frames": 8, "frames_per_snippet": frames_per_snippet})).eval()
     still = videos(model)[:, :1].expand(-1, 8, -1, -1, -1)
     details = model.explain(still)
@@ -262,19 +262,19 @@ def test_equal_similarities_give_equal_weights_erase_nothing_and_have_gradients(
         assert similarity.grad.isfinite().all()
 
 
-def test_a_still_clip_can_be_trained_on(model):
+def test_a_static_clip_has_finite_gradients(model):
     still = videos(model)[:, :1].expand(-1, 4, -1, -1, -1)
     loss, _ = model.train().training_loss({"video": still}, torch.tensor([0, 1]), F.cross_entropy)
     loss.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_nothing_kept_is_zero():
+def test_the_mean_of_no_snippets_is_zero():
     assert torch.equal(kept_mean(torch.ones(1, 2, 3, 4), torch.ones(1, 2, dtype=torch.bool)), torch.zeros(1, 3, 4))
 
 
 @torch.no_grad()
-def test_what_it_explains_is_what_it_answers():
+def test_explained_logits_are_those_of_forward():
     model = perturbed(DKCLIP(**{**TINY["dk_clip"], "num_frames": 16, "frames_per_snippet": 2})).eval()
     video = videos(model, 4)
     details = model.explain(video)
@@ -292,7 +292,7 @@ def published_weights(similarity, erase_below=0.15):
     return weights, weights < erase_below
 
 
-def test_a_recorded_division_by_zero_asks_for_a_number_of_ours(tmp_path, monkeypatch):
+def test_a_recorded_division_by_zero_expects_a_finite_number(tmp_path, monkeypatch):
     """A case of clips with one snippet each: the published weight is 0 / 0 and is recorded as null."""
     case = json.loads((CASES / "noise_erasing.json").read_text())
     for entry in case["inputs"]:
@@ -324,14 +324,14 @@ def test_a_case_may_repeat_a_frame_and_says_what_else_it_does_to_its_input(case,
 # -- texts -------------------------------------------------------------------------------------------------------------
 
 
-def test_known_labels_have_the_published_texts_and_others_their_names(model):
+def test_published_labels_have_published_texts_and_others_their_names(model):
     published = PROMPTS["texts"]["action_units"]
     assert model.prompts == tuple(published[label] for label in model.labels)
     model.reset_classifier(11)
     assert model.labels[-1] == "disappointment" and model.prompts[:7] == tuple(published[n] for n in model.labels[:7])
     model.reset_classifier(("fear", "calm"))
     assert model.prompts == ("fear", "calm")
-    with pytest.raises(InputError, match="5 classes have none"):
+    with pytest.raises(InputError, match="no published ones for 5 classes"):
         model.reset_classifier(5)
     with pytest.raises(InputError, match="2 prompts and 1 labels"):
         model.reset_classifier(("calm",), prompts=("a", "b"))
@@ -340,7 +340,7 @@ def test_known_labels_have_the_published_texts_and_others_their_names(model):
 
 
 @torch.no_grad()
-def test_other_texts_in_another_order_are_other_logits_in_that_order(model):
+def test_logits_follow_the_order_of_the_texts(model):
     video, logits = videos(model), model(videos(model))
     labels = model.labels
     model.reset_classifier(labels[::-1])
@@ -352,7 +352,7 @@ def test_other_texts_in_another_order_are_other_logits_in_that_order(model):
 
 
 @torch.no_grad()
-def test_texts_are_computed_once_and_again_when_anything_they_follow_from_changes(model):
+def test_texts_are_cached_until_texts_or_weights_change(model):
     calls = []
     model.text_tower.register_forward_hook(lambda *_: calls.append(1))
     video = videos(model)
@@ -371,14 +371,14 @@ def test_texts_are_computed_once_and_again_when_anything_they_follow_from_change
 
 
 @torch.no_grad()
-def test_texts_cut_behind_the_last_end_mark_give_what_whole_texts_give(model):
+def test_texts_cut_after_the_last_end_mark_have_the_same_features(model):
     whole_texts = model.text_tower(model.text_tower.token_embedding(model.token_ids), model.text_ends)
     assert model._text_length < model.token_ids.shape[1]
     assert relative_l2(model.text_features(), whole_texts) < 1e-5
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_forward_leaves_the_mode_as_it_is(model, training):
+def test_forward_does_not_change_the_mode(model, training):
     model.train(training)
     modes = [module.training for module in model.modules()]
     model(videos(model))
@@ -387,14 +387,14 @@ def test_forward_leaves_the_mode_as_it_is(model, training):
 
 
 @torch.no_grad()
-def test_without_classes_it_gives_the_embedding():
+def test_without_classes_the_output_is_the_embedding():
     model = DKCLIP(**{**TINY["dk_clip"], "labels": ()}).eval()
     video = videos(model)
     torch.testing.assert_close(model(video), model.explain(video).embedding)
     torch.testing.assert_close(model(video).norm(dim=-1), torch.ones(2))
 
 
-def test_a_text_in_view_of_a_clip_is_another_for_every_clip(model):
+def test_conditioned_texts_differ_between_clips(model):
     features = model.forward_features(videos(model))
     texts = model.conditioned_texts(features[:, 1:])
     assert texts.shape == (2, 7, 64)
@@ -415,7 +415,7 @@ def test_the_snippets_are_trained_for_fourteen_epochs(model):
     assert torch.equal(model.training_loss(inputs, targets, F.cross_entropy, epoch=14)[0], losses[0])
 
 
-def test_the_release_leaves_two_modules_at_random_numbers_and_ours_trains_them(model):
+def test_the_published_freezing_includes_two_random_modules(model):
     def trained(**options):
         for parameter in model.parameters():
             parameter.requires_grad_(True)
@@ -430,7 +430,7 @@ def test_the_release_leaves_two_modules_at_random_numbers_and_ours_trains_them(m
     assert {ours[n] for n in ours if not n.startswith("local_tower") or ".message" in n} == {10 * 2e-6}
 
 
-def test_a_few_updates_lower_the_loss_and_leave_the_texts_alone(model):
+def test_a_few_updates_lower_the_loss_and_keep_the_text_tower(model):
     optimizer = torch.optim.AdamW(dk_clip_groups(model.train(), lr=2e-4))
     inputs, targets = {"video": videos(model, 4)}, torch.tensor([0, 1, 2, 3])
     texts = model.text_features().clone()
@@ -455,7 +455,7 @@ def test_a_fourier_mask_covers_its_share_in_blobs(share):
 
 
 @pytest.mark.parametrize("fmix", [0.0, 1.0])
-def test_labels_are_mixed_in_the_shares_of_the_pixels(fmix):
+def test_labels_are_mixed_by_the_share_of_pixels(fmix):
     video = torch.arange(6.0).view(6, 1, 1, 1, 1).expand(6, 2, 3, 16, 16)
     labels = torch.eye(6)
     mixed, soft = mix_clips(video, labels, fmix=fmix, rng=np.random.RandomState(3))
@@ -487,7 +487,7 @@ def test_a_short_clip_wraps_as_published_or_stays_at_its_end():
     assert train_indices(5, 16, wrap=False) == [0, 0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 4, 4]
 
 
-def test_the_same_seeds_give_the_same_training_clip_and_others_another(model):
+def test_training_clips_depend_on_the_seed(model):
     clip = Clip.from_arrays(np.random.default_rng(0).integers(0, 256, (20, 40, 30, 3), dtype=np.uint8))
     transform = DKCLIPTrainTransform(model.video_spec)
 
@@ -525,7 +525,7 @@ def test_twelve_views_are_four_draws_of_three_crops(model):
 SIZES = [(50, 200), (120, 90), (90, 120), (100, 100)]
 
 
-def test_frames_of_several_sizes_are_pressed_into_the_shape_of_the_first(model):
+def test_frames_of_other_sizes_are_resized_like_the_first(model):
     rng = np.random.default_rng(0)
     spec = model.video_spec
     frames = [rng.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
@@ -537,7 +537,7 @@ def test_frames_of_several_sizes_are_pressed_into_the_shape_of_the_first(model):
             assert torch.equal(view, torch.cat(parts))
 
 
-def test_frames_of_several_sizes_are_trained_on_at_the_same_place(model):
+def test_frames_of_other_sizes_get_the_same_training_crop(model):
     clip = Clip(ArrayFrames([np.full((*size, 3), 90, np.uint8) for size in SIZES]))
     transform = DKCLIPTrainTransform(model.video_spec)
     for seed in range(5):  # the places differ; most are outside of a narrow frame
@@ -566,7 +566,7 @@ def test_saved_weights_take_other_texts_for_the_same_labels(model, tmp_path):
     assert not torch.allclose(again(videos(model)), model(videos(model)))
 
 
-def test_weights_do_not_go_into_a_model_of_other_texts(model, tmp_path):
+def test_weights_do_not_load_into_a_model_with_other_texts(model, tmp_path):
     path = dfer_zoo.save_pretrained(model, tmp_path)
     other = dfer_zoo.create_model("dk_clip", **{**TINY["dk_clip"], "prompts": ["a face"] * 7})
     with pytest.raises(WeightsError, match="was made with prompts="):

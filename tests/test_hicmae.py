@@ -82,7 +82,7 @@ def test_every_record_fits_its_model():
 
 
 def test_the_pooled_accuracy_of_the_folds_is_the_published_one():
-    """The README's total is the share of right clips over all test lists together."""
+    """The README's total is the share of correct clips over all test lists."""
     sizes = {"crema_d": (1463, 1470, 1475, 1474, 1555), "mafw": (1836, 1833, 1827, 1829, 1831)}
     for data, total in (("crema_d", 84.91), ("mafw", 56.21)):
         war = [
@@ -169,17 +169,17 @@ def test_a_pre_trained_file_becomes_the_backbone_of_the_fine_tuning(tmp_path, mo
     assert "video_encoder.norm.weight" in report.loaded  # MAE-DFER throws it away, this system needs it
 
 
-def test_a_backbone_of_another_size_is_refused_and_nothing_is_loaded():
+def test_a_backbone_of_another_size_is_an_error_and_loads_nothing():
     model, other = tiny(), tiny(HiCMAEPretrain, width=48)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(WeightsError, match="does not fit"):
         model.load_backbones({"encoders": other.state_dict()})
-    with pytest.raises(InputError, match="composed of the parts encoders; got encoder"):
+    with pytest.raises(InputError, match="composed of the backbones encoders; got encoder"):
         model.load_backbones({"encoder": other.state_dict()})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_file_of_the_other_stage_is_named():
+def test_the_error_names_the_stage_of_a_wrong_file():
     finetuned, pretrained = (
         seeded_state(case["state_dict"], case["weights"])
         for case in map(read_case, (CASES / "finetune_toy_base.json", CASES / "pretrain_toy_base.json"))
@@ -195,7 +195,7 @@ def test_a_file_of_the_other_stage_is_named():
 # -- the model ---------------------------------------------------------------------------------------------------------
 
 
-def test_layers_count_alike_before_training():
+def test_layer_weights_start_equal():
     model = tiny()
     assert torch.equal(model.video_layer_weights, torch.full((2,), 0.5))
     model.audio_layer_weights.data += 3.0  # the softmax does not see it
@@ -206,7 +206,7 @@ def test_layers_count_alike_before_training():
         assert not torch.allclose(model(**inputs), before)
 
 
-def test_both_blocks_of_a_pair_read_the_tokens_from_before_it():
+def test_both_blocks_of_a_pair_take_the_tokens_from_before_it():
     fusion, seen = tiny().fusion, []
     fusion.audio_blocks[0].register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
     frames, sound = torch.rand(1, 6, 24), torch.rand(1, 4, 24)
@@ -219,18 +219,18 @@ def test_both_blocks_of_a_pair_read_the_tokens_from_before_it():
     [
         (HiCMAE, {"audio_size": 64}, r"audio_size is 64; expected two whole numbers: \(time, mel bands\)"),
         (HiCMAE, {"audio_size": (64, 30)}, "64x30 cannot be cut"),
-        (HiCMAE, {"audio_width": 32, "fusion_heads": 3}, "3 heads cannot share a width of 32"),
+        (HiCMAE, {"audio_width": 32, "fusion_heads": 3}, "width is 32; expected a multiple of the 3 heads"),
         (HiCMAE, {"preset": "large"}, "preset is 'large'; expected one of tiny, small, base"),
         (HiCMAE, {"head_activation": "softmax"}, "head_activation is 'softmax'"),
         (HiCMAE, {"fusion_depth": 0}, "depth is 0"),
-        (HiCMAEPretrain, {"preset": "tiny", "decoder_width": None}, "no published decoder for the preset 'tiny'"),
-        (HiCMAEPretrain, {"audio_width": 48}, "encoders of equal width; they are 24 and 48 wide"),
+        (HiCMAEPretrain, {"preset": "tiny", "decoder_width": None}, "The preset 'tiny' has no published decoder"),
+        (HiCMAEPretrain, {"audio_width": 48}, "encoders of equal width; width is 24, audio_width is 48"),
         (HiCMAEPretrain, {"levels": (1, 0)}, r"levels is \(1, 0\); expected ascending block numbers from 0 to 1"),
         (HiCMAEPretrain, {"levels": (0, 2)}, "from 0 to 1"),
-        (HiCMAEPretrain, {"audio_mask_ratio": 0.01}, "audio_mask_ratio 0.01 hides 0 of 8 places"),
+        (HiCMAEPretrain, {"audio_mask_ratio": 0.01}, "audio_mask_ratio 0.01 hides 0 of 8 tokens"),
     ],
 )
-def test_arguments_that_make_no_model_are_one_sentence(kind, changes, message):
+def test_invalid_arguments_are_errors(kind, changes, message):
     with pytest.raises(InputError, match=message):
         tiny(kind, **changes)
 
@@ -243,7 +243,7 @@ def test_a_regression_head_has_an_activation_and_names_no_class():
     assert ((outputs >= 0) & (outputs <= 1)).all() and model.labels == ("class_0", "class_1", "class_2")
 
 
-def test_losses_of_regression_are_nothing_where_the_answer_is_right():
+def test_regression_losses_of_correct_outputs_are_zero():
     targets = torch.randn(20, 3)
     for name, loss in REGRESSION.items():
         assert loss(targets, targets).item() == pytest.approx(0, abs=1e-5), name
@@ -267,24 +267,24 @@ def test_masks_are_new_in_training_and_the_same_in_evaluation():
     assert torch.equal(frames[:, 0], frames[:, 1])  # a tube
 
 
-def test_given_masks_must_hide_as_much_of_every_clip():
+def test_given_masks_must_have_the_same_number_in_every_clip():
     model = tiny(HiCMAEPretrain)
     inputs, (video, sound) = model.example_inputs(2), model.draw_masks(2)
     loss, guess = model.training_loss({**inputs, "video_mask": video, "audio_mask": sound})
     assert loss.isfinite() and guess.shape == flat(model.guess(**inputs)).shape
     uneven = sound.clone()
     uneven[0] = False
-    with pytest.raises(InputError, match="as many masked tokens"):
+    with pytest.raises(InputError, match="the same number of masked tokens"):
         model(**inputs, audio_mask=uneven)
     with pytest.raises(InputError, match="video_mask must be boolean"):
         model(**inputs, video_mask=video.int())
     nothing = torch.zeros_like(sound)
     assert model.forward_features(**inputs, video_mask=torch.zeros_like(video), audio_mask=nothing).audio.shape[1] == 8
-    with pytest.raises(InputError, match="The mask of the audio hides nothing"):
+    with pytest.raises(InputError, match="The audio mask hides no token"):
         model.training_loss({**inputs, "video_mask": video, "audio_mask": nothing})
 
 
-def test_the_contrast_is_small_where_frames_and_sound_of_a_clip_are_alike():
+def test_the_contrastive_loss_is_small_for_matching_frames_and_sound():
     model = tiny(HiCMAEPretrain)
     with torch.no_grad():
         encoded = model.forward_features(**model.example_inputs(4))
@@ -295,12 +295,12 @@ def test_the_contrast_is_small_where_frames_and_sound_of_a_clip_are_alike():
     torch.testing.assert_close(model.similarities(alike)[0], torch.eye(4) / 0.07)
 
 
-def test_in_training_the_head_wants_the_masks_of_the_features():
+def test_in_training_the_head_needs_the_masks_of_the_features():
     model = tiny(HiCMAEPretrain).train()
     inputs, (video, sound) = model.example_inputs(1), model.draw_masks(1)
     masks = {"video_mask": video, "audio_mask": sound}
     encoded = model.forward_features(**inputs, **masks)
-    with pytest.raises(InputError, match="give forward_head the masks"):
+    with pytest.raises(InputError, match="pass forward_head the masks"):
         model.forward_head(encoded)
     assert model.forward_head(encoded, **masks).shape == model(**inputs).shape
 
@@ -308,7 +308,7 @@ def test_in_training_the_head_wants_the_masks_of_the_features():
 # -- what it sees and hears ----------------------------------------------------------------------------------------------
 
 
-def test_every_view_hears_the_sound_of_its_own_frames(monkeypatch):
+def test_every_view_has_the_sound_of_its_frames(monkeypatch):
     clip, heard = a_clip(frames=200, seconds=8), []
     front_end = audio.kaldi_front_end
     monkeypatch.setattr(audio, "kaldi_front_end", lambda w, *args: heard.append(w.shape[1]) or front_end(w, *args))
@@ -319,7 +319,7 @@ def test_every_view_hears_the_sound_of_its_own_frames(monkeypatch):
     assert heard == [int(64 / 199 * 128000), 128000 - int(136 / 199 * 128000)]
 
 
-def test_sound_of_any_rate_and_channels_is_heard_as_mono_at_16_kilohertz():
+def test_sound_is_converted_to_mono_at_16_kilohertz():
     spec = tiny(audio_size=(256, 128)).audio_spec
     time = np.arange(4 * 48000) / 48000
     tone = 0.3 * np.sin(2 * np.pi * 440 * time).astype(np.float32)
@@ -359,7 +359,7 @@ def test_the_training_input_has_the_shapes_of_the_model(name):
         augmented(silent)
 
 
-def test_a_clip_without_sound_is_one_sentence_with_the_systems_that_take_it():
+def test_a_clip_without_sound_is_an_error_that_names_other_systems():
     transform = dfer_zoo.create_transform(tiny(), faces="none")
     with pytest.raises(DferZooError) as caught:
         transform(dataclasses.replace(a_clip(), waveform=None))
@@ -373,12 +373,12 @@ def test_a_clip_without_sound_is_one_sentence_with_the_systems_that_take_it():
     ("frames", "seconds", "message"),
     [(100, 0.06, "The sound has 960 samples; the model needs more than 1024"), (1, 4.0, "too few frames for so long")],
 )
-def test_too_little_sound_is_one_sentence(frames, seconds, message):
+def test_too_little_sound_is_an_error(frames, seconds, message):
     with pytest.raises(MediaError, match=message):
         dfer_zoo.create_transform(tiny(), faces="none")(a_clip(frames=frames, seconds=seconds))
 
 
-def test_a_video_file_is_answered_and_evaluated_by_the_commands(tmp_path, monkeypatch, capsys):
+def test_a_video_file_is_predicted_and_evaluated_by_the_commands(tmp_path, monkeypatch, capsys):
     pytest.importorskip("av")
     model = tiny(num_classes=2)
     dfer_zoo.save_pretrained(model, tmp_path / "weights")
@@ -427,7 +427,7 @@ def test_folders_of_face_frames_are_clips_too(tmp_path):
     assert row.label == 3 and row.audio is None
 
 
-def test_clips_without_usable_sound_are_left_out_unless_they_are_asked_for(tmp_path):
+def test_clips_without_usable_sound_are_left_out_by_default(tmp_path):
     root = crema_d(tmp_path, actors=(1064,), sentence="TIE", codes=("SAD", "ANG"))
     assert [row.label for row in read_crema_d(root)] == [0]
     assert [row.label for row in read_crema_d(root, without_sound=())] == [0, 5]
@@ -435,7 +435,7 @@ def test_clips_without_usable_sound_are_left_out_unless_they_are_asked_for(tmp_p
     assert len(MAFW_WITHOUT_SOUND) == 16 and [row.path for row in without_silent_clips(rows)] == ["data/frames/00902"]
 
 
-def test_wrong_folders_and_folds_are_one_sentence(tmp_path):
+def test_wrong_folders_and_folds_are_errors(tmp_path):
     with pytest.raises(InputError, match="There is no clip of CREMA-D"):
         read_crema_d(tmp_path)
     with pytest.raises(InputError, match="is not a folder"):

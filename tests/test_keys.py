@@ -25,7 +25,7 @@ def test_the_state_dict_is_the_recorded_one(name):
     assert keys(name) == (FOLDER / f"{name}.txt").read_text(encoding="utf-8"), "run python -m tests.test_keys"
 
 
-def test_nothing_is_recorded_for_a_model_that_is_not_there():
+def test_every_recorded_state_dict_has_a_model():
     assert {path.stem for path in FOLDER.glob("*.txt")} == set(MODELS)
 
 

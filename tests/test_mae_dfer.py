@@ -35,7 +35,7 @@ CASES = Path(__file__).parent / "parity" / "mae_dfer"
 
 
 def tiny(kind=MAEDFER, seed=0, **changes):
-    """A model in which everything matters: a fresh head is close to zero."""
+    """A model whose output depends on every parameter: a fresh head is close to zero."""
     torch.manual_seed(seed)
     name = {MAEDFER: "mae_dfer", VideoMAE: "video_mae", MAEDFERPretrain: "mae_dfer_pretrain"}[kind]
     model = kind(**{**TINY[name], **changes}).eval()
@@ -159,19 +159,19 @@ def test_a_pre_trained_file_becomes_the_backbone_of_the_fine_tuning(tmp_path, mo
     assert set(report.loaded) | set(report.initialized) == set(own)
 
 
-def test_a_backbone_of_another_size_is_refused_and_nothing_is_loaded():
+def test_a_backbone_of_another_size_is_an_error_and_loads_nothing():
     model, other = tiny(), tiny(MAEDFERPretrain, width=24, decoder_width=12)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(WeightsError, match=r"of another shape.*Nothing was loaded"):
         model.load_backbones({"encoder": other.state_dict()})
     with pytest.raises(WeightsError, match=r"\d+ missing \(encoder\."):
         model.load_backbones({"encoder": {}})
-    with pytest.raises(InputError, match="parts encoder; got face"):
+    with pytest.raises(InputError, match="backbones encoder; got face"):
         model.load_backbones({"face": {}})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_learned_position_stays_as_it_was_drawn_where_the_backbone_has_none():
+def test_a_learned_position_keeps_its_values_if_the_backbone_has_none():
     model, backbone = tiny(learned_position=True), tiny(MAEDFERPretrain, seed=1)
     drawn = model.encoder.position.detach().clone()
     report = model.load_backbones({"encoder": backbone.state_dict()})
@@ -198,7 +198,7 @@ def names_of(case):
         ("mae_dfer_pretrain", "pretrain_small_lgi", "encoder_to_decoder.weight", 1),
     ],
 )
-def test_a_damaged_file_is_refused_by_the_names_that_are_in_it(arch, case, name, axes):
+def test_errors_about_damaged_files_name_their_entries(arch, case, name, axes):
     state = names_of(case)
     if axes is None:
         del state[name]
@@ -210,14 +210,14 @@ def test_a_damaged_file_is_refused_by_the_names_that_are_in_it(arch, case, name,
         convert_state_dict(arch, state)
 
 
-def test_matrices_that_stand_in_a_file_again_are_dropped_by_their_names_in_it():
+def test_shared_matrices_are_dropped_from_the_file():
     case = read_case(CASES / "finetune_small_share_all.json")
     conversion = convert_state_dict("mae_dfer", seeded_state(case["state_dict"], case["weights"]))
     repeated = {n for n in case["state_dict"] if ".second_attn." in n or ".third_attn." in n}
     assert set(conversion.dropped) == repeated and conversion.model_args["share_attention"] == "all"
 
 
-def test_a_file_of_another_kind_is_named_in_the_refusal():
+def test_the_error_names_the_kind_of_a_wrong_file():
     lgi, joint, pretrained = map(names_of, ("finetune_small_base", "finetune_small_joint", "pretrain_small_lgi"))
     with pytest.raises(WeightsError, match="not a checkpoint of mae_dfer but of mae_dfer_pretrain"):
         convert_state_dict("mae_dfer", pretrained)
@@ -257,7 +257,7 @@ def test_attention_is_the_softmax_of_the_scaled_products():
     ],
     ids=str,
 )
-def test_the_last_block_leaves_out_what_is_not_read_and_nothing_changes(changes, monkeypatch):
+def test_the_shortcut_of_the_last_block_is_exact(changes, monkeypatch):
     model = tiny(**changes)
     last, calls = model.encoder.blocks[-1], []
     forward = LGIBlock.forward
@@ -277,7 +277,7 @@ def test_the_last_block_leaves_out_what_is_not_read_and_nothing_changes(changes,
     torch.testing.assert_close(short, with_gradient.detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_other_tokens_than_the_regions_need_the_whole_last_block():
+def test_pooling_other_tokens_needs_the_whole_last_block():
     torch.manual_seed(0)
     for tokens in ("local", "all"):
         model = tiny(pooled_tokens=tokens)
@@ -319,7 +319,7 @@ def test_a_new_head_starts_near_zero_as_published():
         ({"head_activation": "softmax"}, "head_activation is 'softmax'"),
     ],
 )
-def test_a_wrong_option_is_one_sentence(changes, sentence):
+def test_a_wrong_option_is_an_error(changes, sentence):
     with pytest.raises(InputError, match=sentence):
         tiny(**changes)
 
@@ -328,8 +328,8 @@ def test_a_wrong_option_is_one_sentence(changes, sentence):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"num_heads": 5}, "5 heads cannot share a width of 48"),
-        ({"width": 50}, "4 heads cannot share a width of 50"),
+        ({"num_heads": 5}, "width is 48; expected a multiple of the 5 heads"),
+        ({"width": 50}, "width is 50; expected a multiple of the 4 heads"),
         ({"img_size": "160"}, "img_size is '160'; expected a number of pixels, or two"),
         ({"img_size": (32,)}, r"img_size is \(32,\); expected a number of pixels, or two"),
         ({"img_size": 0}, "img_size is 0; expected a number of pixels, or two"),
@@ -339,12 +339,12 @@ def test_a_wrong_option_is_one_sentence(changes, sentence):
         ),
     ],
 )
-def test_a_wrong_size_is_one_sentence(kind, changes, sentence):
+def test_a_wrong_size_is_an_error(kind, changes, sentence):
     with pytest.raises(InputError, match=sentence):
         tiny(kind, **changes)
 
 
-def test_pictures_need_not_be_square():
+def test_images_need_not_be_square():
     model = tiny(img_size=(64, 32), region=(2, 2, 2))
     assert model(**model.example_inputs(1)).shape == (1, 7)
 
@@ -363,11 +363,11 @@ def test_masks_are_new_in_training_and_the_same_in_evaluation():
         torch.manual_seed(0)
         again = model(**inputs)
     assert torch.equal(first, again) and not torch.equal(first, second)
-    with pytest.raises(InputError, match="give forward_head the mask that the features are of"):
+    with pytest.raises(InputError, match="pass forward_head the mask that the features"):
         model.forward_head(model.forward_features(**inputs))
 
 
-def test_a_drawn_mask_hides_the_same_share_of_every_window_and_the_same_places_in_all_frames():
+def test_a_mask_has_the_same_number_in_every_window_and_the_same_tokens_in_all_frames():
     model = tiny(MAEDFERPretrain)
     mask = model.draw_mask(50, torch.Generator().manual_seed(3)).view(50, 4, 4, 4)  # clips, frames, rows, columns
     assert (mask == mask[:, :1]).all()
@@ -380,12 +380,12 @@ def test_a_drawn_mask_hides_the_same_share_of_every_window_and_the_same_places_i
     [
         (torch.zeros(2, 63, dtype=torch.bool), r"mask must be \(B, N\) = \(2, 64\), got \(2, 63\)"),
         (torch.zeros(2, 64), "mask must be boolean"),
-        (torch.tensor([[False], [True]]).expand(2, 64), "as many masked tokens as the others"),
+        (torch.tensor([[False], [True]]).expand(2, 64), "the same number of masked tokens"),
         (torch.eye(64, dtype=torch.bool)[:2], "cannot be shared out evenly among the regions"),
     ],
     ids=["shape", "dtype", "unequal", "uneven"],
 )
-def test_a_mask_that_does_not_fit_is_one_sentence(mask, sentence):
+def test_a_mask_that_does_not_fit_is_an_error(mask, sentence):
     model = tiny(MAEDFERPretrain)
     with pytest.raises(InputError, match=sentence):
         model(model.example_inputs(2)["video"], mask)
@@ -393,7 +393,7 @@ def test_a_mask_that_does_not_fit_is_one_sentence(mask, sentence):
 
 @torch.no_grad()
 def test_matched_positions_need_as_many_visible_tokens_in_each_frame_of_a_region():
-    """As many in the region alone is not enough: the frames are read one after another, and their tokens would be
+    """The same number per region is not enough: the frames are read one after another, and their tokens would be
     counted into other regions."""
     model = tiny(MAEDFERPretrain, decoder_positions="matched")
     video = model.example_inputs(1)["video"]
@@ -403,7 +403,7 @@ def test_matched_positions_need_as_many_visible_tokens_in_each_frame_of_a_region
     visible[:, 0::2, 0, 2] = visible[:, 1::2, 1, 2] = True  # 3 + 1 in the upper regions, 1 + 3 in the lower ones
     visible[:, 1::2, 0, 1] = visible[:, 0::2, 1, 1] = False
     assert (model.encoder.into_regions(visible.flatten(1)).sum(2) == 4).all()
-    with pytest.raises(InputError, match="in every region, and in each of its frames"):
+    with pytest.raises(InputError, match="in every region and in each of its frames"):
         model(video, ~visible.flatten(1))
 
 
@@ -422,7 +422,7 @@ def test_the_compiled_pre_training_takes_masks_of_its_own_ratio():
 
 @pytest.mark.parametrize(("ratio", "rows", "hidden"), [(0.94, 10, 94), (0.95, 12, 114), (0.7, 12, 84), (0.9, 10, 90)])
 def test_the_share_of_a_mask_is_one_product_of_ratio_and_places(ratio, rows, hidden):
-    """`ratio * rows * columns` rounds twice, and one place is then hidden less than the model counts with."""
+    """`ratio * rows * columns` rounds twice, so that one token less than expected is masked."""
     assert tube_mask((1, rows, 10), ratio).sum() == hidden
     half = (rows // 2, 10)
     model = tiny(MAEDFERPretrain, img_size=(16 * rows, 160), region=(2, *half), mask_ratio=ratio)
@@ -439,7 +439,7 @@ def test_the_share_of_a_mask_is_one_product_of_ratio_and_places(ratio, rows, hid
         (lambda: window_mask((1, 10, 10), 0.9, (0, 10)), r"divide the 10 rows; it is \(0, 10\)"),
     ],
 )
-def test_a_mask_that_cannot_be_drawn_is_one_sentence(draw, sentence):
+def test_a_mask_that_cannot_be_drawn_is_an_error(draw, sentence):
     with pytest.raises(InputError, match=sentence):
         draw()
 
@@ -447,7 +447,7 @@ def test_a_mask_that_cannot_be_drawn_is_one_sentence(draw, sentence):
 @pytest.mark.parametrize("region", [(2, 2, 4), (2, 2, 2)], ids=["regions as wide as the frame", "narrower regions"])
 @pytest.mark.parametrize("order", ["published", "matched"])
 @torch.no_grad()
-def test_matched_positions_give_each_visible_token_its_own_place(order, region):
+def test_matched_positions_belong_to_their_tokens(order, region):
     """Which place a token is from is told by making its pixels tell: the encoder's blocks are left out."""
     model = tiny(MAEDFERPretrain, region=region, decoder_positions=order)
     video = model.example_inputs(2)["video"]
@@ -477,7 +477,7 @@ def test_matched_positions_give_each_visible_token_its_own_place(order, region):
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("group", [0, 2, 4])
-def test_a_perfect_guess_is_the_clip_itself(normalize, group, monkeypatch):
+def test_a_perfect_prediction_reconstructs_the_clip(normalize, group, monkeypatch):
     model = tiny(MAEDFERPretrain, normalize_target=normalize, difference_group=group)
     video = torch.randn(2, *model.encoder.input_shape)
     mask = model.draw_mask(2, torch.Generator().manual_seed(1))
@@ -495,7 +495,7 @@ def test_a_perfect_guess_is_the_clip_itself(normalize, group, monkeypatch):
     assert share == pytest.approx(0.75, abs=0.01)
 
 
-def test_a_wrong_guess_is_seen_in_masked_places_only():
+def test_a_wrong_prediction_changes_masked_tokens_only():
     model = tiny(MAEDFERPretrain)
     video = torch.randn(1, *model.encoder.input_shape)
     picture = model.reconstruct(video)
@@ -522,14 +522,14 @@ def test_pre_training_learns_from_clips_without_labels():
     assert prediction.shape == (4, 48, 1536) and losses[-1] < 0.7 * losses[0]
 
 
-def test_the_loss_is_single_precision_under_autocast():
+def test_the_loss_is_float32_under_autocast():
     model = tiny(MAEDFERPretrain).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, prediction = model.training_loss(model.example_inputs(2))
     assert loss.dtype == torch.float32 and prediction.dtype == torch.bfloat16
 
 
-def test_all_tokens_can_be_seen_as_features():
+def test_a_mask_of_zeros_returns_all_tokens():
     model = tiny(MAEDFERPretrain)
     video = model.example_inputs(2)["video"]
     features = model.forward_features(video, torch.zeros(2, 64, dtype=torch.bool))
@@ -545,24 +545,24 @@ def test_a_share_of_the_motion_needs_tubelets_of_two_frames():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"mask_ratio": 1.0}, "mask_ratio 1.0 hides 8 of a window's 8 places"),
-        ({"mask_ratio": 0}, "mask_ratio 0 hides 0 of a window's 8 places"),
-        ({"mask_ratio": -0.5}, "mask_ratio -0.5 hides -4 of a window's 8 places"),
-        ({"difference_group": 3}, "difference_group is 3; expected .* divide the 8 frames"),
-        ({"difference_group": 100}, "difference_group is 100; expected .* divide the 8 frames"),
+        ({"mask_ratio": 1.0}, "mask_ratio 1.0 masks 8 of the 8 tokens of a window"),
+        ({"mask_ratio": 0}, "mask_ratio 0 masks 0 of the 8 tokens of a window"),
+        ({"mask_ratio": -0.5}, "mask_ratio -0.5 masks -4 of the 8 tokens of a window"),
+        ({"difference_group": 3}, "difference_group is 3; expected .* a divisor of the 8 frames"),
+        ({"difference_group": 100}, "difference_group is 100; expected .* a divisor of the 8 frames"),
         ({"decoder_width": 0}, "decoder_width is 0; expected a whole number from 1 on"),
-        ({"decoder_heads": 5}, "5 heads cannot share a width of 36"),
-        ({"layer_scale": 0.1}, "layer_scale is 0.1; the blocks of the LGI-Former have none"),
+        ({"decoder_heads": 5}, "width is 36; expected a multiple of the 5 heads"),
+        ({"layer_scale": 0.1}, "layer_scale is 0.1; expected 0: the blocks of the LGI-Former"),
     ],
 )
-def test_a_wrong_option_of_the_pre_training_is_one_sentence(changes, sentence):
+def test_a_wrong_option_of_the_pre_training_is_an_error(changes, sentence):
     with pytest.raises(InputError, match=sentence):
         tiny(MAEDFERPretrain, **changes)
 
 
-def test_a_loss_needs_something_hidden():
+def test_a_loss_needs_masked_tokens():
     model = tiny(MAEDFERPretrain)
-    with pytest.raises(InputError, match="hides nothing"):
+    with pytest.raises(InputError, match="hides no token"):
         model.training_loss({**model.example_inputs(1), "mask": torch.zeros(1, 64, dtype=torch.bool)})
 
 
@@ -582,7 +582,7 @@ def test_the_views_are_the_first_and_the_last_frames_and_one_view_is_in_the_midd
 
 
 @pytest.mark.parametrize("name", ["num_frames", "img_size", "rate", "segments"])
-def test_a_transform_of_no_frames_pixels_or_views_is_refused(name):
+def test_a_transform_without_frames_pixels_or_views_is_an_error(name):
     with pytest.raises(InputError, match=f"create_transform: {name} is 0; expected a whole number from 1 on"):
         create_transform(tiny(), **{name: 0}, faces="none")
 
@@ -633,7 +633,7 @@ def test_an_erased_box_is_the_same_in_all_frames_with_a_noise_of_its_own():
 
 
 @pytest.mark.parametrize("name", ["mae_dfer", "mae_dfer_pretrain"])
-def test_the_training_input_is_repeated_by_its_seeds(name):
+def test_training_inputs_are_reproducible(name):
     model = tiny()
     draw = augmentation(name, create_transform(model, faces="none"))
 
@@ -647,7 +647,7 @@ def test_the_training_input_is_repeated_by_its_seeds(name):
     assert torch.equal(drawn(0), drawn(0)) and not torch.equal(drawn(0), drawn(1))
 
 
-def test_the_face_is_cut_out_of_the_frames_of_voxceleb2():
+def test_faces_of_voxceleb2_are_cropped():
     frame = np.zeros((224, 224, 3), np.uint8)
     frame[:160, 32:192] = 255
     frame[160:192] = 7
@@ -657,7 +657,7 @@ def test_the_face_is_cut_out_of_the_frames_of_voxceleb2():
     assert wider.shape == (192, 192, 3) and (wider[160:] == 7).all()
 
 
-def test_a_box_is_pasted_from_the_clip_opposite_in_all_frames():
+def test_cutmix_pastes_the_same_box_in_all_frames():
     draw = draw_mix(16, 16, rng=np.random.RandomState(2))
     assert draw.box == (3, 13, 2, 12) and draw.share == pytest.approx(1 - 100 / 256)
     video = torch.arange(4.0).view(4, 1, 1, 1, 1).expand(4, 2, 3, 16, 16)
@@ -682,7 +682,7 @@ def test_clips_are_mixed_in_pairs():
     assert untouched == MixDraw(1.0, None) and torch.equal(mix_in_pairs(video, untouched), video)
 
 
-def test_layer_decay_leaves_the_region_tokens_at_the_full_rate():
+def test_region_tokens_have_no_layer_decay():
     from timm.optim import param_groups_layer_decay
 
     model = tiny()

@@ -42,7 +42,7 @@ SPEC = AudioSpec(front_end="kaldi_fbank", shape=(1, 512, 128))
 
 
 def tiny(seed=0, **changes):
-    """A model in which everything matters: fresh gates are closed, and hide what is behind them."""
+    """A model whose output depends on every parameter: new gates are zero and hide other parameters."""
     torch.manual_seed(seed)
     model = MMADFER(**{**TINY, **changes}).eval()
     for name, parameter in model.named_parameters():
@@ -60,7 +60,7 @@ def tiny_inputs(batch=2):
 
 
 def pretrained_parts(seed=0, rows=4, frames=1024):
-    """States of the two pre-trained encoders, as they are converted."""
+    """Converted state dicts of the two pre-trained encoders."""
     torch.manual_seed(seed)
     face = MAEFace(preset="tiny", img_size=16 * rows, pooling="class")
     sound = AudioMAE(preset="tiny", num_frames=frames, pooling="class", num_classes=0)
@@ -75,7 +75,7 @@ def noise(samples, channels=1, seed=0):
 
 
 class RecorderMeter:
-    """What the authors' script leaves in its files, of a class of its own."""
+    """An object of its own class that the authors' script stores in its files."""
 
     def __init__(self):
         self.epoch_losses = np.zeros((2, 2), np.float32)
@@ -142,7 +142,7 @@ def test_a_backbone_file_with_its_options_is_read_and_its_decoder_dropped(tmp_pa
     model.load_state_dict(conversion.state, strict=True)
 
 
-def test_the_length_of_a_spectrogram_is_read_from_the_table_of_positions():
+def test_the_length_of_a_spectrogram_is_read_from_the_position_table():
     large_patches = {
         "pos_embed": torch.zeros(1, 1 + 73 * 9, 1280),
         "patch_embed.proj.weight": torch.zeros(1280, 1, 14, 14),
@@ -153,7 +153,7 @@ def test_the_length_of_a_spectrogram_is_read_from_the_table_of_positions():
     assert convert_state_dict("audio_mae", authors_backbone(1, 1 + 8 * 40)).model_args["num_frames"] == 640
 
 
-def test_a_file_of_something_else_is_refused_in_a_sentence():
+def test_a_file_of_another_model_is_an_error():
     face, sound = authors_backbone(3, 5), authors_backbone(1, 513)
     with pytest.raises(WeightsError, match="not a checkpoint of audio_mae: its patches have 3 channels, not 1"):
         convert_state_dict("audio_mae", face | {"pos_embed": torch.zeros(1, 513, 192)})
@@ -198,7 +198,7 @@ def test_a_record_describes_the_model_that_it_makes(name):
 # -- backbones -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_starts_from_two_backbones_and_says_what_is_fresh(monkeypatch):
+def test_a_model_starts_from_two_backbones_and_reports_random_entries(monkeypatch):
     states = pretrained_parts()
     sources = {"mae_face.pretrained": states["face"], "audio_mae.pretrained": states["sound"]}
     monkeypatch.setattr(fetch, "backbone_state", lambda source, *_: sources[source.name])
@@ -223,7 +223,7 @@ def test_a_model_starts_from_two_backbones_and_says_what_is_fresh(monkeypatch):
     assert model.sound.positions[:, 257:].std() > 0.5 > model.sound_prompts.initial.std()
 
 
-def test_a_wrong_backbone_changes_nothing_and_is_named():
+def test_a_wrong_backbone_is_named_and_loads_nothing():
     model = tiny()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     good = pretrained_parts(rows=2)
@@ -234,7 +234,7 @@ def test_a_wrong_backbone_changes_nothing_and_is_named():
         ({"face": lacking, "sound": good["sound"]}, "'face': 12 missing .blocks.3.attn.proj.bias"),
         ({"face": good["face"] | {"encoder.gate": torch.zeros(1)}, "sound": good["sound"]}, "1 unexpected .gate"),
         ({"face": good["face"], "sound": pooled}, "'sound': 2 missing .norm.bias, norm.weight"),
-        ({"face": good["face"]}, "parts face, sound; got face"),
+        ({"face": good["face"]}, "backbones face, sound; got face"),
         ({"face": {"w": torch.zeros(1)}, "sound": good["sound"]}, "missing .blocks.0.attn.proj.bias"),
     ]
     for states, message in wrong:
@@ -243,7 +243,7 @@ def test_a_wrong_backbone_changes_nothing_and_is_named():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_backbone_is_fine_tuned_with_a_pooled_read_out_of_its_own():
+def test_mean_pooling_has_its_own_norm():
     model = MAEFace(preset="tiny", img_size=48, num_classes=4)
     report = model.load_backbones({"encoder": pretrained_parts(rows=2)["face"]})
     assert report.initialized == ("classifier.bias", "classifier.weight", "pooled_norm.bias", "pooled_norm.weight")
@@ -252,7 +252,7 @@ def test_a_backbone_is_fine_tuned_with_a_pooled_read_out_of_its_own():
 
 
 @pytest.mark.parametrize("file_frames", [512, 1024])
-def test_a_spectrogram_whose_grid_is_square_is_no_image(file_frames):
+def test_a_spectrogram_with_a_square_grid_is_not_an_image(file_frames):
     sound = pretrained_parts(frames=file_frames)["sound"]
     model = AudioMAE(preset="tiny", num_frames=128, pooling="class", num_classes=0)
     model.load_backbones({"encoder": sound})
@@ -261,14 +261,14 @@ def test_a_spectrogram_whose_grid_is_square_is_no_image(file_frames):
 
 
 @pytest.mark.parametrize("shape", [(), (192,), (1, 0, 192), (1, 1, 192), (1, 13, 192), (2, 5, 192), (1, 5, 191)])
-def test_a_table_of_positions_for_no_square_image_is_refused(shape):
+def test_a_position_table_without_a_square_grid_is_an_error(shape):
     state = {**pretrained_parts(rows=2)["face"], "encoder.positions": torch.zeros(shape)}
     model = MAEFace(preset="tiny", img_size=48, pooling="class")
-    with pytest.raises(WeightsError, match=r"a table of positions .* does not fit this encoder"):
+    with pytest.raises(WeightsError, match=r"a position table .* does not fit this encoder"):
         model.load_backbones({"encoder": state})
 
 
-def test_positions_of_the_same_grid_are_kept_to_the_bit():
+def test_positions_of_the_same_grid_are_unchanged():
     table = torch.randn(1, 10, 4)
     assert resize_positions(table, (3, 3), (3, 3)) is table
     assert torch.equal(resize_positions(table, (3, 3), (5, 2))[:, 0], table[:, 0])
@@ -290,7 +290,7 @@ def test_no_sound_is_the_published_constant():
     assert torch.equal(padded[:, 60:], quiet[0, :, 60:])
 
 
-def test_prompts_get_their_second_set_in_their_own_places():
+def test_the_second_set_of_prompts_is_added_to_its_group():
     prompts = Prompts(width=2, groups=2)
     for number, parameter in enumerate(prompts.progressive):
         nn.init.constant_(parameter, number + 1.0)
@@ -300,7 +300,7 @@ def test_prompts_get_their_second_set_in_their_own_places():
 
 
 @torch.no_grad()
-def test_closed_gates_let_nothing_across():
+def test_gates_of_zero_exchange_nothing():
     torch.manual_seed(0)
     model, inputs = MMADFER(**TINY).eval(), tiny_inputs()
     faces, _ = [], model.face.norm.register_forward_hook(lambda m, args, result: faces.append(result))
@@ -335,7 +335,7 @@ def test_presets_are_the_published_ones():
 
 
 @pytest.mark.parametrize("depth", [0, -1])
-def test_without_a_temporal_layer_no_frame_would_be_seen(depth):
+def test_a_temporal_layer_is_required(depth):
     with pytest.raises(InputError, match=f"temporal_depth is {depth}; expected 1 or more"):
         MMADFER(**TINY, temporal_depth=depth)
 
@@ -361,7 +361,7 @@ def paths(model):
     return [module for module in model.modules() if isinstance(module, DropPath)]
 
 
-def test_stochastic_depth_rests_in_frozen_encoders_unless_it_shall_live_as_published():
+def test_stochastic_depth_of_frozen_encoders_is_off_unless_requested():
     model, inputs = tiny(drop_path_rate=0.5), tiny_inputs()
     assert [p.drop_prob for p in paths(model)[:4]] == pytest.approx([0.5 / 11, 0.5 / 11, 1 / 11, 1 / 11])
     model.freeze()
@@ -388,7 +388,7 @@ def test_the_published_optimiser_decays_everything_that_trains():
     assert any(name.endswith(".gate") for name in group["names"]) and "face.positions" in group["names"]
 
 
-def test_a_training_sample_is_drawn_anew_and_sound_may_be_missing():
+def test_training_samples_are_random_and_may_lack_sound():
     frames = np.random.RandomState(0).randint(0, 256, (40, 50, 60, 3)).astype(np.uint8)
     model = tiny()
     clip = Clip.from_arrays(frames, noise(16000), sample_rate=16000)
@@ -407,7 +407,7 @@ def test_a_training_sample_is_drawn_anew_and_sound_may_be_missing():
     assert torch.equal(silent["audio"], torch.full((1, 512, 128), model.audio_spec.silence_value))
     named = augmentation("mma_dfer", dfer_zoo.create_transform(model, faces="none"))(clip)
     assert named.keys() == {"video", "audio"}
-    with pytest.raises(InputError, match="augmentation is for sound"):
+    with pytest.raises(InputError, match="needs a model with sound as input"):
         augmentation("mma_dfer", dfer_zoo.create_transform(MAEFace(preset="tiny", img_size=32), faces="none"))
 
 
@@ -436,7 +436,7 @@ def test_our_log_mels_are_torchaudios(rate):
     assert ours.shape == theirs.shape and relative_l2(ours, theirs) < 1e-5
 
 
-def test_only_the_first_channel_is_heard_and_all_of_them_count_in_the_mean():
+def test_only_the_first_channel_is_used_minus_the_mean_of_all():
     left, right = noise(16000), noise(16000, seed=1)
     stereo = audio.prepare_audio(np.concatenate([left, right]), 16000, SPEC)
     other = audio.prepare_audio(np.concatenate([left, right[:, ::-1]]), 16000, SPEC)
@@ -459,7 +459,7 @@ def test_a_batch_of_sounds_of_any_length_is_each_of_them_alone(rate):
     torch.testing.assert_close(audio.kaldi_front_end_batch(sounds, rate, shorter), together[:, :, :64])
 
 
-def test_what_lies_behind_the_last_frame_counts_in_the_mean_and_is_not_transformed(monkeypatch):
+def test_samples_after_the_last_frame_count_in_the_mean_only(monkeypatch):
     framed, log_mel = [], audio.kaldi_log_mel
     monkeypatch.setattr(audio, "kaldi_log_mel", lambda x, *rest: (framed.append(x), log_mel(x, *rest))[1])
     long = noise(60 * 16000)
@@ -469,7 +469,7 @@ def test_what_lies_behind_the_last_frame_counts_in_the_mean_and_is_not_transform
     torch.testing.assert_close(result, (whole + 4.2677393) / (2 * 4.5689974), rtol=1e-4, atol=1e-4)
 
 
-def test_a_batch_of_sounds_takes_mono_as_it_comes_and_says_that_it_is_empty():
+def test_a_batch_of_sounds_takes_mono_and_must_not_be_empty():
     mono = torch.from_numpy(noise(8000))
     together = audio.kaldi_front_end_batch([mono[0], mono], 16000, SPEC)
     assert torch.equal(together[0], together[1])
@@ -488,7 +488,7 @@ def test_another_rate_than_the_records_is_an_error_and_nothing_is_resampled():
     )
 
 
-def test_a_sound_shorter_than_a_window_says_so():
+def test_a_sound_shorter_than_a_window_is_an_error():
     with pytest.raises(MediaError, match="399 samples at 16000 Hz, less than one window of 25 ms"):
         audio.prepare_audio(noise(399), 16000, SPEC)
     assert audio.prepare_audio(noise(400), 16000, SPEC).shape == (1, 512, 128)

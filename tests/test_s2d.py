@@ -116,7 +116,7 @@ def convert_landmarks(case, tmp_path):
 
 
 @torch.no_grad()
-def test_both_of_the_authors_files_are_converted_once_and_give_the_published_logits(case, tmp_path):
+def test_both_authors_files_are_converted_once_and_give_the_published_logits(case, tmp_path):
     convert_landmarks(case, tmp_path)
     file = authors_file(tmp_path / "checkpoint-best.pth", model_state(case))
     assert cli.main(["convert", "s2d", "dfew_fold1", file]) == 0
@@ -129,7 +129,7 @@ def test_both_of_the_authors_files_are_converted_once_and_give_the_published_log
     assert relative_l2(logits, reference) <= case["tolerance"]["feature_and_logits"]
 
 
-def test_without_the_landmark_network_the_conversion_says_how_to_get_it(case, tmp_path, capsys):
+def test_the_error_without_a_landmark_network_says_how_to_get_it(case, tmp_path, capsys):
     file = authors_file(tmp_path / "checkpoint-best.pth", model_state(case))
     assert cli.main(["convert", "s2d", "dfew_fold1", file]) != 0
     error = capsys.readouterr().err
@@ -148,7 +148,7 @@ def test_a_training_of_your_own_is_converted_with_the_landmark_network(case, tmp
     assert torch.equal(model.landmarks.stem.conv.weight, stored.features.stem.conv.weight)
 
 
-def test_the_image_model_becomes_the_start_of_a_training(case, tmp_path):
+def test_training_starts_from_the_image_model(case, tmp_path):
     convert_landmarks(case, tmp_path)
     image = {n: v for n, v in model_state(case).items() if not ("TMA" in n or n.startswith(("temporal", "head")))}
     image = {n.replace("ln_post", "norm"): v for n, v in image.items()}
@@ -166,7 +166,7 @@ def test_the_image_model_becomes_the_start_of_a_training(case, tmp_path):
     )
 
 
-def test_a_part_that_does_not_fit_is_refused_and_nothing_is_loaded():
+def test_a_backbone_that_does_not_fit_is_an_error_and_loads_nothing():
     model, image = tiny(), S2DImage(**TINY["s2d_image"])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = image.state_dict()
@@ -177,12 +177,12 @@ def test_a_part_that_does_not_fit_is_refused_and_nothing_is_loaded():
     ):
         with pytest.raises(WeightsError, match=sentence):
             model.load_backbones(states)
-    with pytest.raises(InputError, match="composed of the parts image; got face"):
+    with pytest.raises(InputError, match="composed of the backbones image; got face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_landmark_network_in_the_same_state_dict_is_taken_along():
+def test_a_landmark_network_in_the_same_state_dict_is_converted():
     case = read_case(CASES / "small_base.json")
     state = model_state(case) | seeded_state(case["landmark_state_dict"], case["weights"]["landmark"])
     conversion = convert_state_dict("s2d", state)
@@ -190,7 +190,7 @@ def test_a_landmark_network_in_the_same_state_dict_is_taken_along():
     assert "output_layer.linear.weight" in conversion.dropped
 
 
-def test_a_file_of_the_other_kind_is_named_in_the_refusal():
+def test_the_error_names_the_kind_of_a_wrong_file():
     state = model_state(read_case(CASES / "small_base.json"))
     with pytest.raises(WeightsError, match="not a checkpoint of s2d_image but of s2d"):
         convert_state_dict("s2d_image", state)
@@ -203,7 +203,7 @@ def test_a_file_of_the_other_kind_is_named_in_the_refusal():
 
 
 @torch.no_grad()
-def test_every_frame_and_its_place_in_the_clip_matter():
+def test_every_frame_and_its_position_matter():
     model, video = tiny(), torch.randn(1, 3, 3, 56, 56)
     logits = model(video)
     for other in (video.flip(1), torch.cat([video[:, :2], video[:, :1]], dim=1)):
@@ -211,7 +211,7 @@ def test_every_frame_and_its_place_in_the_clip_matter():
 
 
 @torch.no_grad()
-def test_clips_of_a_batch_do_not_see_each_other():
+def test_clips_of_a_batch_are_independent():
     model, clips = tiny(), torch.randn(2, 3, 3, 56, 56)
     torch.testing.assert_close(model(clips), torch.cat([model(clips[:1]), model(clips[1:])]))
 
@@ -234,7 +234,7 @@ def test_frames_of_112_pixels_enter_the_landmark_network_as_they_are():
     assert torch.equal(seen[0], image)
 
 
-def test_the_landmark_network_neither_learns_nor_counts_batches():
+def test_the_landmark_network_is_frozen():
     model = tiny().train()
     before = {name: value.clone() for name, value in model.landmarks.state_dict().items()}
     model(torch.randn(2, 3, 3, 56, 56)).sum().backward()
@@ -256,7 +256,7 @@ def test_the_landmark_network_neither_learns_nor_counts_batches():
         ({"anchors": -1}, "anchors is -1"),
     ],
 )
-def test_a_wrong_option_is_one_sentence(changes, sentence):
+def test_a_wrong_option_is_an_error(changes, sentence):
     with pytest.raises(InputError, match=sentence):
         tiny(**changes)
 
@@ -264,7 +264,7 @@ def test_a_wrong_option_is_one_sentence(changes, sentence):
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_published_training_moves_prompts_adapters_the_last_norm_and_the_head():
+def test_the_published_training_updates_prompts_adapters_last_norm_and_head():
     model = tiny()
     model.freeze()
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -274,7 +274,7 @@ def test_the_published_training_moves_prompts_adapters_the_last_norm_and_the_hea
     assert {name for name in trained if name.startswith("encoder.")} == {"encoder.norm.weight", "encoder.norm.bias"}
 
 
-def test_distillation_begins_late_and_the_anchors_move_only_when_asked():
+def test_distillation_starts_late_and_anchors_update_on_request():
     targets, video = torch.tensor([0, 3]), {"video": torch.randn(2, 3, 3, 56, 56)}
     for updates in (False, True):
         model = tiny(anchors=3, update_anchors=updates)
@@ -290,7 +290,7 @@ def test_distillation_begins_late_and_the_anchors_move_only_when_asked():
         assert model.classifier.weight.grad.isfinite().all()
 
 
-def test_a_new_head_brings_anchors_for_its_classes():
+def test_a_new_head_has_anchors_for_its_classes():
     model = tiny(anchors=4)
     model.reset_classifier(("calm", "excited"))
     assert model.anchors.features.shape == (2, 4, 32) and model.anchors.probabilities.shape == (2, 4, 2)

@@ -1,6 +1,6 @@
-"""The authors' checkpoints -> ours. The only place that knows their names.
+"""Convert the authors' state dicts to ours. Only this package knows the authors' names.
 
-One pure function per architecture, in the file of its name: a state dict goes in, a `Conversion` comes out.
+One pure function per architecture, from a state dict to a `Conversion`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KEY_MAPS = {
     "mobile_face_net": "mobile_face_net:convert_mobile_face_net",
 }
 
-# the same for architectures whose parts come in other names than ours: `load_backbones` takes ours
+# the same for backbones whose files use other names: `load_backbones` takes ours
 PART_MAPS = {
     "dfer_clip": "dfer_clip:convert_part",
     "dk_clip": "dk_clip:convert_part",
@@ -45,15 +45,15 @@ PART_MAPS = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a foreign state dict turned into."""
+    """The result of converting a state dict."""
 
     state: dict[str, Tensor]  # our names
-    model_args: dict[str, Any] = field(default_factory=dict)  # constructor arguments that the shapes themselves tell
-    dropped: tuple[str, ...] = ()  # foreign names that no output of the network depends on
+    model_args: dict[str, Any] = field(default_factory=dict)  # constructor arguments, read from names and shapes
+    dropped: tuple[str, ...] = ()  # authors' names of entries that no output depends on
 
 
 def convert_state_dict(arch: str, state: Mapping[str, Tensor]) -> Conversion:
-    """Rename and reshape a foreign state dict (wrapper keys and `module.` prefixes already gone). Values are not copied."""
+    """Rename and reshape the authors' state dict, without wrapper keys and `module.` prefixes. Does not copy tensors."""
     if arch not in KEY_MAPS:
         raise InputError(f"There is no converter for '{arch}'.{suggest(arch, KEY_MAPS)}")
     convert = _function(KEY_MAPS[arch])
@@ -68,13 +68,13 @@ def convert_state_dict(arch: str, state: Mapping[str, Tensor]) -> Conversion:
         ) from error
     except (IndexError, TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:  # RuntimeError: torch's own
         raise WeightsError(
-            f"This is not a checkpoint of {arch}: an entry has a shape that none of its checkpoints has "
+            f"This is not a checkpoint of {arch}: an entry has a shape that does not occur in its checkpoints "
             f"({str(error).partition(chr(10))[0]})."
         ) from error
 
 
 def convert_parts(arch: str, states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Mapping[str, Tensor]]:
-    """The state dicts of a composed model's parts, under our names."""
+    """The state dicts of backbones, under our names."""
     if arch not in PART_MAPS:
         return dict(states)
     convert = _function(PART_MAPS[arch])

@@ -1,4 +1,4 @@
-"""Checkpoints of the audiovisual network (RAVDESS) and of EfficientFace -> ours."""
+"""Convert checkpoints of the audiovisual network (RAVDESS) and of EfficientFace."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ AV_FUSION = (
         for layer in range(4)
         for part, name in enumerate(("conv", "norm"))
     ),
-    # "av": the sound asks the frames; "va": the frames ask the sound; a 1 where they meet after the first stage
+    # "av": queries from the sound; "va": queries from the frames; with a 1 if the fusion is after the first stage
     (r"av1?\.", "audio_asks."),
     (r"va1?\.", "video_asks."),
     (r"classifier(_1)?\.0\.", "classifier."),
@@ -75,12 +75,12 @@ MEETING = (
     (r"attn\.proj\.", "project."),
 )
 
-# OpenDR's file of "ia" has the names without the 1.
+# OpenDR's "ia" file has the names without the 1
 CLASSIFIERS = ("classifier_1.0.weight", "classifier.0.weight")
 FUSION_BY_NAME = {"av1.q.weight": "ia", "av1.attn.q.weight": "it", "av.attn.q.weight": "lt", "av.q.weight": "ia"}
 
-# No output depends on these: classifiers of one modality that were never trained, and the projection behind attention
-# outputs that "ia" discards.
+# no output depends on these: untrained classifiers of single modalities, and the projection of attention outputs, which
+# "ia" discards
 UNUSED = (
     "audio_model.classifier.0.*",
     "audio_model.classifier_1.0.*",
@@ -99,11 +99,11 @@ def convert_efficient_face(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def convert_av_fusion(state: Mapping[str, Tensor]) -> Conversion:
-    """The number of attention heads is not in the file: it changes no shape."""
+    """The number of attention heads is not in the file, since no shape depends on it."""
     fusion = next((fusion for name, fusion in FUSION_BY_NAME.items() if name in state), None)
     if fusion is None:
         raise WeightsError(
-            f"This is not a checkpoint of av_fusion: none of {', '.join(FUSION_BY_NAME)} is there to tell the fusion. "
+            f"This is not a checkpoint of av_fusion: none of {', '.join(FUSION_BY_NAME)} is there to identify the fusion. "
             f"It holds {len(state)} entries, the first are {', '.join(list(state)[:3])}."
         )
     classifier = next((name for name in CLASSIFIERS if name in state), CLASSIFIERS[0])

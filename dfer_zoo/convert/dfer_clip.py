@@ -1,7 +1,7 @@
-"""DFER-CLIP's checkpoints, as its training script writes them, -> ours.
+"""Convert checkpoints of DFER-CLIP's training script.
 
-Their module holds CLIP as a whole and its parts a second time, so nearly every tensor is there twice; and the embedded
-words of the class texts are there too, which says what texts a file was trained with.
+The authors' module holds CLIP, and the parts of CLIP a second time, so nearly every tensor is stored twice. The files also
+hold the embedded words of the class texts, so the texts of the training can be read back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .rename import our_name as find_name
 
 DEFAULT_CLIP = "ViT-B-32-quickgelu"
 
-# authors' names -> ours; the first pattern that matches counts
+# authors' names -> ours; the first matching pattern is used
 RENAMES = (
     (r"prompt_learner\.ctx", "prompt_learner.contexts"),
     (r"clip_model_\.(token_embedding\.weight)", r"text_encoder.\1"),
@@ -49,7 +49,7 @@ def convert_dfer_clip(state: Mapping[str, Tensor]) -> Conversion:
     copies = {name: first for name in state if (first := find_name(name, COPIES))}
     for name, first in copies.items():
         if first in state and not torch.equal(state[first], state[name]):
-            raise WeightsError(f"'{name}' and '{first}' are one tensor in DFER-CLIP, and differ in this file.")
+            raise WeightsError(f"'{name}' and '{first}' are the same tensor in DFER-CLIP, but differ in this file.")
     renamed, dropped = rename("dfer_clip", state, RENAMES, (*copies, *BUFFERS))
     contexts = state["prompt_learner.ctx"]
     if contexts.ndim not in (2, 3):
@@ -69,7 +69,7 @@ def convert_dfer_clip(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def convert_part(part: str, state: Mapping[str, Tensor]) -> Conversion:
-    """The part "clip": CLIP in open_clip's names."""
+    """The backbone "clip", with open_clip's names."""
     if part != "clip":
         return Conversion(dict(state))
     return Conversion({our_clip_name(name): tensor for name, tensor in state.items()})
@@ -87,11 +87,11 @@ def our_clip_name(name: str) -> str:
     return name if name == "logit_scale" else "text_encoder." + name
 
 
-# -- what the tensors tell ---------------------------------------------------------------------------------------------
+# -- arguments read from tensors ---------------------------------------------------------------------------------------------
 
 
 def clip_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Sizes of the two towers, as open_clip writes them. Heads are 64 wide in all of OpenAI's models."""
+    """The sizes of both towers in open_clip's format. In all of OpenAI's models, heads have 64 channels."""
     width, embed_dim = state["image_encoder.proj"].shape
     patch = state["image_encoder.conv1.weight"].shape[-1]
     grid = round((len(state["image_encoder.positional_embedding"]) - 1) ** 0.5)
@@ -119,9 +119,9 @@ def _tower_depth(state: Mapping[str, Tensor], tower: str) -> int:
 
 
 def _classes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The class texts, read back from the embedded words; labels too where all texts are published ones of one type.
+    """The class texts, read back from the embedded words, with the labels if all texts are published ones of one type.
 
-    Without those buffers nothing is known but the number of classes, and that only from class-specific contexts.
+    Without these buffers only the number of classes is known, and only if the contexts are class-specific.
     """
     contexts = state["prompt_learner.ctx"]
     if not set(BUFFERS) & state.keys():
@@ -137,7 +137,7 @@ def _classes(state: Mapping[str, Tensor]) -> dict[str, Any]:
             f"The embedded texts are {tuple(prefix.shape)} and {tuple(suffix.shape)}; with {num_contexts} contexts "
             f"they must be of {num_classes} classes, 1 and {expected[1]} tokens."
         )
-    embedded = torch.cat([prefix, suffix], dim=1)  # (C, 77 - num_contexts, W): the placeholders are not kept
+    embedded = torch.cat([prefix, suffix], dim=1)  # (C, 77 - num_contexts, W), without placeholders
     for text_type, texts in PROMPTS["texts"].items():
         published = dict(zip(texts, embedding[_ids(list(texts.values()), embedded)]))
         labels = [label for row in embedded for label, text in published.items() if torch.equal(row, text)]
@@ -152,7 +152,7 @@ def _classes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     ids = token_ids(embedded, embedding)
     prompts = [open_clip.decode(row[1 : row.argmax()]).strip() for row in ids]
     if not torch.equal(_ids(prompts, embedded), ids):
-        raise WeightsError(f"The embedded class texts are not what a tokenizer makes of a text; read back: {prompts}.")
+        raise WeightsError(f"The embedded class texts do not match their own tokenisation; read back: {prompts}.")
     return {"num_classes": num_classes, "prompts": prompts}
 
 
@@ -161,17 +161,16 @@ def _ids(prompts: list[str], embedded: Tensor) -> Tensor:
 
 
 def token_ids(embedded: Tensor, embedding: Tensor) -> Tensor:
-    """Which rows of the table these vectors are, (C, L, W) -> (C, L). A vector that is no row is an error: the texts
-    would then not be what the model was trained with."""
+    """Find embedded vectors (C, L, W) in the table -> row indices (C, L). A vector that is not a row is an error."""
     rows, places = embedded.flatten(0, 1).unique(dim=0, return_inverse=True)
     found = torch.empty(len(rows), dtype=torch.long)
     for number, row in enumerate(rows):
-        candidates = (embedding[:, 0] == row[0]).nonzero()[:, 0]  # a first look at one column: the table is large
+        candidates = (embedding[:, 0] == row[0]).nonzero()[:, 0]  # compare one column first: the table is large
         equal = candidates[(embedding[candidates] == row).all(dim=1)]
         if not len(equal):
             raise WeightsError(
-                "The embedded class texts of this file are not rows of its own token embedding, so the texts that it "
-                "was trained with cannot be told."
+                "The embedded class texts of this file are not rows of its own token embedding, so the texts "
+                "of its training cannot be read back."
             )
         found[number] = equal[0]
     return found[places].view(embedded.shape[:2])

@@ -1,6 +1,6 @@
-"""DK-CLIP's checkpoints, and the files that a training may start from: OpenAI's CLIP and Microsoft's X-CLIP.
+"""Convert checkpoints of DK-CLIP, and the files that its training can start from: OpenAI's CLIP and Microsoft's X-CLIP.
 
-The authors kept CLIP's names for whatever is in CLIP, so one table serves all three.
+All three use CLIP's names for the layers of CLIP, so they share one table.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..errors import WeightsError
 from .rename import count_blocks, rename
 from .rename import our_name as find_name
 
-# the authors' -> ours; the first pattern that fits a whole name counts
+# authors' names -> ours; the first pattern that matches the whole name is used
 NAMES = [
     (r"visual\.conv1\.weight", "local_tower.patch_embed.weight"),
     (r"visual\.(.+)", r"local_tower.\1"),
@@ -28,7 +28,7 @@ NAMES = [
     (r"((?:token_embedding|transformer|ln_final)\..+|positional_embedding|text_projection)", r"text_tower.\1"),
     (r"(logit_scale)", r"\1"),
 ]
-# inside what is not open_clip's own
+# inside modules that are not open_clip's
 PARTS = [
     (r"^((?:local|semantic)_tower)\.class_embedding$", r"\1.class_token"),
     (r"^((?:local|semantic)_tower)\.proj$", r"\1.projection"),
@@ -49,16 +49,16 @@ PARTS = [
     (r"\.cross_attn\.k_proj\.", ".attn.key."),
     (r"\.cross_attn\.v_proj\.", ".attn.value."),
     (r"\.cross_attn\.proj\.", ".attn.proj."),
-    (r"(conditioning\.blocks\.\d+)\.norm3\.", r"\1.norm2."),  # there is no second norm in the published blocks
+    (r"(conditioning\.blocks\.\d+)\.norm3\.", r"\1.norm2."),  # the published blocks have no norm2
     (r"(conditioning\.blocks\.\d+\.mlp)\.0\.", r"\1.fc1."),
     (r"(conditioning\.blocks\.\d+\.mlp)\.3\.", r"\1.fc2."),
 ]
-# three numbers in OpenAI's archive, and the mask that torch can make again
+# three numbers in OpenAI's archive, and the causal mask
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 
 
 def our_name(name: str) -> str | None:
-    """The authors' name of an entry -> ours, or None if the name is unknown.
+    """Our name of an authors' entry, or None if it is unknown.
 
     >>> our_name("visual.transformer.resblocks.3.message_fc.weight")
     'local_tower.blocks.3.message.weight'
@@ -69,37 +69,37 @@ def our_name(name: str) -> str | None:
 
 def _inside(name: str) -> str:
     if name.startswith("text_tower."):
-        return name  # open_clip's module, with CLIP's names
+        return name  # open_clip's module keeps CLIP's names
     for pattern, ours in PARTS:
         name = re.sub(pattern, ours, name)
     return name
 
 
 def convert_dk_clip(state: Mapping[str, Tensor]) -> Conversion:
-    """The whole model, as the released training writes it under "model"."""
+    """The whole model, which the released training stores under "model"."""
     _want(state, "msim.positional_embedding", "DK-CLIP")
     renamed, dropped = rename("dk_clip", state, our_name, NOT_WEIGHTS)
     return Conversion(renamed, _sizes(state), dropped)
 
 
 def convert_clip(state: Mapping[str, Tensor]) -> Conversion:
-    """OpenAI's CLIP: the local tower without its messages, the texts, the logit scale."""
+    """OpenAI's CLIP: the local tower without messages, the text tower, the logit scale."""
     _want(state, "visual.conv1.weight", "CLIP with a ViT")
     renamed, dropped = rename("CLIP", state, our_name, NOT_WEIGHTS)
     return Conversion(renamed, {}, dropped)
 
 
 def convert_x_clip(state: Mapping[str, Tensor]) -> Conversion:
-    """X-CLIP, which DK-CLIP grew from: the local tower with its messages, the interaction of what are frames there
-    and snippets here, the conditioning, the texts. Its semantic tower stays fresh.
+    """X-CLIP, on which DK-CLIP is based: the local tower with messages, the interaction (of frames in X-CLIP, of
+    snippets here), the conditioning, the text tower. The semantic tower keeps its random values.
 
-    This follows from the names and shapes of both systems; it was never tried on Microsoft's files.
+    This follows from the names and shapes of both systems. It was never tested with Microsoft's files.
     """
     _want(state, "mit.positional_embedding", "X-CLIP")
     theirs, dropped = {}, []
     for name, tensor in state.items():
         if name == "mit.positional_embedding":
-            dropped.append(name)  # it has a row for every frame; ours has one for every snippet
+            dropped.append(name)  # one row per frame; ours has one per snippet
         else:
             name = re.sub(r"^mit\.", "msim.", name)
             theirs[re.sub(r"^prompts_generator\.", "prompts_generator_cmam.", name)] = tensor
@@ -108,7 +108,7 @@ def convert_x_clip(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def convert_part(part: str, state: Mapping[str, Tensor]) -> Conversion:
-    """The parts "clip" and "x_clip" of a composed model."""
+    """The backbones "clip" and "x_clip"."""
     converters = {"clip": convert_clip, "x_clip": convert_x_clip}
     return converters[part](state) if part in converters else Conversion(dict(state))
 
@@ -122,7 +122,7 @@ def _want(state: Mapping[str, Tensor], name: str, what: str) -> None:
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Constructor arguments. How many frames there are stands in no shape, only how many snippets."""
+    """Constructor arguments. The shapes give the number of snippets, but not of frames."""
     width, _, patch_size, _ = state["visual.conv1.weight"].shape
     patches = state["visual.positional_embedding"].shape[0] - 1
     context_length, text_width = state["positional_embedding"].shape

@@ -1,7 +1,7 @@
-"""Checkpoints of EMO-AffectNet -> ours.
+"""Convert checkpoints of EMO-AffectNet.
 
-A temporal system needs two of the authors' files, its own and the static one. Their names do not overlap, so that the
-converter takes the entries of both in one mapping; the record of a temporal system names the static weights as its
+A temporal system needs two of the authors' files, its own and the static one. Their names do not overlap, so the
+converter takes the entries of both in one mapping. The record of a temporal system names the static weights as its
 backbone.
 """
 
@@ -17,7 +17,7 @@ from ..errors import WeightsError
 from . import Conversion
 from .rename import rename
 
-# Patterns of the authors' names and ours, tried in this order.
+# (authors' pattern, ours), tried in this order
 ENCODER = (
     (r"conv_layer_s2_same\.", "encoder.stem."),
     (r"batch_norm1\.", "encoder.stem_norm."),
@@ -62,9 +62,10 @@ KERAS_LSTM = {"kernel": "weight_ih_l0", "recurrent_kernel": "weight_hh_l0", "bia
 
 
 def from_keras(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """A state of the torch release as it is; variables of the authors' Keras networks ("layer/variable") turned into one.
+    """Convert the variables of the authors' Keras networks ("layer/variable") to the names and layouts of the torch
+    release. A state of the torch release is returned unchanged.
 
-    A Keras LSTM has one bias where torch adds two: the second one is zero.
+    A Keras LSTM has one bias, torch adds two: the second one is zero.
     """
     if not any("/" in name for name in state):
         return state
@@ -101,4 +102,4 @@ def torch_name(variable: str, head: str = "fc2") -> tuple[str, tuple[int, ...] |
                 return f"{norm_name.format(**place)}.{KERAS_NORM[leaf]}", None
             if not norm and leaf == "kernel":
                 return f"{conv_name.format(**place)}.weight", (3, 2, 0, 1)
-    raise WeightsError(f"This is not a Keras checkpoint of emo_affectnet: no variable '{variable}' is known there.")
+    raise WeightsError(f"This is not a Keras checkpoint of emo_affectnet: its variable '{variable}' is unknown.")

@@ -1,4 +1,4 @@
-"""HiCMAE: the authors' names -> ours. Fine-tuned and pre-trained files name the encoders and the fusion alike."""
+"""Convert checkpoints of HiCMAE. Encoders and fusion have the same names in fine-tuned and pre-trained files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _below(theirs: str, ours: str, table: tuple[tuple[str, str], ...]) -> list[t
 
 
 def _of_both(suffixless: str, table: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    """The video's part has a bare name in the authors' files, the audio's ends with "_audio"."""
+    """In the authors' files the audio layers have the names of the video layers with the suffix "_audio"."""
     video = _below(suffixless + r"\.", f"video_{suffixless}.", table)
     return video + _below(suffixless + r"_audio\.", f"audio_{suffixless}.", table)
 
@@ -60,13 +60,13 @@ DECODER_NAMES = (
 
 
 def names(arch: str, state: Mapping[str, Any]) -> dict[str, str]:
-    """{authors' name: ours} of the entries of one of the two kinds of file; an unknown entry is an error."""
+    """{authors' name: ours} for a fine-tuned or a pre-trained file. An unknown entry is an error."""
     table = (*ENCODER_NAMES, *(DECODER_NAMES if arch == "hicmae_pretrain" else HEAD_NAMES))
     return match_names(state, table, f"This is not a checkpoint of {arch}{_kind(state, arch)}")
 
 
 def _kind(state: Mapping[str, Any], arch: str) -> str:
-    """What the file is instead, where that can be seen."""
+    """The kind of file, if it is recognised as another one."""
     if "encoder_fusion.norm_audio.weight" not in state:
         return ""
     kind = "hicmae_pretrain" if "mask_token_audio" in state else "hicmae"
@@ -80,7 +80,7 @@ def convert_hicmae(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def convert_hicmae_pretrain(state: Mapping[str, Tensor]) -> Conversion:
-    """Which levels the decoders attend to is in no file; how many is checked when the weights are loaded."""
+    """The levels of the decoders are not in the file; their number is checked when the weights are loaded."""
     own = _renamed("hicmae_pretrain", state, "mask_token_audio")
     arguments = _encoder_arguments(own)
     decoder_width, audio_decoder_width = (len(own[f"{kind}_decoder.embed.weight"]) for kind in ("video", "audio"))
@@ -92,7 +92,7 @@ def convert_hicmae_pretrain(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def _renamed(arch: str, state: Mapping[str, Tensor], mark: str) -> dict[str, Tensor]:
-    """Under our names; ``mark`` is an entry that only files of this stage have."""
+    """Rename the entries. ``mark`` is an entry that only files of this stage have."""
     if mark not in state:
         raise WeightsError(f"This is not a checkpoint of {arch}{_kind(state, arch)}: it has no '{mark}'.")
     own = {ours: state[theirs] for theirs, ours in names(arch, state).items()}
@@ -104,14 +104,14 @@ def _renamed(arch: str, state: Mapping[str, Tensor], mark: str) -> dict[str, Ten
                 f"This is not a checkpoint of {arch}: its '{name}' has the shape {tuple(state[name].shape)}; "
                 f"expected {axes} axes."
             )
-    # a spectrogram is a clip of one frame: its patches are tubelets that are one frame long
+    # a spectrogram is a clip of one frame: its patches are tubelets of one frame
     patches = "audio_encoder.patch_embed.weight"
     own[patches] = own[patches].unsqueeze(2)
     return own
 
 
 def _encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Heads are in no file: where there is one for every 64 channels, as in all published models, nothing is said."""
+    """The number of heads is not in the file; the default, one per 64 channels, fits all published models."""
     width, _, tubelet, patch_size, _ = state["video_encoder.patch_embed.weight"].shape
     audio_width, _, _, audio_patch_size, _ = state["audio_encoder.patch_embed.weight"].shape
     preset = next((name for name, size in PRESETS.items() if size == width), "base")
@@ -127,6 +127,6 @@ def _encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "fusion_depth": count_blocks(state, r"fusion\.video_" + BLOCK),
         "mlp_ratio": len(state["video_encoder.blocks.0.mlp.fc1.weight"]) / width,
         "qkv_bias": any(name.endswith(".q_bias") for name in state),
-        # any value above 0 makes the scales; their numbers are in the file
+        # any value above 0 creates the scales; the file has their values
         "layer_scale": 0.1 if "video_encoder.blocks.0.attn_scale" in state else 0.0,
     }

@@ -1,4 +1,4 @@
-"""MAE-DFER: the authors' names -> ours. Fine-tuned files hold the encoder at the top, pre-trained ones below `encoder.`."""
+"""Convert checkpoints of MAE-DFER. Only pre-trained files have the prefix `encoder.` for the encoder."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ DECODER_NAMES = (
 
 
 def names(arch: str, state: Mapping[str, Any]) -> dict[str, str]:
-    """{authors' name: ours} of the entries of one of the three kinds of file; an unknown entry is an error."""
+    """{authors' name: ours} for one of the three kinds of file. An unknown entry is an error."""
     pretrained = arch == "mae_dfer_pretrain"
     prefix = "encoder." if pretrained else ""
     if pretrained:
@@ -73,7 +73,7 @@ def names(arch: str, state: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _kind(state: Mapping[str, Any], arch: str) -> str:
-    """What the file is instead, where that can be seen."""
+    """The kind of file, if it is recognised as another one."""
     if "mask_token" in state or "encoder.patch_embed.proj.weight" in state:
         kind = "mae_dfer_pretrain"
     elif "patch_embed.proj.weight" not in state:
@@ -119,11 +119,11 @@ def convert_mae_dfer_pretrain(state: Mapping[str, Tensor]) -> Conversion:
     return Conversion(own, not_default(MAEDFERPretrain, arguments), dropped)
 
 
-# -- what the entries tell of the constructor's arguments ----------------------------------------------------------------
+# -- constructor arguments read from the entries ----------------------------------------------------------------
 
 
 def _renamed(arch: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Under our names, once the entries whose sizes are read are there; the user is told their names in the authors' file."""
+    """Rename the entries. Those whose sizes are read are checked first; errors have the authors' names."""
     pretrained = arch == "mae_dfer_pretrain"
     prefix = "encoder." if pretrained else ""
     read = [(f"{prefix}patch_embed.proj.weight", 5), (f"{prefix}blocks.0.mlp.fc1.weight", 2)]
@@ -141,7 +141,7 @@ def _renamed(arch: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _shared(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any], tuple[str, ...]]:
-    """Attentions that share their matrices stand in the authors' files twice or three times; we hold them once."""
+    """Attentions with shared matrices are stored two or three times in the authors' files; keep them once."""
     same = set()
     for twin in (".second_attn.", ".third_attn."):
         alike = [torch.equal(t, state[n.replace(twin, ".first_attn.")]) for n, t in state.items() if twin in n]
@@ -150,7 +150,7 @@ def _shared(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, A
     dropped = tuple(name for name in state if any(twin in name for twin in same))
     share = "all" if ".second_attn." in same else "local" if same else "none"
     if share == "all" and ".third_attn." not in same and any(".third_attn." in name for name in state):
-        raise WeightsError("The global attention shares the local one's matrices and the interaction does not.")
+        raise WeightsError("The global attention shares the matrices of the local one, but the interaction does not.")
     return {n: t for n, t in state.items() if n not in dropped}, {"share_attention": share}, dropped
 
 
@@ -183,7 +183,7 @@ def _lgi_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def _joint_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
     scaled = "encoder.blocks.0.attn_scale" in state
-    # any value above 0 makes the scales; their numbers are in the file
+    # any value above 0 creates the scales; the file has their values
     return {**_encoder_arguments(state), "layer_scale": 0.1 if scaled else 0.0}
 
 

@@ -1,4 +1,4 @@
-"""The HDF5 file of mini-Xception -> ours. Datasets are named as in the file, below its group ``model_weights``."""
+"""Convert the HDF5 file of mini-Xception. Datasets have their names below the group ``model_weights``."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ DATASET = re.compile(r"(?P<layer>\w+)/(?P=layer)(?:_\d+)?/(?P<variable>\w+):0")
 
 
 def convert_mini_xception(state: Mapping[str, Tensor]) -> Conversion:
-    """Datasets in the file's layout -> tensors in torch's."""
+    """Datasets in Keras' layout -> tensors in torch's."""
     converted: dict[str, Tensor] = {}
     for dataset, tensor in state.items():
         name, axes = our_name(dataset)
         converted[name] = tensor if axes is None else tensor.permute(axes).contiguous()
     for name in [name for name in converted if name.endswith("running_var")]:
-        # the file counts no batches
+        # the file has no batch counters
         converted[name.replace("running_var", "num_batches_tracked")] = torch.tensor(0)
     return Conversion(converted, {"num_classes": len(converted["classifier.bias"])})
 
@@ -61,6 +61,6 @@ def our_name(dataset: str) -> tuple[str, tuple[int, ...] | None]:
     """
     found = DATASET.fullmatch(dataset)
     if found is None or found["layer"] not in LAYERS or found["variable"] not in VARIABLES:
-        raise WeightsError(f"This is not a checkpoint of mini_xception: no dataset '{dataset}' is known there.")
+        raise WeightsError(f"This is not a checkpoint of mini_xception: its dataset '{dataset}' is unknown.")
     name, axes = VARIABLES[found["variable"]]
     return f"{LAYERS[found['layer']]}.{name}", axes

@@ -1,4 +1,4 @@
-"""MMA-DFER, MAE-Face and AudioMAE: the authors' names -> ours."""
+"""Convert checkpoints of MMA-DFER, MAE-Face and AudioMAE."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..errors import WeightsError
 from ..models.vit import PRESETS
 from .rename import rename
 
-# (authors' pattern, ours); the first that matches a name counts
+# (authors' pattern, ours); the first match is used
 ENCODER_NAMES = (
     (r"cls_token", r"class_token"),
     (r"pos_embed", r"positions"),
@@ -32,7 +32,7 @@ FUSION_NAMES = (
     (r"image_encoder\.temporal_pre_norm\.(\d+)\.(weight|bias)", r"exchanges.\1.face.norm.\2"),
     (r"image_encoder\.temporal_att_post\.(\d+)\.0\.(weight|bias)", r"exchanges.\1.face.up.\2"),
     (r"image_encoder\.all_gate\.(\d+)", r"exchanges.\1.face.gate"),
-    # the sound's way down lives in the authors' visual encoder
+    # the down projection of the sound is in the authors' visual encoder
     (r"image_encoder\.audio_proj_pre\.(\d+)\.0\.(weight|bias)", r"exchanges.\1.sound.down.\2"),
     (r"image_encoder\.audio_proj_pre\.(\d+)\.1\.(weight|bias)", r"exchanges.\1.sound.norm.\2"),
     (r"audio_model\.temporal_att_post\.(\d+)\.0\.(weight|bias)", r"exchanges.\1.sound.up.\2"),
@@ -58,7 +58,7 @@ MMA_NAMES = (
     *((r"image_encoder\." + theirs, "face." + ours) for theirs, ours in ENCODER_NAMES),
     *((r"audio_model\." + theirs, "sound." + ours) for theirs, ours in ENCODER_NAMES),
 )
-# heads of the encoders and second norms of the temporal layers: in the files, in no output
+# heads of the encoders and second norms of the temporal layers: no output depends on them
 MMA_UNUSED = ("image_encoder.head.*", "audio_model.head.*", "temporal_net.temporal_transformer.layers.*.fn.norm2.*")
 
 CLASSIFIER_NAMES = (
@@ -66,7 +66,7 @@ CLASSIFIER_NAMES = (
     (r"fc_norm\.(weight|bias)", r"pooled_norm.\1"),
     (r"head\.(weight|bias)", r"classifier.\1"),
 )
-PRETRAINING_ONLY = ("decoder_*", "mask_token")  # the masked autoencoder's second half
+PRETRAINING_ONLY = ("decoder_*", "mask_token")  # the decoder of the masked autoencoder
 
 
 def convert_mma_dfer(state: Mapping[str, Tensor]) -> Conversion:
@@ -89,21 +89,23 @@ def convert_mma_dfer(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def convert_mae_face(state: Mapping[str, Tensor]) -> Conversion:
-    """The pre-trained file (the "visualize" variant has a decoder, which is dropped), or a fine-tuned one."""
+    """A pre-trained file (the decoder of the "visualize" variant is dropped) or a fine-tuned one."""
     patch = state["patch_embed.proj.weight"].shape[-1]
     size = _side("pos_embed", state["pos_embed"].shape[1] - 1) * patch
     return _convert_encoder("mae_face", state, channels=3, arguments={"img_size": size})
 
 
 def convert_audio_mae(state: Mapping[str, Tensor]) -> Conversion:
-    """The pre-trained file, whose decoder is dropped, or a fine-tuned one."""
+    """A pre-trained file, whose decoder is dropped, or a fine-tuned one."""
     patch = state["patch_embed.proj.weight"].shape[-1]
     bands = 128 // patch
     patches = state["pos_embed"].shape[1] - 1
     if patches < 1 or patches % bands:
-        raise WeightsError(f"pos_embed has {patches} patches; a spectrogram with {bands} rows of them has a multiple.")
+        raise WeightsError(
+            f"pos_embed has {patches} patches; expected a multiple of {bands}, the patches per time step."
+        )
     least = patches // bands * patch
-    # patches of 14 leave a rest at the end; the published lengths are multiples of 16
+    # patches of 14 do not cover the end; the published lengths are multiples of 16
     frames = next((n for n in range(least, least + patch) if n % 16 == 0), least)
     return _convert_encoder("audio_mae", state, channels=1, arguments={"num_frames": frames})
 

@@ -1,4 +1,4 @@
-"""MobileFaceNet for landmarks: the authors' names -> ours."""
+"""Convert checkpoints of MobileFaceNet for landmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from . import Conversion
 from .rename import rename
 
-# (authors' module, ours): up to conv_4 these are the features that S2D uses
+# (authors' module, ours): S2D uses the features up to conv_4
 FEATURES = (
     (r"conv1", r"stem"),
     (r"conv2_dw", r"stem_depthwise"),
@@ -26,13 +26,18 @@ LANDMARKS = (
     (r"output_layer\.conv_6_dw", r"pool"),
 )
 HEAD = {"output_layer.linear.": "head.linear.", "output_layer.bn.": "head.norm."}
-LAYERS = {"conv.": "expand.", "conv_dw.": "depthwise.", "project.": "project.", "": ""}  # of a unit; "" is a single one
+LAYERS = {
+    "conv.": "expand.",
+    "conv_dw.": "depthwise.",
+    "project.": "project.",
+    "": "",
+}  # of a unit; "" is a single layer
 ENTRY = re.compile(r"((?:conv_dw\.|project\.|conv\.(?=conv\.|bn\.|prelu\.))?)(conv|bn|prelu)\.(\w+)")
 KINDS = {"conv": "conv", "bn": "norm", "prelu": "act"}
 
 
 def own_name(name: str) -> str | None:
-    """Our name of an authors' entry, or None if they have no such entry.
+    """Our name of an authors' entry, or None if it is unknown.
 
     Examples:
         >>> own_name("conv_3.model.0.conv_dw.bn.weight")
@@ -52,6 +57,6 @@ def own_name(name: str) -> str | None:
 
 
 def convert_mobile_face_net(state: Mapping[str, Tensor]) -> Conversion:
-    """Every entry has a place here."""
-    state["conv1.conv.weight"]  # a KeyError is told as a sentence
+    """All entries are used."""
+    state["conv1.conv.weight"]  # a KeyError becomes an error message
     return Conversion(rename("mobile_face_net", state, own_name)[0])

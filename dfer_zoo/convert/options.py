@@ -1,6 +1,6 @@
-"""The options that the authors' training programs store in their checkpoints, as arguments of our models.
+"""Read the training options that the authors' programs store in checkpoints.
 
-A checkpoint's shapes do not say how many frames a clip had or which tokens were pooled. Its stored options do.
+They contain what shapes do not show, such as the number of frames or which tokens were pooled.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from ..errors import WeightsError
 
 @dataclass(frozen=True)
 class StoredOptions:
-    """What stored options mean here.
+    """Stored options in terms of the zoo.
 
     Args:
         model_args: Arguments of the model's constructor.
         video: Fields of its `VideoSpec`.
-        num_classes: The number of classes, to be compared with the checkpoint's.
+        num_classes: The number of classes, to compare with the checkpoint.
     """
 
     model_args: dict[str, Any] = field(default_factory=dict)
@@ -31,11 +31,11 @@ POOLED_TOKENS = {"region": "region", "org": "local", "all": "all"}  # MAE-DFER's
 
 
 def stored_options(arch: str, options: Mapping[str, Any], where: str) -> StoredOptions:
-    """What the options of a training mean for one of our architectures.
+    """Translate the options of a training for one of our architectures.
 
     Args:
         arch: The architecture.
-        options: Plain values by name; nested mappings, as yacs makes them, are searched too.
+        options: Plain values by name; nested mappings, as in yacs, are flattened.
         where: The checkpoint, for error messages.
 
     Raises:
@@ -53,7 +53,7 @@ def stored_options(arch: str, options: Mapping[str, Any], where: str) -> StoredO
 
 
 def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
-    """{name: plain value}, without the sections."""
+    """{name: plain value} from nested mappings."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, Mapping):
@@ -77,7 +77,7 @@ def _mae_dfer(arch: str, options: Mapping[str, Any], where: str) -> StoredOption
 
 def _dk_clip(options: Mapping[str, Any]) -> StoredOptions:
     args = {"num_frames": _number(options, "NUM_FRAMES"), "frames_per_snippet": _number(options, "NUM_DIVIDE")}
-    # the released file for MAFW says 7 classes where there are 11, so the number is not compared
+    # the released file for MAFW has 11 classes but stores 7, so the number is not compared
     return StoredOptions({name: value for name, value in args.items() if value})
 
 

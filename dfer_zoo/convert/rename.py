@@ -1,4 +1,4 @@
-"""The renaming engine of all converters: tables of patterns, and one error for entries that no pattern matches."""
+"""Rename state dicts by tables of patterns, with an error for entries that no pattern matches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def our_name(name: str, table: Table) -> str | None:
-    r"""Our name by the first pattern that matches. A pattern that ends in ``\.`` matches the beginning of a name only.
+    r"""Our name by the first pattern that matches. A pattern that ends in ``\.`` replaces the beginning of a name.
 
     >>> our_name("fc.weight", [(r"fc\.", "classifier.")])
     'classifier.weight'

@@ -1,5 +1,4 @@
-"""S2D: the authors' names -> ours. Their files lack the landmark network; a state dict that has its entries beside the
-others is converted whole."""
+"""Convert checkpoints of S2D. The authors' files lack the landmark network; its entries are converted if present."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ VIDEO_NAMES = (
     (r"head\.fc_cls\." + PARTS, r"classifier.\1"),
 )
 IMAGE_NAMES = ((r"(?:norm|ln_post)\." + PARTS, r"encoder.norm.\1"),)
-# in the files, in no output: layers of a landmark network behind its features; heads of the image model
+# no output depends on these: layers of the landmark network after its features, heads of the image model
 UNUSED = {
     "s2d": ("conv_45.*", "conv_5.*", "conv_6_sep.*", "output_layer.*"),
     "s2d_image": ("*landmark*", "head.*", "*_head.*"),
@@ -55,14 +54,14 @@ CONVOLUTIONS = (
 
 
 def names(arch: str, state: Iterable[str]) -> dict[str, str]:
-    """{authors' name: ours} of all entries that have a place in ``s2d`` or ``s2d_image``.
+    """{authors' name: ours} of all entries that ``s2d`` or ``s2d_image`` has.
 
     Args:
         arch: "s2d" or "s2d_image".
         state: Authors' names.
 
     Returns:
-        The names that are known; the others are left out.
+        The known names; others are left out.
 
     Examples:
         >>> names("s2d", ["ln_post.bias", "weak_head.weight"])
@@ -83,7 +82,7 @@ def _landmark_name(name: str) -> str | None:
 
 
 def convert_s2d(state: Mapping[str, Tensor]) -> Conversion:
-    """A fine-tuned file. What stands in it and has no place here is an error."""
+    """A fine-tuned file. An unknown entry is an error."""
     if "temporal_embedding" not in state:
         raise WeightsError(
             "This is not a checkpoint of s2d: it has no temporal embedding. Its image model is an s2d_image."
@@ -95,7 +94,7 @@ def convert_s2d(state: Mapping[str, Tensor]) -> Conversion:
         "num_classes": len(own["classifier.weight"]) if "classifier.weight" in own else 0,
         "num_frames": own["temporal_positions"].shape[1],
         **_arguments(own),
-        # one block of one may be either, and is the same network
+        # for a depth of 1, both are the same network
         "prompts": "none" if blocks == 0 else "deep" if blocks == depth else "shallow",
         "pooling": "average" if "pooled_norm.weight" in own else "token",
     }
@@ -106,7 +105,7 @@ def convert_s2d(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def convert_s2d_image(state: Mapping[str, Tensor]) -> Conversion:
-    """The image model that fine-tuning starts from. As in the authors' loading, its heads are not used."""
+    """The image model that fine-tuning starts from. Its heads are dropped, as the authors do."""
     if "temporal_embedding" in state:
         raise WeightsError("This is not a checkpoint of s2d_image but of s2d: it has a temporal embedding.")
     own, dropped = _converted("s2d_image", state)
@@ -114,9 +113,9 @@ def convert_s2d_image(state: Mapping[str, Tensor]) -> Conversion:
 
 
 def _converted(arch: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """(our entries, authors' names that are not used)"""
+    """(entries under our names, authors' names of unused entries)"""
     for needed in ("patch_embed.proj.weight", "blocks.0.mlp.fc1.weight"):
-        state[needed]  # a KeyError is told as a sentence
+        state[needed]  # a KeyError becomes an error message
     own, dropped = rename(arch, state, functools.partial(_own_name, arch), UNUSED[arch])
     return {name: _linear(name, value) for name, value in own.items()}, dropped
 
@@ -127,7 +126,7 @@ def _linear(name: str, value: Tensor) -> Tensor:
 
 
 def _arguments(own: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Constructor arguments of both models that the shapes tell; the number of heads is not among them."""
+    """Constructor arguments of both models, read from shapes. The number of heads is not in the shapes."""
     width, _, patch_size, _ = own["encoder.patch_embed.weight"].shape
     squeeze = own.get("prompt_blocks.0.prompter.image_down.weight")
     return {

@@ -1,4 +1,4 @@
-"""S2D's distillation: soft targets from remembered clips of every class, the emotion anchors."""
+"""S2D's self-distillation: soft targets from stored clips of every class, the emotion anchors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..weights.record import check_count
 
 
 class EmotionAnchors(nn.Module):
-    """Remembered features of every class, with the probabilities that the model gave them: soft targets for new clips.
+    """Queues of features per class, with the probabilities that the model predicted for them: soft targets for new clips.
 
-    Both queues start with random numbers.
+    Both queues start with random values.
     """
 
     features: Tensor
@@ -41,19 +41,19 @@ class EmotionAnchors(nn.Module):
         return mixed / weights.sum((1, 2))[:, None]
 
     def loss(self, features: Tensor, logits: Tensor) -> Tensor:
-        """Binary cross entropy of every class against the soft targets, in float32 under autocast too."""
+        """Binary cross entropy of every class against the soft targets, in float32 even under autocast."""
         return F.binary_cross_entropy_with_logits(logits.float(), self.soft_targets(features))
 
     @torch.no_grad()
     def push(self, features: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Each clip enters the queue of its class, whose oldest entry leaves."""
+        """Append each clip to the queue of its class and drop the oldest entry."""
         for feature, probability, label in zip(features, logits.float().softmax(-1), labels.tolist()):
             for queue, entry in ((self.features, feature), (self.probabilities, probability)):
                 queue[label] = torch.cat([queue[label, 1:], entry[None].to(queue)])
 
 
 def distillation_weight(epoch: int) -> float:
-    """What the distillation loss counts in an epoch, counted from 0.
+    """The weight of the distillation loss in an epoch, counted from 0.
 
     Examples:
         >>> [distillation_weight(epoch) for epoch in (0, 29, 30, 50, 60, 80)]

@@ -18,11 +18,11 @@ from .base import check_shape
 from .vit import EncoderClassifier, find_preset
 
 MEL_BANDS = 128
-SILENT_FRAME = 0.46703237295150757  # no energy, after the scaling that both published front ends end with
+SILENT_FRAME = 0.46703237295150757  # zero energy after the scaling of both published front ends
 
 
 class AudioMAE(EncoderClassifier):
-    """A log-mel spectrogram (1, frames, 128) -> logits; without classes, the features.
+    """A log-mel spectrogram (1, frames, 128) -> logits, or features if ``num_classes`` is 0.
 
     >>> model = AudioMAE(preset="small", num_frames=64, num_classes=5)
     >>> model(audio=torch.rand(1, 1, 64, 128)).shape
@@ -30,7 +30,7 @@ class AudioMAE(EncoderClassifier):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("audio",)
-    # AudioSet's classes by their index: what the indices mean is in the data set's own list
+    # AudioSet's classes by index; the data set's own list has their names
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {527: tuple(f"audioset_{i}" for i in range(527))}
     frozen_parameters: ClassVar[tuple[str, ...]] = ("encoder.positions",)  # a fixed table in the published training
 
@@ -72,8 +72,8 @@ class AudioMAE(EncoderClassifier):
         return self.forward_head(self.forward_features(audio))
 
     def contextual_tokens(self, audio: Tensor) -> Tensor:
-        """The pre-training model's own read-out of an unmasked spectrogram: all tokens, normed and averaged over the
-        last three blocks, (B, 1 + N, width). For ``pooling="class"``, whose norm it needs."""
+        """The output of the pre-training encoder for an unmasked spectrogram, (B, 1 + N, width): tokens after the norm,
+        averaged over the last three blocks. Needs ``pooling="class"``, which has the norm."""
         if self.pooling != "class":
             raise InputError("contextual_tokens needs the encoder's norm, which only pooling='class' has.")
         self._check(audio)
@@ -89,10 +89,10 @@ class AudioMAE(EncoderClassifier):
 
 
 def published_positions(grid: tuple[int, int], width: int) -> Tensor:
-    """The fixed sine-cosine table that pre-training from scratch starts with, zeros for the class token.
+    """The fixed sine-cosine table of pre-training from scratch, with zeros for the class token.
 
-    The published constructor hands the grid over as (width, height) to a function that takes (height, width): the
-    rows are made for a grid of 8 x 64 while the tokens stand in one of 64 x 8. The released weights were trained so.
+    The published constructor passes the grid as (width, height) to a function that takes (height, width): the rows are
+    made for a grid of 8 x 64, but the tokens have a grid of 64 x 8. The released weights were trained with this table.
     """
     time, bands = grid
     row, column = torch.meshgrid(torch.arange(bands), torch.arange(time), indexing="ij")

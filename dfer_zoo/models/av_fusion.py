@@ -1,12 +1,12 @@
-"""Self-attention fusion of face and voice, which also works when one of them is missing.
+"""Self-attention fusion of face and voice, which also works if one of them is missing.
 
 Chumachenko, Iosifidis, Gabbouj: Self-attention fusion for audiovisual emotion recognition with incomplete data.
 ICPR 2022, arXiv 2201.11095.
 
-Two branches of two stages each: the frames, encoded by EfficientFace, and the MFCCs go through convolutions along time.
-They meet in one of three ways: transformer blocks after both stages ("lt", late transformer), transformer blocks between
-the stages ("it", intermediate transformer), or, between the stages, only the attention scores, which tell each modality
-when to listen ("ia", intermediate attention).
+Two branches of two stages each: frames, encoded by EfficientFace, and MFCCs go through convolutions along time. They are
+fused in one of three ways: transformer blocks after both stages ("lt", late transformer), transformer blocks between the
+stages ("it", intermediate transformer), or, between the stages, attention scores that weight the time steps of each
+modality ("ia", intermediate attention).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from ..errors import InputError
 from ..weights.record import AudioSpec, VideoSpec
-from .base import DferModel, LoadReport, check_parts, check_shape, fill
+from .base import DferModel, LoadReport, check_backbones, check_shape, fill
 from .efficient_face import FaceEncoder, check_img_size, face_layers
 from .layers import Mlp
 
@@ -32,7 +32,7 @@ SAMPLE_RATE = 22050
 
 
 def mfcc_steps(seconds: float) -> int:
-    """Frames of MFCCs, one every 512 samples."""
+    """The number of MFCC frames: one every 512 samples."""
     return 1 + round(seconds * SAMPLE_RATE) // 512
 
 
@@ -49,7 +49,7 @@ class FrameConv(nn.Sequential):
 
 
 class SoundConv(nn.Sequential):
-    """(B, C, L) -> (B, C', L - 3): nothing is padded, and the maximum is over neighbours without skipping any."""
+    """(B, C, L) -> (B, C', L - 3): no padding, and max pooling with stride 1."""
 
     def __init__(self, width_in: int, width_out: int) -> None:
         parts = {
@@ -62,7 +62,7 @@ class SoundConv(nn.Sequential):
 
 
 class CrossScores(nn.Module):
-    """How much every query attends to every key, per head."""
+    """The attention scores of every query and key, per head."""
 
     def __init__(self, key_width: int, query_width: int, width: int, num_heads: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class CrossScores(nn.Module):
         return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, N, D) -> (B, heads, N, D / heads)
 
     def scores(self, keys: Tensor, queries: Tensor) -> Tensor:
-        # values would be discarded; their weights stay, for the files and for the weight decay
+        # values are not used; their weights stay for the files and for weight decay
         width = self.query.out_features
         key = self.heads(F.linear(keys, self.key_value.weight[:width]))
         query = self.heads(self.query(queries))
@@ -88,12 +88,12 @@ class CrossScores(nn.Module):
 
 
 def attention_received(scores: Tensor) -> Tensor:
-    """(B, heads, Nq, Nk) -> (B, Nk): the heads' mean, summed over the queries (not averaged: that is as published)."""
+    """(B, heads, Nq, Nk) -> (B, Nk): the mean over heads, summed over the queries (a sum, as published)."""
     return scores.mean(1).sum(1)
 
 
 class CrossAttention(CrossScores):
-    """Every query takes its mixture of all values."""
+    """Cross-attention with separate keys and queries."""
 
     def __init__(self, key_width: int, query_width: int, width: int, num_heads: int) -> None:
         super().__init__(key_width, query_width, width, num_heads)
@@ -109,9 +109,9 @@ class CrossAttention(CrossScores):
 
 
 class CrossBlock(nn.Module):
-    """A transformer block whose queries are of one modality and whose keys and values are of the other.
+    """A transformer block with queries from one modality, keys and values from the other.
 
-    The queries are not added to what the attention gives: the block says only what the other modality has to say.
+    The attention has no residual: the output depends on the queries only through the attention scores.
     """
 
     def __init__(self, key_width: int, query_width: int, width: int, num_heads: int) -> None:
@@ -128,7 +128,7 @@ class CrossBlock(nn.Module):
 
 
 class AVFusion(DferModel):
-    """Frames of a face (B, T, 3, 224, 224), blue first and in [0, 1], and MFCCs (B, 10, L) -> logits.
+    """Frames of a face (B, T, 3, 224, 224), in BGR and [0, 1], and MFCCs (B, 10, L) -> logits.
 
     >>> model = AVFusion(fusion="ia")
     >>> model(video=torch.rand(2, 15, 3, 224, 224), audio=None).shape
@@ -150,7 +150,7 @@ class AVFusion(DferModel):
         seconds: float = 3.6,
         img_size: int = 224,
     ) -> None:
-        """``seconds`` is the length of the sound; the published one gives L = 156 frames of MFCCs."""
+        """``seconds`` is the length of the sound; the published 3.6 give L = 156 MFCC frames."""
         check_img_size(img_size)
         num_steps = mfcc_steps(seconds) if math.isfinite(seconds) else 0
         if fusion not in FUSIONS:
@@ -159,7 +159,7 @@ class AVFusion(DferModel):
             )
         if num_steps < 13 or num_frames < 1:
             raise InputError(
-                f"num_frames is {num_frames}, and {seconds} seconds are {num_steps} frames of MFCCs; "
+                f"num_frames is {num_frames}, and {seconds} seconds are {num_steps} MFCC frames; "
                 "expected at least 1, and at least 13."
             )
         super().__init__(
@@ -194,7 +194,7 @@ class AVFusion(DferModel):
         self.init_unless_loading()
 
     def forward_features(self, video: Tensor | None = None, audio: Tensor | None = None) -> Tensor:
-        """(B, 256): the mean over time of what is left of the sound, then of the frames."""
+        """(B, 256): the mean over time of the sound features, then of the frame features"""
         frames, sound = self._batch(video, audio)
         return self.fuse(self.encode_frames(frames) if video is not None else self.encode_no_frames(frames), sound)
 
@@ -202,7 +202,7 @@ class AVFusion(DferModel):
         return self.forward_head(self.forward_features(video, audio))
 
     def encode_frames(self, video: Tensor) -> Tensor:
-        """(B, T, 3, H, W) -> (B, T, 1024); every frame by itself, so windows that overlap can share this."""
+        """(B, T, 3, H, W) -> (B, T, 1024); frames are independent, so overlapping windows can share them."""
         return self.face(video.flatten(0, 1), self.run_block).unflatten(0, video.shape[:2])
 
     def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
@@ -230,12 +230,12 @@ class AVFusion(DferModel):
         return torch.cat([sound.mean(2), frames.mean(2)], dim=1)
 
     def exchange(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
-        """What each modality hears of the other: (B, steps, C) with the times of the sound, and with those of the frames."""
+        """Cross-attention in both directions: (B, steps, C) with the time steps of the sound, and of the frames."""
         frames, sound = frames.transpose(1, 2), sound.transpose(1, 2)
         return self.run_block(self.audio_asks, frames, sound), self.run_block(self.video_asks, sound, frames)
 
     def gate(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
-        """Each moment of one modality, times the attention that it gets from all moments of the other."""
+        """Multiply each time step of a modality by the attention that it receives from the other modality."""
         frame_tokens, sound_tokens = frames.transpose(1, 2), sound.transpose(1, 2)
         to_frames = attention_received(self.audio_asks(frame_tokens, sound_tokens))  # (B, T), sums to L - 6
         to_sound = attention_received(self.video_asks(sound_tokens, frame_tokens))  # (B, L - 6), sums to T
@@ -244,7 +244,7 @@ class AVFusion(DferModel):
     # -- missing modalities ----------------------------------------------------------------------------------------
 
     def _batch(self, video: Tensor | None, audio: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both tensors, checked; zeros stand for a missing one, as in the modality dropout of the training."""
+        """Check both tensors. Zeros replace a missing one, as in the modality dropout of the training."""
         assert self.video_spec is not None and self.audio_spec is not None
         video_shape = (self.video_spec.num_frames, 3, self.video_spec.img_size, self.video_spec.img_size)
         if video is not None:
@@ -252,18 +252,20 @@ class AVFusion(DferModel):
         if audio is not None:
             check_shape("audio", audio, "(B, 10, L)", (None, *self.audio_spec.shape))
         if video is None and audio is None:
-            raise InputError("video and audio are both None; at least one of them must be there.")
+            raise InputError("video and audio are both None; pass at least one of them.")
         if video is None:
             assert audio is not None
             video = audio.new_zeros(1, 1, 1, 1, 1).expand(audio.shape[0], *video_shape)
         elif audio is None:
             audio = video.new_zeros(video.shape[0], *self.audio_spec.shape)
-        elif video.shape[0] != audio.shape[0]:  # not len(), which would fix the batch size of an exported graph
-            raise InputError(f"video and audio must be of one batch, got {video.shape[0]} and {audio.shape[0]} clips.")
+        elif video.shape[0] != audio.shape[0]:  # not len(): it would fix the batch size of an exported graph
+            raise InputError(
+                f"video and audio must have the same batch size, got {video.shape[0]} and {audio.shape[0]} clips."
+            )
         return video, audio
 
     def encode_no_frames(self, zeros: Tensor) -> Tensor:
-        """As `encode_frames`. Zeros are encoded once in eval mode; in training they are part of the batch statistics."""
+        """`encode_frames` for zeros: once in eval mode; in training they are part of the batch statistics."""
         if self.training:
             return self.encode_frames(zeros)
         return self.encode_frames(zeros[:1, :1]).expand(*zeros.shape[:2], -1)
@@ -278,11 +280,11 @@ class AVFusion(DferModel):
         return {"stem": r"^face\.stem\.", "blocks": faces + [(p, (len(faces) + i,)) for i, p in enumerate(later)]}
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """``{"face": state of an efficient_face}`` fills the frame encoder; its classifier is ignored."""
-        check_parts(self, states, "face")
+        """Load an EfficientFace as "face" into the frame encoder. Its classifier is ignored."""
+        check_backbones(self, states, "face")
         state = states["face"]
         face = {name: f"face.{name.removeprefix('encoder.')}" for name in state if name.startswith("encoder.")}
         given = {ours: state[name] for name, ours in face.items()}
         wanted = {name for name in self.state_dict() if name.startswith("face.")}
-        what = "The part 'face' is not a state of efficient_face"
+        what = "The backbone 'face' is not a state of efficient_face"
         return fill(self, given, wanted, what=what, ignored=state.keys() - face.keys())

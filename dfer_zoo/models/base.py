@@ -1,4 +1,4 @@
-"""What every architecture of the zoo can do: the contract, once."""
+"""The base classes of all models, and strict loading of state dicts."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from ..weights.record import AudioSpec, VideoSpec, Weights, check_labels
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What happened when backbones were loaded into a model. All names are ours."""
+    """Which entries were loaded when backbones filled a model. All names are those of the zoo."""
 
     loaded: tuple[str, ...]
-    initialized: tuple[str, ...]  # of the model, not in the backbones: random numbers
+    initialized: tuple[str, ...]  # of the model, not in the backbones: they keep their random values
     ignored: tuple[str, ...]  # of the backbones, not in the model
 
 
 class DferModel(nn.Module):
-    """Base of all models. A subclass sets the class attributes, builds its parts, ends its constructor with
-    `self.init_unless_loading()`, and writes `forward_features` and `init_weights`.
+    """Base class of all models.
 
-    The head is ``self.classifier`` (a Linear) unless the subclass says otherwise by overriding the four head methods.
+    A subclass sets the class attributes, builds its layers, calls `self.init_unless_loading()` at the end of its
+    constructor, and implements `forward_features` and `init_weights`. The head is ``self.classifier``, a linear layer;
+    a subclass with another head overrides the four head methods.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("video",)  # forward's argument names
-    optional_inputs: ClassVar[tuple[str, ...]] = ()  # those that may be None
+    optional_inputs: ClassVar[tuple[str, ...]] = ()  # inputs that may be None
     head_prefixes: ClassVar[tuple[str, ...]] = ("classifier.",)
-    head_arguments: ClassVar[
-        tuple[str, ...]
-    ] = ()  # constructor keywords that `reset_classifier` takes beside the classes; the first that is given counts
-    default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {}  # by number of classes
-    unused_parameters: tuple[str, ...] = ()  # patterns of names that no output depends on, kept for the files
-    frozen_parameters: ClassVar[tuple[str, ...]] = ()  # patterns that the published training freezes
-    has_classifier: ClassVar[bool] = (
-        True  # False: `num_classes` is 0 for good, and forward gives something else than logits
-    )
-    frame_independent: ClassVar[bool] = False  # every frame is encoded by itself: `encode_frames`, `forward_frames`
+    # keywords that `reset_classifier` takes in addition to the classes; the first one given is used
+    head_arguments: ClassVar[tuple[str, ...]] = ()
+    default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {}  # {number of classes: labels}
+    unused_parameters: tuple[str, ...] = ()  # patterns of parameters that no output depends on; kept so that files load
+    frozen_parameters: ClassVar[tuple[str, ...]] = ()  # patterns of parameters that the published training freezes
+    # False: `num_classes` is always 0, and forward returns something other than logits
+    has_classifier: ClassVar[bool] = True
+    # True: frames are encoded one by one, and the model has `encode_frames` and `forward_frames`
+    frame_independent: ClassVar[bool] = False
 
     def __new__(cls, *args: Any, **model_args: Any) -> DferModel:
         check_arguments(model_args)
         model = super().__new__(cls)
-        model.__dict__["_model_args"] = model_args  # what `config` needs to build the model again
+        model.__dict__["_model_args"] = model_args  # `config` needs them to rebuild the model
         return model
 
     def __init__(
@@ -97,18 +97,24 @@ class DferModel(nn.Module):
         raise NotImplementedError
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features -> logits; with ``pre_logits`` the embedding (B, num_features) in front of the classifier."""
+        """Features -> logits; with ``pre_logits`` the embedding (B, num_features) before the classifier."""
         return x if pre_logits else self.classifier(x)
 
     def forward(self, video: Tensor, audio: Tensor | None = None) -> Tensor:
         return self.forward_head(self.forward_features(video, audio))
 
     def __call__(self, *args: Any, views: Tensor | None = None, **inputs: Any) -> Any:
-        """Like forward, with an answer for every clip where `Transform.batch` gives several views of a clip.
+        """Run forward, and average the views of each clip if there are several.
 
-        ``views`` is the number of views of each clip, in order. Probabilities are averaged, as published; the answer is
-        their logarithm, so that softmax and argmax mean what they mean for logits. A model without classes gives the
-        mean embedding.
+        Args:
+            *args: Inputs of `forward`.
+            views: The number of views of each clip, in order, as `Transform.batch` returns it.
+            **inputs: Inputs of `forward`.
+
+        Returns:
+            The output of `forward`. With ``views``, one row per clip: the logarithm of the mean probabilities, so that
+            softmax and argmax work as on logits (published evaluations average probabilities). A model without classes
+            returns the mean embedding.
         """
         output = super().__call__(*args, **inputs)
         if views is None:
@@ -118,16 +124,19 @@ class DferModel(nn.Module):
         return means if not self.num_classes else means.log()
 
     def encode_frames(self, video: Tensor) -> Tensor:
-        """(B, T, 3, H, W) -> (B, T, D), where no frame sees another one: windows of a video that overlap encode what
-        they share once. Models with `frame_independent` have this, and the rest of their forward as `forward_frames`."""
+        """Encode frames independently of each other, (B, T, 3, H, W) -> (B, T, D).
+
+        Models with ``frame_independent = True`` split their forward into this and `forward_frames`, so that overlapping
+        windows of a video encode each frame once.
+        """
         raise InputError(f"{type(self).__name__} does not encode frames one by one.")
 
     def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
-        """What `encode_frames` gave, (B, T, D) -> logits; ``forward(video) == forward_frames(encode_frames(video))``."""
+        """The output of `encode_frames` (B, T, D) -> logits. `forward` is `encode_frames`, then this."""
         raise InputError(f"{type(self).__name__} does not encode frames one by one.")
 
     def example_inputs(self, batch: int = 1) -> dict[str, Tensor]:
-        """Random tensors of the right shapes, keyed by forward's argument names."""
+        """Random tensors of the right shapes, by the names of forward's arguments."""
         shapes: dict[str, tuple[int, ...]] = {}
         if self.video_spec is not None:
             side = self.video_spec.img_size
@@ -146,9 +155,9 @@ class DferModel(nn.Module):
         return self.classifier
 
     def reset_classifier(self, classes: int | Sequence[str]) -> None:
-        """A new head for so many classes, or for these labels; on the model's device, in its dtype."""
+        """Replace the head by a new one for this number of classes, or for these labels."""
         if not self.has_classifier:
-            raise InputError(f"{type(self).__name__} has no classifier, so there is nothing to put in its place.")
+            raise InputError(f"{type(self).__name__} has no classifier to replace.")
         classes = plain_count(classes)
         labels = self.labels_for(classes) if isinstance(classes, int) else tuple(classes)
         check_labels(labels)
@@ -159,23 +168,27 @@ class DferModel(nn.Module):
         self.num_classes, self.labels = len(labels), labels
 
     def build_classifier(self, num_classes: int) -> nn.Module:
-        """A fresh, initialised head; `num_classes` 0 gives the features themselves."""
+        """A newly initialised head; an identity for 0 classes."""
         return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     # -- training --------------------------------------------------------------------------------------------------
 
     def init_weights(self) -> None:
-        """The published random initialisation. Parts that torch initialises as published need nothing here."""
+        """The published random initialisation, for the layers where it differs from torch's default."""
 
     def init_unless_loading(self) -> None:
         if not _weights_follow.get():
             self.init_weights()
 
     def freeze(self, *patterns: str) -> None:
-        """No gradient for the parameters whose names match a shell pattern, for good: a module in which everything is
-        frozen stays in eval mode after `.train()` too, so its batch statistics and dropout rest as well.
+        """Freeze the parameters whose names match a shell pattern.
 
-        Without patterns: what the published training freezes, or all but the head where it freezes nothing.
+        A module whose parameters are all frozen also stays in eval mode after `.train()`, so that its batch statistics
+        stay fixed and its dropout stays off.
+
+        Args:
+            *patterns: Such as "encoder.*". None: what the published training freezes, or everything except the head if
+                it freezes nothing.
         """
         for pattern in patterns:
             if not fnmatch.filter((name for name, _ in self.named_parameters()), pattern):
@@ -204,7 +217,7 @@ class DferModel(nn.Module):
         self.grad_checkpointing = enable
 
     def run_block(self, block: Callable, *args: Any) -> Any:
-        """Call a block, checkpointed where that was asked for and a gradient is wanted."""
+        """Call a block, with gradient checkpointing if it is enabled and gradients are recorded."""
         if self.grad_checkpointing and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             again = functools.partial(_statistics_at_rest, block)
             return checkpoint(block, *args, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), again()))
@@ -213,20 +226,20 @@ class DferModel(nn.Module):
     def training_loss(
         self, inputs: Mapping[str, Tensor | None], targets: Tensor, criterion: Callable, *, epoch: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """(loss, logits) of one batch; a system whose published loss has more terms than this overrides it."""
+        """(loss, logits) of one batch. Systems whose published loss has more terms override this."""
         logits = self(**inputs)
         return criterion(logits, targets), logits
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Layers from the input to the head, as timm's `param_groups_layer_decay` reads them."""
+        """Patterns of the layers from the input to the head, for timm's `param_groups_layer_decay`."""
         return {"stem": r"^$", "blocks": [(r"^(?!classifier\.).*", None)]}
 
     def no_weight_decay(self) -> set[str]:
-        """Names without weight decay, beyond the one-dimensional ones that timm leaves out by itself."""
+        """Names of parameters without weight decay, in addition to the one-dimensional ones, which never have any."""
         return set()
 
     def config(self) -> dict[str, Any]:
-        """The constructor arguments that build this model as it is now."""
+        """The constructor arguments that rebuild this model."""
         classes = {"num_classes": self.num_classes} if self.has_classifier else {}
         return {**self.__dict__["_model_args"], **classes}
 
@@ -234,25 +247,24 @@ class DferModel(nn.Module):
 
     @classmethod
     def entries_of_backbone(cls, part: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What a converted file takes from a backbone, under this model's names, where the authors' file leaves it out.
+        """The entries of a backbone that complete an authors' file without them.
 
         Args:
             part: The key of the record's `backbones`.
             state: The backbone's state dict.
 
         Returns:
-            Entries of this model's state dict; the backbone's own, if the names are the same.
+            Entries of this model's state dict; ``state`` itself if the names are the same.
         """
         return state
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """Fill the towers from backbone state dicts, keyed like the `parts` of the record; the rest stays as it is."""
+        """Load backbone state dicts, by the keys of the record's `backbones`. All other entries keep their values."""
         raise InputError(f"{type(self).__name__} is not composed of backbones.")
 
 
 class ImageModel(DferModel):
-    """Base of models that see one image: ``forward(image)``. In a video each frame is encoded once, however many windows
-    it belongs to, and answers by itself."""
+    """Base class of models for single images: ``forward(image)``. Every frame of a video gets its own prediction."""
 
     inputs = ("image",)
     frame_independent = True
@@ -270,12 +282,12 @@ class ImageModel(DferModel):
 
 @contextlib.contextmanager
 def _statistics_at_rest(block: Any) -> Iterator[None]:
-    """Batch norms that have counted this batch in the forward pass must not count it again when it is recomputed."""
+    """Batch norms have counted this batch in the forward pass; they must not count it again in the recomputation."""
     modules = block.modules() if isinstance(block, nn.Module) else ()
     norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0  # the old statistics count fully, this batch not at all
+        norm.momentum = 0.0  # keep the old statistics
         norm.num_batches_tracked = None
     try:
         yield
@@ -284,15 +296,15 @@ def _statistics_at_rest(block: Any) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
-# whether models built here are filled by a strict load at once; every thread and task has its own value
+# whether a strict load follows the construction of a model; separate for every thread and task
 _weights_follow = contextvars.ContextVar("weights_follow", default=False)
 
 
 class _Uninitialised(TorchFunctionMode):
-    """No random numbers: weights follow, and drawing 300 million normals for nothing takes seconds."""
+    """Skips random initialisation: drawing 300 million normals that are overwritten at once takes seconds."""
 
     _SKIPPED = frozenset({nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, nn.init.constant_})
-    # these may be called from within a loop that redraws what is too large, so they leave zeros, not what was there
+    # these may run in a loop that redraws values that are too large, so they write zeros instead of leaving old memory
     _ZEROED = frozenset({Tensor.normal_, Tensor.uniform_})
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -305,7 +317,7 @@ class _Uninitialised(TorchFunctionMode):
 
 @contextlib.contextmanager
 def skip_init() -> Iterator[None]:
-    """Models built inside hold arbitrary numbers; only for a strict load that follows at once."""
+    """Build models without initialising them. Their values are arbitrary until a strict load fills them."""
     token = _weights_follow.set(True)
     try:
         with _Uninitialised():
@@ -323,14 +335,14 @@ def fill(
     initialized: Iterable[str] = (),
     ignored: Iterable[str] = (),
 ) -> LoadReport:
-    """Load backbone tensors into a part of a model: all that are wanted, or an exception and nothing.
+    """Load backbone tensors into a part of a model: all of them, or none and an exception.
 
     Args:
         model: The model to fill.
         given: Tensors under the model's own names.
-        wanted: The names that must be given, no more and no less.
-        what: Start of the error message, as in "The part 'face' does not fit av_fusion".
-        initialized: Names to report as initialized, beyond the model's entries that are not wanted.
+        wanted: Exactly the names that must be given.
+        what: Start of the error message, as in "The backbone 'face' does not fit av_fusion".
+        initialized: Names to report as initialized, in addition to the entries that are not in ``wanted``.
         ignored: Names to report as ignored.
 
     Raises:
@@ -343,17 +355,17 @@ def fill(
     return LoadReport(tuple(sorted(wanted)), tuple(sorted(rest)), tuple(sorted(ignored)))
 
 
-def check_parts(model: DferModel, states: Mapping[str, Any], *parts: str) -> None:
-    """Raise an InputError unless these parts are given, and no others."""
+def check_backbones(model: DferModel, states: Mapping[str, Any], *parts: str) -> None:
+    """Raise an InputError unless exactly these backbones are given."""
     if states.keys() != set(parts):
         raise InputError(
-            f"{type(model).__name__} is composed of the parts {', '.join(sorted(parts))}; "
+            f"{type(model).__name__} is composed of the backbones {', '.join(sorted(parts))}; "
             f"got {', '.join(sorted(states)) or 'none'}."
         )
 
 
 def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str) -> None:
-    """An exception that says which entries differ in name, shape or kind, or nothing. Before anything is loaded."""
+    """Raise a WeightsError that names the entries with another name, shape or kind of dtype. Loads nothing."""
     common = sorted(own.keys() & given.keys())
     problems = {
         "missing": sorted(own.keys() - given.keys()),
@@ -363,7 +375,7 @@ def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str)
             for name in common
             if given[name].shape != own[name].shape
         ],
-        # any width of floating point is taken: a file in half precision fills a model in float32 exactly
+        # any floating point dtype fits: float16 values are exact in float32
         "of another kind": [
             f"{name} {given[name].dtype} for {own[name].dtype}"
             for name in common
@@ -381,7 +393,7 @@ def check_fit(own: Mapping[str, Tensor], given: Mapping[str, Tensor], what: str)
 
 
 def plain_count(classes: int | Sequence[str]) -> int | Sequence[str]:
-    """Labels as they are; a number of classes as an int, if it is one of numpy's."""
+    """Labels unchanged; a number of classes, numpy's included, as an int."""
     if isinstance(classes, str | numbers.Number) and not _is_count(classes):
         raise InputError(f"{classes!r} is neither a number of classes, 0 or more, nor a list of labels.")
     return int(classes) if isinstance(classes, numbers.Integral) else classes
@@ -392,7 +404,7 @@ def _is_count(value: Any) -> bool:
 
 
 def check_arguments(model_args: Mapping[str, Any]) -> None:
-    """What the constructors of all models take and torch would refuse late, or in words about something else."""
+    """Reject values that torch would reject late, or with a misleading message."""
     for name in ("num_classes", "img_size", "num_frames"):
         if isinstance(model_args.get(name), float):
             raise InputError(f"{name} is {model_args[name]}; expected a whole number.")
@@ -402,7 +414,10 @@ def check_arguments(model_args: Mapping[str, Any]) -> None:
 
 
 def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | None], *, floating: bool = True) -> None:
-    """One sentence when a tensor is not what forward takes: ``check_shape("video", video, "(B, T, 3, H, W)", (None, 16, 3, 224, 224))``."""
+    """Raise an InputError unless an input of forward has this shape; None stands for any size.
+
+    >>> check_shape("video", torch.zeros(2, 16, 3, 8, 8), "(B, T, 3, H, W)", (None, 16, 3, 8, 8))
+    """
     if not isinstance(tensor, Tensor):
         raise InputError(f"{name} must be a tensor {layout}, got {type(tensor).__name__}.")
     fits = tensor.ndim == len(shape) and all(want is None or have == want for have, want in zip(tensor.shape, shape))
@@ -418,6 +433,6 @@ def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | No
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Load every tensor of ``state`` into ``model``; a missing, unknown or misshapen one is an exception that names it."""
+    """Load every tensor of ``state``. A WeightsError names missing and unknown entries and wrong shapes."""
     check_fit(model.state_dict(), state, f"{what} does not fit {type(model).__name__}")
     model.load_state_dict(dict(state))

@@ -1,7 +1,7 @@
-"""CLIP's towers and its way with texts, for the systems that stand on it.
+"""CLIP's towers, tokenizer and class texts, for the systems that are based on CLIP.
 
-Everything of open_clip enters here: its towers, its tokenizer, both by public names. The word lists of the tokenizer
-are read when open_clip is imported, so that constructors read no file.
+All parts of open_clip are imported here, by public names. open_clip reads the word lists of its tokenizer when it is
+imported, so constructors read no file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
 
 
 def read_prompts(name: str) -> dict[str, Any]:
-    """The class texts of a system, as data: ``dfer_zoo/prompts/NAME.json``."""
+    """Read the class texts of a system, ``models/prompts/NAME.json``."""
     source = importlib.resources.files(__package__) / "prompts" / f"{name}.json"
     return json.loads(source.read_text(encoding="utf-8"))
 
@@ -38,7 +38,7 @@ def read_prompts(name: str) -> dict[str, Any]:
 def class_names(
     known: Mapping[int, tuple[str, ...]], num_classes: int | None, labels: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The classes of a system that tells them apart by texts: the given labels, or the published ones of that number.
+    """The class names of a system that classifies by texts: the given labels, or the published ones of that number.
 
     >>> class_names({2: ("calm", "bored")}, 2, None)
     ('calm', 'bored')
@@ -46,8 +46,8 @@ def class_names(
     if labels is None:
         if num_classes and num_classes not in known:
             raise InputError(
-                f"This model tells classes apart by texts, and {num_classes} classes have none: give labels=[...], and "
-                "prompts=[...] that describe a face of each."
+                f"This model classifies by texts, and there are no published ones for {num_classes} classes: pass "
+                "labels=[...], and prompts=[...] with a description of the face for each label."
             )
         return known[num_classes] if num_classes else ()
     check_labels(labels)
@@ -59,13 +59,15 @@ def class_names(
 def class_texts(
     labels: Sequence[str], prompts: Sequence[str] | None, published: Mapping[str, str], pattern: str = "{}"
 ) -> tuple[str, ...]:
-    """One text per class: the user's own; else the published ones, where every label has one; else the pattern.
+    """One text per class: the given prompts, or the published texts if every label has one, or the pattern.
 
     >>> class_texts(("calm", "bored"), None, {"calm": "a resting face."}, "an expression of {}.")
     ('an expression of calm.', 'an expression of bored.')
     """
     if prompts is None:
-        known = all(label in published for label in labels)  # never half of them: descriptions and bare names differ
+        known = all(
+            label in published for label in labels
+        )  # all or none: descriptions and bare names are not comparable
         return tuple(published[label] if known else pattern.format(label) for label in labels)
     prompts = check_texts("prompts", prompts, ", one for each label")
     if len(prompts) != len(labels):
@@ -74,7 +76,7 @@ def class_texts(
 
 
 def check_texts(name: str, texts: Any, what: str = "") -> tuple[str, ...]:
-    """Texts in an order. A single text would be taken for its letters, and a mapping for its keys."""
+    """Check for a list of texts: iterating over a single text gives letters, over a mapping its keys."""
     if isinstance(texts, Iterable) and not isinstance(texts, (str, Mapping, Set)):
         found = tuple(texts)
         if all(isinstance(text, str) for text in found):
@@ -83,15 +85,15 @@ def check_texts(name: str, texts: Any, what: str = "") -> tuple[str, ...]:
 
 
 def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> tuple[Tensor, Tensor]:
-    """Texts -> (ids (N, context_length), padded with 0; the position (N,) of every text's end mark).
+    """Texts -> (token ids (N, context_length), padded with 0; position (N,) of the end mark of every text).
 
     >>> ids, ends = tokenize(["happiness."])
     >>> ids[0, :5].tolist(), ends.tolist()
     ([49406, 5096, 269, 49407, 0], [3])
     """
-    # open_clip cuts long texts in silence, so it gets room, and the length is looked at here
+    # open_clip truncates long texts silently, so it gets a long context, and the length is checked here
     ids = open_clip.tokenize(list(texts), context_length=max(1024, context_length))
-    ends = ids.argmax(dim=1)  # the end mark has the largest id of all
+    ends = ids.argmax(dim=1)  # the end mark has the largest id
     for text, end in zip(texts, ends.tolist()):
         if end >= context_length:
             raise InputError(
@@ -104,11 +106,9 @@ def tokenize(texts: Sequence[str], context_length: int = CONTEXT_LENGTH) -> tupl
 
 
 def clip_config(clip_model: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes of CLIP, as open_clip writes them, from one of its model names or given outright."""
+    """The configuration of CLIP in the format of open_clip, by one of its model names or given directly."""
     if isinstance(clip_model, str):
-        if (
-            clip_model not in open_clip.list_models()
-        ):  # "hf-hub:" names, which would ask the network, are not among them
+        if clip_model not in open_clip.list_models():  # excludes "hf-hub:" names, which need the network
             names = [name for name in open_clip.list_models() if name.endswith("-quickgelu")]
             raise InputError(f"open_clip has no model '{clip_model}'.{suggest(clip_model, names)}")
         config = open_clip.get_model_config(clip_model)
@@ -118,14 +118,14 @@ def clip_config(clip_model: str | Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"The configuration of CLIP lacks {', '.join(missing)}; it has {sorted(config)}.")
     if not config.get("quick_gelu"):
         raise InputError(
-            f"{clip_model!r} is CLIP with the exact GELU; OpenAI's weights were trained with QuickGELU and load into "
-            "either without a word. Take the open_clip model whose name ends in '-quickgelu', or set quick_gelu=True."
+            f"{clip_model!r} is CLIP with the exact GELU. OpenAI's weights were trained with QuickGELU but load into both. "
+            "Use the open_clip model whose name ends in '-quickgelu', or set quick_gelu=True."
         )
     return config
 
 
 def build_clip(clip_model: str | Mapping[str, Any], *, vision: bool = True) -> open_clip.CLIP:
-    """open_clip's CLIP with random weights; without ``vision`` its image tower is a stub for whoever has their own."""
+    """open_clip's CLIP with random weights. Without ``vision`` its image tower is a small stub."""
     config = clip_config(clip_model)
     image_sizes = config["vision_cfg"] if vision else {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1}
     clip = open_clip.CLIP(config["embed_dim"], image_sizes, config["text_cfg"], quick_gelu=True)
@@ -134,15 +134,15 @@ def build_clip(clip_model: str | Mapping[str, Any], *, vision: bool = True) -> o
     probe = torch.linspace(-3, 3, 13)
     for block in [*clip.visual.transformer.resblocks, *clip.transformer.resblocks]:
         if not torch.allclose(block.mlp[1](probe), probe * torch.sigmoid(1.702 * probe), atol=1e-6):
-            raise InputError(f"{clip_model!r} was built with {block.mlp[1]} for an activation; expected QuickGELU.")
+            raise InputError(f"{clip_model!r} was built with the activation {block.mlp[1]}; expected QuickGELU.")
         block.mlp = ClipMlp(OrderedDict(block.mlp.named_children()))
     return clip
 
 
 def block_at(block: nn.Module, tokens: Tensor, places: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What one of CLIP's blocks gives at a few places, without computing the rest.
+    """The output of one of CLIP's blocks at some positions only.
 
-    tokens (N, L, W), the tokens at the places (N, P, W) -> (N, P, W)
+    tokens (N, L, W), the tokens at these positions (N, P, W) -> (N, P, W)
     """
     context = block.ln_1(tokens)
     attended = block.attn(block.ln_1(places), context, context, attn_mask=mask, need_weights=False)[0]
@@ -151,12 +151,12 @@ def block_at(block: nn.Module, tokens: Tensor, places: Tensor, mask: Tensor | No
 
 
 def l2_normalize(vectors: Tensor) -> Tensor:
-    """Divided by their norms; as published without a floor."""
+    """Divide vectors by their L2 norms, without an epsilon, as published."""
     return vectors / vectors.norm(dim=-1, keepdim=True)
 
 
 class TextTower(nn.Module):
-    """CLIP's text transformer, from embedded words on: between the words there may be learned vectors."""
+    """CLIP's text transformer. It takes embedded words, so that learned vectors can be inserted."""
 
     causal_mask: Tensor
 
@@ -168,7 +168,9 @@ class TextTower(nn.Module):
         self.ln_final = clip.ln_final
         self.text_projection = clip.text_projection
         length = len(self.positional_embedding)
-        mask = torch.full((length, length), float("-inf")).triu_(1)  # a word sees itself and what is before it
+        mask = torch.full((length, length), float("-inf")).triu_(
+            1
+        )  # causal: a token attends to itself and to earlier ones
         self.register_buffer("causal_mask", mask, persistent=False)
 
     @property
@@ -182,8 +184,8 @@ class TextTower(nn.Module):
     def forward(self, words: Tensor, ends: Tensor, run_block: Callable = call) -> Tensor:
         """Embedded words (N, L, width), positions (N,) of the end marks -> features (N, embed_dim), not normalised.
 
-        What stands behind an end mark has no effect, so L may be anything above the largest of them.
-        ``run_block`` is the model's `run_block`, if it shall checkpoint.
+        Tokens after an end mark have no effect, so any L above the largest position works. Pass the model's `run_block`
+        to support gradient checkpointing.
         """
         length = words.shape[1]
         tokens = words + self.positional_embedding[:length].to(words.dtype)
@@ -191,30 +193,32 @@ class TextTower(nn.Module):
         *blocks, last = self.transformer.resblocks
         for block in blocks:
             tokens = run_block(block, tokens, None, None, mask)
-        # nothing but the end marks is read, so the last block computes them alone
+        # only the end marks are used, so the last block computes only them
         each = torch.arange(len(ends), device=ends.device)
         seen_by_ends = mask[ends][:, None].repeat_interleave(self.heads, dim=0)  # (N * heads, 1, L)
         marks = run_block(block_at, last, tokens, tokens[each, ends][:, None], seen_by_ends)
         return self.ln_final(marks[:, 0]) @ self.text_projection
 
     def encode_ids(self, ids: Tensor, ends: Tensor, run_block: Callable = call, *, length: int | None = None) -> Tensor:
-        """Token ids (N, L) and end positions as `tokenize` gives them -> features (N, embed_dim), not normalised.
-        Whoever knows the longest text's ``length`` says it: looking for it cannot be traced."""
+        """Token ids (N, L) and end positions of `tokenize` -> features (N, embed_dim), not normalised.
+
+        Pass the ``length`` of the longest text when exporting: computing it is data-dependent and breaks tracing.
+        """
         length = int(ends.max()) + 1 if length is None else length
         return self(self.token_embedding(ids[:, :length]), ends, run_block)
 
 
 class PromptLearner(nn.Module):
-    """Learned vectors ("contexts") beside the words of every class text: ``[start] X X X X a smiling mouth. [end]``.
+    """Learned vectors ("contexts") next to the words of every class text: ``[start] X X X X a smiling mouth. [end]``.
 
-    The contexts stand before the words (``class_token_position="end"``), behind them ("front"), or half and half
-    ("middle"). There is one set for every class, or one for all.
+    The contexts are before the words (``class_token_position="end"``), after them ("front"), or half before and half
+    after ("middle"). Each class has its own contexts, or all classes share one set.
     """
 
-    token_ids: Tensor  # (C, 77), as tokenised: contexts in front
+    token_ids: Tensor  # (C, 77), as tokenised: contexts first
     words: Tensor  # (C, 77), as arranged
-    slots: Tensor  # (C, 77), the number of the context that stands there, or -1
-    ends: Tensor  # (C,), where the end marks are, the same in every arrangement
+    slots: Tensor  # (C, 77), number of the context at this position, or -1
+    ends: Tensor  # (C,), positions of the end marks, the same in every arrangement
 
     def __init__(
         self,
@@ -241,8 +245,10 @@ class PromptLearner(nn.Module):
         placeholders = "X " * num_contexts
         token_ids, ends = tokenize([placeholders + text for text in prompts], context_length)
         order, slots = _arrangement(ends, num_contexts, class_token_position, context_length)
-        self.length = int(ends.max()) + 1 if len(prompts) else 1  # causal attention: nothing behind an end mark matters
-        # not in the files: they follow from the texts
+        self.length = (
+            int(ends.max()) + 1 if len(prompts) else 1
+        )  # causal attention: tokens after an end mark have no effect
+        # computed from the texts, so files do not store them
         self.register_buffer("token_ids", token_ids, persistent=False)
         self.register_buffer("words", token_ids.gather(1, order), persistent=False)
         self.register_buffer(
@@ -254,7 +260,7 @@ class PromptLearner(nn.Module):
         nn.init.normal_(self.contexts, std=0.02)
 
     def forward(self, token_embedding: nn.Module, length: int | None = None) -> Tensor:
-        """The embedded prompts (C, length, width); by default as long as the longest."""
+        """The embedded prompts (C, length, width); default length: the longest prompt."""
         length = self.length if length is None else length
         words = token_embedding(self.words[:, :length])
         if not self.num_contexts:
@@ -266,7 +272,7 @@ class PromptLearner(nn.Module):
 
 
 def _arrangement(ends: Tensor, num_contexts: int, position: str, length: int) -> tuple[Tensor, Tensor]:
-    """For every place of every prompt: which token of the tokenised text stands there, and which context (or -1)."""
+    """For every position of every prompt: the index of the token of the tokenised text, and of the context (or -1)."""
     behind = {"end": 0, "middle": num_contexts - num_contexts // 2, "front": num_contexts}[position]
     ahead = num_contexts - behind
     order = torch.arange(length).repeat(len(ends), 1)
@@ -284,11 +290,11 @@ def _arrangement(ends: Tensor, num_contexts: int, position: str, length: int) ->
 
 
 class FeatureCache:
-    """Keeps a tensor that is computed from parameters alone, for as long as their values stay the same.
+    """Caches a tensor that depends on parameters only, until their values change.
 
-    Every call compares a checksum of all values, because no cheaper rule is right: version counters do not see
-    ``parameter.data.mul_()``. A checksum of CLIP's text tower takes about 25 ms on a CPU, encoding the texts several
-    times that. On other devices the texts are encoded in a few milliseconds, so nothing is kept there.
+    Every call compares a checksum of all values, because cheaper rules fail: version counters do not notice
+    ``parameter.data.mul_()``. A checksum of CLIP's text tower takes about 25 ms on a CPU, and encoding the texts several
+    times that. On other devices the texts are encoded in a few milliseconds, so nothing is cached there.
 
     >>> features = FeatureCache()
     >>> weight = torch.ones(2)
@@ -307,7 +313,7 @@ class FeatureCache:
         self._kept = None
 
     def __call__(self, parameters: Iterable[Tensor], compute: Callable[[], Tensor]) -> Tensor:
-        """A copy of the kept features. They are computed if a value changed, if a gradient is required, and in traces."""
+        """A copy of the cached tensor. It is computed if a value changed, if gradients are required, and in traces."""
         if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return compute()
         values = _checksums(list(parameters))
@@ -317,7 +323,7 @@ class FeatureCache:
         kept = self._kept
         if kept is not None and kept[0] == values:
             return _copied(kept[1])
-        # not as inference tensors: those could not be used in a backward pass later
+        # not as inference tensors, which cannot take part in a backward pass
         with torch.inference_mode(False), torch.no_grad():
             features = compute()
             if type(features) is not Tensor:  # a fake tensor, from a mode that computes shapes only
@@ -340,7 +346,7 @@ def _autocast_state() -> Any:
 
 
 def _checksums(parameters: Sequence[Tensor]) -> Any:
-    """What the values are, or None where they are not on the CPU, or where a gradient of them is required."""
+    """Checksums of the values. None if they are not on the CPU or if their gradients are required."""
     if not parameters or (torch.is_grad_enabled() and any(p.requires_grad for p in parameters)):
         return None  # a replica of DataParallel has no parameters
     if not all(type(p) in (nn.Parameter, Tensor) and p.device.type == "cpu" for p in parameters):
@@ -348,5 +354,5 @@ def _checksums(parameters: Sequence[Tensor]) -> Any:
     try:
         data = [p.detach().contiguous() for p in parameters]
         return [(p.shape, p.dtype, zlib.crc32(p.flatten().view(torch.uint8).numpy().data)) for p in data]
-    except RuntimeError:  # inside a transform of torch.func or a mode of fake tensors there are no values
+    except RuntimeError:  # no values inside a torch.func transform or with fake tensors
         return None

@@ -1,9 +1,9 @@
-"""DFER-CLIP: frames by CLIP, mixed over time by a small transformer, named by descriptions of faces.
+"""DFER-CLIP: CLIP encodes frames, a small transformer merges them over time, and class texts are the classifier.
 
 Zhao, Patras. BMVC 2023, arXiv 2308.13382.
 
-There is no linear classifier: a clip is compared with one text per class ("a smiling mouth, raised cheeks, ..."), in
-front of which a few vectors are learned.
+There is no linear classifier: a clip is compared with one text per class ("a smiling mouth, raised cheeks, ..."), which
+starts with a few learned context vectors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, suggest
 from ..weights.record import VideoSpec
-from .base import DferModel, LoadReport, check_parts, check_shape, fill, plain_count
+from .base import DferModel, LoadReport, check_backbones, check_shape, fill, plain_count
 from .clip_towers import (
     FeatureCache,
     PromptLearner,
@@ -36,25 +36,33 @@ from .layers import TemporalTransformer
 
 PROMPTS = read_prompts("dfer_clip")
 TEXT_TYPES = tuple(PROMPTS["texts"])
-SENTENCE = "an expression of {}."  # the published pattern for a class that is a name and nothing else
+SENTENCE = "an expression of {}."  # the published pattern for a class without a description
 
 
 class DFERCLIP(DferModel):
-    """Labels and texts may be your own:
+    """Face frames -> logits, by comparison with class texts. Labels and texts may be your own:
 
     >>> model = DFERCLIP(labels=["calm", "bored"], prompts=["a relaxed face.", "half closed eyes, a resting chin."])
     >>> model(torch.zeros(1, 16, 3, 224, 224)).shape
     torch.Size([1, 2])
 
-    Labels without ``prompts`` get the published texts of ``text_type`` if all of them are among the eleven published
-    classes, and "an expression of LABEL." otherwise.
+    Without ``prompts``, labels get the published texts of ``text_type`` if all of them are published classes, and "an
+    expression of LABEL." otherwise.
+
+    Args:
+        num_contexts: Learned vectors per class text.
+        class_token_position: "end", "middle" or "front": where the words of the text are.
+        class_specific_contexts: Whether each class has its own contexts.
+        num_heads: Heads of the temporal transformer; ``temporal_depth`` is its number of blocks.
+        num_frames: Largest number of frames; the model takes fewer too.
+        clip_model: A model name or configuration of open_clip.
     """
 
     frame_independent = True
     head_prefixes = ("prompt_learner.",)
     head_arguments = ("prompts", "text_type")
     default_labels: ClassVar = {int(count): tuple(labels) for count, labels in PROMPTS["labels"].items()}
-    unused_parameters = ("logit_scale",)  # the temperature is fixed; `zero_shot` reads it
+    unused_parameters = ("logit_scale",)  # the temperature is fixed; only `zero_shot` uses it
     frozen_parameters = ("text_encoder.*", "logit_scale")
 
     def __init__(
@@ -110,7 +118,7 @@ class DFERCLIP(DferModel):
         return embedding @ self.encode_text().T / self.temperature
 
     def encode_frames(self, video: Tensor) -> Tensor:
-        """Every frame by itself: (B, T, 3, H, W) -> (B, T, num_features), not normalised."""
+        """Encode frames one by one: (B, T, 3, H, W) -> (B, T, num_features), not normalised."""
         size = self.video_spec.img_size
         check_shape("video", video, "(B, T, 3, H, W)", (None, None, 3, size, size))
         tower = self.image_encoder
@@ -121,38 +129,35 @@ class DFERCLIP(DferModel):
         *blocks, last = tower.transformer.resblocks
         for block in blocks:
             tokens = self.run_block(block, tokens)
-        # of the last block nothing but the class token is read
+        # only the class token of the last block is used
         class_token = self.run_block(block_at, last, tokens, tokens[:, :1])
         features = tower.ln_post(class_token[:, 0]) @ tower.proj
         return features.unflatten(0, video.shape[:2])
 
     def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
-        """What `encode_frames` gave -> logits."""
+        """The output of `encode_frames` -> logits."""
         return self.forward_head(self.mix_frames(frames))
 
     def mix_frames(self, frames: Tensor) -> Tensor:
-        """Frame features of one clip after the other, in their order in time: (B, T, num_features) -> (B, num_features).
-
-        Frames that two windows of a video share need `encode_frames` once only."""
+        """Frame features in the order of time, (B, T, num_features) -> clip features (B, num_features)."""
         check_shape("frame features", frames, "(B, T, D)", (None, None, self.num_features))
         if not 1 <= frames.shape[1] <= self.temporal_net.num_frames:
             raise InputError(
                 f"video must be (B, T, 3, H, W) with 1 to {self.temporal_net.num_frames} frames (T), got "
-                f"{frames.shape[1]}: there are no more positions. Sample the clip first, as create_transform does."
+                f"{frames.shape[1]}: the model has no positions for more. Sample the clip first, as create_transform does."
             )
         return self.temporal_net(frames, self.run_block)
 
     def encode_video(self, video: Tensor) -> Tensor:
-        """Clips as unit vectors, (B, T, 3, H, W) -> (B, num_features), to be compared with `encode_text`."""
+        """(B, T, 3, H, W) -> normalised clip embeddings (B, num_features), comparable with `encode_text`."""
         return self.forward_head(self.forward_features(video), pre_logits=True)
 
     def encode_text(self, texts: Sequence[str] | None = None) -> Tensor:
-        """Texts as unit vectors: the classes', learned contexts included, (num_classes, num_features); or your own, as
-        CLIP has them. The classes' follow from the weights alone: in eval mode, where no gradient of them can be wanted,
-        they are computed once and kept."""
+        """Normalised text embeddings: those of the classes with their learned contexts, (num_classes, num_features), or of
+        your own ``texts`` as encoded by CLIP. In eval mode the class embeddings are computed once and cached."""
         if texts is not None:
             if not (texts := check_texts("texts", texts)):
-                raise InputError("texts must be a list of texts, and this one is empty.")
+                raise InputError("texts must be a list of texts; it is empty.")
             ids, ends = (t.to(self.logit_scale.device) for t in tokenize(texts, self._context_length))
             return l2_normalize(self.text_encoder.encode_ids(ids, ends))
         if self.training:
@@ -165,9 +170,9 @@ class DFERCLIP(DferModel):
         return l2_normalize(self.text_encoder(prompts, self.prompt_learner.ends, self.run_block))
 
     def zero_shot(self, video: Tensor, texts: Sequence[str] | None = None) -> Tensor:
-        """CLIP as it came, without what DFER-CLIP learns: the mean of the frames against plain texts, by default those
-        of the classes. (B, T, 3, H, W), of any T -> logits (B, number of texts). For "backbone" weights, and frames
-        with CLIP's own normalisation:
+        """Plain CLIP without the learned parts: the mean of the frames is compared with ``texts``, by default those of the
+        classes. (B, T, 3, H, W), for any T -> logits (B, number of texts). Use the "backbone" weights, and frames with
+        CLIP's own normalisation:
 
         >>> transform = create_transform(model, mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD)  # doctest: +SKIP
         >>> model.zero_shot(**transform.batch([clip]), texts=["a happy face", "a sad face"])       # doctest: +SKIP
@@ -184,30 +189,30 @@ class DFERCLIP(DferModel):
         return self
 
     def _apply(self, *args: Any, **kwargs: Any) -> DFERCLIP:
-        self._kept_text_features.drop()  # else the old device would hold them until the next clip
+        self._kept_text_features.drop()  # otherwise the old device keeps them until the next clip
         return super()._apply(*args, **kwargs)
 
     # -- head ------------------------------------------------------------------------------------------------------
 
     def get_classifier(self) -> nn.Module:
-        """What is learned per class: the contexts."""
+        """The module with the learned contexts."""
         return self.prompt_learner
 
     def reset_classifier(
         self, classes: int | Sequence[str], prompts: Sequence[str] | None = None, text_type: str | None = None
     ) -> None:
-        """New classes, told apart by new texts, with new contexts; a number is enough where the labels are published.
-        Without ``prompts`` the texts are of ``text_type``, by default of the one that the classes have now."""
+        """Replace the classes, their texts and contexts. A number of classes stands for the published labels.
+        Without ``prompts``, texts are those of ``text_type``, by default the current one."""
         classes = plain_count(classes)
         count, names = (classes, None) if isinstance(classes, int) else (None, classes)
         labels = class_names(self.default_labels, count, names)
         self._set_texts(labels, prompts, text_type or self.text_type or PROMPTS["published"])
-        self._kept_text_features.drop()  # without contexts no parameter shows that the texts are others
+        self._kept_text_features.drop()  # without contexts, no parameter changes with the texts
         learner = self._build_prompt_learner().train(self.training)
         self.prompt_learner = learner.to(device=self.logit_scale.device, dtype=self.logit_scale.dtype)
 
     def _set_texts(self, labels: tuple[str, ...], prompts: Sequence[str] | None, text_type: str) -> None:
-        """The texts of these classes; ``self.text_type`` is None if they are others than the published ones."""
+        """Set the class texts. ``self.text_type`` is None if they are not the published ones."""
         if text_type not in TEXT_TYPES:
             raise InputError(f"There is no text type '{text_type}'.{suggest(text_type, TEXT_TYPES)}")
         published = class_texts(labels, None, PROMPTS["texts"][text_type], SENTENCE)
@@ -249,8 +254,8 @@ class DFERCLIP(DferModel):
     # -- weights ---------------------------------------------------------------------------------------------------
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """Both towers of CLIP, as the part "clip"; contexts and temporal net keep their initial values."""
-        check_parts(self, states, "clip")
+        """Load both towers of CLIP as "clip". Contexts and temporal transformer keep their initial values."""
+        check_backbones(self, states, "clip")
         learned = ("prompt_learner.", "temporal_net.")
         wanted = {name for name in self.state_dict() if not name.startswith(learned)}
         return fill(self, states["clip"], wanted, what=f"This is not the CLIP of {type(self).__name__}")

@@ -3,8 +3,8 @@
 "Domain Knowledge Enhanced Vision-Language Pretrained Model for Dynamic Facial Expression
 Recognition", ACM Multimedia 2024, doi 10.1145/3664647.3681708.
 
-Neighbouring frames exchange messages inside every block of CLIP's image tower; snippets of frames are put together by
-a small transformer; snippets that disagree with the clip are erased; what is left rewrites the class texts.
+Neighbouring frames exchange messages inside every block of CLIP's image tower; a small transformer merges snippets of
+frames; snippets that differ from the clip are erased; the patches of the others condition the class texts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
-from .base import DferModel, LoadReport, check_parts, check_shape, fill, plain_count
+from .base import DferModel, LoadReport, check_backbones, check_shape, fill, plain_count
 from .clip_towers import (
     FeatureCache,
     TextTower,
@@ -35,10 +35,10 @@ from .clip_towers import (
 from .layers import Block, Mlp, QuickGELU, init_linears
 from .message_towers import HEAD_WIDTH, LocalTower, SemanticTower, init_attention
 
-TOKENS = 49408  # that CLIP's tokenizer knows
+TOKENS = 49408  # vocabulary of CLIP's tokenizer
 PROMPTS = read_prompts("dk_clip")
 
-# part of a composed model -> pattern of the names that it fills, all of them
+# backbone -> pattern of the names that it fills
 _TEXTS = r"text_tower\.|logit_scale$"
 PARTS = {
     "clip": rf"{_TEXTS}|local_tower\.(?!.*\.message)",
@@ -47,7 +47,7 @@ PARTS = {
 
 
 class SnippetInteraction(nn.Module):
-    """MSIM: the snippets of a clip look at each other once more and become one embedding."""
+    """MSIM: attention among the snippets of a clip, then their mean."""
 
     def __init__(self, width: int, snippets: int, depth: int = 1) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class SnippetInteraction(nn.Module):
         return (tokens + snippets).mean(1)  # the residual has no positions
 
     def attention(self, snippets: Tensor) -> Tensor:
-        """How much each snippet is looked at in the last block, (B, S): mean over heads and over the onlookers."""
+        """The attention that each snippet receives in the last block, (B, S): the mean over heads and queries."""
         tokens = snippets + self.positions
         *blocks, last = self.blocks
         for block in blocks:
@@ -97,7 +97,7 @@ class CrossAttention(nn.Module):
 
 
 class ConditioningBlock(nn.Module):
-    """The texts look at the patches, then think."""
+    """Cross-attention from texts to patches, then an MLP."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class ConditioningBlock(nn.Module):
 
 
 class TextConditioning(nn.Module):
-    """What is added to the class texts in view of this clip."""
+    """Computes the update of the class texts for a clip."""
 
     def __init__(self, width: int, depth: int = 2, alpha: float = 0.1) -> None:
         super().__init__()
@@ -125,33 +125,35 @@ class TextConditioning(nn.Module):
         patches = self.norm(patches)
         for block in self.blocks:
             texts = block(texts, patches)
-        return self.alpha * texts  # of the texts themselves too: they run through the blocks' residuals
+        return self.alpha * texts  # includes the texts themselves: the blocks have residuals
 
 
 class ClipDetails(NamedTuple):
-    """What DK-CLIP says about a batch of clips, of S snippets each."""
+    """The output of DK-CLIP for clips of S snippets, in detail."""
 
-    logits: Tensor  # (B, K), of the whole clip: the model's answer
-    local_logits: Tensor  # (B, S, K), of every snippet, weighted; zero where erased. The published sum is over S
-    embedding: Tensor  # (B, E), of the clip, of length 1
+    logits: Tensor  # (B, K), of the whole clip: the model's output
+    local_logits: (
+        Tensor  # (B, S, K), of every snippet, weighted; zero if erased. The published logits are their sum over S
+    )
+    embedding: Tensor  # (B, E), of the clip, normalised
     snippet_weights: Tensor  # (B, S), sums to 1
-    erased: Tensor  # (B, S), true where a snippet disagrees with its clip so much that it is left out
-    similarity: Tensor  # (B, S), of snippet and clip, times the logit scale
-    attention: Tensor  # (B, S), how much a snippet is looked at by the others
+    erased: Tensor  # (B, S), True: the snippet differs from its clip and is left out
+    similarity: Tensor  # (B, S), cosine similarity of snippet and clip, times the logit scale
+    attention: Tensor  # (B, S), attention that a snippet receives from the others
 
 
 class VideoEmbedding(NamedTuple):
-    clip: Tensor  # (B, E), of length 1
-    snippets: Tensor  # (B, S, E), of length 1 each
-    patches: Tensor  # (B, S, P, E), for the texts
-    raw_snippets: Tensor  # (B, S, E), before they were scaled
+    clip: Tensor  # (B, E), normalised
+    snippets: Tensor  # (B, S, E), normalised
+    patches: Tensor  # (B, S, P, E), to condition the texts
+    raw_snippets: Tensor  # (B, S, E), not normalised
 
 
 def weigh_snippets(similarity: Tensor, erase_below: float = 0.15) -> tuple[Tensor, Tensor]:
-    """Similarities of a clip's snippets to it (B, S) -> (weights (B, S), which are erased (B, S)).
+    """Similarities of snippets to their clip (B, S) -> (weights (B, S), whether they are erased (B, S)).
 
-    Where all are equal, as in a clip that stands still, all weigh the same and none is erased. The published formula
-    divides by zero there.
+    If all are equal, as in a static clip, all weights are equal and none is erased. The published formula divides by
+    zero in this case.
     """
     low, high = similarity.amin(1, keepdim=True), similarity.amax(1, keepdim=True)
     spread = high - low
@@ -162,30 +164,31 @@ def weigh_snippets(similarity: Tensor, erase_below: float = 0.15) -> tuple[Tenso
 
 
 def kept_mean(patches: Tensor, erased: Tensor) -> Tensor:
-    """Mean of the patch tokens (B, S, P, E) over the snippets that are not erased; zero if there is none."""
+    """Mean of the patch tokens (B, S, P, E) over the snippets that are not erased; zeros if all are."""
     kept = (~erased).to(patches.dtype)
     return torch.einsum("bs,bspe->bpe", kept, patches) / kept.sum(1).clamp(min=1)[:, None, None]
 
 
 def weighted_local_logits(local_logits: Tensor, weights: Tensor, erased: Tensor) -> Tensor:
-    """(B, S, K). The weights of the kept snippets are not scaled up again."""
+    """(B, S, K). The weights of the kept snippets are not renormalised."""
     return local_logits * (weights * ~erased)[..., None]
 
 
 def consistency(logits: Tensor, others: Tensor) -> Tensor:
-    """Distance of two heads' probabilities, as published: the probabilities of the first enter a cross entropy as if
-    they were logits, and both receive a gradient."""
+    """Distance between the probabilities of two heads, as published: a cross entropy that takes the probabilities of the
+    first as logits. Both receive gradients."""
     return F.cross_entropy(logits.softmax(-1), others.softmax(-1))
 
 
 def global_local_loss(logits: Tensor, local_logits: Tensor, targets: Tensor, criterion: Callable) -> Tensor:
-    """The criterion on the clip's logits (B, K), on the sum of its snippets' (B, S, K), and the consistency of both."""
+    """The criterion on the logits of the clip (B, K) and on the sum over snippets (B, S, K), plus their consistency."""
     local = local_logits.sum(1)
     return criterion(logits, targets) + criterion(local, targets) + consistency(local, logits)
 
 
 class DKCLIP(DferModel):
-    """
+    """Face frames -> logits, by comparison with class texts.
+
     >>> model = DKCLIP(labels=("calm", "bored"), prompts=("calm with a still face", "bored with drooping upper lids"))
     >>> model(torch.rand(1, 16, 3, 224, 224)).shape        # doctest: +SKIP
     torch.Size([1, 2])
@@ -194,17 +197,17 @@ class DKCLIP(DferModel):
 
     token_ids: Tensor
     text_ends: Tensor
-    head_prefixes: ClassVar[tuple[str, ...]] = ()  # the head is the texts, which are no parameters
+    head_prefixes: ClassVar[tuple[str, ...]] = ()  # the head consists of texts, which are not parameters
     head_arguments = ("prompts",)
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {
         int(count): tuple(labels) for count, labels in PROMPTS["labels"].items()
     }
-    # the published semantic tower embeds its class token and throws the result away
+    # the published semantic tower embeds its class token and discards the result
     unused_parameters: tuple[str, ...] = ("semantic_tower.norm.*", "semantic_tower.projection")
     texts_and_scale: ClassVar[tuple[str, ...]] = ("text_tower.*", "logit_scale")
-    # the released training selects by parts of names, and misses two modules, which stay at their random numbers
+    # the released training freezes by parts of names, which include two modules that keep their random values
     frozen_parameters: ClassVar[tuple[str, ...]] = (*texts_and_scale, "interaction.*", "semantic_tower.*")
-    consistency_epochs = 14  # so many epochs the snippets are trained too
+    consistency_epochs = 14  # epochs with the loss of snippets
 
     def __init__(
         self,
@@ -247,14 +250,16 @@ class DKCLIP(DferModel):
         for name, size in widths.items():
             if size % HEAD_WIDTH:
                 raise InputError(
-                    f"{name} is {size}; every attention has heads of {HEAD_WIDTH}, so it must be a multiple."
+                    f"{name} is {size}; expected a multiple of {HEAD_WIDTH}, the width of an attention head."
                 )
         if num_frames % frames_per_snippet:
             raise InputError(f"{num_frames} frames cannot be cut into snippets of {frames_per_snippet}.")
         if img_size % patch_size:
             raise InputError(f"An image of {img_size} pixels cannot be cut into patches of {patch_size}.")
         if vocab_size < TOKENS:
-            raise InputError(f"vocab_size is {vocab_size}; texts are written in the {TOKENS} tokens of CLIP.")
+            raise InputError(
+                f"vocab_size is {vocab_size}; expected {TOKENS} or more, the vocabulary of CLIP's tokenizer."
+            )
         super().__init__(num_classes=len(labels), num_features=embed_dim, video_spec=video_spec(num_frames, img_size))
         self.snippets = num_frames // frames_per_snippet
         self.context_length = context_length
@@ -276,19 +281,20 @@ class DKCLIP(DferModel):
     # -- classes ---------------------------------------------------------------------------------------------------
 
     def set_classes(self, labels: tuple[str, ...], prompts: Sequence[str] | None = None) -> None:
-        """Classes described by these texts; by default by the published ones, or else by their names."""
+        """Set the classes and their texts. Default: the published texts, or the names if a label has none."""
         texts = class_texts(labels, prompts, PROMPTS["texts"][PROMPTS["published"]])
         ids, ends = tokenize(texts, self.context_length) if texts else (torch.zeros(0, 1).long(), torch.zeros(0).long())
         device = self.logit_scale.device
         self._text_length = int(ends.max()) + 1 if len(texts) else 1
-        # they follow from the texts, so no file holds them
+        # computed from the texts, so files do not store them
         self.register_buffer("token_ids", ids.to(device), persistent=False)
         self.register_buffer("text_ends", ends.to(device), persistent=False)
         self._text_features = FeatureCache()
         self.prompts, self.labels, self.num_classes = texts, labels, len(texts)
 
     def reset_classifier(self, classes: int | Sequence[str], prompts: Sequence[str] | None = None) -> None:
-        """
+        """Replace the classes and their texts.
+
         >>> model.reset_classifier(("calm", "bored"), prompts=("calm with ...", "bored with ..."))  # doctest: +SKIP
         """
         classes = plain_count(classes)
@@ -297,17 +303,17 @@ class DKCLIP(DferModel):
         self.set_classes(labels, prompts)
 
     def get_classifier(self) -> nn.Module:
-        """What turns the texts into the weights of a clip's classifier."""
+        """The module that turns the texts into the classifier weights of a clip."""
         return self.conditioning
 
     def text_features(self) -> Tensor:
-        """The class texts (K, E), before a clip is looked at. Kept while nothing that they follow from changes."""
+        """The encoded class texts (K, E), not conditioned on a clip. Cached until texts or weights change."""
         if not self.num_classes:
             return self.semantic_projection.new_zeros(0, self.num_features)
         return self._text_features(self.text_tower.parameters(), self._encode_texts)
 
     def _encode_texts(self) -> Tensor:
-        # causal attention: nothing behind the last end mark matters
+        # causal attention: tokens after the last end mark have no effect
         words = self.text_tower.token_embedding(self.token_ids[:, : self._text_length])
         return self.text_tower(words, self.text_ends, self.run_block)
 
@@ -317,7 +323,7 @@ class DKCLIP(DferModel):
         return self
 
     def _apply(self, *args: Any, **kwargs: Any) -> DKCLIP:
-        self._text_features.drop()  # else the old device would hold them until the next clip
+        self._text_features.drop()  # otherwise the old device keeps them until the next clip
         return super()._apply(*args, **kwargs)
 
     # -- forward ---------------------------------------------------------------------------------------------------
@@ -326,7 +332,7 @@ class DKCLIP(DferModel):
         spec = self.video_spec
         check_shape("video", video, "(B, T, 3, H, W)", (None, spec.num_frames, 3, spec.img_size, spec.img_size))
         batch, snippets = video.shape[0], self.snippets
-        # groups of T // N neighbours, snippets of N frames: not the same unless T = N * N, and published so
+        # as published: messages in groups of T // N frames, snippets of N frames; the same only if T = N * N
         tokens = self.local_tower(video.flatten(0, 1), snippets, self.run_block)
         frames = self.local_tower.embed(tokens[:, 0])
         clip_snippets = rearrange(frames, "(b s n) e -> b s n e", b=batch, s=snippets).mean(2)
@@ -340,20 +346,20 @@ class DKCLIP(DferModel):
         return VideoEmbedding(l2_normalize(clip), l2_normalize(clip_snippets), patches, clip_snippets)
 
     def similarity(self, embedding: VideoEmbedding) -> Tensor:
-        """Of every snippet to its clip, (B, S). In single precision at least: the snippets of a clip are much alike,
-        and their differences are what counts."""
+        """Scaled cosine similarity of every snippet to its clip, (B, S). In float32 at least: the snippets of a clip are
+        similar, and small differences decide which are erased."""
         kind = torch.promote_types(embedding.clip.dtype, torch.float32)
         clip, snippets = embedding.clip.to(kind), embedding.snippets.to(kind)
         return self.logit_scale.to(kind).exp() * (clip[:, None] * snippets).sum(-1)
 
     def forward_features(self, video: Tensor) -> Tensor:  # type: ignore[override]
-        """(B, 1 + P, E): the clip, then the patch tokens of its kept snippets."""
+        """(B, 1 + P, E): the clip embedding, then the mean patch tokens of its kept snippets"""
         embedding = self.embed_video(video)
         _, erased = weigh_snippets(self.similarity(embedding), self.erase_below)
         return torch.cat([embedding.clip[:, None], kept_mean(embedding.patches, erased)], dim=1)
 
     def conditioned_texts(self, patches: Tensor) -> Tensor:
-        """The class texts in view of the kept patch tokens (B, P, E) -> (B, K, E), of length 1."""
+        """The class texts conditioned on the kept patch tokens (B, P, E) -> (B, K, E), normalised"""
         texts = self.text_features().expand(patches.shape[0], -1, -1)
         return l2_normalize(texts + self.conditioning(texts, patches))
 
@@ -367,7 +373,7 @@ class DKCLIP(DferModel):
         return self.forward_head(self.forward_features(video))
 
     def explain(self, video: Tensor) -> ClipDetails:
-        """The logits, and what they come from: which snippet said what, how much it counted, which were left out."""
+        """The logits with their origins: the logits, weight and erasure of every snippet."""
         embedding = self.embed_video(video)
         similarity = self.similarity(embedding)
         weights, erased = weigh_snippets(similarity, self.erase_below)
@@ -389,7 +395,7 @@ class DKCLIP(DferModel):
     def training_loss(
         self, inputs: Mapping[str, Tensor | None], targets: Tensor, criterion: Callable, *, epoch: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Whole clip, snippets, and their agreement; from `consistency_epochs` on the whole clip alone, as published."""
+        """Losses of the clip, the snippets and their consistency; from `consistency_epochs` on, of the clip only."""
         if epoch >= self.consistency_epochs:
             return super().training_loss(inputs, targets, criterion, epoch=epoch)
         details = self.explain(**inputs)  # type: ignore[arg-type]
@@ -400,7 +406,7 @@ class DKCLIP(DferModel):
             "stem": r"^local_tower\.(?:class_token|positions|patch_embed|norm_pre)",
             "blocks": [
                 (r"^local_tower\.blocks\.(\d+)", None),
-                # all that is put on top of CLIP's image tower, and the texts
+                # all modules on top of CLIP's image tower, and the texts
                 (r"^(?!local_tower\.(?:class_token|positions|patch_embed|norm_pre|blocks)).*", (99999,)),
             ],
         }
@@ -415,7 +421,7 @@ class DKCLIP(DferModel):
     # -- weights ---------------------------------------------------------------------------------------------------
 
     def init_weights(self) -> None:
-        """As published, where CLIP's own weights do not follow."""
+        """The published initialisation, for training without CLIP's weights too."""
         for tower in (self.local_tower, self.semantic_tower):
             tower.init_weights()
         nn.init.normal_(self.semantic_projection)  # standard deviation 1, as published
@@ -423,12 +429,12 @@ class DKCLIP(DferModel):
         init_linears(self.conditioning)
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """CLIP, as the part "clip", or X-CLIP, as the part "x_clip", under our names."""
+        """Load CLIP as "clip", or X-CLIP as "x_clip", under this model's names."""
         if len(states) != 1 or not states.keys() <= PARTS.keys():
-            check_parts(self, states, next((part for part in PARTS if part in states), "clip"))
+            check_backbones(self, states, next((part for part in PARTS if part in states), "clip"))
         ((part, given),) = states.items()
         wanted = {name for name in self.state_dict() if re.match(PARTS[part], name)}
-        return fill(self, given, wanted, what=f"The part '{part}' does not fit this dk_clip")
+        return fill(self, given, wanted, what=f"The backbone '{part}' does not fit this dk_clip")
 
 
 def video_spec(num_frames: int = 16, img_size: int = 224) -> VideoSpec:
@@ -439,7 +445,7 @@ def video_spec(num_frames: int = 16, img_size: int = 224) -> VideoSpec:
         short_clip="stretch",
         resize="opencv_bilinear",
         resize_shorter=int(256 / 224 * img_size),
-        mean=(0.485, 0.456, 0.406),  # of ImageNet, not of CLIP
+        mean=(0.485, 0.456, 0.406),  # ImageNet's, not CLIP's
         std=(0.229, 0.224, 0.225),
         frame_count="folder",
         min_frames=3,
@@ -448,7 +454,7 @@ def video_spec(num_frames: int = 16, img_size: int = 224) -> VideoSpec:
 
 
 def clip_sizes(embed_dim: int, width: int, depth: int, vocab_size: int, context_length: int) -> dict[str, Any]:
-    """A configuration of open_clip's, for the texts."""
+    """A configuration of open_clip for the text tower."""
     text = {
         "context_length": context_length,
         "vocab_size": vocab_size,

@@ -1,10 +1,9 @@
-"""EfficientFace: a ShuffleNet V2 with an eye for regions and for what matters.
+"""EfficientFace: a ShuffleNet V2 with local features and a channel-spatial modulator.
 
 Zhao, Liu, Zhou: Robust lightweight facial expression recognition network with label distribution training. AAAI 2021.
 
-An image goes through three stages of shuffled units. After the first one two things are added up: the map itself,
-modulated by one gate over channels times one gate over places, and local features, which four small networks take
-from the four quadrants of the earlier, finer map.
+An image goes through three stages of shuffle units. The output of the first stage is multiplied by gates over channels
+and positions, and added to local features, which four small networks compute from the quadrants of its input.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ SEVEN = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "ange
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution that keeps the size (but for its stride), batch norm, and a ReLU if wanted."""
+    """Convolution with "same" padding, batch norm, and an optional ReLU."""
 
     def __init__(
         self,
@@ -56,7 +55,7 @@ class ConvNorm(nn.Sequential):
         conv, norm, *relu = self
         if type(conv) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or not applies(self, x):
             return super().forward(x)
-        # one convolution in place of two passes: the norm's statistics are constants in eval mode
+        # one convolution instead of two passes: the statistics of the norm are constant in eval mode
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         bias = (
             norm.bias - norm.running_mean * scale
@@ -69,7 +68,7 @@ class ConvNorm(nn.Sequential):
 
 
 class ShuffleUnit(nn.Module):
-    """Half of the channels pass by on the left, half are worked on to the right, then the two are interleaved.
+    """One half of the channels is passed on, the other half transformed; then both are interleaved.
 
     The first unit of a stage halves height and width and sends all channels both ways.
     """
@@ -96,7 +95,7 @@ class ShuffleUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         left, right = x.chunk(2, dim=1) if self.splits else (x, x)
         left, right = self.left(left), self.right(right)
-        # left and right channels take turns
+        # interleave left and right channels
         if left.is_contiguous(memory_format=torch.channels_last) or right.is_contiguous(
             memory_format=torch.channels_last
         ):
@@ -109,7 +108,7 @@ class ShuffleUnit(nn.Module):
 
 
 class Modulator(nn.Module):
-    """What matters: sigmoid(channel gate * spatial gate) weighs the map. The gates themselves are linear."""
+    """Multiplies the map by sigmoid(channel gate * spatial gate). The gates themselves are linear."""
 
     def __init__(self, width: int, reduction: int = 16) -> None:
         super().__init__()
@@ -131,7 +130,7 @@ class Modulator(nn.Module):
 
 
 class LocalFeatures(nn.Module):
-    """Every quadrant has a network of its own, which sees nothing of its neighbours.
+    """A separate network per quadrant, without padding from its neighbours.
 
     The quadrants go down the left column first: top left, bottom left, top right, bottom right.
     """
@@ -179,7 +178,7 @@ class FaceEncoder(nn.Module):
         self.expand = ConvNorm(464, self.num_features, 1)
 
     def forward(self, images: Tensor, run: Callable = call) -> Tensor:
-        """``run`` calls the large parts: `DferModel.run_block` saves memory there."""
+        """``run`` calls the large blocks; pass `DferModel.run_block` to support gradient checkpointing."""
         if applies(self.stem, images):
             images = images.contiguous(memory_format=torch.channels_last)
         fine = self.pool(self.stem(images))  # a quarter of the size
@@ -227,12 +226,12 @@ class EfficientFace(ImageModel):
 
 
 def face_layers(prefix: str) -> list[tuple[str, tuple[int, ...]]]:
-    """The encoder's parts behind the stem in order, for `group_matcher`."""
+    """Patterns of the encoder's layers after the stem, for `group_matcher`."""
     parts = ("stage2", "modulator|local", "stage3", "stage4", "expand")
     return [(rf"^{prefix}\.(?:{part})\.", (number,)) for number, part in enumerate(parts)]
 
 
 def check_img_size(size: int) -> None:
-    """Quadrants of a quarter of the size must be halved, so the size is a multiple of 16; published: 224."""
+    """The size must be a multiple of 16: quadrants of a quarter of it are halved."""
     if size < 32 or size % 16:
-        raise InputError(f"img_size is {size}; expected a multiple of 16 from 32 on (the published weights saw 224).")
+        raise InputError(f"img_size is {size}; expected a multiple of 16 from 32 on (published: 224).")

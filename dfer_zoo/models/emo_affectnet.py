@@ -3,8 +3,8 @@
 Ryumina, Dresvyanskiy, Karpov: In search of a robust facial expressions recognition model: a large-scale visual
 cross-corpus study. Neurocomputing 2022, doi 10.1016/j.neucom.2022.10.013.
 
-The image network was trained on AffectNet. Its 512 features of ten faces, taken at five frames a second, go through the
-temporal network, which was trained on five of six video corpora and tested on the sixth.
+The image network was trained on AffectNet. Its 512 features of ten faces, sampled at five frames per second, go through
+the temporal network, which was trained on five of six video corpora and tested on the sixth.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SMALLEST_IMAGE = 5
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut. The stride is in the first one, where torchvision has it in the second."""
+    """1x1, 3x3, 1x1 convolutions and a shortcut. The stride is in the first, not in the second as in torchvision."""
 
     def __init__(self, width_in: int, width: int, stride: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class FaceEncoder(nn.Module):
         self.embed = nn.Linear(entering, FACE_FEATURES)
 
     def forward(self, images: Tensor, run: Callable = call) -> Tensor:
-        """``run`` calls the stages: `DferModel.run_block` saves memory there."""
+        """``run`` calls the stages; pass `DferModel.run_block` to support gradient checkpointing."""
         x = F.relu(self.stem_norm(self.stem(same_padding(images))))
         x = F.max_pool2d(x, 3, 2)
         for stage in self.stages:
@@ -97,7 +97,7 @@ def _same_padding(side: int) -> tuple[int, int]:
 
 
 class LSTM(nn.Module):
-    """torch.nn.LSTM with one layer, (B, T, width_in) -> (B, T, width), written out: `torch.compile` takes it whole.
+    """torch.nn.LSTM with one layer, (B, T, width_in) -> (B, T, width), written out so that `torch.compile` can trace it.
 
     Gates are in the order input, forget, cell, output; the two biases are added.
     """
@@ -111,7 +111,7 @@ class LSTM(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """As Keras does it: Glorot uniform, orthogonal recurrence, and a forget gate that starts open."""
+        """Keras' defaults: Glorot uniform, orthogonal recurrent weights, a forget gate bias of 1."""
         width = self.weight_hh.shape[1]
         nn.init.xavier_uniform_(self.weight_ih)
         nn.init.orthogonal_(self.weight_hh)
@@ -137,7 +137,7 @@ def _spec(frames: int, size: int) -> VideoSpec:
         num_frames=frames,
         img_size=size,
         sampling="windows",
-        rate=1 if frames == 1 else max(1, frames // 2),  # a window begins every half of one, as published
+        rate=1 if frames == 1 else max(1, frames // 2),  # windows overlap by half, as published
         fps=5.0,
         resize="pillow_nearest",
         channel_order="bgr",
@@ -161,8 +161,8 @@ class EmoAffectNetStatic(ImageModel):
     Args:
         num_classes: Number of classes; 7 as published.
         img_size: Height and width of the input; 224 as published.
-        norm_momentum: Of the batch norms, in torch's sense. 0.01 is what the network was trained with; the released
-            torch class has 0.99, which forgets the past with every batch.
+        norm_momentum: Momentum of the batch norms, as torch defines it. The network was trained with 0.01; the released
+            torch class has 0.99, which keeps almost only the last batch.
         width_factor: Scales the widths of the trunk; 1 as published.
 
     >>> model = EmoAffectNetStatic(num_classes=7, img_size=64)
@@ -200,13 +200,13 @@ class EmoAffectNetStatic(ImageModel):
 
 
 class EmoAffectNet(DferModel):
-    """Ten faces (B, 10, 3, 224, 224), taken at five frames a second -> logits.
+    """Ten faces (B, 10, 3, 224, 224), sampled at five frames per second -> logits.
 
     Args:
         num_classes: Number of classes; 7 as published.
         img_size: Height and width of the input; 224 as published.
         num_frames: Faces in a window; 10 as published. Any number from 1 on runs.
-        norm_momentum: Of the batch norms, as in `EmoAffectNetStatic`.
+        norm_momentum: Momentum of the batch norms, as in `EmoAffectNetStatic`.
         width_factor: Scales the widths of the trunk; 1 as published.
 
     >>> model = EmoAffectNet(num_classes=7, img_size=64)
@@ -249,7 +249,7 @@ class EmoAffectNet(DferModel):
         return self.encoder(video.flatten(0, 1), self.run_block).unflatten(0, video.shape[:2])
 
     def mix_frames(self, frames: Tensor) -> Tensor:
-        """Features of faces (B, T, 512) -> the state after the last one (B, 256)."""
+        """Features of faces (B, T, 512) -> the last state (B, 256)"""
         return self.run_block(self.lstm2, self.run_block(self.lstm1, frames))[:, -1]
 
     def forward_frames(self, frames: Tensor, audio: Tensor | None = None) -> Tensor:
@@ -263,10 +263,10 @@ class EmoAffectNet(DferModel):
 
 
 def face_layers() -> list[tuple[str, Any]]:
-    """The parts of the encoder behind its stem in order, for `group_matcher`."""
+    """Patterns of the encoder's layers after the stem, for `group_matcher`."""
     return [*((rf"^encoder\.stages\.{n}\.", (n,)) for n in range(len(DEPTHS))), (r"^encoder\.embed\.", (len(DEPTHS),))]
 
 
 def check_img_size(size: int) -> None:
     if size < SMALLEST_IMAGE:
-        raise InputError(f"img_size is {size}; expected {SMALLEST_IMAGE} or more (the published weights saw 224).")
+        raise InputError(f"img_size is {size}; expected {SMALLEST_IMAGE} or more (published: 224).")

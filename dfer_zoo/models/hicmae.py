@@ -1,7 +1,7 @@
-"""HiCMAE: two ViTs, one for a face clip and one for its sound, and a fusion encoder in which each attends to the other.
+"""HiCMAE: two ViTs, for face clips and for sound, and a fusion encoder with cross-attention in both directions.
 
 Sun, Lian, Liu, Tao. "HiCMAE: Hierarchical Contrastive Masked Autoencoder for Self-Supervised Audio-Visual Emotion
-Recognition", Information Fusion 2024, arXiv 2401.05698. Patches, attention and plain blocks are MAE-DFER's.
+Recognition", Information Fusion 2024, arXiv 2401.05698. Tubelets, attention and plain blocks are those of MAE-DFER.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import AudioSpec
 from .audio_mae import SILENT_FRAME
-from .base import DferModel, LoadReport, check_parts, check_shape, fill
+from .base import DferModel, LoadReport, check_backbones, check_shape, fill
 from .layers import init_linears
 from .video_mae import (
     ACTIVATIONS,
@@ -34,7 +34,7 @@ from .video_mae import (
 )
 
 PRESETS = {"tiny": 256, "small": 384, "base": 512}  # width of both encoders
-HEAD_WIDTH = 64  # one attention head for so many channels, in every preset
+HEAD_WIDTH = 64  # channels per attention head, in every preset
 COLOURS = 3
 
 AUDIO = AudioSpec(front_end="kaldi_fbank_window", shape=(1, 256, 128), sample_rate=16000, silence_value=SILENT_FRAME)
@@ -43,7 +43,7 @@ CREMA_D_LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
 
 
 class CrossBlock(JointBlock):
-    """The plain ViT block, after an attention to a context, whose width may differ."""
+    """The plain ViT block with a cross-attention before it. The context may have another width."""
 
     def __init__(self, width: int, num_heads: int, *, context_width: int, cross_heads: int | None = None, **block: Any):
         super().__init__(width, num_heads, **block)
@@ -62,14 +62,14 @@ class CrossBlock(JointBlock):
 
 
 class HierarchicalEncoder(JointEncoder):
-    """A plain ViT that is read at several depths; one norm, the last block's, serves the tokens of all layers."""
+    """A plain ViT with outputs at several depths. The norm after the last block is applied to all of them."""
 
     def __init__(self, grid: Grid, *, width: int, **options: Any) -> None:
         super().__init__(grid, width=width, **options)
         self.norm = nn.LayerNorm(width, eps=EPS)
 
     def layer_means(self, tokens: Tensor, run: Callable) -> tuple[Tensor, Tensor]:
-        """(B, N, D) -> the mean token of every layer (B, L, D), and the last layer's tokens (B, N, D)."""
+        """(B, N, D) -> the mean token of every layer (B, L, D), and the tokens of the last layer (B, N, D)"""
         means = []
         for block in self.blocks:
             tokens = run(block, tokens)
@@ -78,7 +78,7 @@ class HierarchicalEncoder(JointEncoder):
         return torch.stack(means, 1), normed
 
     def levels(self, tokens: Tensor, run: Callable, levels: Sequence[int]) -> tuple[list[Tensor], Tensor]:
-        """(B, N, D) -> the tokens after each of these blocks, counted from 0, and those after the last one."""
+        """(B, N, D) -> the tokens after the blocks with these numbers (from 0), and those after the last block."""
         seen = []
         for number, block in enumerate(self.blocks):
             tokens = run(block, tokens)
@@ -88,7 +88,7 @@ class HierarchicalEncoder(JointEncoder):
 
 
 class Fusion(nn.Module):
-    """Pairs of blocks, one for each modality. Both blocks of a pair read the tokens from before the pair."""
+    """Pairs of cross blocks, one per modality. Both blocks of a pair take the tokens from before the pair."""
 
     def __init__(
         self,
@@ -119,13 +119,13 @@ class Fusion(nn.Module):
 
 
 class AudioVisualModel(DferModel):
-    """What pre-training hands on to fine-tuning: an encoder for each modality, and their fusion.
+    """The part that pre-training and fine-tuning share: an encoder per modality, and their fusion.
 
-    To the audio encoder a spectrogram is a clip of one frame with one channel.
+    The audio encoder treats a spectrogram as a clip of one frame with one channel.
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("video", "audio")
-    vectors_per_modality: ClassVar[int] = 1  # that the features are made of
+    vectors_per_modality: ClassVar[int] = 1  # concatenated in the features
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class AudioVisualModel(DferModel):
         self.video_shape, self.audio_shape = self.video_encoder.input_shape, self.audio_encoder.input_shape[1:]
 
     def embed(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, 3, H, W), (B, 1, time, mel) -> tokens with their positions, (B, N, D) and (B, M, A)"""
+        """(B, T, 3, H, W), (B, 1, time, mel) -> tokens with positions, (B, N, D) and (B, M, A)"""
         check_shape("video", video, "(B, T, 3, H, W)", (None, *self.video_shape))
         check_shape("audio", audio, "(B, 1, time, mel)", (None, *self.audio_shape))
         return self.video_encoder.embed(video), self.audio_encoder.embed(audio[:, None])
@@ -208,7 +208,7 @@ class AudioVisualModel(DferModel):
         }
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """The fusion blocks come after the deeper encoder's last block; all norms train at the head's full rate."""
+        """Fusion blocks follow the last block of the deeper encoder; all norms train at the rate of the head."""
         number = "" if coarse else r"\.(\d+)"
         return {
             "stem": r"^(?:video|audio)_encoder\.patch_embed",
@@ -220,14 +220,14 @@ class AudioVisualModel(DferModel):
 class HiCMAE(AudioVisualModel):
     """16 face frames and the log-mel spectrogram of their sound -> logits, as fine-tuned on MAFW and CREMA-D.
 
-    The classifier reads four vectors: of each encoder, a learned weighted mean over all its layers; of the fusion, the
+    The classifier takes four vectors: for each encoder a learned weighted mean over its layers, and from the fusion the
     mean token of each modality.
 
     Args:
         preset: "tiny", "small" or "base": the width of both encoders.
-        width: Replaces the preset's. `audio_width` is the same unless given.
-        num_heads: One for every 64 channels unless given; `audio_heads` likewise. `fusion_heads` are those of the video
-            encoder unless given, and must divide both widths.
+        width: Overrides the preset. `audio_width` defaults to the same.
+        num_heads: Defaults to one per 64 channels; likewise `audio_heads`. `fusion_heads` defaults to `num_heads` and
+            must divide both widths.
         audio_size: (time, mel bands) of the spectrogram.
         head_activation: "none", "sigmoid", "relu" or "tanh"; for regression.
 
@@ -326,8 +326,8 @@ class HiCMAE(AudioVisualModel):
         return self.forward_head(self.forward_features(video, audio))
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """Both encoders and the fusion of a pre-training model, norms included; its decoders are not used."""
-        check_parts(self, states, "encoders")
+        """Load both encoders and the fusion of a pre-training model, with their norms. Its decoders are ignored."""
+        check_backbones(self, states, "encoders")
         source = states["encoders"]
         parts = ("video_encoder.", "audio_encoder.", "fusion.")
         wanted = {name for name in self.state_dict() if name.startswith(parts)}
@@ -342,7 +342,7 @@ def weighted_mean(means: Tensor, weights: Tensor) -> Tensor:
 
 
 def widths(preset: str, width: int | None, audio_width: int | None) -> tuple[int, int]:
-    """Of the video and the audio encoder."""
+    """The widths of the video and the audio encoder."""
     check_option("preset", preset, tuple(PRESETS))
     width = PRESETS[preset] if width is None else width
     return width, width if audio_width is None else audio_width

@@ -1,5 +1,5 @@
-"""HiCMAE's pre-training: from a tenth of a clip and a fifth of its sound, guess the rest of both, while the two
-encoders are drawn together at three depths.
+"""HiCMAE's pre-training: reconstruct a clip from a tenth of its tokens and its sound from a fifth, with a contrastive
+loss between both encoders at three depths.
 
 Sun, Lian, Liu, Tao. Information Fusion 2024, arXiv 2401.05698.
 """
@@ -34,7 +34,7 @@ DECODER_WIDTHS = {"small": 192, "base": 384}  # by preset; there is no published
 
 
 class Encoded(NamedTuple):
-    """What the encoders and the fusion make of the visible tokens."""
+    """The visible tokens after the encoders and the fusion."""
 
     video: Tensor  # (B, visible, D), fused
     audio: Tensor  # (B, visible, A), fused
@@ -43,14 +43,14 @@ class Encoded(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """The masked tokens as the decoders guess them, in ascending order of their places."""
+    """The predicted values of the masked tokens, in the order of the tokens."""
 
     video: Tensor  # (B, masked tubelets, 1536): frame, row, column, colour
     audio: Tensor  # (B, masked patches, 256): time, mel band
 
 
 class Masks(NamedTuple):
-    """(B, N) booleans, True = masked, and how many tokens of a clip are visible."""
+    """(B, N) booleans, True = masked, and the number of visible tokens per clip."""
 
     video: Tensor
     audio: Tensor
@@ -59,7 +59,7 @@ class Masks(NamedTuple):
 
 
 class SkipDecoder(nn.Module):
-    """A plain block, then one cross block for every level of the encoder: the first attends to the deepest level."""
+    """A plain block, then one cross block per level of the encoder, the deepest level first."""
 
     position: Tensor
 
@@ -105,19 +105,19 @@ class SkipDecoder(nn.Module):
 
 
 class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
-    """The masked autoencoder of clips and their sound. It classifies nothing: forward gives the guesses for all masked
-    places in one vector per clip, those of the video first; `guess` gives the two apart.
+    """The masked autoencoder of clips and their sound. It has no classes.
 
-    Without masks, new ones are drawn from torch's generator in training, and the same ones are used always in
-    evaluation. The video's mask is the same in all frames.
+    Forward returns the predictions for all masked tokens as one vector per clip, video first; `guess` returns both
+    modalities separately. Without given masks, training draws new ones from torch's generator, and evaluation always
+    uses the same ones. The video mask is the same in all frames.
 
     Args:
         preset: "small" or "base"; "tiny" needs a `decoder_width`, as none was published.
-        levels: Encoder blocks, counted from 0, whose tokens are contrasted and given to the decoders; a decoder has
-            one block more than there are levels.
-        temperature: Of the contrast, which needs encoders of equal width.
-        contrast_weight: The contrast's share of the loss; it is over the clips of the batch.
-        difference_group: As of `MAEDFERPretrain`; `motion_weight` likewise.
+        levels: Numbers (from 0) of the encoder blocks whose tokens enter the contrastive loss and the decoders. A
+            decoder has one block more than there are levels.
+        temperature: Of the contrastive loss, which needs encoders of equal width.
+        contrast_weight: Weight of the contrastive loss, which is computed over the clips of the batch.
+        difference_group: As in `MAEDFERPretrain`; likewise `motion_weight`.
 
     >>> model = HiCMAEPretrain(preset="small")
     >>> guess = model.guess(**model.example_inputs())
@@ -170,10 +170,12 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
     ) -> None:
         decoder_width = decoder_width or DECODER_WIDTHS.get(preset)
         if decoder_width is None:
-            raise InputError(f"There is no published decoder for the preset '{preset}'; give a decoder_width.")
+            raise InputError(f"The preset '{preset}' has no published decoder; pass decoder_width.")
         width, audio_width = widths(preset, width, audio_width)
         if width != audio_width:
-            raise InputError(f"The contrast needs encoders of equal width; they are {width} and {audio_width} wide.")
+            raise InputError(
+                f"The contrastive loss needs encoders of equal width; width is {width}, audio_width is {audio_width}."
+            )
         if list(levels) != sorted(set(levels)) or not all(0 <= level < min(depth, audio_depth) for level in levels):
             raise InputError(
                 f"levels is {tuple(levels)}; expected ascending block numbers from 0 to {min(depth, audio_depth) - 1}."
@@ -237,7 +239,7 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
     # -- masks -----------------------------------------------------------------------------------------------------
 
     def draw_masks(self, batch: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """(B, N) and (B, M), True = masked: the same places in all frames; any places of the spectrogram."""
+        """(B, N) and (B, M), True = masked. The video mask is the same in all frames."""
         device = generator.device if generator is not None else self.video_decoder.mask_token.device
         places = self.grid.rows * self.grid.columns
         video = draw_masked((batch, places), self.video_masked, generator, device).repeat(1, self.grid.frames)
@@ -245,7 +247,7 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
         return video, audio
 
     def _masks(self, video_mask: Tensor | None, audio_mask: Tensor | None, batch: int) -> Masks:
-        """The masks, drawn where they are not given."""
+        """The given masks; missing ones are drawn."""
         if self.training and (video_mask is None or audio_mask is None):
             video, audio = self.draw_masks(batch)
         else:
@@ -268,12 +270,12 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
     def guess(
         self, video: Tensor, audio: Tensor, video_mask: Tensor | None = None, audio_mask: Tensor | None = None
     ) -> Guess:
-        """The masked places of both modalities as the decoders guess them.
+        """Predict the masked tokens of both modalities.
 
         Args:
             video: (B, T, 3, H, W)
             audio: (B, 1, time, mel)
-            video_mask: (B, N) booleans, True where masked; as many in every clip.
+            video_mask: (B, N) booleans, True where masked; the same number in every clip.
             audio_mask: (B, M) likewise.
         """
         masks = self._masks(video_mask, audio_mask, video.shape[0])
@@ -282,7 +284,7 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
     def forward_features(  # type: ignore[override]
         self, video: Tensor, audio: Tensor, video_mask: Tensor | None = None, audio_mask: Tensor | None = None
     ) -> Encoded:
-        """The visible tokens, fused and at every level. All of them: give masks of zeros."""
+        """The visible tokens, fused and at every level. Masks of zeros return all tokens."""
         return self._encode(video, audio, self._masks(video_mask, audio_mask, video.shape[0]))
 
     def forward_head(  # type: ignore[override]
@@ -292,12 +294,12 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
         video_mask: Tensor | None = None,
         audio_mask: Tensor | None = None,
     ) -> Tensor:
-        """What `forward_features` gave -> what `forward` gives; or the mean tokens (B, D + A) with ``pre_logits``."""
+        """The output of `forward_features` -> that of `forward`; with ``pre_logits`` the mean tokens (B, D + A)."""
         if pre_logits:
             return torch.cat([x.video.mean(1), x.audio.mean(1)], dim=1)
         if self.training and (video_mask is None or audio_mask is None):
             raise InputError(
-                "In training every mask is a new one; give forward_head the masks that the features are of."
+                "Training draws new masks in every call; pass forward_head the masks that the features were computed with."
             )
         return flat(self._decode(x, self._masks(video_mask, audio_mask, x.video.shape[0])))
 
@@ -319,7 +321,7 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
     # -- target and loss -------------------------------------------------------------------------------------------
 
     def audio_targets(self, audio: Tensor) -> Tensor:
-        """(B, 1, time, mel) -> what the guess is compared with, for all patches: (B, M, 256)"""
+        """(B, 1, time, mel) -> the targets of all patches (B, M, 256)"""
         side = self.audio_patch_size
         patches = rearrange(audio, "b 1 (t p) (m q) -> b (t m) (p q)", p=side, q=side)
         if not self.normalize_audio_target:
@@ -327,18 +329,18 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
         return (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True).sqrt() + 1e-6)
 
     def errors(self, guess: Guess, video: Tensor, audio: Tensor, masks: Masks) -> Guess:
-        """Squared errors of the guess, in float32 under autocast too."""
+        """Squared errors, in float32 even under autocast."""
         targets = Guess(
             pick(self.targets(video.float()), masked_numbers(masks.video, masks.video_visible)),
             pick(self.audio_targets(audio.float()), masked_numbers(masks.audio, masks.audio_visible)),
         )
         for name, target in targets._asdict().items():
             if not target.numel():
-                raise InputError(f"The mask of the {name} hides nothing, so that there is nothing to guess.")
+                raise InputError(f"The {name} mask hides no token, so there is no loss.")
         return Guess(*(F.mse_loss(own.float(), target, reduction="none") for own, target in zip(guess, targets)))
 
     def similarities(self, encoded: Encoded) -> Tensor:
-        """(levels, B, B): how alike the clips of the batch (rows) are to its sounds (columns), over the temperature."""
+        """(levels, B, B): cosine similarities of clips (rows) and sounds (columns), divided by the temperature."""
         tables = []
         for frames, sound in zip(encoded.video_levels, encoded.audio_levels):
             frames, sound = (level.float().mean(1) for level in (frames, sound))
@@ -347,7 +349,7 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
         return torch.stack(tables)
 
     def contrast(self, encoded: Encoded) -> Tensor:
-        """(levels, 2): the cross entropy of finding the own sound among the batch's, and the own frames."""
+        """(levels, 2): the contrastive losses, from video to audio and from audio to video."""
         own = torch.arange(encoded.video.shape[0], device=encoded.video.device)
         tables = self.similarities(encoded)
         return torch.stack(
@@ -357,7 +359,7 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
     def training_loss(
         self, inputs: Mapping[str, Tensor | None], targets: Any = None, criterion: Any = None, *, epoch: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """(loss, guesses as `forward` gives them) of a batch without labels: targets and criterion are not looked at."""
+        """(loss, predictions as `forward` returns them). There are no labels: targets and criterion are ignored."""
         video, audio = inputs["video"], inputs["audio"]
         assert video is not None and audio is not None
         masks = self._masks(inputs.get("video_mask"), inputs.get("audio_mask"), video.shape[0])
@@ -368,18 +370,18 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
         loss = self.mean_error(errors.video) + errors.audio.mean() + self.contrast_weight * contrast
         return loss, flat(guess)
 
-    # -- the rest of the contract ----------------------------------------------------------------------------------
+    # -- other methods of models ----------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         return {name: value for name, value in super().config().items() if name != "num_classes"}
 
     def no_weight_decay(self) -> set[str]:
-        """The audio decoder's mask token is decayed: published, and probably by oversight."""
+        """The mask token of the audio decoder is decayed: as published, probably by oversight."""
         return {"video_decoder.mask_token"}
 
 
 def flat(guess: Guess) -> Tensor:
-    """(B, all guessed values)"""
+    """(B, all predicted values)"""
     return torch.cat([guess.video.flatten(1), guess.audio.flatten(1)], dim=1)
 
 
@@ -387,6 +389,6 @@ def masked_of(name: str, ratio: float, places: int) -> int:
     masked = int(ratio * places)
     if not 0 < masked < places:
         raise InputError(
-            f"{name} {ratio} hides {masked} of {places} places; expected one that hides some and leaves some visible."
+            f"{name} {ratio} hides {masked} of {places} tokens; expected a ratio that leaves some masked and some visible."
         )
     return masked

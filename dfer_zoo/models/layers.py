@@ -1,4 +1,4 @@
-"""Blocks that several models share. timm's parts enter the zoo here and nowhere else."""
+"""Blocks that several models share. All parts of timm are imported here."""
 
 from __future__ import annotations
 
@@ -60,17 +60,17 @@ class TanhGELU(nn.GELU):
 
 
 class Block(TimmBlock):
-    """timm's ViT block, with the MLP of this package."""
+    """timm's ViT block with this package's MLP."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"mlp_layer": Mlp, **options})
 
 
 class TemporalTransformer(nn.Module):
-    """Frame features (B, T, width) -> a clip feature (B, width): a class token that has looked at all frames.
+    """Frame features (B, T, width) -> a clip feature (B, width): a class token attends to all frames.
 
-    DFER-CLIP's, and after it MMA-DFER's and DK-CLIP's. ``pool="mean"`` averages the frames instead, and "none" gives
-    them all, (B, T, width); both do without the class token.
+    DFER-CLIP introduced it; MMA-DFER and DK-CLIP reuse it. ``pool="mean"`` averages the frames instead, and "none"
+    returns all of them, (B, T, width); neither has a class token.
 
     >>> TemporalTransformer(512, depth=1)(torch.zeros(2, 16, 512)).shape
     torch.Size([2, 512])
@@ -91,7 +91,7 @@ class TemporalTransformer(nn.Module):
         if depth < 0:
             raise InputError(f"The temporal transformer's depth is {depth}; expected 0 blocks or more.")
         if num_heads < 1 or width % num_heads:
-            raise InputError(f"The temporal transformer's width of {width} cannot be cut into {num_heads} heads.")
+            raise InputError(f"The temporal transformer's width of {width} is not a multiple of {num_heads} heads.")
         self.num_frames = num_frames
         self.pool = pool
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if pool == "token" else None
@@ -100,9 +100,10 @@ class TemporalTransformer(nn.Module):
             Block(
                 width,
                 num_heads,
-                mlp_ratio=((mlp_width or 2 * width) + 0.5) / width,  # timm cuts the product, which may lie just below
+                mlp_ratio=((mlp_width or 2 * width) + 0.5)
+                / width,  # timm truncates the product, which may fall just below the integer
                 qkv_bias=False,
-                norm_layer=nn.LayerNorm,  # torch's, with an eps of 1e-5; timm's own ViTs have 1e-6
+                norm_layer=nn.LayerNorm,  # eps 1e-5; timm's ViTs have 1e-6
                 act_layer=TanhGELU,
             )
             for _ in range(depth)
@@ -110,13 +111,13 @@ class TemporalTransformer(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Token and positions as published, with a standard deviation of 1; the blocks are as torch makes them."""
+        """Class token and positions with a standard deviation of 1, as published; blocks with torch's default."""
         if self.class_token is not None:
             nn.init.normal_(self.class_token)
         nn.init.normal_(self.positions)
 
     def forward(self, frames: Tensor, run_block: Callable[..., Any] | None = None) -> Tensor:
-        """``run_block`` is the model's `run_block`, if it shall checkpoint."""
+        """Pass the model's `run_block` to support gradient checkpointing."""
         tokens = frames
         if self.class_token is not None:
             tokens = torch.cat([self.class_token.expand(frames.shape[0], -1, -1).to(frames.dtype), frames], dim=1)

@@ -1,4 +1,4 @@
-"""MAE-DFER: the LGI-Former, a video transformer that attends within regions, among them, and back.
+"""MAE-DFER: the LGI-Former, a video transformer with attention within regions and among region tokens.
 
 Sun, Lian, Liu, Tao. ACM Multimedia 2023, arXiv 2307.02227.
 """
@@ -18,12 +18,16 @@ from .video_mae import EPS, Attention, Encoder, Grid, VideoTransformer, check_op
 
 
 class LGIBlock(nn.Module):
-    """Local attention within every region, global attention among the region tokens, and an interaction that carries
-    what they learned back to the local tokens.
+    """Local attention within each region, global attention among the region tokens, and an interaction in which the
+    local tokens attend to the region tokens.
 
-    ``local_attention``: "self", or "cross": the region token alone looks at its region. ``interaction``: "cross", the
-    local tokens look at the region tokens; "self", another attention within regions; "none". ``share_attention``:
-    "local" uses the local attention's matrices for the interaction too, "all" for all three.
+    Args:
+        local_attention: "self", or "cross": only the region token attends to its region.
+        global_attention: Whether the region tokens attend to each other.
+        interaction: "cross": the local tokens attend to the region tokens. "self": another attention within regions.
+            "none".
+        share_attention: "local": the interaction uses the matrices of the local attention. "all": all three attentions
+            share them. "none".
     """
 
     def __init__(
@@ -71,27 +75,27 @@ class LGIBlock(nn.Module):
                 self.interaction = attention()
         self.mlp_norm = norm()
         self.mlp = Mlp(width, int(width * mlp_ratio), drop=(0.0, drop))
-        self.drop_path = DropPath(drop_path)  # drawn anew at each of its uses
+        self.drop_path = DropPath(drop_path)  # drawn again for each use
 
     def forward(self, regions: Tensor, per_clip: int) -> Tensor:
-        """(B * n, 1 + S, D), a region's token first and then its local tokens; ``per_clip`` is n."""
-        looked = self.look_around(regions)
-        local = regions[:, 1:] if self.local_kind == "cross" else looked[:, 1:]
-        region_token = self.look_across(looked[:, :1], per_clip)
+        """(B * n, 1 + S, D), the region token first, then its local tokens; ``per_clip`` is n, the regions of a clip."""
+        attended = self.attend_locally(regions)
+        local = regions[:, 1:] if self.local_kind == "cross" else attended[:, 1:]
+        region_token = self.attend_globally(attended[:, :1], per_clip)
         if self.interaction_kind == "cross":
-            local = self.look_back(local, region_token, per_clip)
+            local = self.attend_back(local, region_token, per_clip)
         regions = torch.cat([region_token, local], dim=1)
         if self.interaction_kind == "self":
             regions = regions + self.drop_path(self.interact(self.interaction_norm(regions)))
         return regions + self.drop_path(self.mlp(self.mlp_norm(regions)))
 
     def forward_region_tokens(self, regions: Tensor, per_clip: int) -> Tensor:
-        """(B * n, 1 + S, D) -> (B * n, 1, D): what `forward` gives for the region tokens, without computing the rest."""
-        region_token = self.look_across(self.look_around(regions, region_token_only=True), per_clip)
+        """(B * n, 1 + S, D) -> (B * n, 1, D): the output of `forward` for the region tokens only."""
+        region_token = self.attend_globally(self.attend_locally(regions, region_token_only=True), per_clip)
         return region_token + self.drop_path(self.mlp(self.mlp_norm(region_token)))
 
-    def look_around(self, regions: Tensor, region_token_only: bool = False) -> Tensor:
-        """Attention within a region -> all its tokens, or its region token where that alone looks."""
+    def attend_locally(self, regions: Tensor, region_token_only: bool = False) -> Tensor:
+        """Attention within a region -> all its tokens, or only its region token."""
         if self.local_kind == "cross":
             region_token, local = regions[:, :1], regions[:, 1:]
             seen = self.local_attn(self.local_norm(region_token), self.local_context_norm(local))
@@ -101,7 +105,7 @@ class LGIBlock(nn.Module):
             return regions[:, :1] + self.drop_path(self.local_attn(normed[:, :1], normed))
         return regions + self.drop_path(self.local_attn(normed))
 
-    def look_across(self, region_token: Tensor, per_clip: int) -> Tensor:
+    def attend_globally(self, region_token: Tensor, per_clip: int) -> Tensor:
         """Attention among the region tokens of a clip; (B * n, 1, D) in and out."""
         if not self.has_global:
             return region_token
@@ -110,8 +114,8 @@ class LGIBlock(nn.Module):
         messengers = messengers + self.drop_path(attn(self.global_norm(messengers)))
         return rearrange(messengers, "b n d -> (b n) 1 d")
 
-    def look_back(self, local: Tensor, region_token: Tensor, per_clip: int) -> Tensor:
-        """All local tokens of a clip look at all its region tokens; (B * n, S, D) in and out."""
+    def attend_back(self, local: Tensor, region_token: Tensor, per_clip: int) -> Tensor:
+        """Every local token of a clip attends to all its region tokens; (B * n, S, D) in and out."""
         messengers = rearrange(region_token, "(b n) 1 d -> b n d", n=per_clip)
         tokens = rearrange(local, "(b n) s d -> b (n s) d", n=per_clip)
         seen = self.interact(self.interaction_norm(tokens), self.interaction_context_norm(messengers))
@@ -122,7 +126,7 @@ class LGIBlock(nn.Module):
 
 
 class LGIFormer(Encoder):
-    """Local-global interaction: cost grows with the number of tokens, not with its square."""
+    """Local-global interaction: the cost is linear in the number of tokens."""
 
     def __init__(
         self,
@@ -138,13 +142,13 @@ class LGIFormer(Encoder):
         super().__init__(grid, width=width, **embedding)
         self.region_grid = grid.in_regions(region)
         self.region = tuple(region)
-        self.region_tokens = nn.Parameter(torch.zeros(self.region_grid.tokens, width))  # they have no position
+        self.region_tokens = nn.Parameter(torch.zeros(self.region_grid.tokens, width))  # without positions
         self.blocks = nn.ModuleList(
             LGIBlock(width, drop_path=rate, **block) for rate in drop_path_rates(drop_path_rate, depth)
         )
 
     def into_regions(self, tokens: Tensor) -> Tensor:
-        """(B, N, ...) in the clip's order -> (B, n, S, ...): regions, and tokens within them, in the same order."""
+        """(B, N, ...) in the order of the clip -> (B, n, S, ...), regions and the tokens within them in the same order."""
         (nt, nh, nw), (rt, rh, rw) = self.region_grid, self.region
         return rearrange(
             tokens,
@@ -155,8 +159,8 @@ class LGIFormer(Encoder):
     def forward(self, local: Tensor, run: Callable, region_tokens_only: bool = False) -> Tensor:
         """Local tokens (B, n, S, D) -> (B, n, 1 + S, D) with the region tokens in front, or (B, n, 1, D).
 
-        ``region_tokens_only`` says that nobody reads the last block's local tokens: they are then not computed, unless
-        a gradient is wanted (the optimiser decays what has a gradient of zero, not what has none) or a hook looks on.
+        With ``region_tokens_only``, the last block's local tokens may be skipped. They are computed if gradients are
+        recorded (an optimiser decays parameters with a zero gradient, but not those without one) or if hooks exist.
         """
         per_clip = local.shape[1]
         region_tokens = self.region_tokens[None, :, None].expand(local.shape[0], -1, -1, -1)
@@ -175,7 +179,7 @@ class LGIFormer(Encoder):
 class MAEDFER(VideoTransformer):
     """The LGI-Former with a linear head, as fine-tuned on DFEW, FERV39k and MAFW.
 
-    ``pooled_tokens`` says which tokens the mean is over: "region", "local" or "all".
+    ``pooled_tokens``: the tokens that are averaged, "region", "local" or "all".
 
     >>> model = MAEDFER(num_classes=7)
     >>> model(**model.example_inputs()).shape
@@ -213,7 +217,7 @@ class MAEDFER(VideoTransformer):
     ) -> None:
         check_option("pooled_tokens", pooled_tokens, ("region", "local", "all"))
         if per_frame and pooled_tokens != "local":
-            raise InputError(f"per_frame needs a token for every place, pooled_tokens='local', not '{pooled_tokens}'.")
+            raise InputError(f"per_frame needs pooled_tokens='local', not '{pooled_tokens}'.")
         encoder = LGIFormer(
             Grid.of(num_frames, img_size, tubelet, patch_size),
             region=region,
@@ -249,7 +253,7 @@ class MAEDFER(VideoTransformer):
         )
         self.pooled_tokens = pooled_tokens
         if pooled_tokens == "region" and interaction == "cross":
-            self.unused_parameters = (f"encoder.blocks.{depth - 1}.interaction*",)  # they change local tokens only
+            self.unused_parameters = (f"encoder.blocks.{depth - 1}.interaction*",)  # it changes local tokens only
 
     def tokens_to_pool(self, video: Tensor) -> Tensor:
         local = self.encoder.into_regions(self.encoder.embed(video))

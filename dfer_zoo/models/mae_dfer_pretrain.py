@@ -1,4 +1,4 @@
-"""MAE-DFER's pre-training: from a tenth of a clip's tokens, guess how the rest looks and how it moves.
+"""MAE-DFER's pre-training: reconstruct the appearance and the motion of a clip from a tenth of its tokens.
 
 Sun, Lian, Liu, Tao. ACM Multimedia 2023, arXiv 2307.02227.
 """
@@ -34,7 +34,7 @@ from .video_mae import EPS, VIDEO, Grid, JointBlock, JointEncoder, check_option,
 
 
 class Decoder(nn.Module):
-    """A few plain blocks over visible and masked tokens together, and the pixels of the masked ones."""
+    """A few plain blocks over visible and masked tokens, and a linear layer to the pixels of the masked ones."""
 
     position: Tensor
 
@@ -67,27 +67,29 @@ class Decoder(nn.Module):
 
 
 class Reconstruction(NamedTuple):
-    """For display: (B, T, 3, H, W), colours in [0, 1] where the guess is right; visible parts are the clip's own."""
+    """Clips for display, (B, T, 3, H, W) with colours around [0, 1]. Visible tokens show the input."""
 
     frames: Tensor
-    differences: Tensor  # each frame less the first of its group, around 0
-    masked: Tensor  # the clip with grey in the masked places
+    differences: Tensor  # each frame minus the first of its group, around 0
+    masked: Tensor  # the input with masked tokens in grey
     mask: Tensor  # (B, N), True where masked
 
 
 class MAEDFERPretrain(TubeletTargets, DferModel):
-    """The masked autoencoder. It classifies nothing: forward gives the pixels of the masked tubelets, (B, masked, 1536),
-    and the head of the common contract is the decoder. `forward_head(..., pre_logits=True)` is the mean visible token.
+    """The masked autoencoder. It has no classes.
 
-    Without a mask, a new one is drawn from torch's generator in training, and the same one is used always in
-    evaluation. ``attention="joint"`` is VideoMAE (width 768, 12 blocks, 12 heads).
+    Forward returns the pixels of the masked tubelets, (B, masked, 1536). The decoder is the head of the model, and
+    `forward_head(..., pre_logits=True)` returns the mean visible token. Without a given mask, training draws a new one
+    from torch's generator, and evaluation always uses the same one.
 
-    ``decoder_positions``: the LGI-Former hands out its visible tokens region by region. "published" gives them the
-    positions of the visible places row by row, so that some tokens get another one's place; the released weights were
-    trained so. "matched" gives each token its own place, and lets regions be narrower than the frame.
-
-    ``difference_group``: frames are guessed as their difference to the first of so many (2: to the first of the
-    tubelet); 0: as they are. ``motion_weight``: share of the differences in the loss, for groups of 2; None: all alike.
+    Args:
+        attention: "local_global", the LGI-Former, or "joint", VideoMAE (width 768, 12 blocks, 12 heads).
+        decoder_positions: The LGI-Former returns visible tokens region by region. "published" adds the positions of the
+            visible tokens row by row, so that some tokens get the position of another; the released weights were trained
+            this way. "matched" adds each token's own position and allows regions narrower than the frame.
+        difference_group: Frames are predicted as differences to the first frame of their group of this size (2: of the
+            tubelet). 0: as they are.
+        motion_weight: Weight of the differences in the loss, for groups of 2. None: no weighting.
 
     >>> model = MAEDFERPretrain()
     >>> model(**model.example_inputs()).shape
@@ -139,7 +141,9 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         check_option("attention", attention, ("local_global", "joint"))
         check_option("decoder_positions", decoder_positions, ("published", "matched"))
         if layer_scale and attention != "joint":
-            raise InputError(f"layer_scale is {layer_scale}; the blocks of the LGI-Former have none, expected 0.")
+            raise InputError(
+                f"layer_scale is {layer_scale}; expected 0: the blocks of the LGI-Former have no layer scale."
+            )
         self.cut = {"p0": tubelet, "p1": patch_size, "p2": patch_size}
         self.grid = grid = Grid.of(num_frames, img_size, tubelet, patch_size)
         self.matched = decoder_positions == "matched"
@@ -185,7 +189,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
                 block=block,
             )
             self.window = (region[1], region[2])
-            if interaction == "none":  # then nothing carries the last look across back to the local tokens
+            if interaction == "none":  # nothing passes the last global attention on to the local tokens
                 self.unused_parameters = (f"encoder.blocks.{depth - 1}.global_*",)
         check_count("decoder_width", decoder_width)
         self.encoder_norm = nn.LayerNorm(width, eps=EPS)
@@ -207,8 +211,8 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         self.masked_per_window = int(mask_ratio * area)
         if not 0 < self.masked_per_window < area:
             raise InputError(
-                f"mask_ratio {mask_ratio} hides {self.masked_per_window} of a window's {area} places; "
-                "expected one that hides some and leaves some visible."
+                f"mask_ratio {mask_ratio} masks {self.masked_per_window} of the {area} tokens of a window; "
+                "expected a ratio that leaves some masked and some visible."
             )
         self.num_visible = grid.tokens * (area - self.masked_per_window) // area
         self.register_buffer("reading_order", self._reading_order(), persistent=False)
@@ -218,7 +222,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
     # -- masks -----------------------------------------------------------------------------------------------------
 
     def draw_mask(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """(B, N), True = masked: the same share of every window of a frame, and the same places in all frames."""
+        """(B, N), True = masked: the same number in every window, and the same tokens in all frames."""
         rows, columns = self.grid.rows // self.window[0], self.grid.columns // self.window[1]
         area = self.window[0] * self.window[1]
         device = generator.device if generator is not None else self.mask_token.device
@@ -230,7 +234,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         )
 
     def _mask(self, mask: Tensor | None, batch: int) -> tuple[Tensor, int]:
-        """The mask, and how many tokens of a clip it leaves visible."""
+        """The mask, and the number of visible tokens per clip."""
         if mask is not None:
             return mask, self._check_mask(mask, batch)
         if self.training:
@@ -242,13 +246,13 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         if torch.compiler.is_compiling():
             torch._assert_async(
                 self._can_be_shared_out(mask),
-                "A compiled model takes masks of its own mask_ratio, alike in all regions.",
+                "A compiled model takes masks of its own mask_ratio, with as many visible tokens in all regions.",
             )
             return count
         if not self._can_be_shared_out(mask):
             raise InputError(
-                "The LGI-Former needs as many visible tokens in every region, and in each of its frames; "
-                "this mask has not."
+                "The LGI-Former needs the same number of visible tokens in every region and in each of its frames; "
+                "in this mask they differ."
             )
         if isinstance(self.encoder, LGIFormer):
             _, rows, columns = self.encoder.region_grid
@@ -257,7 +261,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         return count
 
     def _can_be_shared_out(self, mask: Tensor) -> Tensor:
-        """Whether `_by_region` finds every token's own region. As published, nobody asks."""
+        """Whether `_by_region` assigns every token to its own region. The published rule does not check it."""
         if not (self.matched and isinstance(self.encoder, LGIFormer)):
             return mask.new_ones(())
         visible = ~self.encoder.into_regions(mask)
@@ -265,8 +269,8 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         return (shares == shares[0, 0, 0]).all()
 
     def _reading_order(self) -> Tensor:
-        """(N,): in which order the visible tokens are collected, frame by frame. As published: row by row, which keeps
-        regions together only where they span the width of the frame."""
+        """(N,): the order in which visible tokens are collected, frame by frame. The published one is row by row, which
+        keeps regions together only if they span the width of the frame."""
         order = torch.arange(self.grid.tokens)
         if not (self.matched and isinstance(self.encoder, LGIFormer)):
             return order
@@ -280,7 +284,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         )
 
     def _visible(self, mask: Tensor, count: int) -> Tensor:
-        """(B, count): numbers of the visible tokens, in reading order."""
+        """(B, count): indices of the visible tokens, in reading order."""
         return self.reading_order[visible_numbers(mask[:, self.reading_order], count)]
 
     # -- forward ---------------------------------------------------------------------------------------------------
@@ -290,16 +294,16 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         return self._decode(self._encode(video, mask, count), mask, count)
 
     def forward_features(self, video: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """(B, T, 3, H, W) -> the encoder's visible tokens (B, visible, D). All of them: give a mask of zeros."""
+        """(B, T, 3, H, W) -> encoded visible tokens (B, visible, D). A mask of zeros returns all tokens."""
         return self._encode(video, *self._mask(mask, video.shape[0]))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, mask: Tensor | None = None) -> Tensor:
-        """Visible tokens -> the pixels of the masked ones; or their mean (B, D) with ``pre_logits``."""
+        """Visible tokens -> the pixels of the masked ones; with ``pre_logits`` the mean visible token (B, D)."""
         if pre_logits:
             return x.mean(1)
         if mask is None and self.training:
             raise InputError(
-                "In training every mask is a new one; give forward_head the mask that the features are of."
+                "Training draws a new mask in every call; pass forward_head the mask that the features were computed with."
             )
         return self._decode(x, *self._mask(mask, x.shape[0]))
 
@@ -314,7 +318,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         return self.encoder_norm(visible)
 
     def _embed(self, video: Tensor, numbers: Tensor) -> Tensor:
-        """Tokens of the tubelets with these numbers; the others are not computed, unless a hook asks for them."""
+        """The tokens of the tubelets with these indices. The others are computed only if hooks exist."""
         embed, drop = self.encoder.patch_embed, self.encoder.position_drop
         if is_watched(embed) or is_watched(drop) or (self.training and drop.p > 0):
             return pick(self.encoder.embed(video), numbers)
@@ -323,7 +327,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         return tokens + self.encoder.position[0][numbers]
 
     def _by_region(self, visible: Tensor) -> Tensor:
-        """(B, visible, ...), frame by frame and in a frame region by region -> (B, n, S, ...)"""
+        """(B, visible, ...), ordered by frame, then region -> (B, n, S, ...)"""
         assert isinstance(self.encoder, LGIFormer)
         steps, rows, columns = self.encoder.region_grid
         return rearrange(
@@ -335,7 +339,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
     def _decode(self, encoded: Tensor, mask: Tensor, count: int) -> Tensor:
         visible, masked = self._visible(mask, count), masked_numbers(mask, count)
         if self.matched and isinstance(self.encoder, LGIFormer):
-            visible = self._by_region(visible).flatten(1)  # the order in which the tokens left the encoder
+            visible = self._by_region(visible).flatten(1)  # the order of the tokens after the encoder
         position = self.decoder.position[0]
         known = self.to_decoder(encoded) + position[visible]
         asked = self.mask_token + position[masked]
@@ -344,10 +348,10 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
     # -- target and loss -------------------------------------------------------------------------------------------
 
     def loss(self, prediction: Tensor, video: Tensor, mask: Tensor) -> Tensor:
-        """Squared error over the masked tokens, in float32 under autocast too."""
+        """Squared error over the masked tokens, in float32 even under autocast."""
         errors = self.errors(prediction, video, mask)
         if not errors.numel():
-            raise InputError("The mask hides nothing, so that there is nothing to guess and no loss.")
+            raise InputError("The mask hides no token, so there is no loss.")
         return self.mean_error(errors)
 
     def errors(self, prediction: Tensor, video: Tensor, mask: Tensor) -> Tensor:
@@ -358,7 +362,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
     def training_loss(
         self, inputs: Mapping[str, Tensor | None], targets: Any = None, criterion: Any = None, *, epoch: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """(loss, prediction) of a batch without labels: targets and criterion are not looked at."""
+        """(loss, prediction). There are no labels: targets and criterion are ignored."""
         video, mask = inputs["video"], inputs.get("mask")
         assert video is not None
         mask, _ = self._mask(mask, video.shape[0])
@@ -367,12 +371,12 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
 
     @torch.no_grad()
     def reconstruct(self, video: Tensor, mask: Tensor | None = None) -> Reconstruction:
-        """The clip as the model guesses it, to look at."""
+        """Reconstruct a clip for display."""
         mask, count = self._mask(mask, video.shape[0])
         guessed = self._decode(self._encode(video, mask, count), mask, count).float()
         pixels = self.pixels(video.float())
         level, spread = self._levels(pixels)
-        # visible places hold the truth, masked ones the guess, in the units of the target
+        # visible tokens show the input, masked ones the prediction, in the units of the target
         places = masked_numbers(mask, count)[..., None].expand_as(guessed)
         target = self.from_tubelets(self.targets(video.float()).scatter(1, places, guessed))
         if self.difference_group:
@@ -385,11 +389,11 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         moved = target - target[:, time // group * group]
         return Reconstruction(target, moved, pixels.masked_fill(hidden, 0.5), mask)
 
-    # -- the rest of the contract ----------------------------------------------------------------------------------
+    # -- other methods of models ----------------------------------------------------------------------------------
 
     def init_weights(self) -> None:
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and name != "to_decoder":  # which keeps torch's own
+            if isinstance(module, nn.Linear) and name != "to_decoder":  # keeps torch's own initialisation
                 nn.init.xavier_uniform_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
@@ -410,5 +414,5 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         return {"stem": r"^encoder\.patch_embed", "blocks": [(blocks, None)]}
 
     def no_weight_decay(self) -> set[str]:
-        """The region tokens are decayed here and not in fine-tuning: published, and probably by oversight."""
+        """Region tokens are decayed here but not in fine-tuning: as published, probably by oversight."""
         return {"mask_token"}

@@ -16,7 +16,7 @@ from .vit import EncoderClassifier, find_preset, square_grid
 
 
 class MAEFace(EncoderClassifier):
-    """A face image, values in [0, 1] -> logits; without classes, the features.
+    """A face image with values in [0, 1] -> logits, or features if ``num_classes`` is 0.
 
     >>> import torch
     >>> model = MAEFace(preset="tiny", img_size=32, num_classes=5)

@@ -1,6 +1,6 @@
-"""What the masked autoencoders of clips share: masks, the tokens that they leave visible, and the target.
+"""Masks, token selection and reconstruction targets of the masked autoencoders of clips.
 
-VideoMAE's, with MAE-DFER's differences between frames.
+The targets are those of VideoMAE, with MAE-DFER's differences between frames.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ CHANNELS = 3
 
 
 class TubeletTargets:
-    """What a masked autoencoder of clips has to guess: the normalised colours of every tubelet, and how they change.
+    """Mixin with the reconstruction targets: the normalised colours of every tubelet, and their change over time.
 
-    A model with ``grid``, ``cut``, ``video_spec`` and the options of the target has these methods from here.
+    The model provides ``grid``, ``cut``, ``video_spec`` and the options of the target.
     """
 
     grid: Grid
@@ -31,17 +31,17 @@ class TubeletTargets:
     motion_weight: float | None
 
     def targets(self, video: Tensor) -> Tensor:
-        """(B, T, 3, H, W) -> what the prediction is compared with, for all tokens: (B, N, 1536)."""
+        """(B, T, 3, H, W) -> the targets of all tokens (B, N, 1536)"""
         pixels = self._normalized(self.pixels(video)) if self.normalize_target else self.pixels(video)
         if self.difference_group:
             pixels = differences(pixels, self.difference_group)
         return self.to_tubelets(pixels)
 
     def mean_error(self, errors: Tensor) -> Tensor:
-        """(B, masked, 1536) -> their mean; with a ``motion_weight`` the differences have this share of it."""
+        """(B, masked, 1536) -> the mean; with ``motion_weight`` a weighted mean of appearance and motion."""
         if self.motion_weight is None:
             return errors.mean()
-        look, motion = errors.chunk(2, dim=-1)  # the tubelet's first frame, its second
+        look, motion = errors.chunk(2, dim=-1)  # the first frame of a tubelet, and the second
         return (1 - self.motion_weight) * look.mean() + self.motion_weight * motion.mean()
 
     def pixels(self, video: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class TubeletTargets:
         return video * std + mean
 
     def to_tubelets(self, video: Tensor) -> Tensor:
-        """(B, T, 3, H, W) -> (B, N, 2 * 16 * 16 * 3), the colour fastest"""
+        """(B, T, 3, H, W) -> (B, N, 2 * 16 * 16 * 3), the colour as the last axis"""
         return rearrange(video, "b (t p0) c (h p1) (w p2) -> b (t h w) (p0 p1 p2 c)", **self.cut)
 
     def from_tubelets(self, tubelets: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class TubeletTargets:
         return self.from_tubelets(tiles.flatten(2))
 
     def _levels(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of every tubelet's colours, over both its frames: (B, N, 1, 3) each."""
+        """Mean and standard deviation of the colours of every tubelet, (B, N, 1, 3) each."""
         tiles = self._tile(pixels)
         return tiles.mean(2, keepdim=True), tiles.var(2, keepdim=True).sqrt() + 1e-6
 
@@ -82,34 +82,34 @@ class TubeletTargets:
 def draw_masked(
     shape: tuple[int, int, int] | tuple[int, int], masked: int, generator: torch.Generator | None, device: torch.device
 ) -> Tensor:
-    """Booleans of this shape, `masked` of them True along the last axis."""
+    """Booleans of this shape with ``masked`` True values along the last axis."""
     noise = torch.rand(shape, generator=generator, device=device)
     return noise.argsort(-1).argsort(-1) < masked
 
 
 def count_visible(name: str, mask: Tensor, shape: tuple[int, int], expected: int) -> int:
-    """How many tokens of each clip the mask leaves visible; ``expected`` is what a compiled model is built for."""
+    """The number of visible tokens per clip. A compiled model supports only ``expected``."""
     check_shape(name, mask, "(B, N)", shape, floating=False)
     if mask.dtype != torch.bool:
         raise InputError(f"{name} must be boolean, True where masked, got {mask.dtype}.")
     visible = (~mask).sum(1)
-    if torch.compiler.is_compiling():  # a graph has one number of tokens, and no numbers to look at
+    if torch.compiler.is_compiling():  # a graph has a fixed number of tokens and cannot read values
         torch._assert_async(
-            (visible == expected).all(), "A compiled model takes masks of its own mask_ratio, for all clips alike."
+            (visible == expected).all(), "A compiled model takes masks of its own mask_ratio, the same for all clips."
         )
         return expected
     if (visible != visible[0]).any():
-        raise InputError(f"Every clip must have as many masked tokens as the others; visible: {visible.tolist()}.")
+        raise InputError(f"Every clip must have the same number of masked tokens; visible: {visible.tolist()}.")
     return int(visible[0])
 
 
 def visible_numbers(mask: Tensor, count: int) -> Tensor:
-    """(B, count): numbers of the visible tokens, in ascending order."""
+    """(B, count): indices of the visible tokens, in ascending order."""
     return mask.int().argsort(dim=1, stable=True)[:, :count]
 
 
 def masked_numbers(mask: Tensor, count: int) -> Tensor:
-    """(B, N - count): numbers of the masked tokens, in ascending order; ``count`` are visible."""
+    """(B, N - count): indices of the masked tokens, in ascending order; ``count`` tokens are visible."""
     return mask.int().argsort(dim=1, stable=True)[:, count:]
 
 
@@ -119,7 +119,7 @@ def pick(tokens: Tensor, numbers: Tensor) -> Tensor:
 
 
 def differences(video: Tensor, group: int, sign: int = -1) -> Tensor:
-    """Every frame less (with ``sign`` 1: plus) the first of its group of so many; the first ones stay. (B, T, ...)"""
+    """Subtract (``sign`` 1: add) the first frame of each group of ``group`` frames from the others. (B, T, ...)"""
     time = torch.arange(video.shape[1], device=video.device)
     later = (time % group != 0).view(-1, *[1] * (video.ndim - 2))
     return torch.where(later, video + sign * video[:, time // group * group], video)
@@ -128,7 +128,7 @@ def differences(video: Tensor, group: int, sign: int = -1) -> Tensor:
 def check_difference(num_frames: int, tubelet: int, group: int, motion_weight: float | None) -> None:
     if group < 0 or group == 1 or (group and num_frames % group):
         raise InputError(
-            f"difference_group is {group}; expected 0 (no differences) or at least 2 that divide the {num_frames} frames."
+            f"difference_group is {group}; expected 0 (no differences), or a divisor of the {num_frames} frames from 2 on."
         )
     if motion_weight is not None and not (group == tubelet == 2):
         raise InputError("motion_weight splits a tubelet of two frames; it needs tubelet=2 and difference_group=2.")

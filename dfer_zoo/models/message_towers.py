@@ -1,4 +1,4 @@
-"""DK-CLIP's two image towers: CLIP's image transformer, in which neighbouring frames exchange messages in every block."""
+"""DK-CLIP's two image towers: CLIP's image transformer, where neighbouring frames exchange messages in every block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD_WIDTH = 64  # of every attention, as in CLIP
 
 
 class MessageBlock(nn.Module):
-    """CLIP's block, with one more token per frame: what its neighbours in time have to say."""
+    """CLIP's block with one additional token per frame: a message from the neighbouring frames."""
 
     def __init__(self, width: int, drop_path: float = 0.0) -> None:
         super().__init__()
@@ -29,17 +29,17 @@ class MessageBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, tokens: Tensor, neighbours: int) -> Tensor:
-        """tokens (frames, 1 + P, D), the class token first; so many consecutive frames hear each other."""
+        """tokens (frames, 1 + P, D), class token first; groups of ``neighbours`` consecutive frames exchange messages."""
         messages = rearrange(self.message(tokens[:, 0]), "(groups near) d -> groups near d", near=neighbours)
         messages = messages + self.drop_path(self.message_attn(self.message_norm(messages)))
         messages = rearrange(messages, "groups near d -> (groups near) 1 d")
         attended = self.attn(self.norm1(torch.cat([tokens, messages], dim=1)))
-        tokens = tokens + self.drop_path(attended[:, :-1])  # the message was heard; every block makes its own
+        tokens = tokens + self.drop_path(attended[:, :-1])  # drop the message: every block makes its own
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
 
 class MessageTower(nn.Module):
-    """CLIP's image transformer made of message blocks. A subclass says where the patch tokens come from."""
+    """CLIP's image transformer with message blocks. Subclasses provide the patch tokens."""
 
     def __init__(self, width: int, depth: int, num_patches: int, embed_dim: int, drop_path_rate: float = 0.0) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class MessageTower(nn.Module):
         return tokens
 
     def embed(self, class_tokens: Tensor) -> Tensor:
-        """(..., D) -> (..., E), the space that CLIP shares with its texts."""
+        """(..., D) -> (..., E), CLIP's joint space of images and texts."""
         return self.norm(class_tokens) @ self.projection
 
     def init_weights(self) -> None:
@@ -71,7 +71,7 @@ class MessageTower(nn.Module):
 
 
 class LocalTower(MessageTower):
-    """What happens within a short time: looks at every frame."""
+    """Encodes every frame, with messages within short groups of frames."""
 
     def __init__(self, img_size: int, patch_size: int, width: int, depth: int, embed_dim: int, drop_path_rate: float):
         super().__init__(width, depth, (img_size // patch_size) ** 2, embed_dim, drop_path_rate)
@@ -84,7 +84,7 @@ class LocalTower(MessageTower):
 
 
 class SemanticTower(MessageTower):
-    """What the snippets look like, for the texts: starts where the local tower ended."""
+    """Encodes snippets for the comparison with texts, from the output tokens of the local tower."""
 
     def forward(self, patches: Tensor, run_block: Callable = call) -> Tensor:
         """Patch tokens of the snippets (B, S, P, D) -> (B * S, 1 + P, D); the snippets of a clip are neighbours."""
@@ -92,7 +92,7 @@ class SemanticTower(MessageTower):
 
 
 def init_attention(module: nn.Module, projection: bool = True) -> None:
-    """torch's initialisation of its own multi-head attention, in timm's modules."""
+    """Initialise timm's attention modules like torch's own multi-head attention."""
     for part in module.modules():
         if isinstance(part, Attention):
             nn.init.xavier_uniform_(part.qkv.weight)

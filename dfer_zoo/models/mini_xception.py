@@ -3,7 +3,7 @@
 Arriaga, Valdenegro-Toro, Plöger: Real-time convolutional neural networks for emotion and gender classification. 2017,
 arXiv 1710.07557.
 
-Two plain convolutions, four modules that halve height and width, then one convolution to a map per class whose mean is
+Two plain convolutions, four modules that halve height and width, and a convolution to one map per class, whose mean is
 the logit. With 57,000 parameters it is the zoo's frame-wise baseline.
 """
 
@@ -24,7 +24,7 @@ from .layers import call
 
 FER2013 = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 WIDTHS = (8, 16, 32, 64, 128)
-SMALLEST_IMAGE = 5  # pixels; the two unpadded convolutions take four
+SMALLEST_IMAGE = 5  # pixels: two convolutions without padding remove four
 
 
 def norm(width: int) -> nn.BatchNorm2d:
@@ -35,7 +35,7 @@ def norm(width: int) -> nn.BatchNorm2d:
 def same_max_pool(x: Tensor) -> Tensor:
     """Max pooling, 3 x 3 with stride 2, with TensorFlow's "same" padding.
 
-    An even side is padded after its end only, an odd one at both ends, each with minus infinity.
+    An even side is padded at its end only, an odd one at both ends, with minus infinity.
     """
     height, width = x.shape[-2:]
     return F.max_pool2d(x, 3, 2, padding=(height % 2, width % 2), ceil_mode=True)
@@ -84,7 +84,7 @@ class GrayEncoder(nn.Module):
         self.blocks = nn.ModuleList(ResidualModule(a, b) for a, b in itertools.pairwise(WIDTHS))
 
     def forward(self, image: Tensor, run: Callable = call) -> Tensor:
-        """``run`` calls the blocks: `DferModel.run_block` saves memory there."""
+        """``run`` calls the blocks; pass `DferModel.run_block` to support gradient checkpointing."""
         x = F.relu(self.norm1(self.conv1(image)))
         x = F.relu(self.norm2(self.conv2(x)))
         for block in self.blocks:
@@ -115,7 +115,7 @@ class MiniXception(ImageModel):
             video_spec=VideoSpec(
                 num_frames=1,
                 img_size=img_size,
-                sampling="windows",  # of one frame each: the mean over frames is the zoo's rule, not the authors'
+                sampling="windows",  # of one frame each; the mean over frames is the zoo's rule, not the authors'
                 fps=5.0,
                 resize="opencv_bilinear",
                 channel_order="gray",
@@ -135,8 +135,8 @@ class MiniXception(ImageModel):
         return self.encoder(image, self.run_block)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Maps -> logits, the mean of each class map. With ``pre_logits`` the mean of the 128 maps instead: an embedding
-        of the face, from which the logits do not follow, because the classifier is a 3 x 3 convolution."""
+        """Maps -> logits, the mean of each class map. With ``pre_logits`` the mean of the 128 maps: an embedding of the
+        face that does not determine the logits, because the classifier is a 3 x 3 convolution."""
         maps = x if pre_logits else self.classifier(x)
         return maps.mean((2, 3))
 
@@ -148,7 +148,7 @@ class MiniXception(ImageModel):
         return head
 
     def init_weights(self) -> None:
-        """Glorot uniform, as Keras does it."""
+        """Glorot uniform, Keras' default."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 _glorot(module)
@@ -170,7 +170,7 @@ class MiniXception(ImageModel):
 
 
 def _glorot(conv: nn.Conv2d) -> None:
-    """Keras counts a depthwise kernel's fan-in as 9 * channels and its fan-out as 9."""
+    """Keras defines the fan-in of a depthwise kernel as 9 * channels, and its fan-out as 9."""
     area = conv.kernel_size[0] * conv.kernel_size[1]
     depthwise = conv.groups > 1
     fan_in, fan_out = area * conv.in_channels, area * (1 if depthwise else conv.out_channels)

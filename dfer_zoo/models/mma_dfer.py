@@ -1,4 +1,4 @@
-"""MMA-DFER: two frozen ViTs, one for face frames and one for the sound, adapted to each other block by block.
+"""MMA-DFER: two frozen ViTs, one for face frames and one for the sound, adapted to each other in every block.
 
 Chumachenko, Iosifidis, Gabbouj. "MMA-DFER: MultiModal Adaptation of Unimodal Models for Dynamic Facial Expression
 Recognition In-the-wild", CVPR Workshops 2024, arXiv 2404.09010.
@@ -23,7 +23,7 @@ from .vit import Encoder, find_preset, load_encoders, square_grid
 
 FRAMES = 16
 SPECTRUM_FRAMES = 512
-PROMPTS = 3  # in each group; a new group comes in every PROMPT_STRIDE blocks
+PROMPTS = 3  # per group; a group starts every PROMPT_STRIDE blocks
 PROMPT_STRIDE = 6
 
 LABELS = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
@@ -31,7 +31,7 @@ MORE_LABELS = ("contempt", "anxiety", "helplessness", "disappointment")
 
 
 class Adapter(nn.Module):
-    """One modality's way into a narrow space, and back from there through a gate that starts closed."""
+    """Projects one modality to a narrow space and back, through a gate that starts at zero."""
 
     def __init__(self, width: int, bottleneck: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Exchange(nn.Module):
         self.sound = Adapter(width, bottleneck)
 
     def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
-        """(B * T, N, width) and (B, M, width), frames of a clip side by side."""
+        """(B * T, N, width), the frames of a clip in a row, and (B, M, width) -> the same shapes"""
         face_narrow, sound_narrow = self.face.narrow(frames), self.sound.narrow(sound)
         # means over all tokens: class token, patches and prompts
         face_mean = reduce(face_narrow, "(b t) n c -> b 1 c", "mean", t=FRAMES)
@@ -68,7 +68,7 @@ class Exchange(nn.Module):
 
 
 class Prompts(nn.Module):
-    """Learned tokens of one encoder: all enter at the start; group by group, a second set is added on top later."""
+    """Learned tokens of one encoder. All enter at the start; a second set is added later, group by group."""
 
     def __init__(self, width: int, groups: int) -> None:
         super().__init__()
@@ -80,14 +80,14 @@ class Prompts(nn.Module):
             nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5)
 
     def add_group(self, tokens: Tensor, group: int) -> Tensor:
-        """The prompts are the last tokens; those of this group get their second set."""
+        """Add the second set of this group. The prompts are the last tokens."""
         before = len(self.initial) - group * PROMPTS
         behind = before - PROMPTS
         return tokens + nn.functional.pad(self.progressive[group], (0, 0, tokens.shape[1] - before, behind))
 
 
 class MMADFER(DferModel):
-    """16 face frames and a log-mel spectrogram -> logits. ``audio=None`` is a clip without sound, as published for MAFW.
+    """16 face frames and a log-mel spectrogram -> logits. ``audio=None`` means a clip without sound.
 
     >>> model = MMADFER(preset="tiny", img_size=32)
     >>> model(video=torch.rand(1, 16, 3, 32, 32), audio=None).shape
@@ -97,7 +97,7 @@ class MMADFER(DferModel):
     inputs: ClassVar[tuple[str, ...]] = ("video", "audio")
     optional_inputs: ClassVar[tuple[str, ...]] = ("audio",)
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {7: LABELS, 11: LABELS + MORE_LABELS}
-    # positions are not among them: the published training moves both tables
+    # without the positions: the published training updates both tables
     frozen_parameters: ClassVar[tuple[str, ...]] = tuple(
         f"{encoder}.{part}"
         for encoder in ("face", "sound")
@@ -116,7 +116,7 @@ class MMADFER(DferModel):
     ) -> None:
         if temporal_depth < 1:
             raise InputError(
-                f"temporal_depth is {temporal_depth}; expected 1 or more: without one the answer ignores the clip."
+                f"temporal_depth is {temporal_depth}; expected 1 or more: without it the output ignores the frames."
             )
         shape = find_preset(preset, patch=16)
         super().__init__(
@@ -145,7 +145,7 @@ class MMADFER(DferModel):
         for encoder, prompts in ((self.face, self.face_prompts), (self.sound, self.sound_prompts)):
             encoder.init_weights()
             prompts.init_weights()
-            # as published: the rows of the prompts start far larger than the prompts themselves
+            # as published: position rows of prompts start far larger than the prompts
             nn.init.normal_(encoder.positions[:, -len(prompts.initial) :])
         self.temporal.init_weights()
 
@@ -162,7 +162,7 @@ class MMADFER(DferModel):
                 frames = self.face_prompts.add_group(frames, i // PROMPT_STRIDE)
                 sound = self.sound_prompts.add_group(sound, i // PROMPT_STRIDE)
         frames, sound = self.face.norm(frames)[:, 0], self.sound.norm(sound)[:, 0]
-        # the sound joins every frame
+        # the sound is added to every frame
         fused = rearrange(frames, "(b t) d -> b t d", t=FRAMES) + sound[:, None]
         return self.temporal(self.projection(fused), self.run_block)
 
@@ -177,8 +177,8 @@ class MMADFER(DferModel):
     # -- training ------------------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> MMADFER:
-        """Frozen blocks rest in eval mode. The published training left them in train mode, so that their stochastic
-        depth went on drawing; with ``drop_path_when_frozen`` it does: the drop paths alone follow the mode."""
+        """Frozen blocks stay in eval mode. The published training left them in train mode with active stochastic depth;
+        with ``drop_path_when_frozen`` only their drop paths follow the mode."""
         super().train(mode)
         if self.drop_path_when_frozen:
             for module in self.modules():
@@ -196,5 +196,5 @@ class MMADFER(DferModel):
         }
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """MAE-Face into the face encoder, AudioMAE's pre-trained encoder into the sound encoder."""
+        """Load MAE-Face as "face" and the pre-trained AudioMAE as "sound"."""
         return load_encoders(self, {"face": self.face, "sound": self.sound}, states)

@@ -46,7 +46,7 @@ class ConvNorm(nn.Sequential):
 
 
 class Bottleneck(nn.Module):
-    """Wide and depthwise in the middle, linear at the end; with a stride of 1 between equal widths it is a residual."""
+    """An inverted bottleneck with a linear last layer; with a residual if the stride is 1 and the widths are equal."""
 
     def __init__(self, width_in: int, width_out: int, inner: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def _stage(width: int, inner: int, blocks: int) -> nn.Sequential:
 
 
 class LandmarkFeatures(nn.Module):
-    """The network up to its finest features of 128 channels: (N, 3, 112, 112) -> (N, 128, 14, 14)."""
+    """The layers up to the features that S2D uses: (N, 3, 112, 112) -> (N, 128, 14, 14)."""
 
     num_features = 128
 
@@ -84,7 +84,7 @@ class LandmarkFeatures(nn.Module):
 
 
 def resize_for_landmarks(images: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 3, 112, 112), corner pixels on corner pixels, not antialiased: so S2D's weights were trained.
+    """(N, 3, H, W) -> (N, 3, 112, 112), with aligned corners and without antialiasing, as in the training of S2D's weights.
 
     Args:
         images: Normalised pictures of any size.
@@ -103,7 +103,7 @@ def resize_for_landmarks(images: Tensor) -> Tensor:
 
 
 class MobileFaceNet(DferModel):
-    """Face pictures -> 68 landmarks (x, y), as fractions of the picture's sides.
+    """Face images -> 68 landmarks (x, y), as fractions of the image's width and height.
 
     Examples:
         >>> import torch
@@ -115,7 +115,7 @@ class MobileFaceNet(DferModel):
     inputs: ClassVar[tuple[str, ...]] = ("image",)
     head_prefixes: ClassVar[tuple[str, ...]] = ("head.",)
     has_classifier: ClassVar[bool] = False
-    unused_parameters = ("pool.norm.bias",)  # while training, the head's batch norm takes any shift away
+    unused_parameters = ("pool.norm.bias",)  # in training, the batch norm of the head removes any shift
 
     def __init__(self) -> None:
         super().__init__(
@@ -129,7 +129,7 @@ class MobileFaceNet(DferModel):
         self.down3 = Bottleneck(128, 128, 512, stride=2)
         self.stage3 = _stage(128, 256, blocks=2)
         self.expand = ConvNorm(128, 512)
-        self.pool = ConvNorm(512, 512, 7, groups=512, linear=True)  # a learned mean over the 7 x 7 places
+        self.pool = ConvNorm(512, 512, 7, groups=512, linear=True)  # a learned weighted mean over 7 x 7 positions
         self.head = nn.Sequential(
             OrderedDict(
                 linear=nn.Linear(self.num_features, 2 * LANDMARKS, bias=False), norm=nn.BatchNorm1d(2 * LANDMARKS)
@@ -153,11 +153,11 @@ class MobileFaceNet(DferModel):
         return self.forward_head(self.forward_features(image))
 
     def get_classifier(self) -> nn.Module:
-        """The layer that gives the landmarks."""
+        """The layer that predicts the landmarks."""
         return self.head
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Stages from the input to the head, as timm's layer decay reads them."""
+        """Stages from the input to the head, for timm's layer decay."""
         stages = ("features.down1|features.stage1", "features.down2|features.stage2", "down3|stage3", "expand|pool")
         return {
             "stem": r"^features\.stem",

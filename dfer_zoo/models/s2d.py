@@ -1,4 +1,4 @@
-"""S2D: an image model of expressions learns to watch videos. Its ViT stays frozen; between the blocks, landmark features
+"""S2D: an image model of expressions, extended to videos. The ViT stays frozen; between its blocks, landmark features
 prompt the patches, and every patch attends along time.
 
 Chen, Li, Shan, Wang, Hong. "From Static to Dynamic: Adapting Landmark-Aware Image Models for Facial Expression
@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .anchors import EmotionAnchors, distillation_weight
-from .base import DferModel, LoadReport, check_parts, check_shape, fill
+from .base import DferModel, LoadReport, check_backbones, check_shape, fill
 from .layers import Attention, Mlp, init_linears
 from .mobile_face_net import LandmarkFeatures, resize_for_landmarks
 from .video_mae import VIDEO, check_option
 from .vit import Encoder, EncoderNorm, Preset
 
-GRID = 14  # patches per side: as many as the landmark features have
-TEMPORAL_HEADS = 8  # whatever the width
+GRID = 14  # patches per side, the grid of the landmark features
+TEMPORAL_HEADS = 8  # for every width
 
 LABELS = {
-    7: ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"),  # DFEW; FERV39k's order is another
+    7: ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear"),  # DFEW; FERV39k has another order
     11: (  # MAFW
         "anger",
         "anxiety",
@@ -49,20 +49,20 @@ LABELS = {
 
 
 class Fovea(nn.Module):
-    """Keeps of every channel what stands out: the map, weighted by its own softmax over the places."""
+    """Spatial attention per channel: the map times its own softmax over the positions."""
 
     def __init__(self) -> None:
         super().__init__()
         self.smooth = nn.Parameter(torch.full((1,), 10.0))
 
     def forward(self, x: Tensor) -> Tensor:  # (N, places, hidden)
-        # as published: exactly 0 scales nothing, where a product would make all places alike
+        # as published: exactly 0 means no scaling, not a product with 0
         scale = torch.where(self.smooth == 0, torch.ones_like(self.smooth), self.smooth)
         return (x * scale).softmax(dim=1) * x
 
 
 class Prompter(nn.Module):
-    """Mixes the prompt into the patches, in a narrow space. Its output is added to the patches, and is the next prompt."""
+    """Combines prompt and patches in a narrow space. The output is added to the patches and is the next prompt."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Prompter(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Every place attends along the frames, in a narrower space. No residual."""
+    """Attention of every position over the frames, in a narrower space, without a residual."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -90,13 +90,13 @@ class TemporalAttention(nn.Module):
 
 
 class Adapter(nn.Module):
-    """The temporal modeling adapter: along time, then a bottleneck for every token."""
+    """The temporal modeling adapter: attention over time, then a bottleneck MLP per token."""
 
     def __init__(self, width: int, hidden: int, num_frames: int) -> None:
         super().__init__()
         self.num_frames = num_frames
         self.temporal = TemporalAttention(width, hidden)
-        self.norm = nn.LayerNorm(width)  # with torch's eps of 1e-5; all others here have 1e-6
+        self.norm = nn.LayerNorm(width)  # eps 1e-5; all other norms of this model have 1e-6
         self.spatial = Mlp(width, hidden)
 
     def forward(self, patches: Tensor) -> Tensor:  # (B * T, places, width)
@@ -106,7 +106,7 @@ class Adapter(nn.Module):
 
 
 class PromptBlock(nn.Module):
-    """What stands in front of a ViT block: (prompt, change along time), both to be added to the patches."""
+    """The block before a ViT block: returns (prompt, temporal change), both of which are added to the patches."""
 
     def __init__(self, width: int, hidden: int, adapter_hidden: int, num_frames: int) -> None:
         super().__init__()
@@ -121,9 +121,9 @@ class PromptBlock(nn.Module):
 
 
 class LandmarkPromptedViT(DferModel):
-    """What the video model and the image model share: a ViT whose patches are prompted with landmark features."""
+    """A ViT whose patches are prompted with landmark features: the base of `S2D` and `S2DImage`."""
 
-    # positions rest as well; the norm of average pooling is frozen by the published rule of names
+    # with the positions, and with the norm of average pooling, which the published rule of names freezes
     frozen_parameters: ClassVar[tuple[str, ...]] = (
         *(f"encoder.{part}" for part in ("patch_embed.*", "class_token", "positions", "blocks.*")),
         "landmarks.*",
@@ -161,8 +161,8 @@ class LandmarkPromptedViT(DferModel):
             check_count(name, value)
         if img_size != GRID * patch_size:
             raise InputError(
-                f"img_size is {img_size} and patch_size {patch_size}; expected {GRID} patches per side, as many as the "
-                f"landmark features have: img_size={GRID * patch_size}."
+                f"img_size is {img_size} and patch_size {patch_size}; expected {GRID} patches per side, the grid of the "
+                f"landmark features: img_size={GRID * patch_size}."
             )
         if width < 1 or width % num_heads:
             raise InputError(f"width is {width}; expected a multiple of num_heads, {num_heads}.")
@@ -182,12 +182,12 @@ class LandmarkPromptedViT(DferModel):
         self.prompt_norms = nn.ModuleList(EncoderNorm(width) for _ in range(count))
         self.prompt_blocks = nn.ModuleList(PromptBlock(width, hidden, adapter_hidden, num_frames) for _ in range(count))
         if count > 1:
-            self.unused_parameters = (f"prompt_norms.{count - 1}.*",)  # in the authors' files, in no output
+            self.unused_parameters = (f"prompt_norms.{count - 1}.*",)  # in the authors' files; no output depends on it
         self.landmarks.requires_grad_(False)
-        self._frozen_modules = ("landmarks",)  # its batch statistics are never those of the training clips
+        self._frozen_modules = ("landmarks",)  # training clips never update its batch statistics
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """(B * T, 3, S, S), the frames of a clip side by side -> (B * T, width)."""
+        """(B * T, 3, S, S), the frames of a clip in a row -> (B * T, width)"""
         patches = self.encoder.patches(images)
         prompt = self.embed_landmarks(images)
         if self.prompts == "none":
@@ -198,20 +198,20 @@ class LandmarkPromptedViT(DferModel):
         for i, block in enumerate(self.encoder.blocks):
             if 0 < i < len(self.prompt_blocks):
                 patches, prompt = self.run_block(self.prompt, tokens[:, 1:], prompt, i)
-                tokens = torch.cat([tokens[:, :1], patches], dim=1)  # the class token passes no prompt block
+                tokens = torch.cat([tokens[:, :1], patches], dim=1)  # the class token skips the prompt block
             tokens = self.run_block(block, tokens)
         if self.pooling == "average":
             return self.pooled_norm(tokens[:, 1:].mean(1))
         return self.encoder.norm(tokens)[:, 0]
 
     def embed_landmarks(self, images: Tensor) -> Tensor:
-        """(N, 3, S, S) -> (N, 196, width). The pictures enter the landmark network as they are normalised here."""
+        """(N, 3, S, S) -> (N, 196, width). The images keep the normalisation of the ViT."""
         features = self.landmarks(resize_for_landmarks(images))
         return self.landmark_embed(rearrange(features, "n c h w -> n (h w) c"))
 
     def prompt(self, patches: Tensor, prompt: Tensor, i: int) -> tuple[Tensor, Tensor]:
-        """Prompt block i: (patches, prompt) -> the patches with both of its outputs added, and the next prompt."""
-        # as published: the first norm serves blocks 0 and 1 and every prompt, norm i serves block i + 1
+        """Run prompt block i: (patches, prompt) -> the patches plus both of its outputs, and the next prompt."""
+        # as published: the first norm is used for blocks 0 and 1 and for all prompts, norm i for block i + 1
         norm = self.prompt_norms[max(0, i - 1)]
         prompt, change = self.prompt_blocks[i](norm(patches), self.prompt_norms[0](prompt))
         if change is not None:
@@ -219,19 +219,19 @@ class LandmarkPromptedViT(DferModel):
         return patches + prompt, prompt
 
     def add_times(self, tokens: Tensor) -> Tensor:
-        """Tokens that know their frame, where there are frames."""
+        """Add temporal positions, in the video model."""
         return tokens
 
     @classmethod
     def entries_of_backbone(cls, part: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The features of a `MobileFaceNet`; its layers behind them are not used."""
+        """The feature layers of a `MobileFaceNet`; its later layers are not used."""
         prefix = "features."
         return {f"landmarks.{n.removeprefix(prefix)}": value for n, value in state.items() if n.startswith(prefix)}
 
     def init_weights(self) -> None:
-        """Truncated normal numbers for all linear layers, as published: the adapters do not start silent."""
+        """Truncated normal weights for all linear layers, as published: the adapters do not start at zero."""
         init_linears(self)
-        # what are 1 x 1 convolutions in the authors' code starts as torch's do, the prompters with Xavier's weights
+        # as published: layers that are 1 x 1 convolutions there have torch's default, with Xavier weights in prompters
         self.landmark_embed.reset_parameters()
         for module in self.modules():
             if isinstance(module, Prompter):
@@ -241,7 +241,7 @@ class LandmarkPromptedViT(DferModel):
         self.encoder.init_weights()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Blocks from the input to the head, each with its prompt block, as timm's layer decay reads them."""
+        """Blocks from the input to the head, each with its prompt block, for timm's layer decay."""
         return {
             "stem": r"^(?:encoder\.(?:patch_embed|class_token|positions)|landmark_embed|temporal_positions|prompt_norms)",
             "blocks": [
@@ -252,10 +252,10 @@ class LandmarkPromptedViT(DferModel):
 
 
 class S2DImage(LandmarkPromptedViT):
-    """The image model that S2D starts from, without its classifier: a face picture -> features (B, width).
+    """The image model that S2D starts from, without its classifier: a face image -> features (B, width).
 
-    Its published weights are the frozen ViT and the prompters, trained on AffectNet. The authors' code for still pictures
-    is not public: this is S2D's network without the temporal parts, and its features were never compared with theirs.
+    Its published weights are the frozen ViT and the prompters, trained on AffectNet. The authors' code for images is not
+    public. This is S2D without its temporal layers, and its features were never compared with the authors'.
 
     Examples:
         >>> model = S2DImage(img_size=56, patch_size=4, width=64, depth=2, num_heads=4)
@@ -316,22 +316,22 @@ class S2D(LandmarkPromptedViT):
 
     Args:
         num_classes: 7 for DFEW and FERV39k, 11 for MAFW.
-        num_frames: Frames of a clip; a file fits one number only.
-        img_size: Side of a frame, 14 patches.
-        patch_size: Side of a patch.
-        width: Of the tokens.
+        num_frames: Frames of a clip. Weights fit one number only.
+        img_size: Height and width of a frame, 14 patches.
+        patch_size: Height and width of a patch.
+        width: Width of the tokens.
         depth: Number of ViT blocks.
         num_heads: Heads of the ViT blocks.
-        mlp_ratio: Inner width of the ViT blocks' MLPs, in widths.
-        qkv_bias: Whether the ViT blocks' queries, keys and values have a bias.
-        prompts: "deep", a prompt block in front of every ViT block; "shallow", of the first alone; "none".
-        hidden: Width inside the prompters.
-        adapter_scale: Width inside the adapters, in widths.
-        pooling: "token", the class tokens, or "average", the patches.
-        head_drop: Dropout in front of the classifier while training.
-        anchors: Remembered clips per class for the distillation loss (published for FERV39k: 16); 0 leaves it out.
-        update_anchors: Remember training clips from epoch 21 on. The published training never did, and distils towards the
-            random numbers that the anchors start with.
+        mlp_ratio: Hidden width of the ViT blocks' MLPs, relative to ``width``.
+        qkv_bias: Whether queries, keys and values of the ViT blocks have a bias.
+        prompts: "deep", a prompt block before every ViT block; "shallow", only before the first; "none".
+        hidden: Hidden width of the prompters.
+        adapter_scale: Hidden width of the adapters, relative to ``width``.
+        pooling: "token", the class token, or "average", the mean of the patches.
+        head_drop: Dropout rate before the classifier.
+        anchors: Stored clips per class for the distillation loss (published for FERV39k: 16); 0 disables the loss.
+        update_anchors: Store training clips from epoch 21 on. The published training never did; it distils towards the
+            random values that the anchors start with.
 
     Examples:
         >>> model = S2D(img_size=56, patch_size=4, width=64, depth=2, num_heads=4, num_frames=4)
@@ -393,14 +393,14 @@ class S2D(LandmarkPromptedViT):
         self.init_unless_loading()
 
     def encode_clip(self, video: Tensor) -> Tensor:
-        """(B, T, 3, S, S) -> a feature of every frame, (B, T, width)."""
+        """(B, T, 3, S, S) -> a feature per frame, (B, T, width)"""
         side = self.video_spec.img_size
         check_shape("video", video, "(B, T, 3, H, W)", (None, self.num_frames, 3, side, side))
         frames = self.encode_images(rearrange(video, "b t c h w -> (b t) c h w"))
         return rearrange(frames, "(b t) d -> b t d", t=self.num_frames)
 
     def add_times(self, tokens: Tensor) -> Tensor:
-        """All tokens of a frame get its row, the class token too."""
+        """Add the row of a frame to all its tokens, including the class token."""
         rows = repeat(self.temporal_positions, "1 t d -> (b t) 1 d", b=tokens.shape[0] // self.num_frames)
         return tokens + rows
 
@@ -419,14 +419,14 @@ class S2D(LandmarkPromptedViT):
     # -- training ------------------------------------------------------------------------------------------------------
 
     def init_weights(self) -> None:
-        """As published, for training without a file and for the new parts."""
+        """The published initialisation."""
         super().init_weights()
         nn.init.trunc_normal_(self.temporal_positions, std=0.02)
         if self.anchors is not None:
             self.anchors.init_weights()
 
     def build_classifier(self, num_classes: int) -> nn.Module:
-        """A fresh head, initialised as published."""
+        """A new head, initialised as published."""
         head = super().build_classifier(num_classes)
         if isinstance(head, nn.Linear):
             nn.init.trunc_normal_(head.weight, std=0.02)
@@ -434,7 +434,7 @@ class S2D(LandmarkPromptedViT):
         return head
 
     def reset_classifier(self, classes: int | Sequence[str]) -> None:
-        """A new head, and new anchors for its classes where there are any."""
+        """Replace the head, and the anchors if there are any."""
         super().reset_classifier(classes)
         if self.anchors is not None:
             size = self.anchors.features.shape[1]
@@ -442,13 +442,13 @@ class S2D(LandmarkPromptedViT):
             self.anchors.init_weights()
 
     def no_weight_decay(self) -> set[str]:
-        """The temporal table; vectors and biases are spared by themselves."""
+        """The temporal positions; vectors and biases never have weight decay."""
         return {"temporal_positions"}
 
     def training_loss(
         self, inputs: Mapping[str, Tensor | None], targets: Tensor, criterion: Callable, *, epoch: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """The criterion, and with ``anchors`` the distillation loss, from epoch 21 on and with a weight that grows."""
+        """The criterion, plus with ``anchors`` the distillation loss from epoch 21 on, with a growing weight."""
         features = self.head_drop(self.forward_features(cast(Tensor, inputs["video"])))
         logits = self.classifier(features)
         loss = criterion(logits, targets)
@@ -459,25 +459,26 @@ class S2D(LandmarkPromptedViT):
         return loss, logits
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """The image model with its landmark network.
+        """Load the image model with its landmark network.
 
         Args:
-            states: The state dict of an `S2DImage`, as the part "image".
+            states: The state dict of an `S2DImage`, as "image".
 
         Returns:
-            What was loaded, what stays as it was initialised (the temporal parts, the head), what was not used.
+            The names of loaded entries, of entries that keep their random values (temporal layers, head), and of ignored
+            entries of the file.
 
         Raises:
-            InputError: If the part is missing.
-            WeightsError: If it does not fit. Nothing is loaded then.
+            InputError: If "image" is missing.
+            WeightsError: If it does not fit; nothing is loaded.
         """
-        check_parts(self, states, "image")
+        check_backbones(self, states, "image")
         own, image = self.state_dict(), states["image"]
         wanted = {name for name in own if not _is_new_in_videos(name)}
         given = {name: value for name, value in image.items() if name in own}
         embedding = given.get("landmark_embed.weight")
         if embedding is not None and embedding.shape != own["landmark_embed.weight"].shape:
-            # as published: made for another landmark network, so it starts afresh; its bias is taken
+            # as published: weights for another landmark network are skipped, their bias is loaded
             del given["landmark_embed.weight"]
             wanted -= {"landmark_embed.weight"}
         what = f"The image model does not fit {type(self).__name__}"
@@ -485,5 +486,5 @@ class S2D(LandmarkPromptedViT):
 
 
 def _is_new_in_videos(name: str) -> bool:
-    """Entries that an image model does not have; the norm of average pooling is among them."""
+    """Whether an image model lacks this entry. The norm of average pooling counts as one."""
     return ".adapter." in name or name.startswith(("temporal_positions", "classifier.", "anchors.", "pooled_norm."))

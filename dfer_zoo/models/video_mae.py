@@ -1,4 +1,4 @@
-"""VideoMAE: the plain video ViT of the MAE-DFER paper, and the parts that MAE-DFER and HiCMAE share with it.
+"""VideoMAE: the plain video ViT of the MAE-DFER paper, with the layers that MAE-DFER and HiCMAE share.
 
 Sun, Lian, Liu, Tao. ACM Multimedia 2023, arXiv 2307.02227.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
-from .base import DferModel, LoadReport, check_parts, check_shape, fill
+from .base import DferModel, LoadReport, check_backbones, check_shape, fill
 from .layers import DropPath, Mlp, init_linears
 from .shortcuts import applies, are_linear
 
@@ -60,7 +60,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Grid(NamedTuple):
-    """A clip counted in tokens."""
+    """The size of a clip in tokens."""
 
     frames: int
     rows: int
@@ -83,7 +83,7 @@ class Grid(NamedTuple):
         return cls(num_frames // tubelet, height // patch_size, width // patch_size)
 
     def in_regions(self, region: Sequence[int]) -> Grid:
-        """The same clip counted in regions of so many tokens."""
+        """The size of the clip in regions of (frames, rows, columns) tokens."""
         if not are_counts(region, 3) or any(have % side for have, side in zip(self, region)):
             raise InputError(
                 f"region is {region!r}; expected (frames, rows, columns) that divide a clip of {tuple(self)} tokens."
@@ -109,19 +109,19 @@ def are_counts(values: Any, length: int) -> bool:
 
 
 class TubeletEmbedding(nn.Conv3d):
-    """Every tubelet of 2 frames x 16 x 16 pixels becomes a token."""
+    """Embeds tubelets (published: 2 frames x 16 x 16 pixels) as tokens."""
 
     def __init__(self, channels: int, width: int, tubelet: int, patch_size: int) -> None:
         cut = (tubelet, patch_size, patch_size)
         super().__init__(channels, width, kernel_size=cut, stride=cut)
 
-    def forward(self, video: Tensor) -> Tensor:  # (B, T, 3, H, W) -> (B, N, D), time slowest, columns fastest
+    def forward(self, video: Tensor) -> Tensor:  # (B, T, 3, H, W) -> (B, N, D), ordered by time, row, column
         tubelets = super().forward(video.transpose(1, 2))
         return rearrange(tubelets, "b d t h w -> b (t h w) d")
 
 
 def sinusoidal_table(tokens: int, width: int) -> Tensor:
-    """(1, N, D): sines in the even columns, cosines in the odd ones, of the token's number. Not learned, in no file."""
+    """(1, N, D): sines of the token's index in even columns, cosines in odd ones. Fixed, so no file stores it."""
     column = torch.arange(width, dtype=torch.float64)
     place = torch.arange(tokens, dtype=torch.float64)
     angle = place[:, None] / 10000 ** (2 * (column // 2) / width)
@@ -132,7 +132,7 @@ def sinusoidal_table(tokens: int, width: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Queries look at a context, by default at themselves. Keys have no bias."""
+    """Queries attend to a context, by default to themselves. Keys have no bias."""
 
     def __init__(
         self,
@@ -168,8 +168,8 @@ class Attention(nn.Module):
         return small and are_linear(self.q, self.kv, self.proj) and applies(self, queries)
 
     def attend_to_few(self, queries: Tensor, context: Tensor) -> Tensor:
-        """The same for many queries and a context of M tokens, with h heads: ``q`` and ``proj`` are multiplied into the
-        keys and the values, so that the queries meet matrices of h * M columns and not of D."""
+        """The same output, cheaper for many queries and a context of few tokens (M, with h heads): ``q`` and ``proj`` are
+        multiplied into keys and values, so that queries are multiplied by matrices of h * M columns instead of D."""
         heads, width = self.num_heads, queries.shape[-1]
         kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
         k, v = F.linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
@@ -186,7 +186,7 @@ class Attention(nn.Module):
 
 
 class JointAttention(nn.Module):
-    """All tokens look at all tokens; queries, keys and values in one matrix, as the plain ViT's files have it."""
+    """Attention among all tokens, with one matrix for queries, keys and values, as in the files of the plain ViT."""
 
     def __init__(self, width: int, num_heads: int, *, qkv_bias: bool = True, drop: float = 0.0, attn_drop: float = 0.0):
         super().__init__()
@@ -209,7 +209,7 @@ class JointAttention(nn.Module):
 def check_heads(width: int, num_heads: int) -> None:
     check_count("num_heads", num_heads)
     if width % num_heads:
-        raise InputError(f"{num_heads} heads cannot share a width of {width}; it must be a multiple of their number.")
+        raise InputError(f"width is {width}; expected a multiple of the {num_heads} heads.")
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, dropout: float) -> Tensor:
@@ -263,7 +263,7 @@ def check_option(name: str, value: str, known: Sequence[str]) -> None:
 
 
 class Encoder(nn.Module):
-    """A clip -> tokens with their positions; `LGIFormer` and `JointEncoder` add the blocks."""
+    """Embeds a clip as tokens with positions. `LGIFormer` and `JointEncoder` add the blocks."""
 
     def __init__(
         self,
@@ -313,7 +313,7 @@ class JointEncoder(Encoder):
 
 
 class VideoTransformer(DferModel):
-    """What the two models share: pooling, and a linear head."""
+    """Pooling and the linear head of `VideoMAE` and `MAEDFER`."""
 
     default_labels = LABELS
     encoder: Encoder
@@ -340,7 +340,7 @@ class VideoTransformer(DferModel):
             raise InputError("per_frame averages the tokens of each frame; it goes with mean_pooling=True only.")
         self.mean_pooling, self.per_frame, self.head_scale = mean_pooling, per_frame, head_scale
         self.encoder = encoder
-        # With mean pooling the norm comes after the mean, and the encoder's own is left out: so it was published.
+        # as published: with mean pooling the norm comes after the mean, and the encoder has none
         self.token_norm = nn.Identity() if mean_pooling else nn.LayerNorm(width, eps=EPS)
         self.feature_norm = nn.LayerNorm(width, eps=EPS) if mean_pooling else nn.Identity()
         self.classifier = super().build_classifier(num_classes)
@@ -364,11 +364,11 @@ class VideoTransformer(DferModel):
                 steps.transpose(1, 2), scale_factor=self.encoder.tubelet, mode="linear", align_corners=False
             )
             return self.feature_norm(frames.transpose(1, 2))
-        # Without mean pooling the first token stands for the clip; it is no class token, only the first.
+        # without mean pooling the first token represents the clip; there is no class token
         return self.feature_norm(tokens.mean(1) if self.mean_pooling else tokens[:, 0])
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features -> logits (B, C); with ``per_frame`` (B, T * C), frame after frame."""
+        """Features -> logits (B, C); with ``per_frame`` (B, T * C), frame by frame."""
         if pre_logits:
             return x
         logits = self.classifier(x)
@@ -382,7 +382,7 @@ class VideoTransformer(DferModel):
         return {"video": torch.rand(batch, *self.encoder.input_shape, device=reference.device, dtype=reference.dtype)}
 
     def build_classifier(self, num_classes: int) -> nn.Module:
-        """The head starts close to zero, so that fine-tuning starts from the features as they are."""
+        """The head starts close to zero (``head_scale``), as published."""
         head = super().build_classifier(num_classes)
         if isinstance(head, nn.Linear):
             nn.init.trunc_normal_(head.weight, std=0.02)
@@ -400,7 +400,7 @@ class VideoTransformer(DferModel):
                 nn.init.trunc_normal_(learned, std=0.02)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Region tokens match nothing and so train at the head's full rate: published, and probably by oversight."""
+        """Region tokens match no pattern and train at the head's rate: as published, probably by oversight."""
         blocks = r"^encoder\.blocks" if coarse else r"^encoder\.blocks\.(\d+)"
         return {"stem": r"^encoder\.patch_embed", "blocks": [(blocks, None)]}
 
@@ -408,9 +408,9 @@ class VideoTransformer(DferModel):
         return {"encoder.region_tokens", "encoder.position"}
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """The encoder of a pre-training model, as the part "encoder". Its decoder, and the norm after its encoder, are
-        ignored. A learned position that the file lacks keeps its initial values."""
-        check_parts(self, states, "encoder")
+        """Load the encoder of a pre-training model as "encoder". Its decoder and the norm after its encoder are ignored.
+        A learned position table that the file lacks keeps its initial values."""
+        check_backbones(self, states, "encoder")
         own, source = self.state_dict(), states["encoder"]
         wanted = {name for name in own if name.startswith("encoder.")} - ({"encoder.position"} - source.keys())
         given = {name: source[name] for name in wanted & source.keys()}
@@ -419,7 +419,7 @@ class VideoTransformer(DferModel):
 
 
 class VideoMAE(VideoTransformer):
-    """The plain video ViT with a linear head: MAE-DFER without its regions.
+    """The plain video ViT with a linear head: MAE-DFER without regions.
 
     >>> model = VideoMAE(num_classes=7)
     >>> model(**model.example_inputs()).shape

@@ -1,4 +1,4 @@
-"""The plain vision transformer under MAE-Face, AudioMAE and MMA-DFER: patches, a class token, positions, pre-norm blocks."""
+"""The plain vision transformer of MAE-Face, AudioMAE and MMA-DFER: patches, class token, positions, pre-norm blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, WeightsError, suggest
 from ..weights.record import AudioSpec, VideoSpec
-from .base import DferModel, LoadReport, check_fit, check_parts, fill
+from .base import DferModel, LoadReport, check_backbones, check_fit, fill
 from .layers import Block
 
 
@@ -26,7 +26,7 @@ class Preset:
     mlp_ratio: float = 4.0
 
 
-# as MAE-Face's and AudioMAE's repositories name them
+# named as in the repositories of MAE-Face and AudioMAE
 PRESETS = {
     "tiny": Preset(192, 12, 3),
     "small": Preset(384, 12, 6),
@@ -54,8 +54,11 @@ def square_grid(img_size: int, preset: Preset) -> tuple[int, int]:
 
 
 class Encoder(nn.Module):
-    """A ViT without a head. ``extra_tokens`` are tokens that the caller appends to the patches (prompts): they have rows
-    in the table of positions, behind those of the class token and the patches."""
+    """A ViT without a head.
+
+    ``extra_tokens`` is the number of tokens (prompts) that the caller appends to the patches. Their rows in the table of
+    positions come after those of the class token and the patches.
+    """
 
     def __init__(
         self,
@@ -100,17 +103,20 @@ class Encoder(nn.Module):
         return self.patch_embed(x).flatten(2).transpose(1, 2)
 
     def add_positions(self, patches: Tensor, extra: Tensor | None = None) -> Tensor:
-        """(B, N, width) -> (B, 1 + N + extra, width): the class token in front, appended tokens, positions for all."""
+        """(B, N, width) -> (B, 1 + N + extra, width): with class token, extra tokens and positions."""
         tokens = [self.class_token.expand(patches.shape[0], -1, -1), patches]
         if extra is not None:
             tokens.append(extra.expand(patches.shape[0], -1, -1))
-        # positions come last: the published tables have rows for the class token and for the prompts too
+        # positions are added last: the published tables have rows for the class token and the prompts too
         return torch.cat(tokens, dim=1) + self.positions
 
 
 class EncoderClassifier(DferModel):
-    """An encoder, a read-out, a head. ``pooling="mean"`` averages the patch tokens and is what both repositories
-    fine-tune with; "class" reads the class token, as the pre-trained files stand."""
+    """An encoder, pooling and a linear head.
+
+    ``pooling="mean"`` averages the patch tokens, as both repositories do in fine-tuning; "class" takes the class token,
+    as in the pre-trained files.
+    """
 
     def __init__(
         self,
@@ -133,7 +139,7 @@ class EncoderClassifier(DferModel):
         self.encoder = Encoder(
             preset, grid=grid, channels=channels, drop_path_rate=drop_path_rate, final_norm=pooling == "class"
         )
-        # another name than the encoder's norm on purpose: that of a pre-trained file does not belong here
+        # not named like the encoder's norm: the norm of a pre-trained file must not be loaded here
         self.pooled_norm = EncoderNorm(preset.width) if pooling == "mean" else nn.Identity()
         self.classifier = self.build_classifier(num_classes)
 
@@ -154,7 +160,7 @@ class EncoderClassifier(DferModel):
         }
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """Where the authors' fine-tuning starts: the encoder from its pre-training, the rest fresh."""
+        """Load the pre-trained encoder, as the start of the authors' fine-tuning. The head keeps its random values."""
         return load_encoders(self, {"encoder": self.encoder}, states)
 
 
@@ -164,9 +170,11 @@ class EncoderClassifier(DferModel):
 def load_encoders(
     model: DferModel, encoders: Mapping[str, Encoder], states: Mapping[str, Mapping[str, Tensor]]
 ) -> LoadReport:
-    """Fill each of these parts of a model from the state of a pre-trained `EncoderClassifier`: all, or an exception
-    and nothing. Positions are resized to the grid of the model; rows of appended tokens stay as they were drawn."""
-    check_parts(model, states, *encoders)
+    """Fill encoders of a model from pre-trained `EncoderClassifier` states: all of them, or none and an exception.
+
+    Positions are resized to the model's grid; the rows of appended tokens keep their random values.
+    """
+    check_backbones(model, states, *encoders)
     fitted = {part: _fit(part, encoder, states[part]) for part, encoder in encoders.items()}
     given = {f"{part}.{name}": value for part, state in fitted.items() for name, value in state.items()}
     appended = {
@@ -177,7 +185,7 @@ def load_encoders(
     ignored = {
         f"{part}: {name}" for part, state in states.items() for name in state if not _is_loaded(name, fitted[part])
     }
-    return fill(model, given, given, what="The parts do not fit", initialized=appended, ignored=ignored)
+    return fill(model, given, given, what="The backbones do not fit", initialized=appended, ignored=ignored)
 
 
 def _is_loaded(name: str, fitted: Mapping[str, Tensor]) -> bool:
@@ -185,32 +193,32 @@ def _is_loaded(name: str, fitted: Mapping[str, Tensor]) -> bool:
 
 
 def _fit(part: str, encoder: Encoder, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of this encoder, made from a file's."""
+    """The state dict of this encoder from that of a file."""
     own = encoder.state_dict()
     given = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
-    if isinstance(encoder.norm, nn.Identity):  # a pooled read-out has a norm of its own, and the file's is not used
+    if isinstance(encoder.norm, nn.Identity):  # mean pooling has its own norm; the file's is not used
         given = {name: value for name, value in given.items() if not name.startswith("norm.")}
     resizable = {"positions": given["positions"]} if "positions" in given else {}
-    check_fit({**own, **resizable}, given, f"This is no file for the part '{part}'")
+    check_fit({**own, **resizable}, given, f"This is not a file for the backbone '{part}'")
     table = resize_positions(given["positions"].float(), _grid_of(part, given["positions"], encoder), encoder.grid)
     appended = own["positions"][:, table.shape[1] :]
     return {**given, "positions": torch.cat([table.to(appended), appended], dim=1)}
 
 
 def _grid_of(part: str, table: Tensor, encoder: Encoder) -> tuple[int, int]:
-    """What grid a table is for: a square for images; as many mel bands as the encoder for sound."""
+    """The grid of a position table: a square for images; for sound, the encoder's number of mel bands."""
     patches = max(0, table.shape[1] - 1) if table.ndim == 3 else 0
-    # told by the channels: a spectrogram's grid may happen to be a square too
+    # the number of channels decides: the grid of a spectrogram may be a square too
     sound = encoder.patch_embed.in_channels == 1
     columns = encoder.grid[1] if sound else math.isqrt(patches)
     rows = patches // columns if sound else columns
     if patches == 0 or table.shape != (1, 1 + rows * columns, encoder.positions.shape[-1]):
-        raise WeightsError(f"The part '{part}': a table of positions {tuple(table.shape)} does not fit this encoder.")
+        raise WeightsError(f"The backbone '{part}': a position table {tuple(table.shape)} does not fit this encoder.")
     return rows, columns
 
 
 def resize_positions(table: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
-    """The rows of a class token and a grid -> those of another grid: bicubic, not antialiased, as published.
+    """Resize a position table with a class token to another grid: bicubic without antialiasing, as published.
 
     >>> resize_positions(torch.zeros(1, 1 + 14 * 14, 8), (14, 14), (10, 10)).shape
     torch.Size([1, 101, 8])

@@ -1,4 +1,4 @@
-"""The measures of agreement. A check yields `Comparison`s; nothing here knows an architecture."""
+"""Comparisons of values with references. Checks yield them; this module knows no architecture."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Comparison:
 
 
 def as_array(values: Any) -> np.ndarray:
-    """Anything numeric as float64; null (JSON's stand-in for NaN) becomes NaN."""
+    """Anything numeric as float64; null (NaN in JSON) becomes NaN."""
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     return np.asarray(values, dtype=np.float64)
 
 
 def relative_l2(ours: Any, reference: Any) -> float:
-    """Norm of the difference over the norm of the reference; infinite if shapes, or the places of NaNs, differ."""
+    """Norm of the difference over the norm of the reference; infinite if shapes or positions of NaNs differ."""
     a, b = as_array(ours), as_array(reference)
     if a.shape != b.shape or not np.array_equal(np.isnan(a), np.isnan(b)):
         return math.inf
@@ -56,17 +56,17 @@ def largest_difference(ours: Any, reference: Any) -> float:
 
 
 def close(output: str, ours: Any, reference: Any, tolerance: float) -> Comparison:
-    """Whole tensors, in relative L2."""
+    """Compare whole tensors by relative L2."""
     return Comparison("", output, relative_l2(ours, reference), tolerance)
 
 
 def within(output: str, ours: Any, reference: Any, tolerance: float) -> Comparison:
-    """Every value within an absolute distance."""
+    """Compare every value by its absolute difference."""
     return Comparison("", output, largest_difference(ours, reference), tolerance)
 
 
 def same(output: str, ours: Any, reference: Any) -> Comparison:
-    """Equal, of whatever kind: lists of names, integers, texts. 0 or infinite."""
+    """Compare anything for equality. The error is 0 or infinite."""
     return Comparison("", output, 0.0 if ours == reference else math.inf, 0.0)
 
 
@@ -90,7 +90,7 @@ def summary(
 ) -> Iterator[Comparison]:
     """A `seeded.summary`: samples in relative L2, l2 relative, mean and std relative to the root mean square
     (``spread="rms"``) or to the std (``spread="std"``), as the architecture's notes say. Where there is no std, as in a
-    tensor of one value, it is the root mean square all the same."""
+    tensor of one value, it is the root mean square."""
     mine = seeded.summary(as_array(ours))
     if list(mine["shape"]) != list(reference["shape"]) or mine["stride"] != reference["stride"]:
         yield Comparison("", f"{output}: shape {mine['shape']}, expected {reference['shape']}", math.inf, 0.0)

@@ -1,6 +1,6 @@
-"""The masks of MAE-DFER's and HiCMAE's pre-training, drawn from numpy's generator as published: True = masked, all token frames alike.
+"""Masks of MAE-DFER's and HiCMAE's pre-training from numpy's generator, as published. True = masked, the same in all frames.
 
-Without a seed to repeat there is no need of them: the model draws its own (`MAEDFERPretrain.draw_mask`).
+Only reproducing published seeds needs them: the model draws its own (`MAEDFERPretrain.draw_mask`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dfer_zoo.errors import InputError
 
 
 def tube_mask(grid: Sequence[int], ratio: float, *, rng: np.random.RandomState | None = None) -> np.ndarray:
-    """(tokens,): a share of a frame's places. ``grid`` is the clip in tokens (frames, rows, columns).
+    """(tokens,): a share of the tokens of a frame. ``grid`` is the clip in tokens (frames, rows, columns).
 
     >>> int(tube_mask((8, 10, 10), 0.9).sum())
     720
@@ -24,7 +24,7 @@ def tube_mask(grid: Sequence[int], ratio: float, *, rng: np.random.RandomState |
 
 
 def random_mask(tokens: int, ratio: float, *, rng: np.random.RandomState | None = None) -> np.ndarray:
-    """(tokens,): a share of all tokens, wherever they are; HiCMAE's spectrograms.
+    """(tokens,): a share of all tokens, for HiCMAE's spectrograms.
 
     >>> int(random_mask(128, 0.8).sum())
     102
@@ -41,9 +41,9 @@ def window_mask(
     symmetry: str | None = None,
     rng: np.random.RandomState | None = None,
 ) -> np.ndarray:
-    """(tokens,): the same share of every window of ``window`` (rows, columns) places.
+    """(tokens,): the same share of every window of ``window`` (rows, columns) tokens.
 
-    With ``symmetry`` the visible places are in one half of the face, left or right: "global" tosses for the clip,
+    With ``symmetry`` the visible tokens are in the left or right half of the face: "global" draws the side once per clip,
     "local" for every window.
     """
     frames, rows, columns = grid

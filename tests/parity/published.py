@@ -19,10 +19,10 @@ def soft_target_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 def dk_clip_groups(
     model: DKCLIP, *, lr: float = 2e-6, weight_decay: float = 1e-4, published_freeze: bool = False
 ) -> list[dict]:
-    """Freezes the texts of a DK-CLIP and groups the rest: ten times the rate for all that CLIP does not bring along.
+    """Freeze the text tower of a DK-CLIP and group the rest, with ten times the rate for layers that CLIP lacks.
 
-    ``published_freeze`` freezes as the released training did, whose filter of names also caught the semantic tower and
-    the snippet interaction: they stayed at random numbers.
+    ``published_freeze`` freezes like the released training, whose filter of names also includes the semantic tower and
+    the snippet interaction, which keep their random values.
     """
     model.freeze(*(model.frozen_parameters if published_freeze else model.texts_and_scale))
     rates = {"*.message*": 10 * lr, "local_tower.*": lr}
@@ -30,7 +30,7 @@ def dk_clip_groups(
 
 
 def step_decay(epoch: int, *, lr: float, milestones: Sequence[int], factor: float = 0.1) -> float:
-    """The rate of an epoch, multiplied by ``factor`` from every milestone on; epochs count as the milestones do.
+    """The learning rate of an epoch: multiplied by ``factor`` from every milestone on.
 
     >>> [step_decay(epoch, lr=0.04, milestones=(40, 55)) for epoch in (39, 40)]
     [0.04, 0.004]
@@ -48,7 +48,7 @@ def cosine_with_restarts(
     stretch: float = 1.0,
     decay: float = 1.0,
 ) -> float:
-    """A straight rise over `warmup` steps, half a cosine down to `floor` at the end of the cycle, and again.
+    """Linear warm-up over `warmup` steps, half a cosine down to `floor` at the end of the cycle, then restart.
 
     After each cycle its length without the rise is multiplied by `stretch`, and the peak by `decay`. Step 0 is at the
     floor even without a rise; later cycles without one start at the peak.

@@ -1,7 +1,6 @@
-"""Finds the check that a case asks for, by its `architecture` and `kind`, and runs it.
+"""Find the check of a case by its `architecture` and `kind`, and run it.
 
-A check takes every size, seed and option from the file and nothing from its name, so cases that nobody here has seen
-run through the same code.
+Checks take all sizes, seeds and options from the file and nothing from its name, so unseen cases run through the same code.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ ARCHITECTURES = (
 
 @dataclass(frozen=True)
 class Case:
-    """A case file: its content, and where it lies (some cases use the table of a neighbour)."""
+    """A case file: its content and its path (some cases use the table of a neighbour)."""
 
     path: Path
     data: dict
@@ -49,13 +48,13 @@ class Case:
         return self.data.get(key, default)
 
     def neighbour(self, stem: str) -> Case:
-        """Another case by name: beside this file, else among those in the repository."""
+        """Another case by name: next to this file, or in the repository."""
         name = stem.removesuffix(".json") + ".json"
         for folder in (self.path.parent, Path(__file__).parent / self.data["architecture"]):
             if (folder / name).exists():
                 return read_case(folder / name)
         raise FileNotFoundError(
-            f"{self.name} refers to the case {name}, which is neither beside it nor in the repository"
+            f"{self.name} refers to the case {name}, which is neither next to it nor in the repository"
         )
 
 
@@ -79,7 +78,7 @@ def find_check(architecture: str, kind: str):
 
 
 def check_file(path: Path) -> Iterator[Comparison]:
-    """Every comparison of one case. What cannot be compared is a failed comparison, never silence."""
+    """All comparisons of a case. Anything that cannot be compared is a failed comparison."""
     try:
         case = read_case(path)
     except (OSError, ValueError) as error:

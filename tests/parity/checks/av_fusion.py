@@ -1,4 +1,4 @@
-"""The checks of av_fusion and its backbone; README.md beside the cases says what each entry is."""
+"""The checks of av_fusion and its backbone; see README.md next to the cases for the entries."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ MODULES = {
 
 
 class Tap:
-    """What went into and came out of a model's modules in its last forward pass."""
+    """Inputs and outputs of all modules in the last forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         self.taken: dict[str, tuple[tuple, Tensor]] = {}
@@ -102,7 +102,7 @@ class Tap:
         return self.taken[name][1]
 
     def scores(self, block: str) -> Tensor:
-        """The attention map of a block; where the network needs no map, it is computed from the same inputs."""
+        """The attention map of a block, computed from its inputs if the network does not compute it."""
         name = block if isinstance(self.model.get_submodule(block), CrossScores) else f"{block}.attention"
         return self.model.get_submodule(name).scores(*self.taken[name][0])
 
@@ -158,7 +158,7 @@ def check_efficient_face(case: Case) -> Iterator[Comparison]:
 
 
 def from_file(state: Mapping[str, Tensor], checkpoint: Mapping) -> dict[str, Tensor]:
-    """Through a file with the authors' wrapper and prefix, as the converter reads it."""
+    """Write a file with the authors' wrapper and prefix, and read it like the converter."""
     content: Mapping = {f"{checkpoint.get('prefix') or ''}{name}": tensor for name, tensor in state.items()}
     if checkpoint.get("wrapper"):
         content = {checkpoint["wrapper"]: content}
@@ -170,7 +170,7 @@ def from_file(state: Mapping[str, Tensor], checkpoint: Mapping) -> dict[str, Ten
 
 @torch.no_grad()
 def check_backbone_init(case: Case) -> Iterator[Comparison]:
-    """A checkpoint of the backbone into the frame encoder of a fresh network; compared in the authors' names."""
+    """Load a checkpoint of the backbone into the frame encoder of a new network; compare by the authors' names."""
     outputs = case["outputs"]
     face_state = from_file(seeded_state(case["state_dict"], case["checkpoint"]["weights"]), case["checkpoint"])
     face = convert_state_dict("efficient_face", face_state)
@@ -184,7 +184,7 @@ def check_backbone_init(case: Case) -> Iterator[Comparison]:
     theirs = {ours: name for name, ours in our_names(whole_state, whole).items()}
     visual = {name for name in whole_state if name.startswith("visual_model.")}
     loaded = {theirs[name] for name in report.loaded}
-    # what our network leaves out, no file could have filled
+    # our network lacks the dropped entries, so they count as not loaded
     fresh = ({theirs[name] for name in report.initialized} | set(whole.dropped)) & visual
     dropped = {name for name, ours in our_names(face_state, face).items() if ours in report.ignored}
 
@@ -292,7 +292,7 @@ def check_modality_dropout(case: Case) -> Iterator[Comparison]:
 
 
 class GivenDraws:
-    """Stands in for `random`: hands out what a case says was drawn."""
+    """Replaces `random` and returns the draws of a case."""
 
     def __init__(self, p: float, angle: int) -> None:
         self.p, self.angle = p, angle
@@ -355,7 +355,7 @@ def check_image_transforms(case: Case) -> Iterator[Comparison]:
 
 
 def blocks_with_grain(recipe: str, seed: int, name: str) -> np.ndarray:
-    """The images that the cases describe in words: coarse blocks with fine noise; the sizes stand in the words."""
+    """The images that cases describe in words: coarse blocks with fine noise."""
     cells = re.search(rf"uniform\('{name}',\((\d+),(\d+),3\)", recipe)
     times = re.search(r"repeated (\d+)x(\d+)", recipe)
     assert cells and times and "floor(0.7*a + 70*uniform('grain'" in recipe, recipe

@@ -36,7 +36,7 @@ from ..taps import Taps
 
 
 def with_prompt_buffers(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The two entries of a real file that tell its class texts."""
+    """Add the two entries of a real file that hold its class texts."""
     contexts = "X " * config["contexts_number"]
     ids, _ = tokenize([contexts + text for text in config["texts"]])
     embedded = state["clip_model_.token_embedding.weight"][ids]
@@ -48,7 +48,7 @@ def with_prompt_buffers(state: Mapping[str, Tensor], config: Mapping[str, Any]) 
 
 
 def build_model(config: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> tuple[DFERCLIP, Any]:
-    """The model of a case, with its weights; and what the converter found in them."""
+    """The model of a case with its weights, and the result of the converter."""
     converted = convert_state_dict("dfer_clip", state)
     arguments = {**converted.model_args, "class_token_position": config.get("class_token_position", "end")}
     arguments["prompts"] = list(config["texts"])
@@ -78,7 +78,7 @@ def tolerance(case: Case, name: str) -> float:
 
 
 def compare_all(case: Case, found: Mapping[str, Tensor]) -> Iterator[Comparison]:
-    """Intermediates in the order of the data flow, then the whole outputs; one that we lack is a failure."""
+    """Intermediates in the order of the data flow, then the whole outputs; a missing one is a failure."""
     for name, reference in case.get("intermediates", {}).items():
         yield from compare.summary(name, found[name], reference, tolerance(case, name), spread="std")
     for name, reference in case["outputs"].items():
@@ -117,7 +117,7 @@ def tap_image(taps: Taps, tower: nn.Module) -> None:
 
 
 def image_values(found: dict[str, Tensor], tower: nn.Module) -> dict[str, Tensor]:
-    """The summaries of the image side; our last block computes the class token alone, so it is run in whole here."""
+    """The summaries of the image side; our last block computes only the class token, so the whole block is run here."""
     last = len(tower.transformer.resblocks) - 1
     return {
         "image.patch_embed": found.pop("conv1").flatten(2).mT,
@@ -126,7 +126,7 @@ def image_values(found: dict[str, Tensor], tower: nn.Module) -> dict[str, Tensor
 
 
 def text_values(tower: TextTower, learner: PromptLearner) -> dict[str, Tensor]:
-    """The summaries of the text side, over all 77 positions; and the features, as the model computes them: cut."""
+    """The summaries of the text side, over all 77 positions; and the features as the model computes them, from truncated texts."""
     blocks = tower.transformer.resblocks
     whole = learner(tower.token_embedding, learner.token_ids.shape[1])
     with Taps() as taps:
@@ -150,7 +150,7 @@ def text_values(tower: TextTower, learner: PromptLearner) -> dict[str, Tensor]:
 
 
 def same_texts(found: list[str], expected: list[str]) -> Comparison:
-    """Their tokens are: how a text was spelled ("mouth , raised") does not stand in a file."""
+    """Compare tokens: the original spelling ("mouth , raised") is not in a file."""
     found_ids, expected_ids = (tokenize(texts)[0].tolist() for texts in (found, expected))
     return compare.same("class texts read from the file", found_ids, expected_ids)
 
@@ -219,7 +219,7 @@ def check_temporal(case: Case) -> Iterator[Comparison]:
 
 
 def named_case(rule: str) -> str:
-    """The case that a sentence refers to."""
+    """The case that a sentence names."""
     return re.search(r"\w+\.json", rule).group()
 
 
@@ -284,7 +284,7 @@ def check_train_step(case: Case) -> Iterator[Comparison]:
 
 @torch.no_grad()
 def check_checkpoint_keys(case: Case) -> Iterator[Comparison]:
-    """A file with every name that the authors' have, and the logits of the neighbouring case from it."""
+    """A file with all names of the authors' files, and the logits of the neighbouring case from it."""
     firsts = {n: {"shape": shape} for n, shape, *note in case["entries"] if not note}
     published = case_of_shapes(case, {name: entry["shape"] for name, entry in firsts.items()})
     state = with_prompt_buffers(seeded_state(firsts, published["weight_seed"]), published["config"])
@@ -309,7 +309,7 @@ def check_checkpoint_keys(case: Case) -> Iterator[Comparison]:
 
 
 def case_of_shapes(case: Case, shapes: Mapping[str, list[int]]) -> Case:
-    """The first model case with these tensors: beside this one, else in the repository."""
+    """The first model case with these tensors: next to this one, or in the repository."""
     for folder in (case.path.parent, Path(__file__).parents[1] / case["architecture"]):
         for path in sorted(folder.glob("*.json")):
             other = read_case(path)
@@ -364,7 +364,7 @@ def seeded_frames(row: Mapping[str, Any]) -> list[np.ndarray]:
 
 
 def compare_pixels(case: Case, name: str, video: Tensor, output: Mapping[str, Any]) -> Iterator[Comparison]:
-    """Equal bytes; where another Pillow resizes, the listed row and column within one grey level."""
+    """Equal bytes; with another version of Pillow, the listed row and column within one grey level."""
     levels = (video * 255).round().to(torch.uint8).numpy()
     if hashlib.sha256(levels.tobytes()).hexdigest() == output["uint8_sha256"]:
         yield compare.same(f"{name} bytes", True, True)

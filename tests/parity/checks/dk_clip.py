@@ -1,4 +1,4 @@
-"""DK-CLIP. What is compared, and how, stands in the notes beside the cases."""
+"""The checks of dk_clip; see README.md next to the cases for the entries."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def inputs_of(case: Any) -> dict[str, Tensor]:
 
 
 def finished(drawn: Tensor, then: str, frames: int) -> Tensor:
-    """What a case does to an input in words: nothing, or a clip that stands still."""
+    """Apply what a case says about an input: nothing, or repeat a frame as a static clip."""
     if then == "as is":
         return drawn
     if "repeat" in then and drawn.ndim == 5 and (drawn.shape[1] == 1 or re.search("frame 0|first frame", then)):
@@ -67,8 +67,8 @@ def whole(output: dict) -> np.ndarray:
 
 
 def as_published(ours: Tensor, reference: np.ndarray) -> Tensor:
-    """Mended: in a clip that stands still the published code divides 0 by 0. Ours must have a number there, and no more
-    can be asked of it, so it becomes a NaN like theirs, and a NaN of ours a number; all the rest is compared."""
+    """For a static clip the published code divides 0 by 0. Ours must have a finite number there: it is replaced by the
+    recorded NaN, and a NaN of ours by a number, so that it fails. All other values are compared."""
     undefined = torch.from_numpy(np.isnan(reference))
     return torch.where(undefined, torch.where(ours.isfinite(), math.nan, 0.0), ours)
 
@@ -78,7 +78,7 @@ def compared_mended(name: str, ours: Tensor, output: dict, tolerance: float) -> 
 
 
 def build_model(config: dict, texts: list[str], state: dict[str, Tensor]) -> dk.DKCLIP:
-    """The authors' names -> ours -> a strict load."""
+    """Convert the authors' state dict and load it strictly."""
     conversion = convert_state_dict("dk_clip", state)
     with skip_init():
         model = dk.DKCLIP(
@@ -177,7 +177,7 @@ def tapped(model: dk.DKCLIP) -> dict[str, nn.Module]:
 
 
 def intermediates(model: dk.DKCLIP, caught: dict, details: dk.ClipDetails, video: Tensor) -> dict[str, Tensor]:
-    """The reference tensors, by the number and name in front of their layout."""
+    """The intermediate tensors, by number and name."""
     batch, snippets = len(video), model.snippets
     last = len(model.local_tower.blocks) - 1
     local_tokens, semantic_tokens = caught[f"03_visual.block{last}"], caught[f"08_visual_semantic.block{last}"]
@@ -212,7 +212,7 @@ def intermediates(model: dk.DKCLIP, caught: dict, details: dk.ClipDetails, video
 
 
 def part(module: nn.Module, entry: dict, theirs: str, ours: str) -> nn.Module:
-    """A module alone: its entries have short names, and the map knows the names in the whole model."""
+    """Load a single module. Its entries have short names; the converter needs those of the whole model."""
     state = seeded_state(entry["state_dict"], entry["weights"]["seed"])
     renamed = {(our_name(theirs + name) or name).removeprefix(ours): tensor for name, tensor in state.items()}
     load_strictly(module, renamed, entry["module"])
@@ -220,7 +220,7 @@ def part(module: nn.Module, entry: dict, theirs: str, ours: str) -> nn.Module:
 
 
 def temporal_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The ablation's transformer is in no checkpoint of the model, so `convert` does not know its names."""
+    """The transformer of the ablation, whose names `convert` does not know because no checkpoint has it."""
     names = [
         (r"^cls_token$", "class_token"),
         (r"^pos_embedding$", "positions"),
@@ -303,7 +303,7 @@ def check_noise_erasing(case: Any) -> Iterator[Comparison]:
 def check_noise_erasing_table(case: Any) -> Iterator[Comparison]:
     for number, row in enumerate(case["rows"]):
         weights, erased = dk.weigh_snippets(torch.tensor([row["similarity"]]))
-        # mended: where the published code divides 0 by 0, and erases nothing, all snippets weigh the same
+        # changed: where the published code divides 0 by 0 and erases nothing, all weights are equal
         published = [1 / len(row["weights"]) if weight is None else weight for weight in row["weights"]]
         yield same(f"row {number}: erased", erased[0].int().tolist(), row["erased"])
         yield within(f"row {number}: weights", weights[0], published, 1e-6)

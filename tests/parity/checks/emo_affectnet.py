@@ -1,4 +1,4 @@
-"""The checks of emo_affectnet; README.md beside the cases says what each entry is."""
+"""The checks of emo_affectnet; see README.md next to the cases for the entries."""
 
 from __future__ import annotations
 
@@ -95,14 +95,14 @@ def check_static_forward(case: Case) -> Iterator[Comparison]:
     if "parameters" in case:
         yield same("parameters", count(model), case["parameters"])
     yield same("classes", model.num_classes, case["config"]["num_classes"])
-    # the encoder takes any size, the model the one that it was made for
+    # the encoder takes any size, the model only its own
     steps = static_steps(model, seeded_input(case["inputs"]["image"]))
     for name, reference in case["outputs"].items():
         yield from recorded(name, steps[re.sub(r"^\d+_", "", name)], reference, case["tolerance"])
 
 
 def temporal_model(case: Case, state: Mapping[str, Tensor], frames: int) -> EmoAffectNet:
-    """The temporal network behind an image network that nothing asks, and that is zero."""
+    """The temporal network, with an unused image network of zeros."""
     static = static_table()
     zeros = {name: torch.zeros(entry["shape"]) for name, entry in static.items()}
     zeros = {n: t.long() if n.endswith("num_batches_tracked") else t for n, t in zeros.items()}
@@ -232,7 +232,7 @@ def files_of(record: Weights) -> list[tuple[int | None, str | None]]:
 
 
 def check_keras_names(case: Case) -> Iterator[Comparison]:
-    """A state in Keras' names and layouts becomes the same tensors of ours as the torch release's."""
+    """A Keras state dict is converted to the same tensors as that of the torch release."""
     outputs = case["outputs"]
     static = seeded_state(static_table(), 0)
     temporal = seeded_state(case["state_dict"], 0)
@@ -299,7 +299,7 @@ def check_landmark_box(case: Case) -> Iterator[Comparison]:
 
 
 def check_detector_crop(case: Case) -> Iterator[Comparison]:
-    """The script's own preparation. Its INTER_AREA is not offered by the zoo, so OpenCV does it here."""
+    """The preparation of the script. The zoo has no INTER_AREA, so OpenCV resizes here."""
     import cv2
 
     config, tolerance = case["config"], case["tolerance"]
@@ -331,7 +331,7 @@ def check_detector_crop(case: Case) -> Iterator[Comparison]:
 
 
 def black_size(case: Case) -> tuple[int, int]:
-    """Of frames that no recipe describes: as large as those that one does."""
+    """Frames that the case does not describe have the size of those that it does."""
     recipe = next(iter(case["inputs"]["frames"].values()))
     return recipe["height"], recipe["width"]
 

@@ -1,4 +1,4 @@
-"""The checks of hicmae and hicmae_pretrain; README.md beside the cases says what each entry is."""
+"""The checks of hicmae and hicmae_pretrain; see README.md next to the cases for the entries."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ OPTIONS = {
     "inter_contrastive_temperature": "temperature",
     "return_intermediate_features": "levels",
 }
-# these follow from others, are accepted by the authors' classes without an effect, or have one possible value
+# these follow from others, have no effect in the authors' classes, or have only one possible value
 IMPLIED = {
     "variant",
     "decoder_depth",
@@ -131,7 +131,7 @@ NOT_IN_THE_SHAPES = {
 
 
 def concluded(conversion: Conversion, arguments: Mapping, model: DferModel) -> Iterator[Comparison]:
-    """The constructor's arguments as the converter reads them off the names and shapes."""
+    """Constructor arguments, as the converter reads them from names and shapes."""
     defaults = {name: p.default for name, p in inspect.signature(type(model)).parameters.items()}
 
     def told(given: Mapping) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def concluded(conversion: Conversion, arguments: Mapping, model: DferModel) -> I
 
 
 def restored(case: Case, table: str = "state_dict", **changes: Any) -> tuple[DferModel, Conversion, dict[str, Any]]:
-    """The model of the case, filled through the key map."""
+    """The model of the case, filled through the converter."""
     config = case["config"]
     kind, arch = (HiCMAEPretrain, "hicmae_pretrain") if "encoder_depth" in config else (HiCMAE, "hicmae")
     conversion = convert_state_dict(arch, seeded_state(case[table], case["weights"]))
@@ -293,7 +293,7 @@ def check_pretrain_forward_and_loss(case: Case) -> Iterator[Comparison]:
 
 
 def set_loss(model: HiCMAEPretrain, options: Mapping) -> None:
-    """The authors' loop has normalised targets and no frame difference unless it is told otherwise."""
+    """The defaults of the authors' loop are normalised targets and no frame differences."""
     known = {"normlize_target", "normlize_target_audio", "use_frame_diff_as_target", "frame_diff_group_size"}
     if unknown := options.keys() - known - {"target_diff_weight", "loss_weight"}:
         raise KeyError(f"options of the loss that this check does not know: {sorted(unknown)}")
@@ -358,7 +358,7 @@ def check_pretrain_to_finetune(case: Case) -> Iterator[Comparison]:
 
 
 def optimizer_of(model: DferModel, options: Mapping) -> torch.optim.Optimizer:
-    """The published one: with layer decay where the case names it."""
+    """The published optimizer, with layer decay if the case has it."""
     decay, no_decay = options["weight_decay"], model.no_weight_decay()
     if "layer_decay" in options:
         groups = param_groups_layer_decay(model, decay, no_decay, layer_decay=options["layer_decay"])
@@ -378,7 +378,7 @@ def check_step(
     rate: float,
     reference: Mapping,
 ) -> Iterator[Comparison]:
-    """One update: the loss, the norm of every gradient, and how far every parameter moves."""
+    """One update: the loss, the norm of every gradient, and the norm of every update."""
     arch = "hicmae_pretrain" if isinstance(model, HiCMAEPretrain) else "hicmae"
     theirs = {ours: name for name, ours in names(arch, case["state_dict"]).items()}
     parameters = {theirs[name]: parameter for name, parameter in model.named_parameters()}
@@ -478,7 +478,7 @@ def check_optimizer(case: Case) -> Iterator[Comparison]:
 
 
 def small(kind: type[DferModel], **sizes: Any) -> DferModel:
-    """Names and numbers of dimensions are those of the published widths."""
+    """A small model with the names and numbers of dimensions of the published ones."""
     return kind(img_size=32, num_frames=2, width=8, num_heads=1, audio_size=(32, 32), mlp_ratio=1.0, **sizes)
 
 

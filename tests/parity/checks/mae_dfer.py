@@ -1,4 +1,4 @@
-"""The checks of mae_dfer, video_mae and mae_dfer_pretrain; README.md beside the cases says what each entry is."""
+"""The checks of mae_dfer, video_mae and mae_dfer_pretrain; see README.md next to the cases for the entries."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ HANDLED = {
     "decoder_num_classes",  # follows from the tubelet
     "encoder_num_classes",
 }
-# what a config of the variant "free" leaves out has the value of the authors' classes; one without a variant is published
+# defaults of the authors' classes, for the variant "free"; a config without a variant is a published one
 FREE_DEFAULTS = {"lg_region_size": [2, 2, 10], "lg_classify_token_type": "org"}
 LGI_ONLY = ("region", "local_attention", "interaction", "pooled_tokens")
 
@@ -123,7 +123,7 @@ def is_joint(config: Mapping) -> bool:
 
 
 def build(kind: type, arguments: Mapping, conversion: Conversion) -> nn.Module:
-    """With the case's options. What it does not name is read off the shapes; what it names is compared in `concluded`."""
+    """Build with the options of the case; others are read from shapes. `concluded` compares both."""
     with skip_init():
         model = kind(**{**conversion.model_args, **arguments})
     load_strictly(model, conversion.state, "the seeded checkpoint")
@@ -146,7 +146,7 @@ NOT_IN_THE_SHAPES = {
 
 
 def concluded(conversion: Conversion, arguments: Mapping, model: nn.Module) -> Iterator[Comparison]:
-    """The constructor's arguments as the converter reads them off the names and shapes."""
+    """Constructor arguments, as the converter reads them from names and shapes."""
     defaults = {name: p.default for name, p in inspect.signature(type(model)).parameters.items()}
     told = [name for name in defaults if name not in NOT_IN_THE_SHAPES]
     if not arguments.get("global_attention", True) or arguments.get("interaction") == "none":
@@ -164,7 +164,7 @@ def concluded(conversion: Conversion, arguments: Mapping, model: nn.Module) -> I
 
 
 def compare_all(outputs: Mapping, ours: Mapping[str, Tensor], tolerance: float) -> Iterator[Comparison]:
-    """In the order of the data flow; an output that nothing here delivers is a failure."""
+    """In the order of the data flow; a missing output is a failure."""
     for name in sorted(outputs):
         if name not in ours:
             yield Comparison("", f"{name}: nothing was recorded", float("inf"), 0.0)
@@ -203,12 +203,12 @@ def check_finetune_forward(case: Case) -> Iterator[Comparison]:
     taps.remove()
     outputs = {"09_feature": model.forward_head(feature, pre_logits=True), "10_logits": model.forward_head(feature)}
     yield from compare_all(case["outputs"], {**taps.first, **outputs}, tolerance)
-    # without hooks the last block may leave out what nobody reads
+    # without hooks, the last block may take its shortcut
     yield from recorded("10_logits, unwatched", model(video), case["outputs"]["10_logits"], tolerance)
 
 
 def tap_attention(taps: Taps, block: nn.Module, name: str) -> None:
-    """The authors count the attentions; shared ones are one module, called several times."""
+    """The authors number the attentions; shared ones are a single module, called several times."""
     if not isinstance(block, LGIBlock):
         taps.output(name.format("attn"), block.attn)
         return
@@ -494,7 +494,7 @@ def check_pretrain_transform(case: Case) -> Iterator[Comparison]:
 
 
 def augmentation_picture(rule: str) -> np.ndarray:
-    """The picture that the case describes; its noise is named there with its shape and seed."""
+    """The image that the case describes, with its shape, noise and seed."""
     noise = re.search(r"seeded\.uniform\('(\w+)',\s*\((\d+),\s*(\d+),\s*3\),\s*(\d+)\)", rule)
     name, (height, width, seed) = noise[1], map(int, noise.groups()[1:])
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -537,7 +537,7 @@ def check_train_augmentation(case: Case) -> Iterator[Comparison]:
 def check_operation(
     operation: Any, magnitude: float, picture: np.ndarray, entry: Mapping, tolerance: float
 ) -> Iterator[Comparison]:
-    """The level that a magnitude stands for, with either sign, and what it does to the picture."""
+    """Compare the level of a magnitude, with both signs, and its effect on the image."""
     argument, label = entry["argument"], f"{entry['op']} {entry['argument']}"
     levels = set(both_signs(operation, magnitude))
     fitting = [level for level in levels if np.allclose(level[: len(argument)], argument)]
@@ -548,7 +548,7 @@ def check_operation(
 
 
 def both_signs(operation: Any, magnitude: float) -> Iterator[tuple]:
-    """An operation's arguments, for many draws of the sign."""
+    """The arguments of an operation, for many draws of the sign."""
     for seed in range(20):
         random.seed(seed)
         yield operation.level_fn(magnitude, operation.hparams) if operation.level_fn else ()
@@ -657,7 +657,7 @@ def check_optimizer(case: Case) -> Iterator[Comparison]:
 
 
 def small_model(kind: Callable, **sizes: Any) -> nn.Module:
-    """Names and numbers of dimensions are those of the published widths."""
+    """A small model with the names and numbers of dimensions of the published ones."""
     if kind is not VideoMAE:
         sizes["region"] = (1, 1, 2)
     return kind(img_size=32, num_frames=2, width=8, num_heads=1, mlp_ratio=1.0, **sizes)

@@ -1,4 +1,4 @@
-"""The checks of mini_xception; README.md beside the cases says what each entry is."""
+"""The checks of mini_xception; see README.md next to the cases for the entries."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def arrays_of(case: Case) -> dict[str, np.ndarray]:
 
 
 def build(case: Case, dtype: torch.dtype = torch.float32) -> MiniXception:
-    """Through the key map that real files go through."""
+    """Build a model through the converter of real files."""
     state = {name: torch.from_numpy(np.array(array)).to(dtype) for name, array in arrays_of(case).items()}
     conversion = convert_state_dict("mini_xception", state)
     height, width = case["config"].get("image_size", [64, 64])
@@ -68,7 +68,7 @@ def build(case: Case, dtype: torch.dtype = torch.float32) -> MiniXception:
 
 
 def picture(recipe: Mapping, name: str = "image") -> np.ndarray:
-    """The blocks with grain that the cases describe in words, uint8 (height, width, 3)."""
+    """The images of blocks with grain that cases describe in words, uint8 (height, width, 3)."""
     height, width, cell, seed = (recipe[key] for key in ("height", "width", "cell", "seed"))
     rows, columns = -(-height // cell), -(-width // cell)
     blocks = np.floor(255 * seeded.uniform(name, (rows, columns, 3), seed)).astype(np.uint8)
@@ -81,7 +81,7 @@ def picture(recipe: Mapping, name: str = "image") -> np.ndarray:
 
 
 def steps_of(model: MiniXception, image: Tensor) -> dict[str, Tensor]:
-    """Every step of a forward pass that some case may ask for, without its number."""
+    """All steps of a forward pass that a case may contain, without their numbers."""
     with Taps() as taps:
         taps.outputs_of(model)
         # the encoder and the head take any size, the model the one that it was made for
@@ -230,7 +230,7 @@ def check_face_preparation(case: Case) -> Iterator[Comparison]:
             summary = reference["prepared"]
             samples = prepared.numpy().reshape(-1)[:: summary["stride"]][:16]
             yield same(f"{what}: shape", list(prepared.shape), summary["shape"])
-            # a level is 2 / 255; what rounding adds to it is far below a hundredth of that
+            # a grey level is 2 / 255; rounding adds far less than a hundredth of it
             yield within(f"{what}: prepared", samples, summary["samples"], levels * 2 / 255 * 1.01)
             yield from _answers(what, chances, reference, tolerance)
 

@@ -1,4 +1,4 @@
-"""MMA-DFER, its two backbones and everything around them."""
+"""The checks of mma_dfer, mae_face and audio_mae; see README.md next to the cases for the entries."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def check_pretrain_encoder(case: Case) -> Iterator[Comparison]:
 
 
 class Origins:
-    """Where each entry of the authors' table went in our state dict: the map is run on numbers instead of weights."""
+    """Maps the authors' entries to ours, by converting tensors of numbers instead of weights."""
 
     def __init__(self, table: dict[str, dict]) -> None:
         self.table = table
@@ -221,7 +221,7 @@ class Origins:
                 self.ours[self.names[number]] = name
 
     def pull(self, tensors: dict[str, Tensor], name: str) -> Tensor:
-        """The values that stand for this entry of theirs, in its shape."""
+        """The values of an authors' entry, in its shape."""
         ours = self.ours[name]
         tag = self.conversion.state[ours]
         return tensors[ours][tag == self.names.index(name)].reshape(self.table[name]["shape"])
@@ -260,7 +260,7 @@ def check_train_step(case: Case) -> Iterator[Comparison]:
         yield close(f"loss after {step} steps", ours, reference, case["tolerance"]["loss"])
     state = model.state_dict()
     for name, reference in case.get("parameters_after_two_steps", {}).items():
-        # a tensor that is left out of the weight decay is off by 2e-6 only
+        # without weight decay, a tensor would differ by only 2e-6
         yield from summary(f"{name} after two steps", origins.pull(state, name), reference, 5e-7)
 
 
@@ -281,7 +281,7 @@ def compared_gradients(case: Case, model: MMADFER, origins: Origins) -> Iterator
 def check_trainable_parameters(case: Case) -> Iterator[Comparison]:
     groups = case["trainable_elements_by_group"]
     table = dict(case.neighbour("dfew_224")["state_dict"])
-    # the case gives no table, but its counts tell the sizes of the configuration that they are of
+    # the case has no table, but its counts give the sizes of its configuration
     classes = groups["our_classifier.bias"]
     width = table["image_encoder.pos_embed"]["shape"][-1]
     table["our_classifier.weight"] = {"shape": [classes, table["our_classifier.weight"]["shape"][1]]}

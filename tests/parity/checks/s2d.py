@@ -1,4 +1,4 @@
-"""The checks of s2d, its image model and mobile_face_net; README.md beside the cases says what each entry is."""
+"""The checks of s2d, its image model and mobile_face_net; see README.md next to the cases for the entries."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def our_arguments(config: Mapping) -> dict[str, Any]:
 
 
 def build(config: Mapping, conversion: Conversion, landmarks: Mapping[str, Tensor]) -> S2D:
-    """With the case's options, strictly loaded from both of the authors' files."""
+    """Build with the options of the case and load both of the authors' files strictly."""
     with skip_init():
         model = S2D(**{**conversion.model_args, **our_arguments(config)})
     load_strictly(model, {**conversion.state, **landmarks}, "the seeded checkpoint")
@@ -82,7 +82,7 @@ def build(config: Mapping, conversion: Conversion, landmarks: Mapping[str, Tenso
 
 
 def landmark_entries(case: Case) -> dict[str, Tensor]:
-    """The landmark network's part of the model, by way of its own converter."""
+    """The entries of the landmark network, through its own converter."""
     state = seeded_state(case["landmark_state_dict"], case["weights"]["landmark"])
     return S2D.entries_of_backbone("landmarks", convert_state_dict("mobile_face_net", state).state)
 
@@ -94,7 +94,7 @@ def model_of(case: Case) -> tuple[S2D, Conversion]:
 
 
 def concluded(config: Mapping, conversion: Conversion) -> Iterator[Comparison]:
-    """The constructor's arguments as the converter reads them off the names and shapes."""
+    """Constructor arguments, as the converter reads them from names and shapes."""
     defaults = {name: p.default for name, p in inspect.signature(S2D).parameters.items()}
     theirs = {**defaults, **our_arguments(config)}
     ours = {**defaults, **conversion.model_args}
@@ -256,7 +256,7 @@ def check_train_step(case: Case) -> Iterator[Comparison]:
 
 
 class Losses:
-    """The loss of the case's batch through `training_loss`, and its two terms by themselves."""
+    """The loss of the batch through `training_loss`, and its two terms separately."""
 
     def __init__(self, case: Case, model: S2D) -> None:
         self.model, self.video = model, video_input(case)
@@ -477,7 +477,7 @@ def check_pretrain_to_finetune(case: Case) -> Iterator[Comparison]:
 
 
 def wrapped_file(state: Mapping[str, Tensor], key: str) -> dict[str, Tensor]:
-    """Written as the authors write it, and read as every checkpoint is read."""
+    """Write a file like the authors and read it like every checkpoint."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint.pth"
         torch.save({key: dict(state), "epoch": 1}, path)
