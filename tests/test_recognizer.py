@@ -18,8 +18,8 @@ from torch import nn
 import dfer_zoo
 from dfer_zoo import AudioSpec, Clip, Recognizer, VideoSpec, read_clip
 from dfer_zoo.errors import DferZooError, InputError, MediaError
-from dfer_zoo.inference.batcher import FrameBuffer
 from dfer_zoo.inference.prediction import Prediction
+from dfer_zoo.inference.samples import FrameBuffer
 from dfer_zoo.inference.windows import window_times
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.registry import MODELS, model_class

@@ -46,7 +46,10 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, help="the rate of frames that do not carry one, such as folders")
     parser.add_argument("--order", choices=("numeric", "string"), default="numeric", help="of the frames in a folder")
     parser.add_argument("--recover", action="store_true", help="take from damaged files what can be decoded")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, metavar="N", help="windows in a forward pass; 1 on a CPU, else 8")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that decode and find faces ahead of the model"
+    )
     parser.add_argument("--device", help='"cpu" (default), "cuda", "mps"')
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision of the model")
     parser.add_argument("--json", metavar="PATH", help="one JSON object per file; - is the standard output")
@@ -112,7 +115,9 @@ def predict_command(options: argparse.Namespace) -> int:
     if options.out:
         return _predict_table(options, recognizer, items, reading)
     bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the answers themselves show the progress
-    answers = recognizer.many([item.source for item in items], on_error="return", progress=bar, **reading)
+    answers = recognizer.many(
+        [item.source for item in items], on_error="return", progress=bar, workers=options.workers, **reading
+    )
     plots = _plot_paths(options.plot, names) if options.plot else [None] * len(items)
     bad = 0
     with _lines(options.json) as write:
@@ -163,6 +168,7 @@ def _predict_table(
         resume=options.resume,
         retry_errors=options.retry_errors,
         shard=options.shard,
+        workers=options.workers,
         tiers=options.tiers.split(",") if options.tiers else (),
         progress=sys.stderr.isatty(),
         told=told,

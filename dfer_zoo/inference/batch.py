@@ -13,10 +13,13 @@ from typing import Any
 
 from ..errors import DferZooError, InputError
 from ..media.clip import Clip
+from ..media.files import read_clip
+from ..transforms import Transform
 from .inputs import Item
 from .journal import Journal
 from .prediction import Prediction
 from .recognizer import Recognizer
+from .samples import visual_of
 from .tables import check_table_path, error_row, prediction_rows, write_table
 from .tiers import check_tier_kinds, write_tiers
 
@@ -48,6 +51,7 @@ def predict_table(
     resume: bool = False,
     retry_errors: bool = False,
     shard: tuple[int, int] = (1, 1),
+    workers: int = 0,
     tiers: Sequence[str] = (),
     progress: bool | None = None,
     told: Callable[[Item, Prediction | DferZooError], None] | None = None,
@@ -65,6 +69,7 @@ def predict_table(
         resume: Continue an earlier run with the same settings.
         retry_errors: When resuming, try clips again that had an error.
         shard: (number, count), from (1, 1): only every count-th clip, for one of several machines.
+        workers: Processes that decode and find faces ahead of the model, as in `Recognizer.many`.
         tiers: Annotation files to write beside each clip: "eaf", "textgrid", "vtt", "srt".
         progress: Show a progress bar; by default on a terminal.
         told: Called with every clip and its answer.
@@ -87,8 +92,8 @@ def predict_table(
     path = out.with_name(f"{out.name}.journal")
     with Journal.opened(path, settings, resume=resume) as journal:
         todo = [(key, item) for key, item in keyed if not journal.done(key, retry_errors=retry_errors)]
-        read = _Reader(recognizer, reading)
-        answers = recognizer.answers([item for _, item in todo], read, "return", progress)
+        read = ItemReader(visual_of(recognizer.transforms), reading)
+        answers = recognizer.answers([item for _, item in todo], read, "return", progress, workers)
         for (key, item), answer in zip(todo, answers):
             answer = _with_tiers(item, _in_file_time(item, answer), tiers)
             journal.add(key, _rows(item, answer, recognizer.labels))
@@ -129,29 +134,32 @@ def _settings(recognizer: Recognizer, reading: Mapping[str, Any], shard: tuple[i
 
 
 @dataclass(frozen=True)
-class _Reader:
+class ItemReader:
     """An item -> its clip: the named part, with its own sound and face box where the list has them."""
 
-    recognizer: Recognizer
+    visual: Transform
     reading: Mapping[str, Any]
 
     def __call__(self, item: Item) -> Clip:
         reading = dict(self.reading)
         if item.audio is not None:
             reading["audio"] = item.audio
-        visual = next((t for t in self.recognizer.transforms if t.video is not None), self.recognizer.transforms[0])
+        clip = read_clip(item.source, stream=True, **reading)
+        if item.start is not None or item.stop is not None:
+            clip = _part(item, clip)
         if item.box is not None:
-            visual = dataclasses.replace(visual, faces=item.box)
-        clip = visual.read(item.source, stream=True, **reading)
-        if item.start is None and item.stop is None:
-            return clip
-        if clip.duration is None:
-            raise InputError(f"{item.name}: start and stop are in seconds, and the frame rate is not known. Give fps.")
-        start = item.start or 0.0
-        stop = clip.duration if item.stop is None else min(item.stop, clip.duration)
-        if start >= stop:
-            raise InputError(f"{item.name}: {start:g} s is after the end of the clip ({clip.duration:g} s).")
-        return clip.cut(start, stop)
+            clip = dataclasses.replace(self.visual, faces=item.box).crop(clip)
+        return clip
+
+
+def _part(item: Item, clip: Clip) -> Clip:
+    if clip.duration is None:
+        raise InputError(f"{item.name}: start and stop are in seconds, and the frame rate is not known. Give fps.")
+    start = item.start or 0.0
+    stop = clip.duration if item.stop is None else min(item.stop, clip.duration)
+    if start >= stop:
+        raise InputError(f"{item.name}: {start:g} s is after the end of the clip ({clip.duration:g} s).")
+    return clip.cut(start, stop)
 
 
 def _in_file_time(item: Item, answer: Prediction | DferZooError) -> Prediction | DferZooError:

@@ -10,7 +10,7 @@ It computes what `create_transform` and the model compute, for many files, many 
 from __future__ import annotations
 
 import collections
-import dataclasses
+import contextlib
 import functools
 import os
 import sys
@@ -20,27 +20,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import DferZooError, InputError, MediaError
+from ..errors import DferZooError, InputError
 from ..factory import check_place, create_model
 from ..media.clip import Clip
-from ..media.files import SoundCursor, SoundFile
-from ..media.resize import pillow_bilinear
+from ..media.files import read_clip
+from ..media.workers import Workers, streams_ahead
 from ..models.base import DferModel
 from ..registry import list_pretrained
-from ..transforms import Plan, Transform, create_transform
-from .batcher import FrameBuffer, ModelBatcher, PendingPrediction
+from ..transforms import create_transform
+from .batcher import ModelBatcher, PendingPrediction, shares_frames
 from .prediction import Prediction
+from .samples import Opened, PackedSampler, Part, Sampler, WindowSamples, unpacked, visual_of
 from .stream import Stream
-from .windows import auto_window, check_window, window_times
+from .windows import check_window
 
 BASELINE = "mini_xception.fer2013"  # inside the package, used where no model is named
 BASELINE_NOTE = (
     f"frame-wise baseline, FER2013 ({BASELINE}); for clip-level systems name one: mma_dfer.dfew_fold1, "
     "mae_dfer.dfew_fold1, dfer_clip.dfew_fold1, emo_affectnet.aff_wild2, ... (dfer-zoo list)"
 )
-AUTO_FROM = 2.0  # a clip longer than this many windows is answered in windows
-MOST_WINDOWS = 100_000  # of a file; a wrong frame rate makes days of a minute
-THUMBNAIL = 96  # pixels
+GPU_BATCH = 8  # windows in a forward pass where none is given; one on a CPU, where larger batches are slower
 
 
 class Recognizer:
@@ -59,7 +58,7 @@ class Recognizer:
         window: Seconds of a window, for an answer over time. "auto": windows for clips much longer than what the models
             see at once or than the clips of the data sets. None: the clip as a whole, as in the published evaluations.
         stride: Seconds from one window to the next; half a window by default.
-        batch_size: Windows in a forward pass.
+        batch_size: Windows in a forward pass; by default one on a CPU, where larger batches are slower, else 8.
         device: Where to compute.
         dtype: Precision of the model.
         thumbnails: How many small face crops each prediction keeps, for `Prediction.plot`.
@@ -83,7 +82,7 @@ class Recognizer:
         no_face: str = "error",
         window: float | str | None = "auto",
         stride: float | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         thumbnails: int = 0,
@@ -93,7 +92,7 @@ class Recognizer:
         check_place(device, dtype)
         if device is not None and torch.device(device).type == "meta":
             raise InputError("device 'meta' cannot be used here (nothing is computed on it).")
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected 1 or more.")
         if model is None:
             if pretrained is not None:
@@ -102,7 +101,8 @@ class Recognizer:
             print(f"dfer_zoo: {BASELINE_NOTE}", file=sys.stderr)
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
         self.labels = self.models[0].labels
-        self.window, self.stride, self.batch_size, self.thumbnails = window, stride, batch_size, thumbnails
+        self.window, self.stride, self.thumbnails = window, stride, thumbnails
+        self.batch_size = _default_batch(self.models[0]) if batch_size is None else batch_size
         self.transforms = [create_transform(model, faces=faces, no_face=no_face) for model in self.models]
         crops = {t.video.face_crop for t in self.transforms if t.video is not None}
         if len(crops) > 1:
@@ -130,12 +130,20 @@ class Recognizer:
         return answer
 
     def many(
-        self, sources: Iterable[Any], *, on_error: str = "raise", progress: bool | None = None, **reading: Any
+        self,
+        sources: Iterable[Any],
+        *,
+        workers: int = 0,
+        on_error: str = "raise",
+        progress: bool | None = None,
+        **reading: Any,
     ) -> Iterator[Prediction | DferZooError]:
         """Predictions for many clips, in order, computed in full batches.
 
         Args:
             sources: Files, folders of frames, arrays or clips.
+            workers: Processes that decode, find faces and make tensors ahead of the model. A file that ends its worker
+                process is an error of that file. 0: all in this process.
             on_error: "raise", or "return" to yield the error of an unusable clip and go on.
             progress: Show a progress bar; by default on a terminal.
             **reading: Options of `read_clip`.
@@ -144,14 +152,16 @@ class Recognizer:
             An iterator with one item for each source.
         """
         _check_sources("many", sources, on_error)
-        read = functools.partial(self.read, **reading)
-        return self.answers(sources, read, on_error, progress)
+        return self.answers(sources, self._opener(reading), on_error, progress, workers)
 
-    def embed(self, sources: Iterable[Any], *, progress: bool | None = None, **reading: Any) -> np.ndarray:
+    def embed(
+        self, sources: Iterable[Any], *, workers: int = 0, progress: bool | None = None, **reading: Any
+    ) -> np.ndarray:
         """Embeddings of clips: the features before the classifier, averaged over the views and windows of a clip.
 
         Args:
             sources: Files, folders of frames, arrays or clips.
+            workers: As in `many`.
             progress: Show a progress bar; by default on a terminal.
             **reading: Options of `read_clip`.
 
@@ -161,18 +171,21 @@ class Recognizer:
         Raises:
             InputError: The recognizer has several models, whose embeddings are not comparable.
         """
-        found = list(self.embeddings(sources, progress=progress, **reading))
+        found = list(self.embeddings(sources, workers=workers, progress=progress, **reading))
         return np.stack(found) if found else np.zeros((0, self.models[0].num_features), np.float32)  # type: ignore[arg-type]
 
     def embeddings(
-        self, sources: Iterable[Any], *, on_error: str = "raise", progress: bool | None = None, **reading: Any
+        self,
+        sources: Iterable[Any],
+        *,
+        workers: int = 0,
+        on_error: str = "raise",
+        progress: bool | None = None,
+        **reading: Any,
     ) -> Iterator[np.ndarray | DferZooError]:
         """`embed` one by one; ``on_error="return"`` yields the error of an unusable clip and goes on."""
         _check_sources("embed", sources, on_error)
-        if len(self.models) > 1:
-            raise InputError(f"embed() takes one model, and this Recognizer has {len(self.models)}.")
-        read = functools.partial(self.read, **reading)
-        return self._computed(sources, read, on_error, progress, embed=True)
+        return self.embedded(sources, self._opener(reading), on_error, progress, workers)
 
     def stream(self, fps: float, *, sample_rate: int | None = None) -> Stream:
         """Predictions for frames that arrive one by one, as from a camera.
@@ -188,14 +201,34 @@ class Recognizer:
 
     def read(self, source: Any, **reading: Any) -> Clip:
         """The clip as the models take it: opened, and cropped to the face when frames are taken."""
-        visual = next((t for t in self.transforms if t.video is not None), self.transforms[0])
-        return visual.read(source, stream=self.window is not None, **reading)
+        return visual_of(self.transforms).read(source, stream=self.window is not None, **reading)
 
     def answers(
-        self, sources: Iterable[Any], read: Callable[[Any], Clip], on_error: str, progress: bool | None
+        self,
+        sources: Iterable[Any],
+        read: Callable[[Any], Clip],
+        on_error: str,
+        progress: bool | None,
+        workers: int = 0,
     ) -> Iterator[Prediction | DferZooError]:
-        """`many` for sources of any kind that ``read`` turns into clips."""
-        return self._computed(sources, read, on_error, progress)
+        """`many` for sources of any kind that ``read`` turns into clips; with workers, it must be picklable."""
+        return self._computed(sources, read, on_error, progress, workers)
+
+    def embedded(
+        self,
+        sources: Iterable[Any],
+        read: Callable[[Any], Clip],
+        on_error: str,
+        progress: bool | None,
+        workers: int = 0,
+    ) -> Iterator[np.ndarray | DferZooError]:
+        """`embeddings` for sources of any kind that ``read`` turns into clips."""
+        if len(self.models) > 1:
+            raise InputError(f"embed() takes one model, and this Recognizer has {len(self.models)}.")
+        return self._computed(sources, read, on_error, progress, workers, embed=True)
+
+    def _opener(self, reading: Mapping[str, Any]) -> Callable[[Any], Clip]:
+        return functools.partial(read_clip, stream=self.window is not None, **reading)
 
     def _computed(
         self,
@@ -203,85 +236,63 @@ class Recognizer:
         read: Callable[[Any], Clip],
         on_error: str,
         progress: bool | None,
+        workers: int,
         embed: bool = False,
     ) -> Iterator[Any]:
         finish = functools.partial(_finish, on_error=on_error, embed=embed)
         waiting: collections.deque[PendingPrediction | DferZooError] = collections.deque()
         # new ones for every call, so that threads do not share them
-        batchers = [ModelBatcher(model, t, self.batch_size, embed) for model, t in zip(self.models, self.transforms)]
-        for source in _with_progress(sources, progress):
-            try:
-                waiting.append(self._submit(read(source), batchers))
-            except DferZooError as error:
-                if on_error == "raise":
-                    raise
-                for batcher in batchers:
-                    batcher.drop_clip()
-                waiting.append(error)
-            while waiting and not (isinstance(waiting[0], PendingPrediction) and waiting[0].incomplete):
-                yield finish(waiting.popleft())
-        for batcher in batchers:
-            batcher.flush()
-        for pending in waiting:
-            yield finish(pending)
+        batchers = [
+            ModelBatcher(model, t.video.num_frames if t.video else 1, self.batch_size, embed)
+            for model, t in zip(self.models, self.transforms)
+        ]
+        shares = [shares_frames(model, t, embed) for model, t in zip(self.models, self.transforms)]
+        sampler = Sampler(self.transforms, shares, read, self.window, self.stride, self.thumbnails)
+        with _Progress(sources, progress) as bar, _sampled(sampler, sources, workers) as clips:
+            for parts in clips:
+                try:
+                    waiting.append(self._submit(parts, batchers))
+                except DferZooError as error:
+                    if on_error == "raise":
+                        raise
+                    for batcher in batchers:
+                        batcher.drop_clip()
+                    waiting.append(error)
+                while waiting and not (isinstance(waiting[0], PendingPrediction) and waiting[0].incomplete):
+                    yield bar.counted(finish(waiting.popleft()))
+            for batcher in batchers:
+                batcher.flush()
+            for pending in waiting:
+                yield bar.counted(finish(pending))
 
-    def _submit(self, clip: Clip, batchers: list[ModelBatcher]) -> PendingPrediction:
+    def _submit(self, parts: Iterator[Part], batchers: Sequence[ModelBatcher]) -> PendingPrediction:
         """Queue all windows of a clip; some of them may be computed later."""
-        if isinstance(clip.waveform, SoundFile):
-            clip = dataclasses.replace(clip, waveform=SoundCursor(clip.waveform))
-        times = self._times(clip)
-        pending = PendingPrediction(clip, times, self.models, self.transforms)
-        planned = [_plans(clip, span, self.transforms) for span in times]  # first of all, so that frames are read once
-        wanted = [{first + index for plan in plans for index in plan.frames} for plans, first in planned]
-        in_all = sorted(set().union(*wanted))
-        pending.seen = _seconds(clip, in_all)
-        shown = set(
-            in_all[len(in_all) // (2 * self.thumbnails) :: max(1, len(in_all) // self.thumbnails)]
-            if self.thumbnails
-            else ()
-        )
-        buffer = None if clip.frames is None else FrameBuffer(clip.frames, in_all)
-        refusals: list[str] = []
-        for number, (span, lowest) in enumerate(zip(times, _lowest_later(wanted))):
-            part, first = _part(dataclasses.replace(clip, frames=buffer), span)
-            plans = [t.plan(part, plan.views) for t, plan in zip(self.transforms, planned[number][0])]
-            if reasons := [plan.refusal for plan in plans if plan.refusal]:
-                refusals.append(reasons[0])
+        pending: PendingPrediction | None = None
+        for part in parts:
+            if isinstance(part, Opened):
+                pending = PendingPrediction(part, self.models)
                 continue
-            for place, (batcher, plan) in enumerate(zip(batchers, plans)):
-                batcher.add(part, first, plan, pending, (number, place), lowest)
-            if buffer is not None:
-                for index in sorted(shown & wanted[number]):
-                    pending.thumbnails.append(_thumbnail(clip, buffer, index))
-                shown -= wanted[number]
-                buffer.release(lowest)
-        if len(refusals) == len(times):
-            raise MediaError(refusals[0])
+            assert pending is not None
+            if isinstance(part, WindowSamples):
+                batchers[part.model].add(part, pending)
+            else:
+                pending.closed = part
+        assert pending is not None
         for batcher in batchers:
             batcher.end_of_clip()
         return pending
 
-    def _times(self, clip: Clip) -> list[tuple[float, float | None]]:
-        """Start and end of all windows, in seconds."""
-        window = self._window(clip)
-        if window is None:
-            return [(0.0, clip.duration)]
-        if clip.duration is None:
-            raise MediaError(f"{clip.source}: windows are in seconds and the frame rate is not known; give fps.")
-        stride = window / 2 if self.stride is None else self.stride
-        if (clip.duration - window) / stride > MOST_WINDOWS:
-            raise MediaError(
-                f"{clip.source}: there are more than {MOST_WINDOWS} windows of {window:g} s, one every {stride:g} s, "
-                f"in {clip.duration:g} s; use a longer stride, or check the frame rate."
-            )
-        return list(window_times(clip.duration, window, stride))
 
-    def _window(self, clip: Clip) -> float | None:
-        """Seconds of a window, or None for the clip as a whole."""
-        if not isinstance(self.window, str):
-            return self.window
-        window = auto_window(self.transforms, clip.fps)
-        return window if clip.duration is not None and clip.duration > AUTO_FROM * window else None
+@contextlib.contextmanager
+def _sampled(sampler: Sampler, sources: Iterable[Any], workers: int) -> Iterator[Iterator[Iterator[Part]]]:
+    """For every source, the parts of its answer: from this process, or from workers."""
+    if workers == 0:
+        yield (sampler(source) for source in sources)
+        return
+    with Workers(PackedSampler(sampler), workers) as pool:
+        streams = streams_ahead(pool, sources, max(8, 2 * workers))
+        with contextlib.closing(streams):
+            yield (map(unpacked, parts) for parts in streams)
 
 
 def _check_sources(method: str, sources: Any, on_error: str) -> None:
@@ -336,59 +347,38 @@ def _created(name: str, tag: str | None, options: dict[str, Any]) -> DferModel:
     return model
 
 
-def _with_progress(sources: Iterable[Any], progress: bool | None) -> Iterable[Any]:
-    shown = sys.stderr.isatty() if progress is None else progress
-    if not shown or (isinstance(sources, Sized) and len(sources) < 2):
-        return sources
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return sources
-    return tqdm(sources, unit="clip", leave=False)
+def _default_batch(model: DferModel) -> int:
+    return 1 if next(model.parameters()).device.type == "cpu" else GPU_BATCH
 
 
-# -- one pass over a clip ----------------------------------------------------------------------------------------------
+class _Progress:
+    """A bar with the rate, the time left and the number of errors; nothing where it is not wanted."""
 
+    def __init__(self, sources: Iterable[Any], progress: bool | None) -> None:
+        shown = sys.stderr.isatty() if progress is None else progress
+        total = len(sources) if isinstance(sources, Sized) else None
+        self.errors, self.bar = 0, None
+        if shown and (total is None or total > 1):
+            with contextlib.suppress(ImportError):
+                from tqdm import tqdm
 
-def _part(clip: Clip, span: tuple[float, float | None]) -> tuple[Clip, int]:
-    """(the clip of a window, the number of its first frame)"""
-    start, stop = span
-    if stop is None or (start == 0.0 and stop == clip.duration):
-        return clip, 0
-    part = clip.cut(start, stop)
-    return part, getattr(part.frames, "start", 0)
+                self.bar = tqdm(total=total, unit="clip", leave=False)
 
+    def __enter__(self) -> _Progress:
+        return self
 
-def _plans(clip: Clip, span: tuple[float, float | None], transforms: Sequence[Transform]) -> tuple[list[Plan], int]:
-    """(the frames that each transform takes from a window, the number of the window's first frame)"""
-    part, first = _part(dataclasses.replace(clip, waveform=None), span)
-    return [transform.plan(part) for transform in transforms], first
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
-
-def _thumbnail(clip: Clip, buffer: FrameBuffer, index: int) -> tuple[float, np.ndarray]:
-    """(seconds, a small picture) of a frame."""
-    second = float(clip.times[index]) if clip.times is not None else index / (clip.fps or 1.0)
-    return second, pillow_bilinear(buffer.take([index])[0], THUMBNAIL, THUMBNAIL)
-
-
-def _seconds(clip: Clip, frames: Sequence[int]) -> tuple[float, float] | None:
-    """First and last second of these frames, in order, if the clip has a frame rate."""
-    if not frames or clip.duration is None or not (clip.fps or clip.times is not None):
-        return None
-    first, last = (
-        float(clip.times[number]) if clip.times is not None else number / (clip.fps or 1.0)
-        for number in (frames[0], frames[-1])
-    )
-    return first, min(last + (1 / clip.fps if clip.fps else 0.0), clip.duration)
-
-
-def _lowest_later(plan: Sequence[set[int]]) -> list[int]:
-    """For every window, the lowest frame that a later window needs."""
-    lowest, result = sys.maxsize, []
-    for wanted in reversed(plan):
-        result.append(lowest)
-        lowest = min([lowest, *wanted])
-    return result[::-1]
+    def counted(self, answer: Any) -> Any:
+        """The answer, after it was counted."""
+        if self.bar is not None:
+            if isinstance(answer, DferZooError):
+                self.errors += 1
+                self.bar.set_postfix(errors=self.errors, refresh=False)
+            self.bar.update()
+        return answer
 
 
 def _finish(pending: PendingPrediction | DferZooError, on_error: str, embed: bool) -> Any:
