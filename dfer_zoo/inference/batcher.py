@@ -64,7 +64,7 @@ class PendingPrediction:
             labels=self.models[0].labels,
             probabilities=tuple(per_window.mean(0).tolist()),
             windows=tuple(windows),
-            models=tuple(_identity(model) for model in self.models),
+            models=tuple(model_identity(model) for model in self.models),
             missing=tuple(sorted(set().union(*self.missing.values()))),
             faces=self.closed.faces,
             sample_rate=self.opened.sample_rate,
@@ -90,7 +90,7 @@ def _later(span: tuple[float, float | None], seconds: float) -> tuple[float, flo
     return start + seconds, None if stop is None else stop + seconds
 
 
-def _identity(model: DferModel) -> dict[str, Any]:
+def model_identity(model: DferModel) -> dict[str, Any]:
     """Which weights these are."""
     if model.weights is None:
         return {"model": type(model).__name__, "weights": None}

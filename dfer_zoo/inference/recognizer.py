@@ -29,8 +29,9 @@ from ..models.base import DferModel
 from ..registry import list_pretrained
 from ..transforms import create_transform
 from .batcher import ModelBatcher, PendingPrediction, shares_frames
-from .prediction import Prediction
+from .prediction import Prediction, together
 from .samples import Opened, PackedSampler, Part, Sampler, WindowSamples, unpacked, visual_of
+from .sources import sendable
 from .stream import Stream
 from .windows import check_window
 
@@ -39,6 +40,7 @@ BASELINE_NOTE = (
     f"frame-wise baseline, FER2013 ({BASELINE}); for clip-level systems name one: mma_dfer.dfew_fold1, "
     "mae_dfer.dfew_fold1, dfer_clip.dfew_fold1, emo_affectnet.aff_wild2, ... (dfer-zoo list)"
 )
+PEOPLE = ("largest", "all")
 GPU_BATCH = 8  # windows in a forward pass where none is given; one on a CPU, where larger batches are slower
 
 
@@ -62,6 +64,9 @@ class Recognizer:
         device: Where to compute.
         dtype: Precision of the model.
         thumbnails: How many small face crops each prediction keeps, for `Prediction.plot`.
+        people: "largest": the most prominent face of a clip. "all": everybody; the prediction is that of the most
+            prominent person, and its `people` has one for each.
+        identity: For people="all": a function from a face crop to a vector, by which a person who comes back is known.
         **options: More options of `create_model`.
 
     Raises:
@@ -86,6 +91,8 @@ class Recognizer:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         thumbnails: int = 0,
+        people: str = "largest",
+        identity: Callable[[np.ndarray], Any] | None = None,
         **options: Any,
     ) -> None:
         check_window(window, stride)
@@ -94,6 +101,8 @@ class Recognizer:
             raise InputError("device 'meta' cannot be used here (nothing is computed on it).")
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected 1 or more.")
+        if people not in PEOPLE:
+            raise InputError(f"people is {people!r}; expected {' or '.join(PEOPLE)}.")
         if model is None:
             if pretrained is not None:
                 raise InputError(f"pretrained={pretrained!r} without a model means nothing; name the model too.")
@@ -102,6 +111,7 @@ class Recognizer:
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
         self.labels = self.models[0].labels
         self.window, self.stride, self.thumbnails = window, stride, thumbnails
+        self.people, self.identity = people, identity
         self.batch_size = _default_batch(self.models[0]) if batch_size is None else batch_size
         self.transforms = [create_transform(model, faces=faces, no_face=no_face) for model in self.models]
         crops = {t.video.face_crop for t in self.transforms if t.video is not None}
@@ -116,7 +126,7 @@ class Recognizer:
         """The prediction for one clip.
 
         Args:
-            source: A file, a folder of frames, an array or a `Clip`.
+            source: A file, a folder of frames, an array or a `Clip`; or the content of a file as bytes, or an open file.
             **reading: Options of `read_clip`: fps, audio, order, recover.
 
         Returns:
@@ -141,7 +151,7 @@ class Recognizer:
         """Predictions for many clips, in order, computed in full batches.
 
         Args:
-            sources: Files, folders of frames, arrays or clips.
+            sources: Files, folders of frames, arrays, clips, bytes or open files.
             workers: Processes that decode, find faces and make tensors ahead of the model. A file that ends its worker
                 process is an error of that file. 0: all in this process.
             on_error: "raise", or "return" to yield the error of an unusable clip and go on.
@@ -225,6 +235,8 @@ class Recognizer:
         """`embeddings` for sources of any kind that ``read`` turns into clips."""
         if len(self.models) > 1:
             raise InputError(f"embed() takes one model, and this Recognizer has {len(self.models)}.")
+        if self.people == "all":
+            raise InputError("embed() gives one vector per clip: Recognizer(..., people='largest').")
         return self._computed(sources, read, on_error, progress, workers, embed=True)
 
     def _opener(self, reading: Mapping[str, Any]) -> Callable[[Any], Clip]:
@@ -239,15 +251,17 @@ class Recognizer:
         workers: int,
         embed: bool = False,
     ) -> Iterator[Any]:
-        finish = functools.partial(_finish, on_error=on_error, embed=embed)
-        waiting: collections.deque[PendingPrediction | DferZooError] = collections.deque()
+        finish = functools.partial(_finish, on_error=on_error, embed=embed, several=self.people == "all")
+        waiting: collections.deque[list[PendingPrediction] | DferZooError] = collections.deque()
         # new ones for every call, so that threads do not share them
         batchers = [
             ModelBatcher(model, t.video.num_frames if t.video else 1, self.batch_size, embed)
             for model, t in zip(self.models, self.transforms)
         ]
         shares = [shares_frames(model, t, embed) for model, t in zip(self.models, self.transforms)]
-        sampler = Sampler(self.transforms, shares, read, self.window, self.stride, self.thumbnails)
+        sampler = Sampler(
+            self.transforms, shares, read, self.window, self.stride, self.thumbnails, self.people, self.identity
+        )
         with _Progress(sources, progress) as bar, _sampled(sampler, sources, workers) as clips:
             for parts in clips:
                 try:
@@ -258,29 +272,26 @@ class Recognizer:
                     for batcher in batchers:
                         batcher.drop_clip()
                     waiting.append(error)
-                while waiting and not (isinstance(waiting[0], PendingPrediction) and waiting[0].incomplete):
+                while waiting and not (isinstance(waiting[0], list) and any(p.incomplete for p in waiting[0])):
                     yield bar.counted(finish(waiting.popleft()))
             for batcher in batchers:
                 batcher.flush()
             for pending in waiting:
                 yield bar.counted(finish(pending))
 
-    def _submit(self, parts: Iterator[Part], batchers: Sequence[ModelBatcher]) -> PendingPrediction:
-        """Queue all windows of a clip; some of them may be computed later."""
-        pending: PendingPrediction | None = None
+    def _submit(self, parts: Iterator[Part], batchers: Sequence[ModelBatcher]) -> list[PendingPrediction]:
+        """Queue all windows of a clip; some of them may be computed later. One item per appearance of a person."""
+        people: list[PendingPrediction] = []
         for part in parts:
             if isinstance(part, Opened):
-                pending = PendingPrediction(part, self.models)
-                continue
-            assert pending is not None
-            if isinstance(part, WindowSamples):
-                batchers[part.model].add(part, pending)
+                people.append(PendingPrediction(part, self.models))
+            elif isinstance(part, WindowSamples):
+                batchers[part.model].add(part, people[-1])
             else:
-                pending.closed = part
-        assert pending is not None
-        for batcher in batchers:
-            batcher.end_of_clip()
-        return pending
+                for batcher in batchers:
+                    batcher.end_of_clip() if part.refusal is None else batcher.drop_clip()
+                people[-1].closed = part
+        return [pending for pending in people if pending.closed is not None and pending.closed.refusal is None]
 
 
 @contextlib.contextmanager
@@ -290,7 +301,7 @@ def _sampled(sampler: Sampler, sources: Iterable[Any], workers: int) -> Iterator
         yield (sampler(source) for source in sources)
         return
     with Workers(PackedSampler(sampler), workers) as pool:
-        streams = streams_ahead(pool, sources, max(8, 2 * workers))
+        streams = streams_ahead(pool, map(sendable, sources), max(8, 2 * workers))
         with contextlib.closing(streams):
             yield (map(unpacked, parts) for parts in streams)
 
@@ -298,7 +309,7 @@ def _sampled(sampler: Sampler, sources: Iterable[Any], workers: int) -> Iterator
 def _check_sources(method: str, sources: Any, on_error: str) -> None:
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error is '{on_error}'; expected 'raise' or 'return'.")
-    if isinstance(sources, str | os.PathLike | Clip):
+    if isinstance(sources, str | os.PathLike | Clip | bytes | bytearray | memoryview):
         raise InputError(
             f"{method}() takes a list of sources and was given one ({type(sources).__name__}): {method}([source])."
         )
@@ -381,11 +392,14 @@ class _Progress:
         return answer
 
 
-def _finish(pending: PendingPrediction | DferZooError, on_error: str, embed: bool) -> Any:
-    if isinstance(pending, DferZooError):
-        return pending
+def _finish(people: list[PendingPrediction] | DferZooError, on_error: str, embed: bool, several: bool) -> Any:
+    if isinstance(people, DferZooError):
+        return people
     try:
-        return pending.embedding() if embed else pending.prediction()
+        if embed:
+            return people[0].embedding()
+        answers = [pending.prediction() for pending in people]
+        return together(answers) if several else answers[0]
     except DferZooError as error:
         if on_error == "raise":
             raise

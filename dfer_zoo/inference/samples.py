@@ -20,10 +20,12 @@ from torch import Tensor
 
 from ..errors import MediaError
 from ..media.clip import Clip, Frames, in_order
+from ..media.faces.people import find_people
 from ..media.files import SoundCursor, SoundFile
 from ..media.resize import pillow_bilinear
 from ..transforms import Plan, Sample, Transform
 from ..transforms.sampling import BLACK
+from .sources import local
 from .windows import auto_window, window_times
 
 AUTO_FROM = 2.0  # a clip longer than this many windows is answered in windows
@@ -80,7 +82,8 @@ class Closed:
 
     faces: Mapping[str, Any] | None
     thumbnails: tuple[tuple[float, np.ndarray], ...] = ()
-    shift: float = 0.0  # seconds from the start of the file to the start of the clip
+    shift: float = 0.0  # seconds from the start of the clip to the first sight of this person
+    refusal: str | None = None  # why this person, of several, has no answer
 
 
 Part = Opened | WindowSamples | Closed
@@ -97,6 +100,8 @@ class Sampler:
         window: As in `Recognizer`.
         stride: As in `Recognizer`.
         thumbnails: How many small face crops to keep.
+        people: "largest", or "all": one series of parts for each appearance of a person.
+        identity: For people="all": a function from a face crop to a vector, see `media.faces.people`.
     """
 
     transforms: Sequence[Transform]
@@ -105,10 +110,33 @@ class Sampler:
     window: float | str | None = "auto"
     stride: float | None = None
     thumbnails: int = 0
+    people: str = "largest"
+    identity: Any = None
 
     def __call__(self, source: Any) -> Iterator[Part]:
         """The parts of one answer; a `DferZooError` where the clip cannot be used."""
-        yield from self._clip_parts(self.open(source))
+        with local(source) as (here, name):
+            clip = self.open(here)
+            if name is not None:
+                clip = dataclasses.replace(clip, source=name)
+            if self.people == "all" and clip.frames is not None:
+                yield from self._people_parts(clip)
+            else:
+                yield from self._clip_parts(clip)
+
+    def _people_parts(self, clip: Clip) -> Iterator[Part]:
+        """The parts of everybody; a person who cannot be answered for is left out, unless nobody can."""
+        visual = visual_of(self.transforms)
+        people = find_people(clip, visual.faces, crop=visual.face_crop, no_face=visual.no_face, identity=self.identity)
+        refusals: list[MediaError] = []
+        for one in people:
+            try:
+                yield from self._clip_parts(one.clip, one.start)
+            except MediaError as error:
+                refusals.append(error)
+                yield Closed(None, refusal=str(error))
+        if len(refusals) == len(people):
+            raise refusals[0]
 
     def _clip_parts(self, clip: Clip, shift: float = 0.0) -> Iterator[Part]:
         if isinstance(clip.waveform, SoundFile):

@@ -27,6 +27,7 @@ from ..errors import DferZooError, InputError, MediaError
 STARTS = ("spawn", "fork", "forkserver")
 MOST_WORKERS = 256
 MOST_PIECES = 4  # of one item that wait in this process; its worker pauses meanwhile
+LONGEST_NAME = 1000  # characters of an item in a message
 _TICK = 0.5  # seconds between looks at whether the other side still exists
 
 
@@ -321,7 +322,9 @@ def _importable_main() -> Iterator[None]:
 
 
 def _name(item: Any) -> str:
-    return str(getattr(item, "name", item))
+    if isinstance(item, bytes):
+        return f"a clip of {len(item)} bytes"
+    return str(item) if isinstance(item, str | os.PathLike) else str(getattr(item, "name", item))[:LONGEST_NAME]
 
 
 def _work(pickled: bytes, pipe: Connection) -> None:
