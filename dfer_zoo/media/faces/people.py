@@ -12,7 +12,7 @@ from ...errors import InputError, MediaError
 from ..clip import Clip, Frames, in_order
 from .crops import aligned_square, crop, detector_box, gray_square, largest_box, union_square
 from .detect import find_detector, name_of
-from .track import follow, overlap, smooth_track
+from .track import REACH, follow, overlap, smooth_track
 
 SEARCHES_PER_SECOND = 5.0
 SEARCHES_PER_CLIP = 16  # at least, if the clip has that many frames
@@ -118,9 +118,17 @@ def link(found: Sequence[np.ndarray]) -> list[Track]:
             break
         for number, box in track:  # the box itself, and others of the same face
             left[number] = left[number][overlap(box[None], left[number])[0] < SAME_BOX]
-        if len(track) >= shortest:
-            tracks.append(track)
+        tracks += [part for part in _without_gaps(track) if len(part) >= shortest]
     return tracks
+
+
+def _without_gaps(track: Track) -> Iterator[Track]:
+    """The parts of a track between times in which nobody was seen."""
+    start = 0
+    for place in range(1, len(track) + 1):
+        if place == len(track) or track[place][0] - track[place - 1][0] > REACH:
+            yield track[start:place]
+            start = place
 
 
 def _joined(tracks: Sequence[Track], frames: Frames, identity: Embedder) -> list[list[Track]]:
@@ -164,7 +172,9 @@ def _appearance(clip: Clip, track: Track, person: int, step: int, rule: str, rep
     assert clip.frames is not None
     cropped = replace(clip, frames=PersonCrops(clip.frames, track, rule), notes={**clip.notes, "faces": facts})
     first, last = track[0][0] - step // 2, track[-1][0] + step - step // 2
-    if clip.duration is None or (first <= 0 and last >= len(clip.frames) - step // 2):
+    if track[-1][0] + step >= len(clip.frames):  # seen in the last search
+        last = len(clip.frames)
+    if clip.duration is None or (first <= 0 and last >= len(clip.frames)):
         return Appearance(person, cropped, 0.0)
     facts["searched"] = len(range(track[0][0], track[-1][0] + 1, step))
     start, stop = (_second(clip, frame) for frame in (max(0, first), last))
