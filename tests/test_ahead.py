@@ -8,10 +8,8 @@ import pytest
 
 from dfer_zoo import Clip, MediaError, Recognizer
 from dfer_zoo.data.puppets import Puppet
-from dfer_zoo.inference import samples
 from dfer_zoo.inference.batch import predict_table
 from dfer_zoo.inference.inputs import expand
-from dfer_zoo.inference.samples import OnePass
 from dfer_zoo.media.clip import ArrayFrames
 from dfer_zoo.media.write import write_mp4
 
@@ -88,14 +86,3 @@ def test_a_clip_is_decoded_once_although_faces_are_searched(window):
     answer = recognizer(Clip(frames, fps=30))
     assert answer.faces["searched"] >= 4
     assert len(frames.decoded) == len(set(frames.decoded)) and frames.decoded == sorted(frames.decoded)
-
-
-def test_frames_that_do_not_fit_are_decoded_again(monkeypatch):
-    monkeypatch.setattr(samples, "KEPT_BYTES", 2 * 16 * 16 * 3)
-    for wanted, again in (([5, 30], []), ([5, 6, 30], [5, 6, 30])):
-        frames = Counting()
-        once = OnePass(frames, wanted)
-        assert len(list(once.in_order([0, 10, 20]))) == 3
-        frames.decoded.clear()
-        assert len(once.take([30, *wanted[:-1]])) == len(wanted)
-        assert frames.decoded == again

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..errors import DferZooError
-from .common import Command, in_options, parse_faces
+from .common import Command, boxes_option, in_options, parse_faces
 from .predict import given_items, input_options, table_options, told_report
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def embed_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help='"mma_dfer.dfew_fold1", "hf-hub:...", "local-dir:..."')
     parser.add_argument("--out", required=True, metavar="TABLE", help="embeddings.csv, .jsonl, .parquet or .npz")
     parser.add_argument("--faces", default="auto", help="as in predict")
+    boxes_option(parser)
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument("--fps", type=float, help="the rate of frames that do not carry one, such as folders")
     parser.add_argument("--order", choices=("numeric", "string"), default="numeric", help="of the frames in a folder")
@@ -42,7 +43,7 @@ def embed_command(options: argparse.Namespace) -> int:
     items = given_items(options)
     recognizer = Recognizer(
         options.model,
-        faces=parse_faces(options.faces),
+        faces=parse_faces(options.faces, options.boxes),
         no_face=options.no_face,
         window=None,
         batch_size=options.batch_size,

@@ -151,7 +151,9 @@ def embed_table(
     """
     check_table_path(out, VECTOR_SUFFIXES)
     read = ItemReader(visual_of(recognizer.transforms), reading)
-    (model,) = recognizer.models
+    if len(recognizer.models) > 1:
+        raise InputError(f"Embeddings take one model, and this Recognizer has {len(recognizer.models)}.")
+    model = recognizer.models[0]
     weights = identity(model_identity(model))
 
     def finish(item: Item, answer: np.ndarray | DferZooError) -> list[dict[str, Any]]:
@@ -163,7 +165,7 @@ def embed_table(
         items,
         out,
         {"embed": True, **_settings(recognizer, shard), **reading},
-        lambda todo: recognizer.embedded(todo, read, "return", progress, workers),
+        lambda todo: recognizer.answers(todo, read, "return", progress, workers, embed=True),
         finish,
         lambda rows: write_vectors(out, rows, int(model.num_features or 0)),
         resume=resume,

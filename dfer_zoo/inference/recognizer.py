@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import os
 import sys
@@ -113,7 +114,11 @@ class Recognizer:
         self.window, self.stride, self.thumbnails = window, stride, thumbnails
         self.people, self.identity = people, identity
         self.batch_size = _default_batch(self.models[0]) if batch_size is None else batch_size
-        self.transforms = [create_transform(model, faces=faces, no_face=no_face) for model in self.models]
+        # `evaluate` searches in full, as the published pipelines do
+        self.transforms = [
+            dataclasses.replace(create_transform(model, faces=faces, no_face=no_face), search="fast")
+            for model in self.models
+        ]
         crops = {t.video.face_crop for t in self.transforms if t.video is not None}
         if len(crops) > 1:
             raise InputError(f"The models were trained on different face crops ({', '.join(sorted(crops))}).")
@@ -195,7 +200,9 @@ class Recognizer:
     ) -> Iterator[np.ndarray | DferZooError]:
         """`embed` one by one; ``on_error="return"`` yields the error of an unusable clip and goes on."""
         _check_sources("embed", sources, on_error)
-        return self.embedded(sources, self._opener(reading), on_error, progress, workers)
+        if len(self.models) > 1:
+            raise InputError(f"embed() takes one model, and this Recognizer has {len(self.models)}.")
+        return self.answers(sources, self._opener(reading), on_error, progress, workers, embed=True)
 
     def stream(self, fps: float, *, sample_rate: int | None = None) -> Stream:
         """Predictions for frames that arrive one by one, as from a camera.
@@ -220,24 +227,15 @@ class Recognizer:
         on_error: str,
         progress: bool | None,
         workers: int = 0,
-    ) -> Iterator[Prediction | DferZooError]:
-        """`many` for sources of any kind that ``read`` turns into clips; with workers, it must be picklable."""
-        return self._computed(sources, read, on_error, progress, workers)
+        embed: bool = False,
+    ) -> Iterator[Any]:
+        """`many`, or `embeddings`, for sources of any kind that ``read`` turns into clips.
 
-    def embedded(
-        self,
-        sources: Iterable[Any],
-        read: Callable[[Any], Clip],
-        on_error: str,
-        progress: bool | None,
-        workers: int = 0,
-    ) -> Iterator[np.ndarray | DferZooError]:
-        """`embeddings` for sources of any kind that ``read`` turns into clips."""
-        if len(self.models) > 1:
-            raise InputError(f"embed() takes one model, and this Recognizer has {len(self.models)}.")
-        if self.people == "all":
+        With workers, ``read`` must be picklable.
+        """
+        if embed and self.people == "all":
             raise InputError("embed() gives one vector per clip: Recognizer(..., people='largest').")
-        return self._computed(sources, read, on_error, progress, workers, embed=True)
+        return self._computed(sources, read, on_error, progress, workers, embed)
 
     def _opener(self, reading: Mapping[str, Any]) -> Callable[[Any], Clip]:
         return functools.partial(read_clip, stream=self.window is not None, **reading)

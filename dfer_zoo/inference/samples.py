@@ -6,11 +6,10 @@ yields such a series for each of them. A long file is never in memory as a whole
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +30,6 @@ from .windows import auto_window, window_times
 AUTO_FROM = 2.0  # a clip longer than this many windows is answered in windows
 MOST_WINDOWS = 100_000  # of a file; a wrong frame rate makes days of a minute
 THUMBNAIL = 96  # pixels
-MOST_KEPT, KEPT_BYTES = 128, 1 << 28  # decoded frames that a face search keeps for the model
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ class Sampler:
         wanted = [{first + index for plan in plans for index in plan.frames} for plans, first in planned]
         in_all = sorted(set().union(*wanted))
         yield Opened(clip.source, clip.duration, tuple(times), _seconds(clip, in_all), _own_rate(clip, self.transforms))
-        clip = self._cropped(clip, in_all)
+        clip = visual_of(self.transforms).crop(clip)
         buffer = None if clip.frames is None else FrameBuffer(clip.frames, in_all)
         shown = set(self._shown(in_all))
         pictures: list[tuple[float, np.ndarray]] = []
@@ -169,14 +167,6 @@ class Sampler:
             raise MediaError(refusals[0])
         faces = clip.notes.get("faces")
         yield Closed(None if faces is None else dict(faces), tuple(pictures), shift)
-
-    def _cropped(self, clip: Clip, wanted: Sequence[int]) -> Clip:
-        """The clip cut to faces. Wanted frames that the search decodes are kept, so that a file is decoded once."""
-        visual = visual_of(self.transforms)
-        searched = (isinstance(visual.faces, str) and visual.faces != "none") or callable(visual.faces)
-        if clip.frames is None or "faces" in clip.notes or not searched or len(wanted) > MOST_KEPT:
-            return visual.crop(clip)
-        return visual.crop(dataclasses.replace(clip, frames=OnePass(clip.frames, wanted)))
 
     def _samples(
         self, part: Clip, first: int, plan: Plan, place: tuple[int, int], lowest: int, several: bool, sent: set[int]
@@ -255,58 +245,6 @@ class FrameBuffer:
         """Drop the frames before this one."""
         for number in [n for n in self._kept if n < below]:
             del self._kept[number]
-
-
-class OnePass:
-    """Frames of a file that is decoded once: while faces are searched, the frames that the models take are kept.
-
-    Frames that do not fit into `KEPT_BYTES` are not kept: the file is then decoded again.
-
-    >>> from dfer_zoo.media.clip import ArrayFrames
-    >>> frames = OnePass(ArrayFrames(np.zeros((9, 8, 8, 3), np.uint8)), [2, 3])
-    >>> len(frames.take([0, 4])), sorted(frames.kept)
-    (2, [2, 3])
-    """
-
-    def __init__(self, frames: Frames, wanted: Sequence[int]) -> None:
-        self.frames, self.wanted = frames, tuple(wanted)
-        self.kept: dict[int, np.ndarray] = {}
-        self._keeps = True
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def take(self, indices: Sequence[int]) -> list[np.ndarray]:
-        distinct = sorted(set(indices))
-        found = dict(zip(distinct, self.in_order(distinct)))
-        return [found[index] for index in indices]
-
-    def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        asked = list(indices)
-        new = [index for index in asked if index not in self.kept]
-        if new and self._keeps:
-            new = sorted({*new, *(index for index in self.wanted if index not in self.kept)})
-        walk = self._walk(new)
-        for index in asked:
-            if index in self.kept:
-                yield self.kept[index]
-            else:
-                yield next(frame for number, frame in walk if number == index)
-        collections.deque(walk, maxlen=0)  # keep the wanted frames after the last one that was asked for
-
-    def _walk(self, indices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        wanted = set(self.wanted)
-        for number, frame in zip(indices, in_order(self.frames, indices)):
-            if self._keeps and number in wanted:
-                self._keep(number, frame)
-            yield number, frame
-
-    def _keep(self, number: int, frame: np.ndarray) -> None:
-        if len(self.wanted) * frame.nbytes > KEPT_BYTES:
-            self._keeps = False
-            self.kept.clear()
-            return
-        self.kept[number] = frame
 
 
 # -- windows of a clip -------------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def find_people(
         raise InputError(f"people='all' needs weights that were trained on face crops; these were trained on '{crop}'.")
     if not (callable(faces) or (isinstance(faces, str) and faces != "none")):
         raise InputError("people='all' searches faces; give faces='auto' or a detector, not boxes and not 'none'.")
-    detector = find_detector(faces)
+    detector = find_detector(faces.partition("+boxes:")[0] if isinstance(faces, str) else faces)
     assert clip.frames is not None
     count = len(clip.frames)
     step = max(1, min(round((clip.fps or 25.0) / SEARCHES_PER_SECOND), count // SEARCHES_PER_CLIP))
