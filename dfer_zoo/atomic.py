@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -41,6 +42,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_file(name: str) -> Iterator[Path]:
+    """An empty file in the system's temporary folder, removed at the end of the block.
+
+    What killed processes left there under this name is removed by the first use in a process.
+    """
+    folder = Path(tempfile.gettempdir())
+    _remove_abandoned_once(folder / name)
+    handle, path = tempfile.mkstemp(dir=folder, prefix=_prefix(folder / name), suffix=SUFFIX)
+    os.close(handle)
+    try:
+        yield Path(path)
+    finally:
+        Path(path).unlink(missing_ok=True)
+
+
+@functools.cache
+def _remove_abandoned_once(path: Path) -> None:
+    remove_abandoned(path)
 
 
 def remove_abandoned(path: Path) -> None:

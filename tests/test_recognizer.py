@@ -18,8 +18,8 @@ from torch import nn
 import dfer_zoo
 from dfer_zoo import AudioSpec, Clip, Recognizer, VideoSpec, read_clip
 from dfer_zoo.errors import DferZooError, InputError, MediaError
-from dfer_zoo.inference.batcher import FrameBuffer
 from dfer_zoo.inference.prediction import Prediction
+from dfer_zoo.inference.samples import FrameBuffer
 from dfer_zoo.inference.windows import window_times
 from dfer_zoo.media.faces import find
 from dfer_zoo.models.base import DferModel
@@ -538,20 +538,22 @@ def test_embed_writes_a_file_and_goes_on_past_bad_ones(suffix, tmp_path, capsys)
     assert "the file is empty" in capsys.readouterr().err
     expected = Recognizer("av_fusion", "puppets", faces="none", window=None).embed([good])[0]
     if suffix == ".csv":
-        header, row = out.read_text().splitlines()
-        assert header.startswith("source,e0,e1") and row.startswith(str(good))
-        found = np.array(row.split(",")[1:], np.float32)
+        header, row, failed = out.read_text().splitlines()
+        assert header.startswith("file,id,start,stop,weights,error,e0,e1") and row.startswith(str(good))
+        assert failed.startswith(str(bad)) and "the file is empty" in failed
+        found = np.array(row.split(",")[6:], np.float32)
     elif suffix == ".npz":
         with np.load(out) as data:
             assert data["source"].tolist() == [str(good)]
             found = data["embedding"][0]
     else:
         table = parquet.read_table(out).to_pydict()
-        assert table["source"] == [str(good)]
+        assert table["file"] == [str(good), str(bad)] and table["embedding"][1] is None
+        assert table["error"][0] is None and table["weights"][0].startswith("av_fusion.puppets@")
         found = np.array(table["embedding"][0], np.float32)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert cli.main([*arguments[:-1], str(tmp_path / "e.txt")]) == 2
-    assert "expected a file name ending in .parquet, .npz, .csv" in capsys.readouterr().err
+    assert "expected one of .csv, .jsonl, .parquet, .npz" in capsys.readouterr().err
 
 
 def test_thumbnails_are_the_faces_that_the_models_saw(video, tmp_path):

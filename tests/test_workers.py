@@ -1,13 +1,15 @@
 """Worker processes: results in order, and a death costs one item."""
 
+import itertools
 import os
 import signal
+import threading
 import time
 
 import pytest
 
 from dfer_zoo.errors import InputError, MediaError
-from dfer_zoo.media.workers import Workers
+from dfer_zoo.media.workers import Workers, streams_ahead
 
 
 def act(item):
@@ -85,3 +87,56 @@ def test_what_cannot_be_sent_is_one_sentence():
     with Workers(act, 1) as workers:
         wrong, fine = workers.map([lambda: None, 1])
     assert "cannot be sent" in str(wrong) and fine[0] == 1
+
+
+def count_to(number):
+    """A generator: its pieces are sent one by one."""
+    for piece in range(abs(number)):
+        if number < 0 and piece == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield piece
+    if number == 5:
+        raise MediaError("five")
+
+
+@pytest.mark.parametrize("start", ["spawn", "fork"])
+def test_pieces_come_in_order_and_a_death_in_the_middle_costs_its_item(start):
+    with Workers(count_to, 2, start=start) as workers:
+        seen = []
+        for pieces in workers.streams([3, 5, -4, 0, 40, 2]):
+            got = []
+            try:
+                for piece in pieces:
+                    got.append(piece)
+            except MediaError as error:
+                got.append(str(error))
+            seen.append(got)
+    assert seen[0] == [0, 1, 2] and seen[1] == [0, 1, 2, 3, 4, "five"]
+    assert seen[2][:-1] == [0, 1][: len(seen[2]) - 1] and "-4: this file" in seen[2][-1] and "SIGKILL" in seen[2][-1]
+    assert seen[3:] == [[], list(range(40)), [0, 1]]
+
+
+def test_a_stream_that_is_left_early_is_dropped():
+    with Workers(count_to, 1) as workers:
+        assert [next(pieces) for pieces in workers.streams([30, 20, 10])] == [0, 0, 0]
+
+
+def test_a_thread_draws_ahead_and_ends_with_its_caller():
+    with Workers(count_to, 2) as workers:
+        lengths = [len(list(pieces)) for pieces in streams_ahead(workers, range(1, 5), 4)]
+    assert lengths == [1, 2, 3, 4]
+    with Workers(count_to, 1) as workers:
+        streams = streams_ahead(workers, itertools.count(100), 2)
+        assert next(next(streams)) == 0
+        streams.close()
+    assert not [t for t in threading.enumerate() if t.name == "dfer_zoo workers"]
+
+
+def test_an_error_of_the_items_is_raised():
+    def items():
+        yield 1
+        raise KeyError("the list broke")
+
+    with Workers(count_to, 1) as workers, pytest.raises(KeyError, match="the list broke"):
+        for pieces in streams_ahead(workers, items(), 2):
+            list(pieces)

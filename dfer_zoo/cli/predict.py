@@ -15,6 +15,7 @@ from ..errors import DferZooError, InputError, printable
 from .common import Command, boxes_option, in_options, parse_faces, table
 
 if TYPE_CHECKING:
+    from ..inference.batch import BatchReport
     from ..inference.inputs import Item
     from ..inference.prediction import Prediction
     from ..inference.recognizer import Recognizer
@@ -47,7 +48,7 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, help="the rate of frames that do not carry one, such as folders")
     parser.add_argument("--order", choices=("numeric", "string"), default="numeric", help="of the frames in a folder")
     parser.add_argument("--recover", action="store_true", help="take from damaged files what can be decoded")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, metavar="N", help="windows in a forward pass; 1 on a CPU, else 8")
     parser.add_argument("--device", help='"cpu" (default), "cuda", "mps"')
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision of the model")
     parser.add_argument("--json", metavar="PATH", help="one JSON object per file; - is the standard output")
@@ -56,14 +57,46 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     )
     many = parser.add_argument_group("many files into one table")
     many.add_argument("--out", metavar="TABLE", help="write results.csv, .jsonl or .parquet, a row per file and window")
-    many.add_argument("--resume", action="store_true", help="continue a run that was interrupted")
-    many.add_argument("--retry-errors", action="store_true", help="with --resume: try files again that had an error")
-    many.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="only every N-th file, from the I-th")
+    table_options(many)
     many.add_argument("--tiers", metavar="KIND[,KIND...]", help="with --out: eaf, textgrid, vtt, srt beside each file")
+    input_options(parser)
+    parser.add_argument(
+        "--people", choices=("largest", "all"), default="largest", help="all: one answer for every person in a clip"
+    )
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
+
+
+def input_options(parser: argparse.ArgumentParser) -> None:
+    """How the given names become clips, and who reads them; also for `embed`."""
     parser.add_argument(
         "--as", dest="treat_as", choices=("auto", "clip", "files"), default="auto", help="what a folder with images is"
     )
-    parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
+    parser.add_argument(
+        "--urls", metavar="SCHEME[,SCHEME...]", help="open names such as s3://bucket/clip.mp4 with fsspec: s3,https"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that decode and find faces ahead of the model"
+    )
+
+
+def given_items(options: argparse.Namespace) -> list[Item]:
+    """The clips that the command line names."""
+    from ..inference.inputs import expand
+
+    schemes = options.urls.split(",") if options.urls else ()
+    items = list(expand(options.files, treat_as=options.treat_as, schemes=schemes))
+    if not items:
+        raise InputError(f"There is no video, sound or image file in {', '.join(options.files)}.")
+    return items
+
+
+def table_options(group: Any) -> None:
+    """The options of a run that can be continued; also for `embed`."""
+    group.add_argument("--resume", action="store_true", help="continue a run that was interrupted")
+    group.add_argument("--retry-errors", action="store_true", help="with --resume: try files again that had an error")
+    group.add_argument(
+        "--shard", type=_shard, default=(1, 1), metavar="I/N", help="only every N-th file, from the I-th"
+    )
 
 
 def _window(text: str) -> float | str | None:
@@ -85,16 +118,13 @@ def _shard(text: str) -> tuple[int, int]:
 def predict_command(options: argparse.Namespace) -> int:
     import torch
 
-    from ..inference.inputs import expand
     from ..inference.prediction import Prediction
     from ..inference.recognizer import Recognizer
     from ..media.clip import check_fps
 
     check_fps(options.fps)
     _check_table_options(options)
-    items = list(expand(options.files, treat_as=options.treat_as))
-    if not items:
-        raise InputError(f"There is no video, sound or image file in {', '.join(options.files)}.")
+    items = given_items(options)
     names = [item.name for item in items]
     tags = options.pretrained.split(",") if options.pretrained else None
     recognizer = Recognizer(
@@ -108,19 +138,23 @@ def predict_command(options: argparse.Namespace) -> int:
         device=options.device,
         dtype=getattr(torch, options.dtype) if options.dtype else None,
         thumbnails=8 if options.plot else 0,
+        people=options.people,
     )
     reading = {"fps": options.fps, "order": options.order, "recover": options.recover}
     if options.out:
         return _predict_table(options, recognizer, items, reading)
     bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the answers themselves show the progress
-    answers = recognizer.many([item.source for item in items], on_error="return", progress=bar, **reading)
+    answers = recognizer.many(
+        [item.source for item in items], on_error="return", progress=bar, workers=options.workers, **reading
+    )
     plots = _plot_paths(options.plot, names) if options.plot else [None] * len(items)
     bad = 0
     with _lines(options.json) as write:
         for source, plot, answer in zip(names, plots, answers):
             if isinstance(answer, Prediction):
                 if options.json != "-":
-                    print(_readable(answer, source), flush=True)
+                    for person in answer.people or (answer,):
+                        print(_readable(person, source), flush=True)
                 write({"source": str(source), **answer.to_dict()})
                 if plot is None or (problem := _plotted(answer, plot)) is None:
                     continue
@@ -164,11 +198,17 @@ def _predict_table(
         resume=options.resume,
         retry_errors=options.retry_errors,
         shard=options.shard,
+        workers=options.workers,
         tiers=options.tiers.split(",") if options.tiers else (),
         progress=sys.stderr.isatty(),
         told=told,
         **reading,
     )
+    return told_report(report)
+
+
+def told_report(report: BatchReport) -> int:
+    """Print what a batch did, and return the exit status."""
     skipped = f", {report.skipped} of them in an earlier run" if report.skipped else ""
     print(f"{report.table}: {report.clips} clips{skipped}, {report.failed} with errors, {report.seconds:.1f} s")
     return 1 if report.failed else 0
@@ -206,7 +246,8 @@ def _told(path: str) -> Iterator[None]:
 
 def _readable(answer: Prediction, source: str) -> str:
     best = ", ".join(f"{label} {100 * chance:.1f} %" for label, chance in answer.top(3))
-    lines = [f"{printable(str(source))}: {best}"]
+    who = f", person {answer.faces['person'] + 1}" if answer.faces and "person" in answer.faces else ""
+    lines = [f"{printable(str(source))}{who}: {best}"]
     if len(answer.windows) > 1:
         rows = [("FROM", "TO", "LABEL", "")]
         for window in answer.windows:

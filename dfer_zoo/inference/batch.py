@@ -11,13 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import DferZooError, InputError
 from ..media.clip import Clip
+from ..media.files import read_clip
+from ..transforms import Transform
+from .batcher import model_identity
 from .inputs import Item
 from .journal import Journal
 from .prediction import Prediction
 from .recognizer import Recognizer
-from .tables import check_table_path, error_row, prediction_rows, write_table
+from .samples import visual_of
+from .tables import (
+    VECTOR_SUFFIXES,
+    check_table_path,
+    error_row,
+    identity,
+    prediction_rows,
+    vector_row,
+    write_table,
+    write_vectors,
+)
 from .tiers import check_tier_kinds, write_tiers
 
 
@@ -48,6 +63,7 @@ def predict_table(
     resume: bool = False,
     retry_errors: bool = False,
     shard: tuple[int, int] = (1, 1),
+    workers: int = 0,
     tiers: Sequence[str] = (),
     progress: bool | None = None,
     told: Callable[[Item, Prediction | DferZooError], None] | None = None,
@@ -65,6 +81,7 @@ def predict_table(
         resume: Continue an earlier run with the same settings.
         retry_errors: When resuming, try clips again that had an error.
         shard: (number, count), from (1, 1): only every count-th clip, for one of several machines.
+        workers: Processes that decode and find faces ahead of the model, as in `Recognizer.many`.
         tiers: Annotation files to write beside each clip: "eaf", "textgrid", "vtt", "srt".
         progress: Show a progress bar; by default on a terminal.
         told: Called with every clip and its answer.
@@ -76,26 +93,114 @@ def predict_table(
     Raises:
         InputError: The table format is unknown, or an earlier run had other settings.
     """
-    started = time.monotonic()
-    out = check_table_path(out)
+    check_table_path(out)
     check_tier_kinds(tiers)
+    read = ItemReader(visual_of(recognizer.transforms), reading)
+
+    def finish(item: Item, answer: Prediction | DferZooError) -> list[dict[str, Any]]:
+        answer = _with_tiers(item, _in_file_time(item, answer), tiers)
+        if told is not None:
+            told(item, answer)
+        return _rows(item, answer, recognizer.labels)
+
+    return _run(
+        items,
+        out,
+        {**_settings(recognizer, shard), **reading},
+        lambda todo: recognizer.answers(todo, read, "return", progress, workers),
+        finish,
+        lambda rows: write_table(out, rows, recognizer.labels),
+        resume=resume,
+        retry_errors=retry_errors,
+        shard=shard,
+    )
+
+
+def embed_table(
+    recognizer: Recognizer,
+    items: Iterable[Item],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    retry_errors: bool = False,
+    shard: tuple[int, int] = (1, 1),
+    workers: int = 0,
+    progress: bool | None = None,
+    told: Callable[[Item, np.ndarray | DferZooError], None] | None = None,
+    **reading: Any,
+) -> BatchReport:
+    """Write the embeddings of many clips into one table, in a run that can be killed and continued.
+
+    Args:
+        recognizer: One model and its options.
+        items: The clips, as `expand` lists them.
+        out: `.csv`, `.jsonl`, `.parquet` or `.npz`.
+        resume: As in `predict_table`.
+        retry_errors: As in `predict_table`.
+        shard: As in `predict_table`.
+        workers: As in `predict_table`.
+        progress: As in `predict_table`.
+        told: Called with every clip and its embedding.
+        **reading: Options of `read_clip`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: The table format is unknown, or an earlier run had other settings.
+    """
+    check_table_path(out, VECTOR_SUFFIXES)
+    read = ItemReader(visual_of(recognizer.transforms), reading)
+    if len(recognizer.models) > 1:
+        raise InputError(f"Embeddings take one model, and this Recognizer has {len(recognizer.models)}.")
+    model = recognizer.models[0]
+    weights = identity(model_identity(model))
+
+    def finish(item: Item, answer: np.ndarray | DferZooError) -> list[dict[str, Any]]:
+        if told is not None:
+            told(item, answer)
+        return [vector_row(item.name, answer, weights, id=item.id, start=item.start, stop=item.stop)]
+
+    return _run(
+        items,
+        out,
+        {"embed": True, **_settings(recognizer, shard), **reading},
+        lambda todo: recognizer.answers(todo, read, "return", progress, workers, embed=True),
+        finish,
+        lambda rows: write_vectors(out, rows, int(model.num_features or 0)),
+        resume=resume,
+        retry_errors=retry_errors,
+        shard=shard,
+    )
+
+
+def _run(
+    items: Iterable[Item],
+    out: str | Path,
+    settings: Mapping[str, Any],
+    compute: Callable[[list[Item]], Iterator[Any]],
+    finish: Callable[[Item, Any], list[dict[str, Any]]],
+    write: Callable[[Iterator[dict[str, Any]]], Path],
+    *,
+    resume: bool,
+    retry_errors: bool,
+    shard: tuple[int, int],
+) -> BatchReport:
+    """Compute the items that the journal lacks, append their rows to it, and write all rows at the end."""
+    started = time.monotonic()
+    out = Path(out)
     number, count = shard
     if not 1 <= number <= count:
         raise InputError(f"The shard is {number} of {count}; expected 1 to {count}.")
     keyed = list(itertools.islice(_keyed(items), number - 1, None, count))
-    settings = _settings(recognizer, reading, shard)
     path = out.with_name(f"{out.name}.journal")
     with Journal.opened(path, settings, resume=resume) as journal:
         todo = [(key, item) for key, item in keyed if not journal.done(key, retry_errors=retry_errors)]
-        read = _Reader(recognizer, reading)
-        answers = recognizer.answers([item for _, item in todo], read, "return", progress)
+        answers = compute([item for _, item in todo])
         for (key, item), answer in zip(todo, answers):
-            answer = _with_tiers(item, _in_file_time(item, answer), tiers)
-            journal.add(key, _rows(item, answer, recognizer.labels))
-            if told is not None:
-                told(item, answer)
+            journal.add(key, finish(item, answer))
         keys = [key for key, _ in keyed]
-        write_table(out, journal.rows(keys), recognizer.labels)
+        write(journal.rows(keys))
         report = BatchReport(out, len(keys), journal.failed(keys), len(keyed) - len(todo), time.monotonic() - started)
     path.unlink()
     return report
@@ -110,7 +215,7 @@ def _keyed(items: Iterable[Item]) -> Iterator[tuple[str, Item]]:
         yield f"{key}|{seen[key]}", item
 
 
-def _settings(recognizer: Recognizer, reading: Mapping[str, Any], shard: tuple[int, int]) -> dict[str, Any]:
+def _settings(recognizer: Recognizer, shard: tuple[int, int]) -> dict[str, Any]:
     """Everything that the answers depend on."""
     models = [m.weights.name if m.weights else type(m).__name__ for m in recognizer.models]
     digests = [m.weights.sha256 if m.weights else None for m in recognizer.models]
@@ -123,47 +228,52 @@ def _settings(recognizer: Recognizer, reading: Mapping[str, Any], shard: tuple[i
         "stride": recognizer.stride,
         "faces": str(finding.faces),
         "no_face": finding.no_face,
+        "people": recognizer.people,
         "shard": list(shard),
-        **reading,
     }
 
 
 @dataclass(frozen=True)
-class _Reader:
+class ItemReader:
     """An item -> its clip: the named part, with its own sound and face box where the list has them."""
 
-    recognizer: Recognizer
+    visual: Transform
     reading: Mapping[str, Any]
 
     def __call__(self, item: Item) -> Clip:
         reading = dict(self.reading)
         if item.audio is not None:
             reading["audio"] = item.audio
-        visual = next((t for t in self.recognizer.transforms if t.video is not None), self.recognizer.transforms[0])
+        clip = read_clip(item.source, stream=True, **reading)
+        if item.start is not None or item.stop is not None:
+            clip = _part(item, clip)
         if item.box is not None:
-            visual = dataclasses.replace(visual, faces=item.box)
-        clip = visual.read(item.source, stream=True, **reading)
-        if item.start is None and item.stop is None:
-            return clip
-        if clip.duration is None:
-            raise InputError(f"{item.name}: start and stop are in seconds, and the frame rate is not known. Give fps.")
-        start = item.start or 0.0
-        stop = clip.duration if item.stop is None else min(item.stop, clip.duration)
-        if start >= stop:
-            raise InputError(f"{item.name}: {start:g} s is after the end of the clip ({clip.duration:g} s).")
-        return clip.cut(start, stop)
+            clip = dataclasses.replace(self.visual, faces=item.box).crop(clip)
+        return clip
+
+
+def _part(item: Item, clip: Clip) -> Clip:
+    if clip.duration is None:
+        raise InputError(f"{item.name}: start and stop are in seconds, and the frame rate is not known. Give fps.")
+    start = item.start or 0.0
+    stop = clip.duration if item.stop is None else min(item.stop, clip.duration)
+    if start >= stop:
+        raise InputError(f"{item.name}: {start:g} s is after the end of the clip ({clip.duration:g} s).")
+    return clip.cut(start, stop)
 
 
 def _in_file_time(item: Item, answer: Prediction | DferZooError) -> Prediction | DferZooError:
     """The answer for a part of a file, with the times of the whole file."""
-    if isinstance(answer, DferZooError) or not item.start:
-        return answer
-    shift = item.start
+    return answer if isinstance(answer, DferZooError) or not item.start else _moved(answer, item.start)
+
+
+def _moved(answer: Prediction, seconds: float) -> Prediction:
     windows = [
-        dataclasses.replace(w, start=w.start + shift, stop=None if w.stop is None else w.stop + shift)
+        dataclasses.replace(w, start=w.start + seconds, stop=None if w.stop is None else w.stop + seconds)
         for w in answer.windows
     ]
-    return dataclasses.replace(answer, windows=tuple(windows))
+    people = tuple(_moved(person, seconds) for person in answer.people)
+    return dataclasses.replace(answer, windows=tuple(windows), people=people)
 
 
 def _with_tiers(item: Item, answer: Prediction | DferZooError, tiers: Sequence[str]) -> Prediction | DferZooError:
@@ -172,7 +282,9 @@ def _with_tiers(item: Item, answer: Prediction | DferZooError, tiers: Sequence[s
         return answer
     part = "" if item.start is None and item.stop is None else f".{item.start or 0:g}-{item.stop or 'end'}"
     try:
-        write_tiers([answer], tiers, f"{Path(item.source).with_suffix('')}{part}", media=str(item.source))
+        write_tiers(
+            answer.people or [answer], tiers, f"{Path(item.source).with_suffix('')}{part}", media=str(item.source)
+        )
     except DferZooError as error:
         return error
     return answer
@@ -181,4 +293,5 @@ def _with_tiers(item: Item, answer: Prediction | DferZooError, tiers: Sequence[s
 def _rows(item: Item, answer: Prediction | DferZooError, labels: Sequence[str]) -> list[dict[str, Any]]:
     if isinstance(answer, DferZooError):
         return [error_row(item.name, answer, labels, id=item.id)]
-    return prediction_rows(answer, file=item.name, id=item.id)
+    people = answer.people or (answer,)
+    return [row for person in people for row in prediction_rows(person, file=item.name, id=item.id)]

@@ -13,60 +13,33 @@ import torch
 from torch import Tensor
 
 from ..errors import DferZooError
-from ..media.clip import Clip, Frames, in_order
 from ..models.base import DferModel
-from ..transforms import Plan, Transform, collate
+from ..transforms import Transform, collate
 from ..transforms.sampling import BLACK
 from .prediction import Prediction, Window
-
-
-class FrameBuffer:
-    """The wanted frames of a clip, read in one pass and kept as long as a later window needs them."""
-
-    def __init__(self, frames: Frames, wanted: Sequence[int]) -> None:
-        self._count = len(frames)
-        self._walk = zip(wanted, in_order(frames, wanted))
-        self._kept: dict[int, np.ndarray] = {}
-
-    def __len__(self) -> int:
-        return self._count
-
-    def take(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """The frames at these indices; they must be among the wanted ones and not released yet."""
-        while any(index not in self._kept for index in indices):
-            number, frame = next(self._walk)
-            self._kept[number] = frame
-        return [self._kept[index] for index in indices]
-
-    def release(self, below: int) -> None:
-        """Drop the frames before this one."""
-        for number in [n for n in self._kept if n < below]:
-            del self._kept[number]
+from .samples import Closed, Opened, WindowSamples
 
 
 @dataclass
 class PendingPrediction:
     """A prediction in progress: one output row for every window, model and view."""
 
-    clip: Clip
-    times: list[tuple[float, float | None]]  # of all windows, in seconds
+    opened: Opened
     models: Sequence[DferModel]
-    transforms: Sequence[Transform]
+    closed: Closed | None = None  # None while windows may still come
     rows: dict[tuple[int, int, int], list[float]] = field(default_factory=dict)
     expected: int = 0
-    seen: tuple[float, float] | None = None
     missing: dict[int, set[str]] = field(default_factory=dict)  # by the window's number
-    thumbnails: list[tuple[float, np.ndarray]] = field(default_factory=list)
 
     @property
     def incomplete(self) -> bool:
-        return len(self.rows) < self.expected
+        return self.closed is None or len(self.rows) < self.expected
 
     def array(self) -> tuple[np.ndarray, list[int]]:
         """(outputs (windows, models, views, width) with NaN where a model has fewer views, numbers of the windows)"""
         if not all(math.isfinite(value) for row in self.rows.values() for value in row):
             raise DferZooError(
-                f"{self.clip.source}: the model's answer is not finite; its weights, or their precision, cannot be used."
+                f"{self.opened.source}: the model's answer is not finite; its weights, or their precision, cannot be used."
             )
         shape = [1 + max(key[axis] for key in self.rows) for axis in range(3)]
         outputs = np.full((*shape, len(next(iter(self.rows.values())))), np.nan, np.float32)
@@ -77,26 +50,28 @@ class PendingPrediction:
 
     def prediction(self) -> Prediction:
         """The prediction, once it is complete."""
+        assert self.closed is not None
         logits, answered = self.array()
         probabilities = torch.from_numpy(logits).double().softmax(-1).numpy()
         per_window = _mean_of_views_and_models(probabilities)
+        shift = self.closed.shift
         windows = [
-            Window(*self.times[number], tuple(row.tolist()), tuple(sorted(self.missing[number])))
+            Window(*_later(self.opened.times[number], shift), tuple(row.tolist()), tuple(sorted(self.missing[number])))
             for number, row in zip(answered, per_window)
         ]
         return Prediction(
-            source=self.clip.source,
+            source=self.opened.source,
             labels=self.models[0].labels,
             probabilities=tuple(per_window.mean(0).tolist()),
             windows=tuple(windows),
-            models=tuple(_identity(model) for model in self.models),
+            models=tuple(model_identity(model) for model in self.models),
             missing=tuple(sorted(set().union(*self.missing.values()))),
-            faces=dict(self.clip.notes["faces"]) if "faces" in self.clip.notes else None,
-            sample_rate=_own_rate(self.clip, self.transforms),
-            seen=self.seen,
-            duration=self.clip.duration,
+            faces=self.closed.faces,
+            sample_rate=self.opened.sample_rate,
+            seen=self.opened.seen,
+            duration=self.opened.duration,
             logits=logits,
-            thumbnails=tuple(self.thumbnails),
+            thumbnails=self.closed.thumbnails,
         )
 
     def embedding(self) -> np.ndarray:
@@ -110,13 +85,12 @@ def _mean_of_views_and_models(values: np.ndarray) -> np.ndarray:
     return np.nanmean(np.nanmean(values, axis=2), axis=1)
 
 
-def _own_rate(clip: Clip, transforms: Sequence[Transform]) -> int | None:
-    """The rate of the sound, if a record names none and the front end works at the file's own."""
-    own = any(transform.audio is not None and transform.audio.sample_rate is None for transform in transforms)
-    return int(clip.sample_rate) if own and clip.waveform is not None and clip.sample_rate else None
+def _later(span: tuple[float, float | None], seconds: float) -> tuple[float, float | None]:
+    start, stop = span
+    return start + seconds, None if stop is None else stop + seconds
 
 
-def _identity(model: DferModel) -> dict[str, Any]:
+def model_identity(model: DferModel) -> dict[str, Any]:
     """Which weights these are."""
     if model.weights is None:
         return {"model": type(model).__name__, "weights": None}
@@ -140,38 +114,34 @@ class Request:
     place: tuple[int, int, int]
 
 
+def shares_frames(model: DferModel, transform: Transform, embed: bool = False) -> bool:
+    """Whether frames that several windows share are encoded once."""
+    if embed or not model.frame_independent or not {"video", "image"} & set(model.inputs):
+        return False
+    # a clip whose frames are all resized like its first one is not encoded frame by frame
+    return transform.video is not None and transform.video.frame_size == "own"
+
+
 class ModelBatcher:
     """Runs one model in full batches across windows and files, and returns each output row to its prediction."""
 
-    def __init__(self, model: DferModel, transform: Transform, batch_size: int, embed: bool = False) -> None:
-        self.model, self.transform, self.batch_size, self.embed = model, transform, batch_size, embed
+    def __init__(self, model: DferModel, num_frames: int, batch_size: int, embed: bool = False) -> None:
+        self.model, self.batch_size, self.embed = model, batch_size, embed
         self.queues: dict[tuple[str, ...], list[Request]] = {}  # by the inputs that are present
         reference = next(p for p in model.parameters() if p.is_floating_point())
         self.device, self.dtype = reference.device, reference.dtype
-        self.visual = next((name for name in ("video", "image") if name in model.inputs), None)
-        shares = model.frame_independent and self.visual and not embed
-        # a clip whose frames are all resized like its first one is not encoded frame by frame
-        shares = shares and transform.video is not None and transform.video.frame_size == "own"
-        self.encoder = FrameEncoder(self) if shares else None
+        self.encoder = FrameEncoder(self, num_frames)
 
-    def add(
-        self, clip: Clip, first: int, plan: Plan, pending: PendingPrediction, place: tuple[int, int], needed_later: int
-    ) -> None:
-        """Queue a window. ``first`` is the number of its first frame in the whole clip."""
-        shared = len(pending.times) * len(plan.views) > 1 and self.visual not in plan.missing
-        if self.encoder is not None and shared:
-            assert self.visual is not None
-            others = self.transform.without(self.visual).views(clip, plan)[0]
-            self._note(pending, place[0], plan)
-            self.encoder.add(clip, first, plan, others, pending, place, needed_later)
+    def add(self, part: WindowSamples, pending: PendingPrediction) -> None:
+        """Queue a window."""
+        pending.expected += len(part.views)
+        pending.missing.setdefault(part.window, set()).update(part.missing)
+        requests = [Request(dict(v), pending, (part.window, part.model, n)) for n, v in enumerate(part.views)]
+        if part.numbers is not None:
+            self.encoder.add(part, requests)
             return
-        self._note(pending, place[0], plan)
-        for number, sample in enumerate(self.transform.views(clip, plan)):
-            self.queue(Request(sample, pending, (*place, number)))
-
-    def _note(self, pending: PendingPrediction, window: int, plan: Plan) -> None:
-        pending.expected += len(plan.views)
-        pending.missing.setdefault(window, set()).update(plan.missing)
+        for request in requests:
+            self.queue(request)
 
     def queue(self, request: Request) -> None:
         there = tuple(name for name, tensor in request.sample.items() if tensor is not None)
@@ -181,13 +151,11 @@ class ModelBatcher:
             self._run_batch(self.queues.pop(there))
 
     def end_of_clip(self) -> None:
-        if self.encoder is not None:
-            self.encoder.finish()
+        self.encoder.finish()
 
     def drop_clip(self) -> None:
         """Drop the frames of a clip that cannot be used."""
-        if self.encoder is not None:
-            self.encoder.start()
+        self.encoder.start()
 
     def flush(self) -> None:
         while self.queues:
@@ -215,42 +183,27 @@ class FrameEncoder:
 
     Frames are collected into batches of the same shape as without sharing, so that results are equal to the last bit."""
 
-    def __init__(self, runner: ModelBatcher) -> None:
-        self.runner = runner
-        assert runner.transform.video is not None
-        self.spec = runner.transform.video
+    def __init__(self, runner: ModelBatcher, num_frames: int) -> None:
+        self.runner, self.num_frames = runner, num_frames
         self.start()
 
     def start(self) -> None:
         self.features: dict[int, Tensor] = {}  # by the frame's number in the clip
         self.collected: dict[int, Tensor] = {}
-        self.waiting: collections.deque[tuple[list[Request], list[list[int]], int]] = collections.deque()
+        self.waiting: collections.deque[tuple[list[Request], Sequence[Sequence[int]], int]] = collections.deque()
 
-    def add(
-        self,
-        clip: Clip,
-        first: int,
-        plan: Plan,
-        others: dict[str, Tensor | None],
-        pending: PendingPrediction,
-        place: tuple[int, int],
-        needed_later: int,
-    ) -> None:
-        requests = [Request(dict(others), pending, (*place, number)) for number in range(len(plan.views))]
-        numbers = [[BLACK if index == BLACK else first + index for index in view] for view in plan.views]
-        for number in sorted({n for view in numbers for n in view}):
-            if number not in self.features and number not in self.collected:
-                inside = BLACK if number == BLACK else number - first
-                self.collected[number] = self.runner.transform.frames(clip, [inside])[0]
-        self.waiting.append((requests, numbers, needed_later))
-        while len(self.collected) >= self.spec.num_frames * self.runner.batch_size:
-            self._encode(self.spec.num_frames * self.runner.batch_size)
+    def add(self, part: WindowSamples, requests: list[Request]) -> None:
+        assert part.numbers is not None
+        self.collected.update(part.frames)
+        self.waiting.append((requests, part.numbers, part.needed_later))
+        while len(self.collected) >= self.num_frames * self.runner.batch_size:
+            self._encode(self.num_frames * self.runner.batch_size)
         self._release()
 
     def finish(self) -> None:
         """End a clip: encode the remaining frames, padded to a full batch by repetition."""
         while self.collected:
-            self._encode(self.spec.num_frames)
+            self._encode(self.num_frames)
         self._release()
         self.start()
 
@@ -259,7 +212,7 @@ class FrameEncoder:
         numbers = list(self.collected)[:count]
         frames = [self.collected.pop(number) for number in numbers]
         frames += [frames[-1]] * (count - len(frames))
-        video = torch.stack(frames).unflatten(0, (-1, self.spec.num_frames))
+        video = torch.stack(frames).unflatten(0, (-1, self.num_frames))
         encoded = self.runner.model.encode_frames(self.runner.place(video)).flatten(0, 1)  # type: ignore[arg-type]
         self.features.update(zip(numbers, encoded))
 

@@ -9,15 +9,17 @@
 | `@list.txt` | one path per line; empty lines and lines that start with `#` are left out |
 | `clips.csv`, `clips.parquet` with a column `path` | one item per row; `start`, `stop` (seconds), `audio`, `box`, `id` are optional |
 | `-` | paths on the standard input |
+| `s3://bucket/clip.mp4` | a URL, where `schemes` has its scheme; fsspec opens it |
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,20 @@ AS = ("auto", "clip", "files")
 
 
 @dataclass(frozen=True)
+class Remote:
+    """A URL whose scheme was asked for; fsspec opens it."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True)
 class Item:
     """One clip to be answered: a file or folder, and optionally a part of it."""
 
-    source: Any  # a path, or an array or a `Clip` in Python
+    source: Any  # a path or a `Remote`; in Python also an array, a `Clip`, bytes or an open file
     name: str  # how it is called in tables
     start: float | None = None  # seconds
     stop: float | None = None
@@ -46,7 +58,9 @@ class Item:
     id: str | None = None
 
 
-def expand(given: Iterable[Any], *, treat_as: str = "auto", stdin: Any = None) -> Iterator[Item]:
+def expand(
+    given: Iterable[Any], *, treat_as: str = "auto", stdin: Any = None, schemes: Sequence[str] = ()
+) -> Iterator[Item]:
     """Turn what a user named into items, in order.
 
     Args:
@@ -54,10 +68,23 @@ def expand(given: Iterable[Any], *, treat_as: str = "auto", stdin: Any = None) -
         treat_as: For folders: "clip" (its images are the frames of one clip), "files" (every media file below it), or
             "auto": a folder with images and without videos is a clip.
         stdin: The stream that `-` reads; the standard input by default.
+        schemes: Names of URL schemes, such as "s3" and "https": names that start with one are opened by fsspec. By
+            default no URL is opened.
 
     Yields:
         One `Item` per clip.
+
+    >>> [str(item.source) for item in expand(["s3://bucket/a.mp4"], schemes=["s3"])]
+    ['s3://bucket/a.mp4']
     """
+    for item in _expanded(given, treat_as, stdin):
+        source = item.source
+        if isinstance(source, str) and source.partition("://")[0] in schemes and "://" in source:
+            item = dataclasses.replace(item, source=Remote(source))
+        yield item
+
+
+def _expanded(given: Iterable[Any], treat_as: str, stdin: Any) -> Iterator[Item]:
     if treat_as not in AS:
         raise InputError(f"--as {treat_as}: expected {', '.join(AS)}.")
     for number, one in enumerate(given):
@@ -148,7 +175,7 @@ def _tabled(path: Path) -> Iterator[Item]:
                 f"{where}: there is no path. The columns are {', '.join(map(str, row))}; `path` is required."
             )
         place = Path(str(row["path"]))
-        full = str(place if place.is_absolute() else path.parent / place)
+        full = str(row["path"]) if "://" in str(row["path"]) else str(path.parent / place)
         start, stop = (_number(row.get(name), f"{where}, {name}") for name in ("start", "stop"))
         if start is not None and stop is not None and not 0 <= start < stop:
             raise InputError(

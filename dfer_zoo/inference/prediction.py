@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..transforms.face_windows import majority
 
 MOST_OF_CLIP = 0.75  # a prediction that saw less of its clip says so
@@ -48,6 +49,7 @@ class Prediction:
         duration: Seconds of the clip.
         thumbnails: (second, face crop) of some frames, see `Recognizer`.
         logits: Outputs of the models, (windows, models, views, classes); NaN where a model has fewer views.
+        people: With ``people="all"``, one prediction per person, the most prominent first; this is the first of them.
     """
 
     source: str
@@ -62,6 +64,7 @@ class Prediction:
     duration: float | None = None
     thumbnails: tuple[tuple[float, np.ndarray], ...] = field(default=(), compare=False)
     logits: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
+    people: tuple[Prediction, ...] = ()
 
     def __repr__(self) -> str:
         best = ", ".join(f"{label} {chance:.3f}" for label, chance in self.top(2))
@@ -119,7 +122,33 @@ class Prediction:
             "sample_rate": self.sample_rate,
             "seen": None if self.seen is None else list(self.seen),
             "duration": self.duration,
+            **({"people": [person.to_dict() for person in self.people]} if self.people else {}),
         }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per person and window, as in the tables of `dfer-zoo predict --out`.
+
+        Returns:
+            Dictionaries with the columns file, person, window, start, stop, label, a probability per class, ...
+        """
+        from .tables import prediction_rows
+
+        return [row for person in self.people or (self,) for row in prediction_rows(person)]
+
+    def to_frame(self) -> Any:
+        """`rows` as a pandas DataFrame.
+
+        Returns:
+            A DataFrame with one row per person and window.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise InputError("to_frame() needs pandas: pip install pandas; rows() needs nothing.") from error
+        return pandas.DataFrame(self.rows())
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Plot the probabilities over time, or bars if there is one window.
@@ -139,3 +168,40 @@ class Prediction:
         if path is not None:
             write_figure(path, figure)
         return figure
+
+
+def together(appearances: Sequence[Prediction]) -> Prediction:
+    """One prediction for a clip with several people.
+
+    Args:
+        appearances: One prediction per appearance, sorted by person and time.
+
+    Returns:
+        The prediction of the first person; its `people` has one per person.
+    """
+    numbers = dict.fromkeys((one.faces or {}).get("person", 0) for one in appearances)
+    people = [
+        _of_one_person([one for one in appearances if (one.faces or {}).get("person", 0) == number])
+        for number in numbers
+    ]
+    return replace(people[0], people=tuple(people))
+
+
+def _of_one_person(parts: Sequence[Prediction]) -> Prediction:
+    """The appearances of one person as one prediction; its probabilities are the mean of all windows."""
+    if len(parts) == 1:
+        return parts[0]
+    windows = tuple(window for part in parts for window in part.windows)
+    probabilities = np.mean([window.probabilities for window in windows], axis=0)
+    faces = dict(parts[0].faces or {})
+    for name in ("searched", "found"):
+        faces[name] = sum((part.faces or {}).get(name, 0) for part in parts)
+    return replace(
+        parts[0],
+        probabilities=tuple(probabilities.tolist()),
+        windows=windows,
+        missing=tuple(sorted({name for part in parts for name in part.missing})),
+        faces=faces,
+        thumbnails=tuple(picture for part in parts for picture in part.thumbnails),
+        logits=np.concatenate([part.logits for part in parts]),
+    )

@@ -10,6 +10,7 @@ It computes what `create_transform` and the model compute, for many files, many 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import os
@@ -20,27 +21,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import DferZooError, InputError, MediaError
+from ..errors import DferZooError, InputError
 from ..factory import check_place, create_model
 from ..media.clip import Clip
-from ..media.files import SoundCursor, SoundFile
-from ..media.resize import pillow_bilinear
+from ..media.files import read_clip
+from ..media.workers import Workers, streams_ahead
 from ..models.base import DferModel
 from ..registry import list_pretrained
-from ..transforms import Plan, Transform, create_transform
-from .batcher import FrameBuffer, ModelBatcher, PendingPrediction
-from .prediction import Prediction
+from ..transforms import create_transform
+from .batcher import ModelBatcher, PendingPrediction, shares_frames
+from .prediction import Prediction, together
+from .samples import Opened, PackedSampler, Part, Sampler, WindowSamples, unpacked, visual_of
+from .sources import sendable
 from .stream import Stream
-from .windows import auto_window, check_window, window_times
+from .windows import check_window
 
 BASELINE = "mini_xception.fer2013"  # inside the package, used where no model is named
 BASELINE_NOTE = (
     f"frame-wise baseline, FER2013 ({BASELINE}); for clip-level systems name one: mma_dfer.dfew_fold1, "
     "mae_dfer.dfew_fold1, dfer_clip.dfew_fold1, emo_affectnet.aff_wild2, ... (dfer-zoo list)"
 )
-AUTO_FROM = 2.0  # a clip longer than this many windows is answered in windows
-MOST_WINDOWS = 100_000  # of a file; a wrong frame rate makes days of a minute
-THUMBNAIL = 96  # pixels
+PEOPLE = ("largest", "all")
+GPU_BATCH = 8  # windows in a forward pass where none is given; one on a CPU, where larger batches are slower
 
 
 class Recognizer:
@@ -59,10 +61,13 @@ class Recognizer:
         window: Seconds of a window, for an answer over time. "auto": windows for clips much longer than what the models
             see at once or than the clips of the data sets. None: the clip as a whole, as in the published evaluations.
         stride: Seconds from one window to the next; half a window by default.
-        batch_size: Windows in a forward pass.
+        batch_size: Windows in a forward pass; by default one on a CPU, where larger batches are slower, else 8.
         device: Where to compute.
         dtype: Precision of the model.
         thumbnails: How many small face crops each prediction keeps, for `Prediction.plot`.
+        people: "largest": the most prominent face of a clip. "all": everybody; the prediction is that of the most
+            prominent person, and its `people` has one for each.
+        identity: For people="all": a function from a face crop to a vector, by which a person who comes back is known.
         **options: More options of `create_model`.
 
     Raises:
@@ -83,18 +88,22 @@ class Recognizer:
         no_face: str = "error",
         window: float | str | None = "auto",
         stride: float | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
         thumbnails: int = 0,
+        people: str = "largest",
+        identity: Callable[[np.ndarray], Any] | None = None,
         **options: Any,
     ) -> None:
         check_window(window, stride)
         check_place(device, dtype)
         if device is not None and torch.device(device).type == "meta":
             raise InputError("device 'meta' cannot be used here (nothing is computed on it).")
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size is {batch_size}; expected 1 or more.")
+        if people not in PEOPLE:
+            raise InputError(f"people is {people!r}; expected {' or '.join(PEOPLE)}.")
         if model is None:
             if pretrained is not None:
                 raise InputError(f"pretrained={pretrained!r} without a model means nothing; name the model too.")
@@ -102,7 +111,9 @@ class Recognizer:
             print(f"dfer_zoo: {BASELINE_NOTE}", file=sys.stderr)
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
         self.labels = self.models[0].labels
-        self.window, self.stride, self.batch_size, self.thumbnails = window, stride, batch_size, thumbnails
+        self.window, self.stride, self.thumbnails = window, stride, thumbnails
+        self.people, self.identity = people, identity
+        self.batch_size = _default_batch(self.models[0]) if batch_size is None else batch_size
         # `evaluate` searches in full, as the published pipelines do
         self.transforms = [
             dataclasses.replace(create_transform(model, faces=faces, no_face=no_face), search="fast")
@@ -120,7 +131,7 @@ class Recognizer:
         """The prediction for one clip.
 
         Args:
-            source: A file, a folder of frames, an array or a `Clip`.
+            source: A file, a folder of frames, an array or a `Clip`; or the content of a file as bytes, or an open file.
             **reading: Options of `read_clip`: fps, audio, order, recover.
 
         Returns:
@@ -134,12 +145,20 @@ class Recognizer:
         return answer
 
     def many(
-        self, sources: Iterable[Any], *, on_error: str = "raise", progress: bool | None = None, **reading: Any
+        self,
+        sources: Iterable[Any],
+        *,
+        workers: int = 0,
+        on_error: str = "raise",
+        progress: bool | None = None,
+        **reading: Any,
     ) -> Iterator[Prediction | DferZooError]:
         """Predictions for many clips, in order, computed in full batches.
 
         Args:
-            sources: Files, folders of frames, arrays or clips.
+            sources: Files, folders of frames, arrays, clips, bytes or open files.
+            workers: Processes that decode, find faces and make tensors ahead of the model. A file that ends its worker
+                process is an error of that file. 0: all in this process.
             on_error: "raise", or "return" to yield the error of an unusable clip and go on.
             progress: Show a progress bar; by default on a terminal.
             **reading: Options of `read_clip`.
@@ -148,14 +167,16 @@ class Recognizer:
             An iterator with one item for each source.
         """
         _check_sources("many", sources, on_error)
-        read = functools.partial(self.read, **reading)
-        return self.answers(sources, read, on_error, progress)
+        return self.answers(sources, self._opener(reading), on_error, progress, workers)
 
-    def embed(self, sources: Iterable[Any], *, progress: bool | None = None, **reading: Any) -> np.ndarray:
+    def embed(
+        self, sources: Iterable[Any], *, workers: int = 0, progress: bool | None = None, **reading: Any
+    ) -> np.ndarray:
         """Embeddings of clips: the features before the classifier, averaged over the views and windows of a clip.
 
         Args:
             sources: Files, folders of frames, arrays or clips.
+            workers: As in `many`.
             progress: Show a progress bar; by default on a terminal.
             **reading: Options of `read_clip`.
 
@@ -165,18 +186,23 @@ class Recognizer:
         Raises:
             InputError: The recognizer has several models, whose embeddings are not comparable.
         """
-        found = list(self.embeddings(sources, progress=progress, **reading))
+        found = list(self.embeddings(sources, workers=workers, progress=progress, **reading))
         return np.stack(found) if found else np.zeros((0, self.models[0].num_features), np.float32)  # type: ignore[arg-type]
 
     def embeddings(
-        self, sources: Iterable[Any], *, on_error: str = "raise", progress: bool | None = None, **reading: Any
+        self,
+        sources: Iterable[Any],
+        *,
+        workers: int = 0,
+        on_error: str = "raise",
+        progress: bool | None = None,
+        **reading: Any,
     ) -> Iterator[np.ndarray | DferZooError]:
         """`embed` one by one; ``on_error="return"`` yields the error of an unusable clip and goes on."""
         _check_sources("embed", sources, on_error)
         if len(self.models) > 1:
             raise InputError(f"embed() takes one model, and this Recognizer has {len(self.models)}.")
-        read = functools.partial(self.read, **reading)
-        return self._computed(sources, read, on_error, progress, embed=True)
+        return self.answers(sources, self._opener(reading), on_error, progress, workers, embed=True)
 
     def stream(self, fps: float, *, sample_rate: int | None = None) -> Stream:
         """Predictions for frames that arrive one by one, as from a camera.
@@ -192,8 +218,7 @@ class Recognizer:
 
     def read(self, source: Any, **reading: Any) -> Clip:
         """The clip as the models take it: opened, and cropped to the face when frames are taken."""
-        visual = next((t for t in self.transforms if t.video is not None), self.transforms[0])
-        return visual.read(source, stream=self.window is not None, **reading)
+        return visual_of(self.transforms).read(source, stream=self.window is not None, **reading)
 
     def answers(
         self,
@@ -201,10 +226,19 @@ class Recognizer:
         read: Callable[[Any], Clip],
         on_error: str,
         progress: bool | None,
+        workers: int = 0,
         embed: bool = False,
     ) -> Iterator[Any]:
-        """`many`, or `embeddings`, for sources of any kind that ``read`` turns into clips."""
-        return self._computed(sources, read, on_error, progress, embed)
+        """`many`, or `embeddings`, for sources of any kind that ``read`` turns into clips.
+
+        With workers, ``read`` must be picklable.
+        """
+        if embed and self.people == "all":
+            raise InputError("embed() gives one vector per clip: Recognizer(..., people='largest').")
+        return self._computed(sources, read, on_error, progress, workers, embed)
+
+    def _opener(self, reading: Mapping[str, Any]) -> Callable[[Any], Clip]:
+        return functools.partial(read_clip, stream=self.window is not None, **reading)
 
     def _computed(
         self,
@@ -212,91 +246,68 @@ class Recognizer:
         read: Callable[[Any], Clip],
         on_error: str,
         progress: bool | None,
+        workers: int,
         embed: bool = False,
     ) -> Iterator[Any]:
-        finish = functools.partial(_finish, on_error=on_error, embed=embed)
-        waiting: collections.deque[PendingPrediction | DferZooError] = collections.deque()
+        finish = functools.partial(_finish, on_error=on_error, embed=embed, several=self.people == "all")
+        waiting: collections.deque[list[PendingPrediction] | DferZooError] = collections.deque()
         # new ones for every call, so that threads do not share them
-        batchers = [ModelBatcher(model, t, self.batch_size, embed) for model, t in zip(self.models, self.transforms)]
-        for source in _with_progress(sources, progress):
-            try:
-                waiting.append(self._submit(read(source), batchers))
-            except DferZooError as error:
-                if on_error == "raise":
-                    raise
-                for batcher in batchers:
-                    batcher.drop_clip()
-                waiting.append(error)
-            while waiting and not (isinstance(waiting[0], PendingPrediction) and waiting[0].incomplete):
-                yield finish(waiting.popleft())
-        for batcher in batchers:
-            batcher.flush()
-        for pending in waiting:
-            yield finish(pending)
-
-    def _submit(self, clip: Clip, batchers: list[ModelBatcher]) -> PendingPrediction:
-        """Queue all windows of a clip; some of them may be computed later."""
-        if isinstance(clip.waveform, SoundFile):
-            clip = dataclasses.replace(clip, waveform=SoundCursor(clip.waveform))
-        times = self._times(clip)
-        pending = PendingPrediction(clip, times, self.models, self.transforms)
-        planned = [_plans(clip, span, self.transforms) for span in times]  # first of all, so that frames are read once
-        wanted = [{first + index for plan in plans for index in plan.frames} for plans, first in planned]
-        in_all = sorted(set().union(*wanted))
-        pending.seen = _seconds(clip, in_all)
-        shown = set(
-            in_all[len(in_all) // (2 * self.thumbnails) :: max(1, len(in_all) // self.thumbnails)]
-            if self.thumbnails
-            else ()
+        batchers = [
+            ModelBatcher(model, t.video.num_frames if t.video else 1, self.batch_size, embed)
+            for model, t in zip(self.models, self.transforms)
+        ]
+        shares = [shares_frames(model, t, embed) for model, t in zip(self.models, self.transforms)]
+        sampler = Sampler(
+            self.transforms, shares, read, self.window, self.stride, self.thumbnails, self.people, self.identity
         )
-        buffer = None if clip.frames is None else FrameBuffer(clip.frames, in_all)
-        refusals: list[str] = []
-        for number, (span, lowest) in enumerate(zip(times, _lowest_later(wanted))):
-            part, first = _part(dataclasses.replace(clip, frames=buffer), span)
-            plans = [t.plan(part, plan.views) for t, plan in zip(self.transforms, planned[number][0])]
-            if reasons := [plan.refusal for plan in plans if plan.refusal]:
-                refusals.append(reasons[0])
-                continue
-            for place, (batcher, plan) in enumerate(zip(batchers, plans)):
-                batcher.add(part, first, plan, pending, (number, place), lowest)
-            if buffer is not None:
-                for index in sorted(shown & wanted[number]):
-                    pending.thumbnails.append(_thumbnail(clip, buffer, index))
-                shown -= wanted[number]
-                buffer.release(lowest)
-        if len(refusals) == len(times):
-            raise MediaError(refusals[0])
-        for batcher in batchers:
-            batcher.end_of_clip()
-        return pending
+        with _Progress(sources, progress) as bar, _sampled(sampler, sources, workers) as clips:
+            for parts in clips:
+                try:
+                    waiting.append(self._submit(parts, batchers))
+                except DferZooError as error:
+                    if on_error == "raise":
+                        raise
+                    for batcher in batchers:
+                        batcher.drop_clip()
+                    waiting.append(error)
+                while waiting and not (isinstance(waiting[0], list) and any(p.incomplete for p in waiting[0])):
+                    yield bar.counted(finish(waiting.popleft()))
+            for batcher in batchers:
+                batcher.flush()
+            for pending in waiting:
+                yield bar.counted(finish(pending))
 
-    def _times(self, clip: Clip) -> list[tuple[float, float | None]]:
-        """Start and end of all windows, in seconds."""
-        window = self._window(clip)
-        if window is None:
-            return [(0.0, clip.duration)]
-        if clip.duration is None:
-            raise MediaError(f"{clip.source}: windows are in seconds and the frame rate is not known; give fps.")
-        stride = window / 2 if self.stride is None else self.stride
-        if (clip.duration - window) / stride > MOST_WINDOWS:
-            raise MediaError(
-                f"{clip.source}: there are more than {MOST_WINDOWS} windows of {window:g} s, one every {stride:g} s, "
-                f"in {clip.duration:g} s; use a longer stride, or check the frame rate."
-            )
-        return list(window_times(clip.duration, window, stride))
+    def _submit(self, parts: Iterator[Part], batchers: Sequence[ModelBatcher]) -> list[PendingPrediction]:
+        """Queue all windows of a clip; some of them may be computed later. One item per appearance of a person."""
+        people: list[PendingPrediction] = []
+        for part in parts:
+            if isinstance(part, Opened):
+                people.append(PendingPrediction(part, self.models))
+            elif isinstance(part, WindowSamples):
+                batchers[part.model].add(part, people[-1])
+            else:
+                for batcher in batchers:
+                    batcher.end_of_clip() if part.refusal is None else batcher.drop_clip()
+                people[-1].closed = part
+        return [pending for pending in people if pending.closed is not None and pending.closed.refusal is None]
 
-    def _window(self, clip: Clip) -> float | None:
-        """Seconds of a window, or None for the clip as a whole."""
-        if not isinstance(self.window, str):
-            return self.window
-        window = auto_window(self.transforms, clip.fps)
-        return window if clip.duration is not None and clip.duration > AUTO_FROM * window else None
+
+@contextlib.contextmanager
+def _sampled(sampler: Sampler, sources: Iterable[Any], workers: int) -> Iterator[Iterator[Iterator[Part]]]:
+    """For every source, the parts of its answer: from this process, or from workers."""
+    if workers == 0:
+        yield (sampler(source) for source in sources)
+        return
+    with Workers(PackedSampler(sampler), workers) as pool:
+        streams = streams_ahead(pool, map(sendable, sources), max(8, 2 * workers))
+        with contextlib.closing(streams):
+            yield (map(unpacked, parts) for parts in streams)
 
 
 def _check_sources(method: str, sources: Any, on_error: str) -> None:
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error is '{on_error}'; expected 'raise' or 'return'.")
-    if isinstance(sources, str | os.PathLike | Clip):
+    if isinstance(sources, str | os.PathLike | Clip | bytes | bytearray | memoryview):
         raise InputError(
             f"{method}() takes a list of sources and was given one ({type(sources).__name__}): {method}([source])."
         )
@@ -345,66 +356,48 @@ def _created(name: str, tag: str | None, options: dict[str, Any]) -> DferModel:
     return model
 
 
-def _with_progress(sources: Iterable[Any], progress: bool | None) -> Iterable[Any]:
-    shown = sys.stderr.isatty() if progress is None else progress
-    if not shown or (isinstance(sources, Sized) and len(sources) < 2):
-        return sources
+def _default_batch(model: DferModel) -> int:
+    return 1 if next(model.parameters()).device.type == "cpu" else GPU_BATCH
+
+
+class _Progress:
+    """A bar with the rate, the time left and the number of errors; nothing where it is not wanted."""
+
+    def __init__(self, sources: Iterable[Any], progress: bool | None) -> None:
+        shown = sys.stderr.isatty() if progress is None else progress
+        total = len(sources) if isinstance(sources, Sized) else None
+        self.errors, self.bar = 0, None
+        if shown and (total is None or total > 1):
+            with contextlib.suppress(ImportError):
+                from tqdm import tqdm
+
+                self.bar = tqdm(total=total, unit="clip", leave=False)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def counted(self, answer: Any) -> Any:
+        """The answer, after it was counted."""
+        if self.bar is not None:
+            if isinstance(answer, DferZooError):
+                self.errors += 1
+                self.bar.set_postfix(errors=self.errors, refresh=False)
+            self.bar.update()
+        return answer
+
+
+def _finish(people: list[PendingPrediction] | DferZooError, on_error: str, embed: bool, several: bool) -> Any:
+    if isinstance(people, DferZooError):
+        return people
     try:
-        from tqdm import tqdm
-    except ImportError:
-        return sources
-    return tqdm(sources, unit="clip", leave=False)
-
-
-# -- one pass over a clip ----------------------------------------------------------------------------------------------
-
-
-def _part(clip: Clip, span: tuple[float, float | None]) -> tuple[Clip, int]:
-    """(the clip of a window, the number of its first frame)"""
-    start, stop = span
-    if stop is None or (start == 0.0 and stop == clip.duration):
-        return clip, 0
-    part = clip.cut(start, stop)
-    return part, getattr(part.frames, "start", 0)
-
-
-def _plans(clip: Clip, span: tuple[float, float | None], transforms: Sequence[Transform]) -> tuple[list[Plan], int]:
-    """(the frames that each transform takes from a window, the number of the window's first frame)"""
-    part, first = _part(dataclasses.replace(clip, waveform=None), span)
-    return [transform.plan(part) for transform in transforms], first
-
-
-def _thumbnail(clip: Clip, buffer: FrameBuffer, index: int) -> tuple[float, np.ndarray]:
-    """(seconds, a small picture) of a frame."""
-    second = float(clip.times[index]) if clip.times is not None else index / (clip.fps or 1.0)
-    return second, pillow_bilinear(buffer.take([index])[0], THUMBNAIL, THUMBNAIL)
-
-
-def _seconds(clip: Clip, frames: Sequence[int]) -> tuple[float, float] | None:
-    """First and last second of these frames, in order, if the clip has a frame rate."""
-    if not frames or clip.duration is None or not (clip.fps or clip.times is not None):
-        return None
-    first, last = (
-        float(clip.times[number]) if clip.times is not None else number / (clip.fps or 1.0)
-        for number in (frames[0], frames[-1])
-    )
-    return first, min(last + (1 / clip.fps if clip.fps else 0.0), clip.duration)
-
-
-def _lowest_later(plan: Sequence[set[int]]) -> list[int]:
-    """For every window, the lowest frame that a later window needs."""
-    lowest, result = sys.maxsize, []
-    for wanted in reversed(plan):
-        result.append(lowest)
-        lowest = min([lowest, *wanted])
-    return result[::-1]
-
-
-def _finish(pending: PendingPrediction | DferZooError, on_error: str, embed: bool) -> Any:
-    if isinstance(pending, DferZooError):
-        return pending
-    try:
-        return pending.embedding() if embed else pending.prediction()
+        if embed:
+            return people[0].embedding()
+        answers = [pending.prediction() for pending in people]
+        return together(answers) if several else answers[0]
     except DferZooError as error:
         if on_error == "raise":
             raise

@@ -18,9 +18,12 @@ from ..atomic import atomic_path
 from ..errors import DferZooError, InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .prediction import Prediction
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+VECTOR_COLUMNS = ("file", "id", "start", "stop", "weights", "error", "embedding")
 BOX = ("left", "top", "right", "bottom")
 _ROWS_PER_GROUP = 10_000  # of a Parquet file; bounds the memory of writing
 
@@ -56,7 +59,7 @@ def prediction_rows(prediction: Prediction, *, file: str | None = None, id: str 
         "person": faces.get("person", 0),
         "face_share": faces.get("found", 0) / searched if searched else None,
         **dict(zip(BOX, box)),
-        "weights": "+".join(_identity(model) for model in prediction.models),
+        "weights": "+".join(identity(model) for model in prediction.models),
         "error": None,
     }
     rows = []
@@ -81,7 +84,30 @@ def error_row(file: str, error: object, labels: Sequence[str], *, id: str | None
     return {**dict.fromkeys(columns(labels)), "file": file, "id": id, "error": str(error)}
 
 
-def _identity(model: Mapping[str, Any]) -> str:
+def vector_row(
+    file: str,
+    vector: np.ndarray | DferZooError,
+    weights: str,
+    *,
+    id: str | None,
+    start: float | None,
+    stop: float | None,
+) -> dict[str, Any]:
+    """The row of a clip's embedding, or of its error, with the keys of `VECTOR_COLUMNS`."""
+    failed = isinstance(vector, DferZooError)
+    return {
+        "file": file,
+        "id": id,
+        "start": start,
+        "stop": stop,
+        "weights": None if failed else weights,
+        "error": str(vector) if failed else None,
+        "embedding": None if isinstance(vector, DferZooError) else vector.tolist(),
+    }
+
+
+def identity(model: Mapping[str, Any]) -> str:
+    """Which weights answered, as in the column `weights`: arch.tag@sha256."""
     name = f"{model['model']}.{model['weights']}" if model.get("weights") else str(model["model"])
     return f"{name}@{model['sha256'][:12]}" if model.get("sha256") else name
 
@@ -89,11 +115,11 @@ def _identity(model: Mapping[str, Any]) -> str:
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
-def check_table_path(path: str | Path) -> Path:
+def check_table_path(path: str | Path, suffixes: Sequence[str] = SUFFIXES) -> Path:
     """The path, if its suffix names a table format whose library is installed."""
     path = Path(path)
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: the table format is the suffix; expected one of {', '.join(SUFFIXES)}.")
+    if path.suffix not in suffixes:
+        raise InputError(f"{path}: the table format is the suffix; expected one of {', '.join(suffixes)}.")
     if path.suffix == ".parquet":
         _pyarrow()
     return path
@@ -110,11 +136,40 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]], labels: Seq
     Returns:
         The path.
     """
-    path = check_table_path(path)
-    writers: dict[str, Callable[..., None]] = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
+    return _written(check_table_path(path), rows, columns(labels), WRITERS)
+
+
+def write_vectors(path: str | Path, rows: Iterable[Mapping[str, Any]], width: int) -> Path:
+    """Write embeddings: the formats of `write_table`, and `.npz` with the arrays ``source`` and ``embedding``.
+
+    Args:
+        path: `.csv` (columns e0, e1, ...), `.jsonl`, `.parquet` (a list column `embedding`) or `.npz` (without errors).
+        rows: Dictionaries with the keys of `VECTOR_COLUMNS`.
+        width: How many numbers an embedding has.
+
+    Returns:
+        The path.
+    """
+    path = check_table_path(path, VECTOR_SUFFIXES)
+    if path.suffix == ".csv":
+        names = [*VECTOR_COLUMNS[:-1], *(f"e{number}" for number in range(width))]
+        return _written(path, (_spread(row) for row in rows), names, WRITERS)
+    return _written(path, rows, list(VECTOR_COLUMNS), {**WRITERS, ".npz": _write_npz})
+
+
+def _spread(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The embedding as one column per number."""
+    numbers = {f"e{number}": value for number, value in enumerate(row["embedding"] or ())}
+    return {**{name: value for name, value in row.items() if name != "embedding"}, **numbers}
+
+
+Writer = Callable[[Path, Iterable[Mapping[str, Any]], list[str]], None]
+
+
+def _written(path: Path, rows: Iterable[Mapping[str, Any]], names: list[str], writers: Mapping[str, Writer]) -> Path:
     try:
         with atomic_path(path) as temporary:
-            writers[path.suffix](temporary, rows, columns(labels))
+            writers[path.suffix](temporary, rows, names)
     except OSError as error:
         raise DferZooError(f"{path}: this file cannot be written ({error.strerror or error}).") from error
     return path
@@ -135,14 +190,25 @@ def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], names: list[str]
 
 def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], names: list[str]) -> None:
     pyarrow, parquet = _pyarrow()
-    texts = {"file", "id", "label", "missing", "weights", "error"}
-    whole = {"person", "window"}
-    types = [pyarrow.string() if n in texts else pyarrow.int32() if n in whole else pyarrow.float64() for n in names]
-    schema = pyarrow.schema(list(zip(names, types)))
+    kinds = {name: pyarrow.string() for name in ("file", "id", "label", "missing", "weights", "error")}
+    kinds |= {"person": pyarrow.int32(), "window": pyarrow.int32(), "embedding": pyarrow.list_(pyarrow.float32())}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.float64())) for name in names])
     with contextlib.closing(parquet.ParquetWriter(path, schema)) as writer:
         for group in _groups(rows, _ROWS_PER_GROUP):
             clean = [{**row, "file": _encodable(row["file"])} for row in group]
             writer.write_table(pyarrow.Table.from_pylist(clean, schema=schema))
+
+
+def _write_npz(path: Path, rows: Iterable[Mapping[str, Any]], names: list[str]) -> None:
+    import numpy as np
+
+    good = [(row["file"], row["embedding"]) for row in rows if row["embedding"] is not None]
+    with path.open("wb") as stream:
+        np.savez(stream, source=np.array([f for f, _ in good]), embedding=np.array([v for _, v in good], np.float32))
+
+
+WRITERS: dict[str, Writer] = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
+VECTOR_SUFFIXES = (*SUFFIXES, ".npz")
 
 
 def _encodable(text: str) -> str:

@@ -12,18 +12,23 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import queue
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..errors import DferZooError, InputError, MediaError
 
-_START = multiprocessing.get_context("spawn")  # a forked child would share locks and threads of torch and ffmpeg
+STARTS = ("spawn", "fork", "forkserver")
 MOST_WORKERS = 256
+MOST_PIECES = 4  # of one item that wait in this process; its worker pauses meanwhile
+LONGEST_NAME = 1000  # characters of an item in a message
+_TICK = 0.5  # seconds between looks at whether the other side still exists
 
 
 class Workers:
@@ -33,20 +38,28 @@ class Workers:
     of memory), its item becomes a `MediaError` that names it, and a new process takes over.
 
     Args:
-        function: A picklable function of one item.
+        function: A picklable function of one item. It may be a generator function: see `streams`.
         count: The number of processes.
         timeout: Seconds after which a process is killed and its item becomes an error; None waits for ever.
+        start: How processes start. "spawn" shares nothing with this process; a forked child shares locks and threads
+            of torch and ffmpeg, and may hang on them.
     """
 
-    def __init__(self, function: Callable[[Any], Any], count: int, *, timeout: float | None = None) -> None:
+    def __init__(
+        self, function: Callable[[Any], Any], count: int, *, timeout: float | None = None, start: str = "spawn"
+    ) -> None:
         if not 1 <= count <= MOST_WORKERS:
             raise InputError(f"There cannot be {count} workers; expected 1 to {MOST_WORKERS}.")
+        if start not in STARTS:
+            raise InputError(f"Processes cannot start by {start!r}; expected {', '.join(STARTS)}.")
         try:
-            self._function = pickle.dumps(function)
+            pickled = pickle.dumps(function)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise InputError(f"Workers need a function that can be pickled ({error}).") from error
         self.timeout = timeout
-        self._free = [_Process(self._function) for _ in range(count)]
+        self._new = lambda: _Process(pickled, start)
+        self._stopped = False
+        self._free = [self._new() for _ in range(count)]
         self._busy: list[_Process] = []
 
     def __enter__(self) -> Workers:
@@ -57,9 +70,14 @@ class Workers:
 
     def close(self) -> None:
         """End all processes, also those that are at work."""
+        self.stop()
         for process in (*self._free, *self._busy):
             process.end()
         self._free, self._busy = [], []
+
+    def stop(self) -> None:
+        """Make `map` and `streams` end, also where another thread waits in them."""
+        self._stopped = True
 
     def map(self, items: Iterable[Any], *, ahead: int = 2) -> Iterator[Any]:
         """Results in the order of the items; a `DferZooError` is returned in place of a result, not raised.
@@ -71,12 +89,31 @@ class Workers:
         Yields:
             One result, or one error, per item.
         """
+        for pieces in self.streams(items, ahead=ahead):
+            try:
+                (result,) = pieces
+            except DferZooError as error:
+                result = error
+            yield result
+
+    def streams(self, items: Iterable[Any], *, ahead: int = 2) -> Iterator[Iterator[Any]]:
+        """For each item, in order, what the function yields for it. An iterator ends with the error of its item.
+
+        A process pauses while `MOST_PIECES` of its item wait here, so memory stays bounded however long an item is.
+
+        Args:
+            items: They are drawn one by one, never more than `ahead` per process before their results are used.
+            ahead: How many items per process may be begun.
+
+        Yields:
+            One iterator per item; what is left of it is dropped when the next one is asked for.
+        """
         pending: collections.deque[_Task] = collections.deque()
         waiting: collections.deque[_Task] = collections.deque()
         most = ahead * (len(self._free) + len(self._busy))
         source = iter(items)
         exhausted = False
-        while True:
+        while not self._stopped:
             while not exhausted and len(pending) < most:
                 try:
                     task = _Task(next(source))
@@ -85,15 +122,26 @@ class Workers:
                     break
                 pending.append(task)
                 waiting.append(task)
-            while waiting and self._free:
-                self._start(waiting.popleft())
             if not pending:
                 return
-            while not pending[0].done:
-                self._collect()
-                while waiting and self._free:
-                    self._start(waiting.popleft())
-            yield pending.popleft().result
+            yield self._pieces(pending[0], waiting)
+            with contextlib.suppress(DferZooError):
+                collections.deque(self._pieces(pending[0], waiting), maxlen=0)
+            pending.popleft()
+
+    def _pieces(self, task: _Task, waiting: collections.deque[_Task]) -> Iterator[Any]:
+        """The pieces of the first item, while the other processes work on the next ones."""
+        while not self._stopped:
+            while waiting and self._free:
+                self._start(waiting.popleft())
+            if task.pieces:
+                yield task.pieces.popleft()
+            elif task.ended:
+                if task.error is not None:
+                    raise task.error
+                return
+            else:
+                self._collect(task)
 
     def _start(self, task: _Task) -> None:
         process = self._free.pop()
@@ -102,33 +150,98 @@ class Workers:
             return
         self._busy.append(process)
 
-    def _collect(self) -> None:
-        """Wait for the next result, death or timeout."""
-        limits = [p.started + self.timeout - time.monotonic() for p in self._busy] if self.timeout else []
-        ready = wait([p.pipe for p in self._busy], timeout=max(0.0, min(limits)) if limits else None)
-        for process in list(self._busy):
-            late = self.timeout is not None and time.monotonic() - process.started > self.timeout
+    def _collect(self, first: _Task) -> None:
+        """Wait for the next piece, end, death or timeout."""
+        reading = [p for p in self._busy if p.task is first or len(p.task.pieces) < MOST_PIECES]  # type: ignore[union-attr]
+        limits = [p.started + self.timeout - time.monotonic() for p in reading] if self.timeout else []
+        ready = wait([p.pipe for p in reading], timeout=max(0.0, min([_TICK, *limits])))
+        for process in reading:
             if process.pipe in ready:
+                alive = process.take()
+                if alive and not process.is_done:
+                    continue
                 self._busy.remove(process)
-                if process.take():
+                if alive:
                     self._free.append(process)
                 else:
                     self._replace(process)
-            elif late:
+            elif self.timeout is not None and time.monotonic() - process.started > self.timeout:
                 self._busy.remove(process)
                 process.fail(f"took longer than {self.timeout:g} s and was stopped")
                 self._replace(process)
 
     def _replace(self, process: _Process) -> None:
         process.end()
-        self._free.append(_Process(self._function))
+        self._free.append(self._new())
+
+
+def streams_ahead(workers: Workers, items: Iterable[Any], size: int) -> Generator[Iterator[Any], None, None]:
+    """`Workers.streams`, drawn by a thread, so that the workers go on while the caller computes.
+
+    Args:
+        workers: The processes; they are stopped at the end.
+        items: As in `Workers.streams`; they are drawn in the thread.
+        size: How many pieces may wait.
+
+    Yields:
+        As `Workers.streams`.
+    """
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=size)
+    stopped = threading.Event()
+
+    def put(kind: str, what: Any = None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put((kind, what), timeout=_TICK)
+            except queue.Full:
+                continue
+
+    def draw() -> None:
+        try:
+            for pieces in workers.streams(items):
+                put("item")
+                try:
+                    for piece in pieces:
+                        put("piece", piece)
+                    put("end")
+                except DferZooError as error:
+                    put("end", error)
+            put("all")
+        except BaseException as error:  # of the items, or of starting a process
+            put("all", error)
+
+    def pieces_of_item() -> Iterator[Any]:
+        while (got := ready.get())[0] == "piece":
+            yield got[1]
+        if got[1] is not None:
+            raise got[1]
+
+    thread = threading.Thread(target=draw, name="dfer_zoo workers", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, what = ready.get()
+            if kind == "all":
+                if what is not None:
+                    raise what
+                return
+            if kind == "item":
+                yield pieces_of_item()
+    finally:
+        stopped.set()
+        workers.stop()
+        thread.join()
 
 
 @dataclass
 class _Task:
     item: Any
-    done: bool = False
-    result: Any = None
+    pieces: collections.deque[Any] = field(default_factory=collections.deque)
+    ended: bool = False
+    error: DferZooError | None = None
+
+    def end(self, error: DferZooError | None = None) -> None:
+        self.ended, self.error = True, error
 
 
 @dataclass
@@ -136,23 +249,29 @@ class _Process:
     """One worker and its pipe."""
 
     function: bytes
+    start: str
     task: _Task | None = None
     started: float = 0.0
     pipe: Connection = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pipe, theirs = _START.Pipe()
-        self._process = _START.Process(target=_work, args=(self.function, theirs), daemon=True)
+        context = multiprocessing.get_context(self.start)
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(self.function, theirs), daemon=True)  # type: ignore[attr-defined]
         with _importable_main():
             self._process.start()
         theirs.close()
+
+    @property
+    def is_done(self) -> bool:
+        return self.task is None or self.task.ended
 
     def give(self, task: _Task) -> bool:
         self.task, self.started = task, time.monotonic()
         try:
             self.pipe.send(task.item)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
-            task.result, task.done = InputError(f"{_name(task.item)} cannot be sent to a worker ({error})."), True
+            task.end(InputError(f"{_name(task.item)} cannot be sent to a worker ({error})."))
             return False
         except OSError:  # it died before it got anything to do
             self.fail("could not be given to a worker process, which had ended")
@@ -160,22 +279,26 @@ class _Process:
         return True
 
     def take(self) -> bool:
-        """Receive the result; False if the process has died."""
+        """Receive a piece, or the end; False if the process has died."""
         assert self.task is not None
         try:
-            self.task.result = self.pipe.recv()
+            kind, what = self.pipe.recv()
         except (EOFError, OSError):
             self._process.join(5)
             code = self._process.exitcode
             how = signal.Signals(-code).name if code is not None and code < 0 else f"status {code}"
             self.fail(f"made the worker process that read it end ({how}); the file is damaged or too large")
             return False
-        self.task.done = True
+        self.started = time.monotonic()
+        if kind == "piece":
+            self.task.pieces.append(what)
+        else:
+            self.task.end(what)
         return True
 
     def fail(self, why: str) -> None:
         assert self.task is not None
-        self.task.result, self.task.done = MediaError(f"{_name(self.task.item)}: this file {why}."), True
+        self.task.end(MediaError(f"{_name(self.task.item)}: this file {why}."))
 
     def end(self) -> None:
         self.pipe.close()
@@ -199,27 +322,44 @@ def _importable_main() -> Iterator[None]:
 
 
 def _name(item: Any) -> str:
-    return str(getattr(item, "name", item))
+    if isinstance(item, bytes):
+        return f"a clip of {len(item)} bytes"
+    return str(item) if isinstance(item, str | os.PathLike) else str(getattr(item, "name", item))[:LONGEST_NAME]
 
 
 def _work(pickled: bytes, pipe: Connection) -> None:
-    """The life of a worker: one item after the other, until the parent hangs up."""
+    """The life of a worker: one item after the other, until the parent hangs up or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    parent = os.getppid()
     function = pickle.loads(pickled)
     while True:
         try:
+            while not pipe.poll(10 * _TICK):
+                if os.getppid() != parent:  # forked siblings keep the pipe of a parent that was killed open
+                    return
             item = pipe.recv()
         except (EOFError, OSError):
             return
         try:
-            result = function(item)
-        except DferZooError as error:
-            result = error
-        except Exception as error:
-            result = MediaError(f"{_name(item)}: {type(error).__name__}: {error}")
-        try:
-            pipe.send(result)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            pipe.send(InputError(f"{_name(item)}: the result cannot be sent back ({error})."))
+            _answer(pipe, function, item)
         except OSError:
             return
+
+
+def _answer(pipe: Connection, function: Callable[[Any], Any], item: Any) -> None:
+    """Send what the function gives for an item, piece by piece where it yields."""
+    error: DferZooError | None = None
+    try:
+        result = function(item)
+        for piece in result if isinstance(result, Iterator) else (result,):
+            try:
+                pipe.send(("piece", piece))
+            except (pickle.PicklingError, AttributeError, TypeError) as problem:
+                raise InputError(f"{_name(item)}: the result cannot be sent back ({problem}).") from problem
+    except DferZooError as problem:
+        error = problem
+    except BrokenPipeError:
+        raise
+    except Exception as problem:
+        error = MediaError(f"{_name(item)}: {type(problem).__name__}: {problem}")
+    pipe.send(("end", error))

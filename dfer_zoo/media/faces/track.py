@@ -18,7 +18,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return shared / np.maximum(areas(a)[:, None] + areas(b)[None] - shared, 1e-9)
 
 
-def follow(found: Sequence[np.ndarray]) -> list[tuple[int, np.ndarray]]:
+def follow(found: Sequence[np.ndarray], jump_cost: float = 1.0) -> list[tuple[int, np.ndarray]]:
     """Return the path of one face through the boxes of successive searches: [(number of the search, its box)].
 
     Large boxes add to the score of a path, staying on one face adds more, and a jump to another face costs. So a single
@@ -36,7 +36,7 @@ def follow(found: Sequence[np.ndarray]) -> list[tuple[int, np.ndarray]]:
         best, origin = size.copy(), np.full((len(boxes), 2), -1)
         for before in range(max(0, place - REACH), place):
             shared = overlap(seen[before][1], boxes)
-            step = totals[before][:, None] + np.where(shared < JUMP, -1.0, 2 * shared)
+            step = totals[before][:, None] + np.where(shared < JUMP, -jump_cost, 2 * shared)
             winner = step.argmax(0)
             total = size + step[winner, np.arange(len(boxes))]
             better = total > best

@@ -1,0 +1,219 @@
+"""Several people in one clip: the boxes of a detector, linked into one track per person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ...errors import InputError, MediaError
+from ..clip import Clip, Frames, in_order
+from .crops import aligned_square, crop, detector_box, gray_square, largest_box, union_square
+from .detect import find_detector, name_of
+from .track import REACH, follow, overlap, smooth_track
+
+SEARCHES_PER_SECOND = 5.0
+SEARCHES_PER_CLIP = 16  # at least, if the clip has that many frames
+SHORTEST = 3  # searches with a face that make a person; fewer are taken for wrong boxes
+MOST_TRACKS = 200  # of a clip
+SAME_BOX = 0.5  # boxes of one frame that overlap more are one face, found twice
+SAME_PERSON = 0.6  # cosine of the embeddings of two tracks
+FACES_OF_TRACK = 3  # that are embedded
+RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square")
+
+Track = list[tuple[int, np.ndarray]]  # (frame number, box), ascending
+Embedder = Callable[[np.ndarray], Any]  # a face crop (H, W, 3) uint8 -> a vector
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """A part of a clip in which one person is seen.
+
+    Attributes:
+        person: The number of the person, the most prominent first. One person may appear several times.
+        clip: The part of the clip, with its frames cropped to this person.
+        start: Seconds from the start of the whole clip.
+    """
+
+    person: int
+    clip: Clip
+    start: float
+
+
+def find_people(
+    clip: Clip,
+    faces: Any = "auto",
+    *,
+    crop: str = "aligned",
+    no_face: str = "error",
+    identity: Embedder | None = None,
+) -> list[Appearance]:
+    """Find everybody in a clip.
+
+    Boxes of successive searches that overlap are one track, by the tracker that follows a single face. A person who
+    leaves and comes back, or who is shown again after a cut, is a new track; ``identity`` joins the tracks of a person.
+
+    Args:
+        clip: A clip of whole frames.
+        faces: A detector, as in `find`.
+        crop: The crop rule, as in `find`. It is applied to the smoothed box of the person.
+        no_face: What to do with a clip without a face: "error", or "frame" for one person who is the whole frame.
+        identity: A function from a face crop to a vector. Tracks whose vectors have a cosine of 0.6 or more, and that
+            do not overlap in time, are one person.
+
+    Returns:
+        The appearances of all people, sorted by person and time.
+
+    Raises:
+        InputError: The crop rule or the faces name no single face.
+        MediaError: No face was found.
+
+    >>> clip = Clip.from_arrays(np.zeros((20, 64, 64, 3), np.uint8), fps=25)
+    >>> two = find_people(clip, lambda frame: [(2, 2, 30, 30), (34, 2, 62, 30)])
+    >>> [(one.person, one.clip.take([0])[0].shape) for one in two]
+    [(0, (34, 34, 3)), (1, (34, 34, 3))]
+    """
+    if crop not in RULES:
+        raise InputError(f"people='all' needs weights that were trained on face crops; these were trained on '{crop}'.")
+    if not (callable(faces) or (isinstance(faces, str) and faces != "none")):
+        raise InputError("people='all' searches faces; give faces='auto' or a detector, not boxes and not 'none'.")
+    detector = find_detector(faces.partition("+boxes:")[0] if isinstance(faces, str) else faces)
+    assert clip.frames is not None
+    count = len(clip.frames)
+    step = max(1, min(round((clip.fps or 25.0) / SEARCHES_PER_SECOND), count // SEARCHES_PER_CLIP))
+    searched = range(0, count, step)
+    found = [detector(frame) for frame in in_order(clip.frames, searched)]
+    report = {"detector": name_of(detector), "crop": crop, "searched": len(searched), "found": 0}
+    tracks = [[(searched[n], box) for n, box in track] for track in link(found)]
+    if not tracks:
+        if no_face == "error":
+            raise MediaError(
+                f"{clip.source}: no face was found in {len(searched)} frames (detector: {report['detector']}). "
+                "no_face='frame' uses whole frames."
+            )
+        return [Appearance(0, replace(clip, notes={**clip.notes, "faces": {**report, "whole_frame": True}}), 0.0)]
+    people = _joined(tracks, clip.frames, identity) if identity else [[track] for track in tracks]
+    appearances = []
+    for person, own in enumerate(people):
+        for track in own:
+            appearances.append(_appearance(clip, track, person, step, crop, report))
+    return appearances
+
+
+def link(found: Sequence[np.ndarray]) -> list[Track]:
+    """Link the boxes of successive searches into tracks without jumps, the most prominent first.
+
+    >>> left, right = np.array([0.0, 0, 9, 9]), np.array([20.0, 0, 25, 5])
+    >>> [len(track) for track in link([np.stack([left, right])] * 4 + [np.stack([left])])]
+    [5, 4]
+    """
+    left = [np.asarray(boxes, float).reshape(-1, 4) for boxes in found]
+    shortest = min(SHORTEST, len(left))
+    tracks: list[Track] = []
+    for _ in range(MOST_TRACKS):
+        track = follow(left, jump_cost=np.inf)
+        if not track:
+            break
+        for number, box in track:  # the box itself, and others of the same face
+            left[number] = left[number][overlap(box[None], left[number])[0] < SAME_BOX]
+        tracks += [part for part in _without_gaps(track) if len(part) >= shortest]
+    return tracks
+
+
+def _without_gaps(track: Track) -> Iterator[Track]:
+    """The parts of a track between times in which nobody was seen."""
+    start = 0
+    for place in range(1, len(track) + 1):
+        if place == len(track) or track[place][0] - track[place - 1][0] > REACH:
+            yield track[start:place]
+            start = place
+
+
+def _joined(tracks: Sequence[Track], frames: Frames, identity: Embedder) -> list[list[Track]]:
+    """The tracks of each person: alike by their embeddings, and never at the same time."""
+    people: list[list[Track]] = []
+    vectors: list[np.ndarray] = []
+    for track in tracks:
+        vector = _vector(track, frames, identity)
+        alike = [float(vector @ other) for other in vectors]
+        for person in sorted(range(len(people)), key=lambda number: -alike[number]):
+            if alike[person] >= SAME_PERSON and not any(_meet(track, other) for other in people[person]):
+                people[person].append(track)
+                break
+        else:
+            people.append([track])
+            vectors.append(vector)
+    return [sorted(own, key=lambda track: track[0][0]) for own in people]
+
+
+def _vector(track: Track, frames: Frames, identity: Embedder) -> np.ndarray:
+    """The direction of the mean embedding of a few faces of a track."""
+    places = sorted({round(p) for p in np.linspace(0, len(track) - 1, FACES_OF_TRACK)})
+    pictures = in_order(frames, [track[place][0] for place in places])
+    total: np.ndarray | None = None
+    for place, frame in zip(places, pictures):
+        box = aligned_square(track[place][1].tolist(), frame.shape[1], frame.shape[0])
+        vector = np.asarray(identity(crop(frame, box)), float).reshape(-1)
+        vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
+        total = vector if total is None else total + vector
+    assert total is not None
+    return total / max(float(np.linalg.norm(total)), 1e-12)
+
+
+def _meet(a: Track, b: Track) -> bool:
+    return a[0][0] <= b[-1][0] and b[0][0] <= a[-1][0]
+
+
+def _appearance(clip: Clip, track: Track, person: int, step: int, rule: str, report: dict[str, Any]) -> Appearance:
+    box = np.median(np.stack([box for _, box in track]), axis=0)
+    facts = {**report, "found": len(track), "person": person, "median_box": [round(float(v), 1) for v in box]}
+    assert clip.frames is not None
+    cropped = replace(clip, frames=PersonCrops(clip.frames, track, rule), notes={**clip.notes, "faces": facts})
+    first, last = track[0][0] - step // 2, track[-1][0] + step - step // 2
+    if track[-1][0] + step >= len(clip.frames):  # seen in the last search
+        last = len(clip.frames)
+    if clip.duration is None or (first <= 0 and last >= len(clip.frames)):
+        return Appearance(person, cropped, 0.0)
+    facts["searched"] = len(range(track[0][0], track[-1][0] + 1, step))
+    start, stop = (_second(clip, frame) for frame in (max(0, first), last))
+    return Appearance(person, cropped.cut(start, min(stop, clip.duration)), start)
+
+
+def _second(clip: Clip, frame: int) -> float:
+    if clip.times is not None:
+        return float(clip.times[frame]) if frame < len(clip.times) else (clip.duration or 0.0)
+    return frame / (clip.fps or 1.0)
+
+
+@dataclass(frozen=True)
+class PersonCrops:
+    """Frames that are cropped to the smoothed box of one track."""
+
+    frames: Frames
+    track: Track
+    rule: str
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def take(self, indices: Sequence[int]) -> list[np.ndarray]:
+        distinct = sorted(set(indices))
+        found = dict(zip(distinct, self.in_order(distinct)))
+        return [found[index] for index in indices]
+
+    def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        indices = list(indices)
+        for frame, box in zip(in_order(self.frames, indices), smooth_track(self.track, indices)):
+            yield _cut(self.rule, frame, box.tolist())
+
+
+def _cut(rule: str, frame: np.ndarray, box: list[float]) -> np.ndarray:
+    if rule == "gray_square":
+        return gray_square(frame, box)
+    height, width = frame.shape[:2]
+    if rule == "union_square":
+        return crop(frame, union_square([box], width, height))
+    rules = {"aligned": aligned_square, "largest": largest_box, "detector_box": detector_box}
+    return crop(frame, rules[rule](box, width, height))

@@ -1,0 +1,88 @@
+"""Worker processes ahead of the model: the same answers in the same order, and a file that kills its worker."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from dfer_zoo import Clip, MediaError, Recognizer
+from dfer_zoo.data.puppets import Puppet
+from dfer_zoo.inference.batch import predict_table
+from dfer_zoo.inference.inputs import expand
+from dfer_zoo.media.clip import ArrayFrames
+from dfer_zoo.media.write import write_mp4
+
+pytest.importorskip("av")
+
+
+def detector(frame):
+    """The whole frame as a face; a black frame crashes, as a decoder may."""
+    if frame.mean() < 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [(4, 4, frame.shape[1] - 4, frame.shape[0] - 4)]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ahead")
+    for number, emotion in enumerate(("happiness", "sadness", "anger", "fear")):
+        Puppet(emotion, seed=number, size=64).write(folder / f"{number}.mp4")
+    (folder / "1_broken.mp4").write_bytes(b"not a video")
+    write_mp4(Clip.from_arrays(np.zeros((60, 64, 64, 3), np.uint8), fps=30), folder / "2_killer.mp4")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return Recognizer("av_fusion", "puppets", faces=detector, window=1.5)
+
+
+def test_workers_change_no_answer_and_a_file_that_kills_one_is_an_error_of_that_file(corpus, recognizer, tmp_path):
+    files = [corpus / name for name in ("0.mp4", "1_broken.mp4", "1.mp4", "2_killer.mp4", "2.mp4", "3.mp4")]
+    answers = list(recognizer.many(files, workers=2, on_error="return", progress=False))
+    for file, answer in zip(files, answers, strict=True):
+        if file.name == "2_killer.mp4":
+            assert isinstance(answer, MediaError)
+            assert str(file) in str(answer) and "SIGKILL" in str(answer)
+            continue
+        (alone,) = recognizer.many([file], on_error="return", progress=False)
+        if file.name == "1_broken.mp4":
+            assert str(answer) == str(alone)
+            continue
+        assert answer.source == str(file) and answer.faces == alone.faces and answer.windows[0].stop == 1.5
+        np.testing.assert_allclose(answer.logits, alone.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_table_by_workers_and_a_run_that_stops_at_an_error(corpus, recognizer, tmp_path):
+    report = predict_table(recognizer, expand([corpus]), tmp_path / "t.jsonl", workers=2)
+    assert (report.clips, report.failed) == (6, 2)
+    rows = (tmp_path / "t.jsonl").read_text().splitlines()
+    assert "2_killer.mp4" in next(row for row in rows if "SIGKILL" in row)
+    with pytest.raises(MediaError, match="1_broken"):
+        list(recognizer.many([corpus / "1_broken.mp4", corpus / "0.mp4"], workers=1, progress=False))
+    vectors = recognizer.embed([corpus / "0.mp4", corpus / "1.mp4"], workers=1, progress=False)
+    assert vectors.shape == (2, recognizer.models[0].num_features)
+
+
+class Counting:
+    """Frames that count how often each is decoded."""
+
+    def __init__(self, count=40):
+        self.frames, self.decoded = ArrayFrames(np.zeros((count, 16, 16, 3), np.uint8)), []
+
+    def __len__(self):
+        return len(self.frames)
+
+    def take(self, indices):
+        self.decoded += indices
+        return self.frames.take(indices)
+
+
+@pytest.mark.parametrize("window", [None, 1.0])
+def test_a_clip_is_decoded_once_although_faces_are_searched(window):
+    frames = Counting(120)
+    recognizer = Recognizer("mini_xception", "fer2013", faces=lambda frame: [(2, 2, 14, 14)], window=window)
+    answer = recognizer(Clip(frames, fps=30))
+    assert answer.faces["searched"] >= 4
+    assert len(frames.decoded) == len(set(frames.decoded)) and frames.decoded == sorted(frames.decoded)
