@@ -1,4 +1,4 @@
-"""Recognition rates of a model on an annotated data set, as one readable page; `dfer-zoo evaluate` is the same.
+"""Evaluate a model on an annotated data set and print a report, as `dfer-zoo evaluate` does.
 
 python examples/evaluate.py mma_dfer.dfew_fold1 DFEW_set_1_test.txt --audio dfew
 python examples/evaluate.py local-dir:runs/demo/last puppets:clips=80,split=test,seed=2026
@@ -17,12 +17,12 @@ from dfer_zoo.transforms import create_transform
 
 def evaluate(options: argparse.Namespace) -> None:
     model = dfer_zoo.create_model(options.name)
-    transform = create_transform(model)
+    transform = create_transform(model, faces=options.faces)
     reading = {"audio": options.audio} if options.audio else {}
     rows = read_rows(options.data, model.labels, transform=transform, **reading)
-    # as it is, and without each input that may be missing
+    # with all inputs, then without each optional one
     for name in ((), *((one,) for one in model.optional_inputs)):
-        evaluation = evaluate_rows(model, rows, without=name, faces=options.faces, progress=True)
+        evaluation = evaluate_rows(model, rows, transform=transform, without=name, progress=True)
         print(f"\nwithout {name[0]}" if name else "\nall inputs")
         print(report(evaluation, model.labels))
 
@@ -31,8 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="a model with weights")
     parser.add_argument("data", help="an annotation file, a folder with one folder per class, or puppets")
-    parser.add_argument("--audio", help="where the sound of folders of frames is")
-    parser.add_argument("--faces", default="none", help="a detector, for videos that are no face crops yet")
+    parser.add_argument("--audio", help="where the sound files of frame folders are")
+    parser.add_argument("--faces", default="none", help="a detector, for videos that are not cropped to faces")
     options = parser.parse_args()
     try:
         evaluate(options)

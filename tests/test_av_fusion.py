@@ -19,11 +19,11 @@ from dfer_zoo.media.clip import Clip
 from dfer_zoo.media.faces.crops import crop_faces, largest_box
 from dfer_zoo.models.av_fusion import AVFusion
 from dfer_zoo.models.efficient_face import EfficientFace
-from dfer_zoo.training.mixes import MIXES, soft_targets
-from dfer_zoo.training.mixing import MODALITY_DROPOUT, stand_in
-from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
+from dfer_zoo.training.mixing import MIXES, MODALITY_DROPOUT, soft_targets, stand_in
+from dfer_zoo.training.optim import create_optimizer, learning_rate
+from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms import sampling
-from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare, sixteen_bits
+from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare_audio, sixteen_bits
 from dfer_zoo.transforms.train.av_fusion import augment_frames
 from tests.parity.checks.av_fusion import seeded_input, seeded_state
 from tests.parity.runner import read_case
@@ -346,7 +346,7 @@ def test_the_aligned_mode_takes_frames_from_where_the_sound_is_cut():
 
 def test_a_prepared_sound_file_is_not_changed_again():
     saved = sixteen_bits(0.2 * torch.sin(torch.arange(79380) / 15))
-    assert torch.equal(prepare(saved.numpy(), 22050, AVFusion().audio_spec), mfcc(saved, 22050))
+    assert torch.equal(prepare_audio(saved.numpy(), 22050, AVFusion().audio_spec), mfcc(saved, 22050))
 
 
 def test_prepared_files_are_taken_as_they_were_saved(tmp_path):
@@ -410,7 +410,7 @@ def test_modality_dropout_draws_from_torchs_generator_in_the_published_order(mod
 def test_dropping_modalities_needs_both_of_them(mix):
     inputs, targets = tiny_inputs(), torch.tensor([3, 5])
     soft = partial(soft_targets, num_classes=8)
-    with pytest.raises(InputError, match=f"'{mix}' takes clips with video and audio; these have no audio"):
+    with pytest.raises(InputError, match=f"'{mix}' needs clips with video and audio; these have no audio"):
         MIXES[mix]({**inputs, "audio": None}, targets, soft)
     with pytest.raises(InputError, match="these have no audio"):
         MIXES[mix]({"video": inputs["video"]}, targets, soft)

@@ -12,6 +12,7 @@ from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.inference import evaluate as evaluation
 from dfer_zoo.inference import plots
+from dfer_zoo.media.faces import find
 from tests.stand_in import StandIn
 
 LABELS = ("happy", "sad")
@@ -171,25 +172,36 @@ def a_face(frame):
     return [(10.4, 5.0, 30.0, 35.0)]
 
 
-def test_faces_are_cut_out_of_whole_frames_where_that_is_asked_for(room):
+def test_the_transform_crops_the_frames_of_a_row(room):
     assert read_row(room).take([0])[0].shape == (60, 80, 3)
-    clip = read_row(room, faces=a_face, crop="largest")
+    model = StandIn(num_classes=2)
+    clip = evaluation.create_transform(model, faces=a_face, face_crop="largest").crop(read_row(room))
     (face,) = clip.take([0])
     assert clip.num_frames == 3 and face.shape == (30, 20, 3) and tuple(face[0, 0, :2]) == (10, 5)
     with pytest.raises(MediaError, match="no face was found"):
-        read_row(room, faces=lambda frame: []).take([0])
-    assert read_row(room, faces=lambda frame: [], no_face="frame").take([0])[0].shape == (60, 80, 3)
+        evaluation.create_transform(model, faces=lambda frame: []).crop(read_row(room)).take([0])
+    whole = evaluation.create_transform(model, faces=lambda frame: [], no_face="frame").crop(read_row(room))
+    assert whole.take([0])[0].shape == (60, 80, 3)
+
+
+def test_puppets_and_prepared_faces_are_not_searched_for_faces(tmp_path):
+    np.save(tmp_path / "faces.npy", np.full((3, 8, 8, 3), 9, np.uint8))
+    transform = evaluation.create_transform(StandIn(num_classes=2), faces=lambda frame: pytest.fail("searched"))
+    for row in (Row(str(tmp_path / "faces.npy"), 0), *read_rows("puppets:clips=1,size=32", LABELS)):
+        assert transform.crop(read_row(row)).take([0])[0].shape[0] in (8, 32)
 
 
 @pytest.mark.parametrize("crop", ["aligned", "largest"])
 def test_an_evaluation_cuts_faces_by_the_rule_of_the_weights(room, crop):
     model = StandIn(num_classes=2).eval()
     model.video_spec = dataclasses.replace(model.video_spec, face_crop=crop)
-    transform = evaluation.create_transform(model, faces="none")
-    found = evaluation.probabilities(model, [room], faces=a_face)
+    transform = evaluation.create_transform(model, faces=a_face)
+    found = evaluation.probabilities(model, [room], transform=transform)
+    uncropped = evaluation.probabilities(model, [room])
     with torch.no_grad():
-        (expected,) = model(**transform.batch([read_row(room, faces=a_face, crop=crop)])).softmax(-1).numpy()
-        (whole,) = model(**transform.batch([read_row(room)])).softmax(-1).numpy()
+        (expected,) = model(**transform.batch([find(read_row(room), a_face, crop=crop)])).softmax(-1).numpy()
+        (whole,) = model(**evaluation.create_transform(model, faces="none").batch([read_row(room)])).softmax(-1).numpy()
+    np.testing.assert_allclose(uncropped[0], whole, rtol=1e-5)
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
     assert not np.allclose(found[0], whole)
 

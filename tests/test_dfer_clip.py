@@ -16,8 +16,9 @@ from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import build_clip, tokenize
 from dfer_zoo.models.dfer_clip import DFERCLIP, PROMPTS, unit
-from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
-from dfer_zoo.transforms.train.dfer_clip import TrainTransform
+from dfer_zoo.training.optim import create_optimizer, learning_rate
+from dfer_zoo.training.recipe import read_recipe
+from dfer_zoo.transforms.train.dfer_clip import DFERCLIPTrainTransform
 from dfer_zoo.weights import fetch
 from tests.parity import compare
 from tests.parity.checks.dfer_clip import seeded_state, seeded_video, with_prompt_buffers
@@ -488,13 +489,13 @@ def test_training_views_follow_from_the_seeds(dataset):
     import random
 
     def view(seed):
-        transform = TrainTransform(tiny().video_spec, dataset, random.Random(seed), np.random.RandomState(seed))
+        transform = DFERCLIPTrainTransform(tiny().video_spec, dataset, random.Random(seed), np.random.RandomState(seed))
         return transform(frames_of(9))["video"]
 
     assert view(1).shape == (4, 3, 32, 32)
     assert torch.equal(view(1), view(1)) and not torch.equal(view(1), view(2))
     with pytest.raises(InputError, match="Did you mean dfew"):
-        TrainTransform(tiny().video_spec, "dfe")(frames_of(9))
+        DFERCLIPTrainTransform(tiny().video_spec, "dfe")(frames_of(9))
 
 
 # -- the authors' files --------------------------------------------------------------------------------------------------

@@ -20,12 +20,11 @@ from dfer_zoo.media.clip import ArrayFrames, Clip
 from dfer_zoo.media.resize import RESIZES, shorter_side_size
 from dfer_zoo.models.base import load_strictly, skip_init
 from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, unit, weigh_snippets
-from dfer_zoo.training.mixes import MIXES, soft_targets
-from dfer_zoo.training.mixing import fourier_mask, mix_clips
+from dfer_zoo.training.mixing import MIXES, fourier_mask, mix_clips, soft_targets
 from dfer_zoo.transforms import create_transform
-from dfer_zoo.transforms.images import prepare, three_crops
+from dfer_zoo.transforms.images import prepare_video, three_crops
 from dfer_zoo.transforms.train import augmentation
-from dfer_zoo.transforms.train.dk_clip import TrainTransform, change_colours, random_views, train_indices
+from dfer_zoo.transforms.train.dk_clip import DKCLIPTrainTransform, jitter_colors, random_views, train_indices
 from tests.parity.checks.dk_clip import inputs_of, tensors, whole
 from tests.parity.compare import relative_l2
 from tests.parity.published import dk_clip_groups
@@ -489,7 +488,7 @@ def test_a_short_clip_wraps_as_published_or_stays_at_its_end():
 
 def test_the_same_seeds_give_the_same_training_clip_and_others_another(model):
     clip = Clip.from_arrays(np.random.default_rng(0).integers(0, 256, (20, 40, 30, 3), dtype=np.uint8))
-    transform = TrainTransform(model.video_spec)
+    transform = DKCLIPTrainTransform(model.video_spec)
 
     def drawn(seed):
         torch.manual_seed(seed)
@@ -502,11 +501,11 @@ def test_the_same_seeds_give_the_same_training_clip_and_others_another(model):
 def test_colours_change_frame_by_frame_and_grey_is_for_the_whole_clip():
     frames = [np.full((4, 4, 3), (200, 100, 50), np.uint8)] * 3
     torch.manual_seed(0)
-    jittered = change_colours(frames, rng=random.Random(0), jitter=1.0, grey=0.0)
+    jittered = jitter_colors(frames, rng=random.Random(0), jitter=1.0, gray=0.0)
     assert len({frame.tobytes() for frame in jittered}) == 3
-    grey = change_colours(frames, rng=random.Random(0), jitter=0.0, grey=1.0)
+    grey = jitter_colors(frames, rng=random.Random(0), jitter=0.0, gray=1.0)
     assert all((frame == frame[..., :1]).all() for frame in grey)
-    assert all(np.array_equal(f, frames[0]) for f in change_colours(frames, jitter=0.0, grey=0.0))
+    assert all(np.array_equal(f, frames[0]) for f in jitter_colors(frames, jitter=0.0, gray=0.0))
 
 
 def test_twelve_views_are_four_draws_of_three_crops(model):
@@ -529,7 +528,7 @@ def test_frames_of_several_sizes_are_pressed_into_the_shape_of_the_first(model):
     rng = np.random.default_rng(0)
     spec = model.video_spec
     frames = [rng.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
-    for crops, side in ((three_crops, spec.img_size), (lambda *of: [prepare(*of)], spec.resize_shorter)):
+    for crops, side in ((three_crops, spec.img_size), (lambda *of: [prepare_video(*of)], spec.resize_shorter)):
         height, width = shorter_side_size(frames[0], side)
         pressed = [RESIZES[spec.resize](frame, height, width) for frame in frames]
         alone = [crops([frame], spec) for frame in pressed]
@@ -539,7 +538,7 @@ def test_frames_of_several_sizes_are_pressed_into_the_shape_of_the_first(model):
 
 def test_frames_of_several_sizes_are_trained_on_at_the_same_place(model):
     clip = Clip(ArrayFrames([np.full((*size, 3), 90, np.uint8) for size in SIZES]))
-    transform = TrainTransform(model.video_spec)
+    transform = DKCLIPTrainTransform(model.video_spec)
     for seed in range(5):  # the places differ; most are outside of a narrow frame
         assert transform(clip, rng=random.Random(seed))["video"].shape == (4, 3, 16, 16)
 

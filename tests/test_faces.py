@@ -130,19 +130,23 @@ def numbered(count=12, height=60, width=80):
     return frames
 
 
+def find(frames, *arguments, **options):
+    return faces.find(Clip.from_arrays(frames), *arguments, **options)
+
+
 def place_of(crop):
     return int(crop[0, 0, 0]), int(crop[0, 0, 1]), crop.shape[1], crop.shape[0]
 
 
 def test_given_boxes_are_cut_out_as_they_are():
-    clip = read_clip(numbered(), faces=(10, 5, 30, 25))
+    clip = find(numbered(), (10, 5, 30, 25))
     assert [place_of(c) for c in clip.take([0, 3])] == [(10, 5, 20, 20)] * 2
     moving = [(i, 0, i + 10, 12) for i in range(12)]
-    assert [place_of(c) for c in read_clip(numbered(), faces=moving).take([7, 2])] == [(7, 0, 10, 12), (2, 0, 10, 12)]
+    assert [place_of(c) for c in find(numbered(), moving).take([7, 2])] == [(7, 0, 10, 12), (2, 0, 10, 12)]
     assert clip.notes["faces"]["detector"] == "given boxes"
     for wrong in ([1, 2, 3], [[1, 2, 3, 4]] * 5, (0, 0, np.nan, 4), object()):
         with pytest.raises(InputError, match=r"expected \(4,\)|expected a detector|not finite"):
-            read_clip(numbered(), faces=wrong)
+            find(numbered(), wrong)
 
 
 class Scripted:
@@ -160,7 +164,7 @@ class Scripted:
 
 def test_ravdess_crops_use_the_last_box_where_no_face_is_found():
     detector = Scripted({3: [(10, 10, 20, 20)], 6: [(30, 10, 40, 30), (0, 0, 5, 5)]})
-    clip = read_clip(numbered(), faces=detector, crop="largest")
+    clip = find(numbered(), detector, crop="largest")
     assert detector.asked == []
     places = [place_of(c) for c in clip.take([0, 3, 5, 6, 9])]
     assert places == [(10, 10, 10, 10)] * 3 + [(30, 10, 10, 20)] * 2
@@ -173,13 +177,13 @@ def test_ravdess_crops_use_the_last_box_where_no_face_is_found():
 
 def test_mafw_crops_look_at_every_frame_alone():
     detector = Scripted({0: [(10, 10, 20, 20), (30, 10, 40, 20)]})
-    clip = read_clip(numbered(), faces=detector, crop="union_square")
+    clip = find(numbered(), detector, crop="union_square")
     assert [place_of(c) for c in clip.take([0, 1])] == [(10, 0, 30, 30), (25, 15, 30, 30)]
 
 
 def test_a_tracked_crop_moves_smoothly():
     boxes = {i: [(10 + i + (2 if i == 5 else 0), 10, 30 + i + (2 if i == 5 else 0), 30)] for i in range(12)}
-    clip = read_clip(numbered(), faces=Scripted(boxes), crop="aligned")
+    clip = find(numbered(), Scripted(boxes), crop="aligned")
     places = [place_of(c) for c in clip.take(range(12))]
     assert {(w, h) for _, _, w, h in places} == {(24, 24)}
     assert all(0 <= b[0] - a[0] <= 2 for a, b in itertools.pairwise(places))
@@ -188,10 +192,10 @@ def test_a_tracked_crop_moves_smoothly():
 def test_a_clip_without_a_face_is_an_error_or_on_request_whole():
     nobody = Scripted({})
     for crop in ("aligned", "largest", "union_square"):
-        clip = read_clip(numbered(), faces=nobody, crop=crop)
+        clip = find(numbered(), nobody, crop=crop)
         with pytest.raises(MediaError, match=r"no face was found in \d+ frames \(detector: scripted\)"):
             clip.take([0, 1])
-        clip = read_clip(numbered(), faces=nobody, crop=crop, no_face="frame")
+        clip = find(numbered(), nobody, crop=crop, no_face="frame")
         shape = (
             (30, 30, 3) if crop == "union_square" else (60, 80, 3)
         )  # the middle of the frame is the published answer
@@ -273,7 +277,7 @@ def test_a_drawn_face_is_found_where_it_was_drawn(detector):
     drawn = Puppet("happiness", identity=1, seed=4, size=160).clip().take([0, 30, 60])
     room = np.full((3, 240, 400, 3), 128, np.uint8)
     room[:, 60:220, 200:360] = drawn
-    clip = read_clip(room, fps=30, faces=detector)
+    clip = faces.find(read_clip(room, fps=30), detector)
     for cut in clip.take(range(3)):
         assert 60 < cut.shape[0] < 220
     left, top, right, bottom = clip.notes["faces"]["median_box"]
@@ -301,3 +305,12 @@ def test_a_missing_opencv_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MediaError, match=r"needs OpenCV: pip install"):
         faces.Cascade()(np.zeros((64, 64, 3), np.uint8))
+
+
+def test_the_detector_of_the_training_comes_first_and_its_absence_is_said(monkeypatch):
+    monkeypatch.setattr(detect.importlib.util, "find_spec", lambda name: None)
+    assert detect.find_detector("auto:cascade") == detect.Cascade()
+    for name, reason in (("mtcnn", "needs facenet-pytorch"), ("yunet", "faces='yunet:FILE'")):
+        found = detect.find_detector(f"auto:{name}")
+        assert isinstance(found, detect.Cascade)
+        assert f"were found by {name}" in found.fallback and reason in found.fallback

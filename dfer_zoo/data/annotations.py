@@ -277,7 +277,8 @@ def read_csv(
     Args:
         path: The file.
         labels: The model's labels. A label of the file is one of them, or its number, counted from 0.
-        root: The folder that relative paths start from. The default is the folder of the CSV file.
+        root: The folder of the data, as in `read_frame_list`. Without it, relative paths start at the folder of the
+            CSV file, and absolute paths are used as they are.
         replace: ``("/their/disk", "/mine")`` replaces the start of every path.
         order: Of the frames in a folder, as `read_clip` takes it; S2D sorts them as texts, "string".
         subset: Keep only the rows of this subset.
@@ -296,7 +297,7 @@ def read_csv(
                 f"{path}: no column is called '{key}' (or {', '.join(COLUMNS[key][1:])}); the columns are "
                 f"{', '.join(header)}."
             )
-    move = _Relocation(Path(path).parent if root is None else root, replace)
+    move = _Relocation(root, replace, Path(path).parent)
     rows = []
     for where, line in lines[1:]:
         values = next(csv.reader([line]))
@@ -411,8 +412,11 @@ def _three_fields(line: str, where: str, num_classes: int | None) -> tuple[str, 
 class _Relocation:
     """The place of a list's files on this machine."""
 
-    def __init__(self, root: str | Path | None, replace: tuple[str, str] | None) -> None:
+    def __init__(
+        self, root: str | Path | None, replace: tuple[str, str] | None, start: str | Path | None = None
+    ) -> None:
         self.root, self.replace = None if root is None else Path(root), replace
+        self.start = start  # of relative paths, where no root is given
         self.foreign: int | None = None  # parts of an absolute path that exist on the list's own machine only
 
     def __call__(self, path: str, where: str) -> str:
@@ -422,7 +426,7 @@ class _Relocation:
                 raise InputError(f"{where}: the path {path} does not start with '{old}', which was to be replaced.")
             path = new + path[len(old) :]
         if self.root is None:
-            return path
+            return path if self.start is None else str(Path(self.start, path))
         parts = PurePosixPath(path).parts
         if not path.startswith("/"):
             return str(self.root / path)
@@ -630,22 +634,17 @@ class ListedFrames:
         return self.frames.take(indices)
 
 
-def read_row(
-    row: Row, *, faces: Any = "none", crop: str = "aligned", no_face: str = "error", frame_count: str = "list"
-) -> Clip:
-    """The clip of a row.
+def read_row(row: Row, *, frame_count: str = "list") -> Clip:
+    """Read the clip of a row.
 
     Args:
         row: A row of `read_rows`.
-        faces: For data that are not face crops yet, as in `read_clip`; so are ``crop`` and ``no_face``. Puppets and
-            prepared faces are face crops.
-        crop: The crop rule.
-        no_face: What to do with a clip without a face.
-        frame_count: How many frames a clip has if its row names a number: that of the "list", or of the "folder"
+        frame_count: Which number of frames counts if they differ: that of the "list", or of the "folder"
             (`VideoSpec.frame_count`).
 
     Returns:
-        The clip. ``clip.notes["short"]`` is (frames in the list, frames in the folder) if the folder has fewer.
+        The clip. Puppets and prepared faces are marked as face crops, so that no transform searches them for faces.
+        ``clip.notes["short"]`` is (frames in the list, frames in the folder) if the folder has fewer.
 
     Raises:
         MediaError: The files cannot be read.
@@ -653,13 +652,13 @@ def read_row(
     if row.path.startswith("puppet:"):
         from .puppets import Puppet
 
-        return Puppet.parse(row.path).clip()
+        return _marked_as_crops(Puppet.parse(row.path).clip())
     from ..media.files import read_clip
     from ..media.images import ImageFiles
 
     _check_files(row)
     if row.path.endswith(".npy"):
-        return _prepared_clip(row)
+        return _marked_as_crops(_prepared_clip(row))
     clip = read_clip(row.path, audio=row.audio, order=row.order)
     if not row.upright and isinstance(clip.frames, ImageFiles):
         clip = dataclasses.replace(clip, frames=dataclasses.replace(clip.frames, upright=False))
@@ -669,7 +668,12 @@ def read_row(
             notes["short"] = (row.num_frames, found)
         frames = clip.frames if frame_count == "folder" else ListedFrames(clip.frames, row.num_frames, row.path)
         clip = dataclasses.replace(clip, frames=frames, notes=notes)
-    return read_clip(clip, faces=faces, crop=crop, no_face=no_face)
+    return clip
+
+
+def _marked_as_crops(clip: Clip) -> Clip:
+    report = {"detector": "given boxes", "crop": "as given", "searched": 0, "found": 0}
+    return dataclasses.replace(clip, notes={**clip.notes, "faces": report})
 
 
 def _check_files(row: Row) -> None:

@@ -16,6 +16,7 @@ from ..media.clip import Clip
 from ..media.faces import find_detector, name_of
 from ..media.faces.track import areas
 from ..media.files import read_clip
+from ..media.images import ImageFiles
 
 LOOKS = 16  # frames of a clip that are searched
 MARGIN = 0.5  # of the shorter side, around a frame, so that a detector finds faces that fill it
@@ -128,8 +129,8 @@ def examine_rows(rows: Sequence[Row], labels: Sequence[str]) -> list[str]:
     counts = collections.Counter(row.label for row in rows)
     named = ", ".join(f"{number} {name}: {counts[number]}" for number, name in enumerate(labels))
     lines.append(f"{len(rows)} clips; by the order of the weights' labels: {named}")
-    if strangers := sorted(label for label in counts if label >= len(labels)):
-        lines.append(f"labels beyond the weights' {len(labels)}: {', '.join(map(str, strangers))}")
+    if unknown := sorted(label for label in counts if label >= len(labels)):
+        lines.append(f"labels beyond the weights' {len(labels)}: {', '.join(map(str, unknown))}")
     if absent := [name for number, name in enumerate(labels) if not counts[number]]:
         lines.append(f"no clip of {', '.join(absent)}: is the order of the labels that of the weights?")
     missing = [row.path for row in rows if "://" not in row.path and not _is_there(row)]
@@ -140,12 +141,19 @@ def examine_rows(rows: Sequence[Row], labels: Sequence[str]) -> list[str]:
     wrong = []
     for row in rows:
         if row.num_frames is not None and Path(row.path).is_dir():
-            there = sum(1 for file in Path(row.path).iterdir() if file.is_file())
+            there = _frames_in(Path(row.path))
             if there != row.num_frames:
-                wrong.append(f"{row.path} ({there} files, {row.num_frames} in the list)")
+                wrong.append(f"{row.path} ({there} in the folder, {row.num_frames} in the list)")
     if any(row.num_frames is not None for row in rows):
         lines.append(_listed("folders have another number of frames than the list says", wrong, len(rows)))
     return lines
+
+
+def _frames_in(folder: Path) -> int:
+    try:
+        return len(ImageFiles.of_folder(folder).paths)
+    except DferZooError:  # no image is in it
+        return 0
 
 
 def _is_there(row: Row) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -159,7 +161,10 @@ def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:
 
 
 def folds_table(
-    folds: Sequence[int], tables: Sequence[np.ndarray], published: Mapping[str, float] | None = None
+    folds: Sequence[int],
+    tables: Sequence[np.ndarray],
+    published: Mapping[str, float] | None = None,
+    each: Sequence[Mapping[str, float]] = (),
 ) -> str:
     """UAR and WAR per fold, their plain mean and those of the pooled clips, as plain text.
 
@@ -167,23 +172,105 @@ def folds_table(
         folds: The numbers of the folds.
         tables: Their confusion tables.
         published: Published means, by the names "uar" and "war".
+        each: Published rates of each fold, by the same names.
 
-    >>> print(folds_table([1, 2], [np.array([[1, 1], [0, 2]]), np.array([[2, 0], [0, 2]])]))
+    Returns:
+        A table, and one line per published mean.
+
+    >>> print(folds_table([1, 2], [np.array([[1, 1], [0, 2]]), np.array([[2, 0], [0, 2]])], {"uar": 87.0}))
     fold       UAR     WAR   clips
     1        75.00   75.00       4
     2       100.00  100.00       4
     mean     87.50   87.50
     pooled   87.50   87.50       8
+    UAR: published 87.00, here 87.50
     """
     rates = over_folds(tables)
     lines = [f"{'fold':<6}  {'UAR':>6}  {'WAR':>6}  {'clips':>6}"]
     lines += [f"{k:<6}  {uar(t):6.2f}  {war(t):6.2f}  {int(t.sum()):6d}" for k, t in zip(folds, tables)]
+    if any(each):
+        lines[0] += f"  {'published UAR':>13}  {'WAR':>6}"
+        for number, theirs in enumerate(each, start=1):
+            cells = [f"{theirs[name]:.2f}" if name in theirs else "-" for name in ("uar", "war")]
+            lines[number] += f"  {cells[0]:>13}  {cells[1]:>6}"
     lines.append(f"{'mean':<6}  {rates['uar']:6.2f}  {rates['war']:6.2f}")
     clips = int(np.sum(tables))
     lines.append(f"{'pooled':<6}  {rates['pooled_uar']:6.2f}  {rates['pooled_war']:6.2f}  {clips:6d}")
     for name, value in (published or {}).items():
-        lines.append(f"{name.upper()}: published {value:.2f}, here {rates[name]:.2f}")
+        if name in rates:
+            lines.append(f"{name.upper()}: published {value:.2f}, here {rates[name]:.2f}")
     return "\n".join(lines)
+
+
+def recall_table(
+    tables: Sequence[np.ndarray], labels: Sequence[str], published: Mapping[str, float] | None = None
+) -> str:
+    """The recall of every class: the mean over the folds, and that of the pooled clips, as plain text.
+
+    Args:
+        tables: One confusion table per fold.
+        labels: The names of the classes.
+        published: Published recalls by class name.
+
+    Returns:
+        A table with a line per class. A class without clips has no recall: "-".
+
+    >>> print(recall_table([np.array([[1, 1], [0, 2]])], ["happy", "sad"], {"happy": 51.5}))
+    recall    mean  pooled  published
+    happy    50.00   50.00      51.50
+    sad     100.00  100.00          -
+    """
+    mean = _mean_recalls(tables)
+    pooled = recalls(np.sum(tables, axis=0))
+    width = max(len("recall"), *map(len, labels))
+    lines = [f"{'recall':{width}}  {'mean':>6}  {'pooled':>6}" + f"  {'published':>9}" * bool(published)]
+    for label, *rates in zip(labels, mean, pooled):
+        cells = ["-" if np.isnan(rate) else f"{rate:.2f}" for rate in rates]
+        line = f"{label:{width}}  {cells[0]:>6}  {cells[1]:>6}"
+        if published:
+            line += f"  {f'{published[label]:.2f}' if label in published else '-':>9}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _mean_recalls(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of the folds that have clips of the class."""
+    each = np.stack([recalls(table) for table in tables])
+    counts = (~np.isnan(each)).sum(0)
+    return np.divide(np.nansum(each, axis=0), counts, out=np.full(each.shape[1], np.nan), where=counts > 0)
+
+
+def rates_csv(tables: Sequence[np.ndarray], labels: Sequence[str], folds: Sequence[int] | None = None) -> str:
+    """UAR, WAR, clips and the recall of every class as CSV: a line per fold, their mean, and the pooled clips.
+
+    Args:
+        tables: One confusion table per fold.
+        labels: The names of the classes.
+        folds: The numbers of the folds; None for a single list, which has one line.
+
+    Returns:
+        CSV text. An undefined rate is empty.
+
+    >>> print(rates_csv([np.array([[1, 1], [0, 2]])], ["happy", "sad"]), end="")
+    fold,uar,war,clips,recall happy,recall sad
+    all,75.0,75.0,4,50.0,100.0
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["fold", "uar", "war", "clips", *(f"recall {label}" for label in labels)])
+    pooled = np.sum(tables, axis=0)
+    lines: list[tuple[Any, float, float, Any, np.ndarray]] = []
+    if folds is None:
+        lines.append(("all", uar(pooled), war(pooled), int(pooled.sum()), recalls(pooled)))
+    else:
+        rates = over_folds(tables)
+        lines += [(k, uar(t), war(t), int(t.sum()), recalls(t)) for k, t in zip(folds, tables)]
+        lines.append(("mean", rates["uar"], rates["war"], "", _mean_recalls(tables)))
+        lines.append(("pooled", rates["pooled_uar"], rates["pooled_war"], int(pooled.sum()), recalls(pooled)))
+    for name, mean, weighted, clips, each in lines:
+        values = ["" if np.isnan(value) else round(float(value), 4) for value in (mean, weighted, *each)]
+        writer.writerow([name, values[0], values[1], clips, *values[2:]])
+    return text.getvalue()
 
 
 class RunningMean:

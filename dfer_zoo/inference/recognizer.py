@@ -196,10 +196,15 @@ class Recognizer:
         return visual.read(source, stream=self.window is not None, **reading)
 
     def answers(
-        self, sources: Iterable[Any], read: Callable[[Any], Clip], on_error: str, progress: bool | None
-    ) -> Iterator[Prediction | DferZooError]:
-        """`many` for sources of any kind that ``read`` turns into clips."""
-        return self._computed(sources, read, on_error, progress)
+        self,
+        sources: Iterable[Any],
+        read: Callable[[Any], Clip],
+        on_error: str,
+        progress: bool | None,
+        embed: bool = False,
+    ) -> Iterator[Any]:
+        """`many`, or `embeddings`, for sources of any kind that ``read`` turns into clips."""
+        return self._computed(sources, read, on_error, progress, embed)
 
     def _computed(
         self,

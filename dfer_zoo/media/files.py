@@ -23,9 +23,6 @@ from .video import VideoFile
 def read_clip(
     source: Any,
     *,
-    faces: Any = "none",
-    crop: str = "aligned",
-    no_face: str = "error",
     audio: Any = None,
     sample_rate: int | None = None,
     fps: float | None = None,
@@ -35,11 +32,10 @@ def read_clip(
 ) -> Clip:
     """Read a clip from a video or audio file, a folder of frames, a list of image files, an array, or a `Clip`.
 
+    The frames are whole: `create_transform` crops them to the face as the weights need it.
+
     Args:
         source: A file, a folder of frames, a list of image files, an array of frames (N, H, W, 3), or a `Clip`.
-        faces: How to find the face, as in `faces.find`; "none" returns whole frames.
-        crop: The crop rule, as in `faces.find`.
-        no_face: What to do with a clip without a face, as in `faces.find`.
         audio: A file with the sound, or False to ignore the sound.
         sample_rate: Resample the sound to this rate. By default it keeps its own rate.
         fps: The frame rate of frames without time stamps, such as those of a folder.
@@ -74,10 +70,6 @@ def read_clip(
         clip = _resampled(clip, sample_rate)
     if isinstance(clip.waveform, SoundFile) and not stream:
         clip = replace(clip, waveform=np.asarray(clip.waveform))
-    if clip.frames is not None and not (isinstance(faces, str) and faces == "none"):
-        from .faces import find
-
-        clip = find(clip, faces, crop=crop, no_face=no_face)
     return clip
 
 

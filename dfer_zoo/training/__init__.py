@@ -1,1 +1,1 @@
-"""The parts of the published recipes that are arithmetic: schedules, mixing, criteria, parameter groups."""
+"""Train models: recipes, the training loop, optimizers and schedules, batch augmentation."""

@@ -1,4 +1,4 @@
-"""The published losses. Targets are class numbers, or soft labels (B, K)."""
+"""Losses of the published recipes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def soft_target_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the clips of the cross entropy with soft labels (B, K), in float32 under autocast too."""
+    """Cross entropy with soft labels (B, K), averaged over clips. Computed in float32, under autocast too."""
     return -(targets * F.log_softmax(logits.float(), dim=-1)).sum(-1).mean()
 
 
@@ -17,7 +17,7 @@ def soft_target_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def ccc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """1 minus the concordance over the batch, averaged over the dimensions; with biased moments, as published."""
+    """1 minus the concordance correlation coefficient over the batch, averaged over dimensions; biased moments, as published."""
     outputs, targets = outputs.float(), targets.float()
     means = outputs.mean(0), targets.mean(0)
     covariance = ((outputs - means[0]) * (targets - means[1])).mean(0)
@@ -26,7 +26,7 @@ def ccc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def pcc_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """1 minus Pearson's correlation over the batch, averaged over the dimensions."""
+    """1 minus Pearson's correlation over the batch, averaged over dimensions."""
     outputs, targets = outputs.float(), targets.float()
     covariance = ((outputs - outputs.mean(0)) * (targets - targets.mean(0))).mean(0)
     spread = (outputs.var(0, correction=0) * targets.var(0, correction=0)).sqrt()

@@ -1,8 +1,8 @@
-"""MAE-DFER's masked pre-training on unlabelled video.
+"""MAE-DFER's masked pre-training on unlabeled video.
 
-The published values are the defaults: AdamW (0.9, 0.95), weight decay 0.05, learning rate 3e-4 * batch / 256, five
-epochs of warm-up, a cosine to 1e-5 * batch / 256, nine tenths of the tokens masked, no labels. As in `training.loop`,
-a training that was killed resumes to the same weights.
+The defaults are the published values: AdamW (0.9, 0.95), weight decay 0.05, learning rate 3e-4 * batch / 256, 5 warmup
+epochs, cosine to 1e-5 * batch / 256, 90 % of the tokens masked. As in `training.loop`, a killed run resumes to the same
+weights.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ from ..data.annotations import VIDEO_SUFFIXES, Row, read_row, read_rows
 from ..errors import DferZooError, InputError, MediaError
 from ..factory import create_model
 from ..saving import save_pretrained
-from ..transforms.train.mae_dfer import PretrainTransform
-from .groups import parameter_groups
-from .loop import Clips, seed_all
-from .schedules import warmup_then_cosine
+from ..transforms.train.mae_dfer import MAEDFERPretrainTransform
+from .batches import Clips, seed_all
+from .optim import parameter_groups, warmup_then_cosine
 from .state import load_state, save_state
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `pretrain` is told; the fields are the options of `dfer-zoo pretrain`."""
+    """Settings of `pretrain`; the fields are the options of `dfer-zoo pretrain`."""
 
     data: str
     epochs: int = 100
@@ -48,25 +47,25 @@ class Settings:
     seed: int = 0
     workers: int = 0
     precision: str = "no"
-    save_every: int = 0  # updates between two states within an epoch; 0: at its end only
+    save_every: int = 0  # updates between two saved states; 0: only at the end of an epoch
     voxceleb2: bool = False
     model_args: Mapping[str, Any] = field(default_factory=dict)
 
 
-def unlabelled(source: str) -> Sequence[Row]:
-    """Every video below a folder, or the clips of any data set that `read_rows` knows; labels are not used."""
+def unlabeled(source: str) -> Sequence[Row]:
+    """List every video below a folder, or the clips of any data set that `read_rows` reads. Labels are ignored."""
     folder = Path(source)
     if folder.is_dir():
         videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
         if not videos:
-            raise MediaError(f"There is no video below {folder}; its names end in {', '.join(sorted(VIDEO_SUFFIXES))}.")
+            raise MediaError(f"There is no video below {folder} ({', '.join(sorted(VIDEO_SUFFIXES))}).")
         return [Row(str(path), label=0) for path in videos]
     emotions = ["neutral", "happiness", "sadness", "surprise", "anger"] if source.startswith("puppets") else None
     return read_rows(source, emotions)
 
 
 def picture(model: Any, video: Tensor) -> Any:
-    """What is masked, what is reconstructed, and the clip itself; every second frame of the first clip."""
+    """Draw the masked input, the reconstruction and the target: every second frame of the first clip."""
     from PIL import Image
 
     shown = model.reconstruct(video[:1])
@@ -76,13 +75,13 @@ def picture(model: Any, video: Tensor) -> Any:
 
 
 def pretrain(settings: Settings, out: Path, resume: bool = False, strict: bool = False) -> dict:
-    """Pre-train a ``mae_dfer_pretrain``.
+    """Pre-train a ``mae_dfer_pretrain`` model.
 
     Args:
-        settings: The data and the numbers.
+        settings: Data and hyperparameters.
         out: The folder for ``last``, ``history.csv``, ``reconstruction.png`` and the state.
-        resume: Continue from the state in ``out``, where there is one.
-        strict: Stop at the first clip that cannot be read. By default such clips are replaced by others, as published.
+        resume: Continue from the state in ``out``, if there is one.
+        strict: Stop at the first unreadable clip. By default unreadable clips are replaced by others, as published.
 
     Returns:
         ``history`` (one dict per epoch) and ``failed`` ({clip: reason}).
@@ -96,11 +95,11 @@ def pretrain(settings: Settings, out: Path, resume: bool = False, strict: bool =
     seed_all(settings.seed)
     model = create_model("mae_dfer_pretrain", **settings.model_args)
     assert model.video_spec is not None
-    rows = unlabelled(settings.data)
+    rows = unlabeled(settings.data)
     size = min(settings.batch_size, len(rows)) // world * world
     if size == 0:
         raise InputError(f"{len(rows)} clips cannot be shared by {world} processes.")
-    transform = PretrainTransform(model.video_spec, settings.voxceleb2)
+    transform = MAEDFERPretrainTransform(model.video_spec, settings.voxceleb2)
     dataset = Clips(rows, read_row, transform, settings.seed, None, strict)
     rate, floor = settings.lr * size / 256, settings.min_lr * size / 256
     groups = parameter_groups(model, lr=rate, weight_decay=0.05)
@@ -167,7 +166,7 @@ def pretrain(settings: Settings, out: Path, resume: bool = False, strict: bool =
 
 
 def write_history(path: Path, history: list[dict]) -> None:
-    """One line per epoch."""
+    """Write the history of a pre-training, one line per epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, history[0], lineterminator="\n")
     writer.writeheader()

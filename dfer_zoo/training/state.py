@@ -1,4 +1,4 @@
-"""A training that was interrupted: everything that its next update depends on, in one file without pickles."""
+"""The state of a training: everything that the next update depends on, in one safetensors file without pickles."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ from ..weights.safetensors import read_safetensors, write_safetensors
 
 
 def save_state(path: Path, model: nn.Module, optimizer: Any, scaler: Any, progress: dict) -> None:
-    """Written under a temporary name and moved: the file is always whole. ``scaler`` is that of fp16, or None;
-    ``progress`` is what JSON can hold."""
+    """Write the state atomically.
+
+    Args:
+        path: The file.
+        model: The model.
+        optimizer: The optimizer.
+        scaler: The gradient scaler of fp16, or None.
+        progress: What else to save; it must be JSON.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     scalars = {}
     for number, state in optimizer.state_dict()["state"].items():
@@ -28,7 +35,11 @@ def save_state(path: Path, model: nn.Module, optimizer: Any, scaler: Any, progre
 
 
 def load_state(path: Path, model: nn.Module, optimizer: Any, scaler: Any) -> dict:
-    """Fill model, optimiser and scaler; give back the progress."""
+    """Load the state into model, optimizer and scaler, and return the progress.
+
+    Raises:
+        WeightsError: The file holds no state, or the state of another model.
+    """
     tensors, header = read_safetensors(path)
     if header is None or "progress" not in header:
         raise WeightsError(f"{path} is not the state of a training; look for state.safetensors in its folder.")
@@ -36,7 +47,7 @@ def load_state(path: Path, model: nn.Module, optimizer: Any, scaler: Any) -> dic
     own = model.state_dict()
     if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
         raise WeightsError(
-            f"{path} is the state of another model; the recipe was changed since, or the folder is wrong."
+            f"{path} is the state of another model: the recipe was changed since, or the folder is wrong."
         )
     model.load_state_dict(weights)
     state: dict[int, dict[str, Any]] = {}

@@ -126,7 +126,7 @@ def _usage(record: Weights) -> str:
         "## Use\n\n```python\nimport dfer_zoo\n\n"
         f'model = dfer_zoo.create_model("hf-hub:{REPOSITORY}")  # a commit in the place of main pins the file\n'
         "transform = dfer_zoo.create_transform(model)\n"
-        'logits = model(**transform.batch([dfer_zoo.read_clip("clip.mp4", faces="auto")]))\n```'
+        'logits = model(**transform.batch(["clip.mp4"]))\n```'
     )
 
 

@@ -76,12 +76,15 @@ class Origin:
         return self.where
 
 
+RECALL = "recall of "
+
+
 @dataclass(frozen=True)
 class Metric:
     """One published or measured number, in per cent, and its source.
 
     Attributes:
-        name: "uar", "war" or "accuracy".
+        name: "uar", "war", "accuracy", or "recall of LABEL".
         value: The number.
         protocol: How it was measured.
         source: Where it is published.
@@ -91,11 +94,22 @@ class Metric:
         66.85
     """
 
-    name: str  # "uar", "war", "accuracy"
+    name: str  # "uar", "war", "accuracy", "recall of happiness"
     value: float
     protocol: str
     source: str
 
+    @property
+    def label(self) -> str:
+        """The class whose recall this is; empty for the other numbers.
+
+        >>> Metric("recall of fear", 42.35, "DFEW", "the paper").label
+        'fear'
+        """
+        return self.name.removeprefix(RECALL) if self.name.startswith(RECALL) else ""
+
+
+DETECTORS = ("mtcnn", "cascade", "yunet")  # names of `media.faces.detect`
 
 OPTIONAL = {"optional": True}  # a record of the manifest may omit the field, which then has its default
 
@@ -119,6 +133,7 @@ class VideoSpec:
         mean: Subtracted from values in [0, 1].
         std: Divides the result.
         face_crop: The face crop that the weights were trained on.
+        detector: What found the faces for the training: one of `DETECTORS`. None: the data set ships face crops.
 
     Example:
         >>> VideoSpec(num_frames=16, img_size=224, sampling="segment_centres").resize
@@ -144,6 +159,7 @@ class VideoSpec:
     min_frames: int = field(default=0, metadata=OPTIONAL)  # a list's clips with fewer frames are left out
     # frames of several sizes in one clip: each resized from its "own" size, or all to the size of the "first"
     frame_size: str = field(default="own", metadata=OPTIONAL)
+    detector: str | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -296,6 +312,8 @@ def _check_identity(record: Weights, where: str) -> None:
         raise WeightsError(f"{where}: the labels {list(record.labels)} are not distinct.")
     if not re.fullmatch(r"[0-9a-f]{64}", record.sha256 or "0" * 64):
         raise WeightsError(f"{where}: sha256 is {record.sha256!r}, not 64 hexadecimal digits.")
+    if record.video is not None and record.video.detector not in (None, *DETECTORS):
+        raise WeightsError(f"{where}: detector {record.video.detector!r} is not one of {', '.join(DETECTORS)}.")
     if record.distribution in ("hub", "bundled"):
         identity = ("filename", "sha256", "size", *(("repo_id",) if record.distribution == "hub" else ()))
         unknown = [field for field in identity if getattr(record, field) is None]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dfer_zoo.models.dk_clip import DKCLIP
-from dfer_zoo.training.groups import parameter_groups
-from dfer_zoo.training.schedules import cosine
+from dfer_zoo.training.optim import cosine, parameter_groups
 
 
 def dk_clip_groups(

@@ -1,5 +1,6 @@
 """Weights files from strangers: every one is an answer or one sentence, and none costs more than its size."""
 
+import dataclasses
 import json
 import os
 import pickle
@@ -18,6 +19,8 @@ from dfer_zoo.errors import MAX_MESSAGE, DferZooError, InputError, WeightsError
 from dfer_zoo.weights import store
 from dfer_zoo.weights.safetensors import METADATA_KEY, read_safetensors, write_safetensors
 from tests import small
+
+VIDEO = dataclasses.asdict(small.record().video)
 
 
 @pytest.fixture
@@ -49,6 +52,7 @@ def file(monkeypatch, tmp_path):
         ({"schema": 99}, "has schema 99; this dfer_zoo reads 1 to 2. Update dfer_zoo"),
         ({"schema": "new"}, "has schema 'new'"),
         ({"video": {"num_frames": []}}, "missing fields|expected"),
+        ({"video": {**VIDEO, "detector": "yunet:/etc/passwd"}}, "detector 'yunet:/etc/passwd' is not one of mtcnn"),
         ({"arch": "nothing"}, "does not know"),
         ({"origin": [{"kind": "smb"}]}, "missing fields|kind 'smb'"),
     ],

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ...errors import InputError, MediaError
 from .track import JUMP, largest_first, overlap
 
 NO_FACES = np.zeros((0, 4))
+BOXES = "+boxes:"  # between a detector's name and the file in which its boxes are kept
 # --no-deps, because facenet-pytorch asks for an old torch; its other dependencies are named
 INSTALL_MTCNN = "pip install --no-deps facenet-pytorch requests urllib3 charset-normalizer idna certifi"
 # RGB frame -> boxes (N, 4): left, top, right, bottom in pixels, the largest first
@@ -25,11 +26,16 @@ Detector = Callable[[np.ndarray], np.ndarray]
 
 
 def find_detector(faces: Any) -> Detector:
-    """The detector with this name, or a user's function as a detector."""
+    """The detector with this name, or a user's function as a detector.
+
+    "auto" is MTCNN where it works, else the cascade. "auto:NAME" is the detector of that name where it works, else "auto".
+    """
     if callable(faces):
         return OwnDetector(faces)
     if faces == "auto":
         return _auto()
+    if isinstance(faces, str) and faces.startswith("auto:"):
+        return _preferred(faces.removeprefix("auto:"))
     if faces == "mtcnn":
         return MTCNN()
     if faces == "cascade":
@@ -39,7 +45,7 @@ def find_detector(faces: Any) -> Detector:
     raise InputError(f"No face detector is called {faces!r}; expected auto, none, cascade, mtcnn or yunet:FILE.")
 
 
-def _auto() -> Detector:
+def _auto() -> MTCNN | Cascade:
     """MTCNN where it works, else the cascade, which then says why."""
     if importlib.util.find_spec("facenet_pytorch") is None:
         return Cascade()
@@ -48,6 +54,34 @@ def _auto() -> Detector:
     except MediaError as error:
         return Cascade(fallback=f"MTCNN cannot be used, so the cascade searched instead: {error}")
     return MTCNN()
+
+
+def _preferred(name: str) -> Detector:
+    """The detector that found the faces of a training, else what "auto" finds, which then says why."""
+    if name == "cascade":
+        return Cascade()
+    if name == "mtcnn":
+        found = _auto()
+        if isinstance(found, MTCNN) or found.fallback:
+            return found
+        reason = f"MTCNN needs facenet-pytorch: {INSTALL_MTCNN}"
+    else:
+        reason = f"its model is a file: choose it by faces='{name}:FILE'"
+    found = _auto()
+    instead = f"The faces of the training were found by {name}, and {name_of(found)} searched instead; {reason}."
+    return replace(found, fallback=instead)
+
+
+def known_detector(faces: Any) -> str | None:
+    """The detector that a record can name for this value of ``faces``: None for ready crops, boxes and own functions.
+
+    >>> known_detector("yunet:face_detection_yunet.onnx"), known_detector("none")
+    ('yunet', None)
+    """
+    if not isinstance(faces, str) or faces == "none":
+        return None
+    detector = find_detector(faces.partition(BOXES)[0])
+    return {Cascade: "cascade", MTCNN: "mtcnn", YuNet: "yunet"}.get(type(detector))
 
 
 REACH = 0.5  # a face is searched near a box up to this part of the box's size away
@@ -192,6 +226,7 @@ class MTCNN:
 
     name = "mtcnn"
     smallest_face = 20  # pixels
+    fallback: str | None = None  # why it is used where another detector was preferred
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         return self._detect(frame, self.smallest_face)

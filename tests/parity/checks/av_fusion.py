@@ -22,8 +22,8 @@ from dfer_zoo.inference import metrics
 from dfer_zoo.media.faces.crops import crop_faces
 from dfer_zoo.models.av_fusion import AVFusion, CrossScores, attention_received
 from dfer_zoo.models.efficient_face import EfficientFace
-from dfer_zoo.training.groups import parameter_groups
 from dfer_zoo.training.mixing import MODALITY_DROPOUT
+from dfer_zoo.training.optim import parameter_groups
 from dfer_zoo.transforms import audio as sounds
 from dfer_zoo.transforms.images import to_tensor
 from dfer_zoo.transforms.sampling import BLACK, indices

@@ -21,7 +21,7 @@ from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
 from dfer_zoo.models.dfer_clip import DFERCLIP, unit
 from dfer_zoo.models.layers import TemporalTransformer
-from dfer_zoo.training.groups import parameter_groups
+from dfer_zoo.training.optim import parameter_groups
 from dfer_zoo.transforms import images
 from dfer_zoo.transforms.sampling import segment_centres, segment_random
 from dfer_zoo.transforms.train.dfer_clip import random_view
@@ -384,7 +384,9 @@ def check_image_transforms(case: Case) -> Iterator[Comparison]:
         spec = VideoSpec(
             num_frames=row["frames"], img_size=row["output"]["summary"]["shape"][-1], sampling="segment_centres"
         )
-        yield from compare_pixels(case, f"test {row['name']}", images.prepare(seeded_frames(row), spec), row["output"])
+        yield from compare_pixels(
+            case, f"test {row['name']}", images.prepare_video(seeded_frames(row), spec), row["output"]
+        )
     for row in case.get("train", ()):
         name, rng = (
             f"train {row['dataset']} {row['name']} {row['python_random_seed']}",

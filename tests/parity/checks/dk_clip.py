@@ -25,11 +25,12 @@ from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
 from dfer_zoo.models.layers import TemporalTransformer
 from dfer_zoo.models.message_towers import LocalTower, MessageBlock, SemanticTower
-from dfer_zoo.training.mixes import soft_targets
-from dfer_zoo.training.mixing import blend
-from dfer_zoo.training.recipe import ScheduleSection, learning_rate
+from dfer_zoo.training.mixing import blend, soft_targets
+from dfer_zoo.training.optim import learning_rate
+from dfer_zoo.training.recipe import ScheduleSection
 from dfer_zoo.transforms import images, sampling
-from dfer_zoo.transforms.train.dk_clip import crop_and_resize, crop_places, crop_sizes, snap, train_indices
+from dfer_zoo.transforms.augment import FIVE_PLACES, crop_sizes, fixed_places, snap
+from dfer_zoo.transforms.train.dk_clip import crop_and_resize, train_indices
 from tests.parity import seeded
 from tests.parity.compare import Comparison, close, same, summary, within
 from tests.parity.published import dk_clip_groups
@@ -588,7 +589,7 @@ def check_image_transforms(case: Any) -> Iterator[Comparison]:
             yield same(f"{name}: resized to", list(resized.shape[:2]), entry["resized_hw"])
         if "resized_uint8" in entry:
             yield from summary(f"{name}: resized", resized, entry["resized_uint8"], tolerance)
-        crops = [images.prepare([frame], spec)] if one else images.three_crops([frame], spec)
+        crops = [images.prepare_video([frame], spec)] if one else images.three_crops([frame], spec)
         yield from summary(f"{name}: output", torch.cat(crops), entry["output"], tolerance)
         for index, recorded in enumerate(entry.get("each_crop") or ()):
             yield from summary(f"{name}: crop {index}", crops[index][0], recorded, tolerance)
@@ -598,7 +599,7 @@ def check_image_transforms(case: Any) -> Iterator[Comparison]:
         candidates = crop_sizes(width, height)
         name = f"multi-scale crop of {height}x{width}"
         yield same(f"{name}: sizes", [list(c) for c in candidates], entry["candidate_w_h_before_snapping"])
-        places = [[list(place) for place in crop_places(width, height, *c)] for c in candidates]
+        places = [[list(place) for place in fixed_places(width, height, *c, FIVE_PLACES)] for c in candidates]
         yield same(f"{name}: places", places, entry["offsets_x_y_per_candidate"])
         last = [snap(side, entry.get("input_size", 224)) for side in reversed(candidates[-1])]
         yield same(f"{name}: last crop", last, entry["crop_shape_hw_for_first"])

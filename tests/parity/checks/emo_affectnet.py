@@ -299,7 +299,7 @@ def check_image_preparation(case: Case) -> Iterator[Comparison]:
         frame = picture(recipe)
         yield within(f"image {number}: mean", frame.mean(), recipe["image_mean"], 1e-5)
         resized = images.to_square(frame, spec)
-        tensor = images.prepare([frame], spec)[0].numpy()
+        tensor = images.prepare_video([frame], spec)[0].numpy()
         for name, pixels in recipe.items():
             what = f"image {number}: {name}"
             if line := re.fullmatch(r"resized_(row|column)_(\d+)_(rgb|red|green|blue)_every_(\d+)(st|nd|rd|th)", name):

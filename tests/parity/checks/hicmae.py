@@ -23,9 +23,8 @@ from dfer_zoo.models.hicmae import AUDIO, PRESETS, CrossBlock, HiCMAE
 from dfer_zoo.models.hicmae_pretrain import DECODER_WIDTHS, Guess, HiCMAEPretrain, flat
 from dfer_zoo.models.masked_video import masked_numbers, pick
 from dfer_zoo.training.criteria import REGRESSION, soft_target_cross_entropy
-from dfer_zoo.training.groups import parameter_groups
-from dfer_zoo.training.mixes import MIXES, soft_targets
-from dfer_zoo.training.mixing import draw_mix
+from dfer_zoo.training.mixing import MIXES, draw_mix, soft_targets
+from dfer_zoo.training.optim import parameter_groups
 from dfer_zoo.transforms import audio, sampling
 from dfer_zoo.transforms.train.hicmae import train_span
 from dfer_zoo.weights.record import AudioSpec, VideoSpec
@@ -563,7 +562,7 @@ def check_audio_fbank(case: Case) -> Iterator[Comparison]:
         spec = AudioSpec(AUDIO.front_end, (1, item["target_length"], bands), config["sample_rate"])
         ours = {"": audio.kaldi_front_end(waveform, rule["sample_rate"], spec, gain)}
         if len(waveform) == 1:  # several channels are made one before, in the authors' files and in ours
-            ours[" as prepared"] = audio.prepare(waveform, rule["sample_rate"], spec, gain=gain)
+            ours[" as prepared"] = audio.prepare_audio(waveform, rule["sample_rate"], spec, gain=gain)
         for path, prepared in ours.items():
             yield same(f"{number} shape{path}", list(prepared.shape), reference["shape"])
             yield from summary(f"{number} input{path}", prepared, reference["summary"], tolerance)

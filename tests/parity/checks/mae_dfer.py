@@ -25,13 +25,11 @@ from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
 from dfer_zoo.models.video_mae import VIDEO, VideoMAE, sinusoidal_table
 from dfer_zoo.training.criteria import soft_target_cross_entropy
-from dfer_zoo.training.groups import parameter_groups
-from dfer_zoo.training.mixes import MIXES, soft_targets
-from dfer_zoo.training.mixing import draw_mix, mix_targets
-from dfer_zoo.training.schedules import warmup_then_cosine
+from dfer_zoo.training.mixing import MIXES, draw_mix, mix_targets, soft_targets
+from dfer_zoo.training.optim import parameter_groups, warmup_then_cosine
 from dfer_zoo.transforms import images, sampling
+from dfer_zoo.transforms.augment import THIRTEEN_PLACES, crop_sizes, draw_fixed_box, fixed_places, snap
 from dfer_zoo.transforms.train import mae_dfer as train
-from dfer_zoo.transforms.train.dk_clip import crop_sizes, snap
 from dfer_zoo.weights.record import VideoSpec
 from tests.parity.masking import tube_mask, window_mask
 
@@ -500,7 +498,7 @@ def check_image_transform(case: Case) -> Iterator[Comparison]:
         yield from summary(f"{label}: resized", resized, entry["resized_uint8_summary"], tolerance)
         row = entry["resized_first_row_first_8_pixels_of_frame_0"]
         yield same(f"{label}: first pixels", resized[0, 0, : len(row)].tolist(), row)
-        output = images.prepare(list(frames), spec).transpose(0, 1)
+        output = images.prepare_video(list(frames), spec).transpose(0, 1)
         yield from summary(f"{label}: output", output, entry["output_summary"], tolerance)
         corner = np.asarray(entry["output_corner"])
         ours = output[:, 0, : corner.shape[1], : corner.shape[2]]
@@ -519,12 +517,12 @@ def check_pretrain_transform(case: Case) -> Iterator[Comparison]:
     height, width = faces[0].shape[:2]
     sizes = [[snap(side, size) for side in pair] for pair in crop_sizes(width, height)]
     yield same("crop sizes", sizes, case["candidate_crop_sizes_width_height"])
-    places = [list(place) for place in train.box_places(width, height, *sizes[0])]
+    places = [list(place) for place in fixed_places(width, height, *sizes[0], THIRTEEN_PLACES)]
     yield same("places of the first size", places, case["offsets_for_first_pair"])
     spec = spec_of({"size": size, "mean": VIDEO.mean, "std": VIDEO.std})
     for entry in case["outputs"]:
         label, seed = f"seed {entry['python_random_seed']}", entry["python_random_seed"]
-        box = train.draw_fixed_box(width, height, size, rng=random.Random(seed))
+        box = draw_fixed_box(width, height, size, THIRTEEN_PLACES, rng=random.Random(seed))
         drawn = Box(entry["offset_x"], entry["offset_y"], entry["crop_width"], entry["crop_height"])
         yield same(f"{label}: box", box, drawn)
         cropped = train.multi_scale_crop(faces, size, rng=random.Random(seed))
@@ -550,7 +548,7 @@ def check_train_augmentation(case: Case) -> Iterator[Comparison]:
     picture = augmentation_picture(case["inputs"]["picture"])
     if "picture_summary" in case["inputs"]:
         yield from summary("picture", picture, case["inputs"]["picture_summary"], tolerance)
-    yield same("fill", list(train.GREY), config.get("fill", list(train.GREY)))
+    yield same("fill", list(train.GRAY), config.get("fill", list(train.GRAY)))
     policy = train.policy(config["policy"])
     operations = {op.name: op for op in policy.ops}
     yield same("interpolation", {op.kwargs["resample"].name.lower() for op in policy.ops}, {config["interpolation"]})

@@ -225,7 +225,7 @@ def answer_for(
     padding = case["config"].get("padding", GRAY_PADDING)
     face = gray_square(frame, (left, top, left + width, top + height), tuple(offsets), padding)
     assert model.video_spec is not None
-    prepared = images.prepare([face], model.video_spec)[0]
+    prepared = images.prepare_video([face], model.video_spec)[0]
     return prepared, model(prepared[None]).softmax(-1)[0].numpy()
 
 

@@ -21,8 +21,8 @@ from dfer_zoo.models.base import DferModel, skip_init
 from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import MMADFER
 from dfer_zoo.models.vit import Encoder
-from dfer_zoo.training import schedules
-from dfer_zoo.training.groups import parameter_groups
+from dfer_zoo.training import optim
+from dfer_zoo.training.optim import parameter_groups
 from dfer_zoo.transforms import audio, augment, images, sampling
 from dfer_zoo.transforms.train.mma_dfer import augmented
 from dfer_zoo.weights.record import AudioSpec, VideoSpec
@@ -443,7 +443,7 @@ def check_test_transform(case: Case) -> Iterator[Comparison]:
         if first is not None:
             yield same(f"{number} first pixels", frames[0].flatten()[: len(first)].tolist(), first)
         spec = VideoSpec(num_frames=len(frames), img_size=item["image_size"], sampling="segment_centres")
-        yield from compared_frames(str(number), images.prepare(frames, spec), item["output"])
+        yield from compared_frames(str(number), images.prepare_video(frames, spec), item["output"])
 
 
 class Recorder:
@@ -519,7 +519,7 @@ def check_audio(case: Case) -> Iterator[Comparison]:
                 yield close(f"{number} band {place[1]}", raw[: len(values), int(place[1])], values, tolerance)
         reference = item["model_input"]
         spec = AudioSpec(front_end="kaldi_fbank", shape=tuple(reference["shape"]))
-        ours = audio.prepare(waveform, rate, spec)
+        ours = audio.prepare_audio(waveform, rate, spec)
         both = {"": ours, " in a batch": audio.kaldi_front_end_batch([signal, signal[:, : 2 * rate]], rate, spec)[0]}
         for path, prepared in both.items():
             yield same(f"{number} input shape{path}", list(prepared.shape), reference["shape"])
@@ -541,7 +541,7 @@ def check_learning_rates(case: Case) -> Iterator[Comparison]:
     epochs = int(re.search(r"T_max=(\d+)", used["rule"])[1])
     floor = float(re.search(r"floor ([\d.e-]+)", used["rule"])[1])
     rates = used["lr_of_epoch"]
-    ours = [schedules.cosine(epoch, lr=rates[0], epochs=epochs, floor=floor) for epoch in range(len(rates))]
+    ours = [optim.cosine(epoch, lr=rates[0], epochs=epochs, floor=floor) for epoch in range(len(rates))]
     yield close("cosine", ours, rates, 1e-12)
     for number, item in enumerate(case.get("unused_warmup_restarts", ())):
         config = item["config"]

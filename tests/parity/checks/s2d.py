@@ -25,10 +25,9 @@ from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.mobile_face_net import LandmarkFeatures, MobileFaceNet, resize_for_landmarks
 from dfer_zoo.models.s2d import S2D, PromptBlock
 from dfer_zoo.registry import get_weights
+from dfer_zoo.training.batches import balanced_weights
 from dfer_zoo.training.criteria import soft_target_cross_entropy
-from dfer_zoo.training.groups import parameter_groups
-from dfer_zoo.training.oversampling import balanced_weights
-from dfer_zoo.training.schedules import warmup_then_cosine
+from dfer_zoo.training.optim import parameter_groups, warmup_then_cosine
 
 from .. import compare, seeded
 from ..compare import Comparison, close, same, within
