@@ -13,7 +13,8 @@ import torch
 import dfer_zoo
 from dfer_zoo.checkpoints import convert_checkpoint
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.data.annotations import Row, read_audiovisual_list, read_ravdess, read_row
+from dfer_zoo.data.annotations import Row, read_row
+from dfer_zoo.data.formats import read_audiovisual_list, read_ravdess
 from dfer_zoo.errors import InputError, MediaError, WeightsError
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.media.faces.crops import crop_faces, largest_box
@@ -25,11 +26,11 @@ from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms import sampling
 from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare_audio, sixteen_bits
 from dfer_zoo.transforms.train.av_fusion import augment_frames
-from tests.parity.checks.av_fusion import seeded_input, seeded_state
+from tests.parity.making import seeded_input, seeded_state
 from tests.parity.runner import read_case
 
 FOLDER = Path(__file__).parent / "parity"
-TINY = {"image_size": 32, "num_frames": 3, "seconds": 1.0}
+TINY = {"img_size": 32, "num_frames": 3, "seconds": 1.0}
 every_fusion = pytest.mark.parametrize("fusion", ["ia", "it", "lt"])
 
 
@@ -140,7 +141,7 @@ def test_another_models_file_is_refused_in_a_sentence(arch, state, sentence):
 def test_a_wrong_backbone_leaves_the_model_as_it_was():
     model = tiny()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    state = EfficientFace(image_size=32).state_dict()
+    state = EfficientFace(img_size=32).state_dict()
     del state["encoder.expand.conv.weight"]
     with pytest.raises(WeightsError, match="not a state of efficient_face: 1 "):
         model.load_backbones({"face": state})
@@ -272,7 +273,7 @@ def test_the_attention_gates_of_a_clip_share_out_the_other_modalitys_moments():
         ({"fusion": "early"}, "fusion is 'early'; expected 'ia'"),
         ({"num_heads": 3}, "num_heads is 3; it must divide"),
         ({"fusion": "ia", "num_heads": 128}, "num_heads is 128; it must divide the width of the fusion, 64"),
-        ({"image_size": 100}, "image_size is 100; expected a multiple of 16"),
+        ({"img_size": 100}, "img_size is 100; expected a multiple of 16"),
         ({"num_heads": 2.0}, "num_heads is 2.0; it must divide"),
         ({"num_heads": "1"}, "num_heads is '1'; it must divide"),
         ({"seconds": float("nan")}, "nan seconds are 0 frames of MFCCs"),
@@ -470,5 +471,5 @@ def test_ravdess_is_split_by_actor_and_labelled_by_name(tmp_path):
     with pytest.raises(InputError, match="in both testing and validation"):
         read_ravdess(tmp_path, testing=(1,), validation=(1,))
     (tmp_path / "holiday.mp4").touch()
-    with pytest.raises(InputError, match="not named as in RAVDESS"):
+    with pytest.raises(InputError, match="no file name of RAVDESS"):
         read_ravdess(tmp_path)

@@ -19,14 +19,15 @@ from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.media.clip import ArrayFrames, Clip
 from dfer_zoo.media.resize import RESIZES, shorter_side_size
 from dfer_zoo.models.base import load_strictly, skip_init
-from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, unit, weigh_snippets
+from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, l2_normalize, weigh_snippets
 from dfer_zoo.training.mixing import MIXES, fourier_mask, mix_clips, soft_targets
 from dfer_zoo.transforms import create_transform
 from dfer_zoo.transforms.images import prepare_video, three_crops
 from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train.dk_clip import DKCLIPTrainTransform, jitter_colors, random_views, train_indices
-from tests.parity.checks.dk_clip import inputs_of, tensors, whole
+from tests.parity.checks.dk_clip import inputs_of, whole
 from tests.parity.compare import relative_l2
+from tests.parity.making import seeded_state
 from tests.parity.published import dk_clip_groups
 from tests.parity.runner import check_file, read_case
 from tests.tiny import TINY
@@ -48,7 +49,7 @@ def case():
 
 @pytest.fixture
 def authors_state(case):
-    return tensors(case["state_dict"], case["weights"]["seed"])
+    return seeded_state(case["state_dict"], case["weights"]["seed"])
 
 
 @pytest.fixture
@@ -132,12 +133,12 @@ def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ({"frames": 5}, "5 frames cannot be cut into snippets of 2"),
+        ({"num_frames": 5}, "5 frames cannot be cut into snippets of 2"),
         ({"patch_size": 7}, "16 pixels cannot be cut into patches of 7"),
         ({"width": 100}, "width is 100; every attention has heads of 64"),
         *(
             ({name: wrong}, f"{name} is {wrong}; expected a whole number")
-            for name in ("frames", "frames_per_snippet", "image_size", "patch_size", "depth", "text_depth")
+            for name in ("num_frames", "frames_per_snippet", "img_size", "patch_size", "depth", "text_depth")
             for wrong in (0, -4, 2.0)
         ),
         ({"width": 64.0}, "width is 64.0; expected a whole number"),
@@ -244,7 +245,7 @@ def test_x_clip_fills_all_but_the_semantic_tower_and_the_positions_of_frames(aut
 @torch.no_grad()
 @pytest.mark.parametrize("frames_per_snippet", [1, 2, 4])
 def test_a_still_clip_has_finite_answers_and_no_snippet_stands_out(frames_per_snippet):
-    model = perturbed(DKCLIP(**{**TINY["dk_clip"], "frames": 8, "frames_per_snippet": frames_per_snippet})).eval()
+    model = perturbed(DKCLIP(**{**TINY["dk_clip"], "num_frames": 8, "frames_per_snippet": frames_per_snippet})).eval()
     still = videos(model)[:, :1].expand(-1, 8, -1, -1, -1)
     details = model.explain(still)
     assert all(tensor.isfinite().all() for tensor in details)
@@ -274,7 +275,7 @@ def test_nothing_kept_is_zero():
 
 @torch.no_grad()
 def test_what_it_explains_is_what_it_answers():
-    model = perturbed(DKCLIP(**{**TINY["dk_clip"], "frames": 16, "frames_per_snippet": 2})).eval()
+    model = perturbed(DKCLIP(**{**TINY["dk_clip"], "num_frames": 16, "frames_per_snippet": 2})).eval()
     video = videos(model, 4)
     details = model.explain(video)
     torch.testing.assert_close(details.logits, model(video))
@@ -398,7 +399,7 @@ def test_a_text_in_view_of_a_clip_is_another_for_every_clip(model):
     texts = model.conditioned_texts(features[:, 1:])
     assert texts.shape == (2, 7, 64)
     assert not torch.allclose(texts[0], texts[1])
-    assert not torch.allclose(texts[0], unit(model.text_features()))
+    assert not torch.allclose(texts[0], l2_normalize(model.text_features()))
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

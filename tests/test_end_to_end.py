@@ -29,8 +29,8 @@ from tests.drawn_data import (
     draw_sound,
     write_list,
 )
-from tests.parity.checks.dk_clip import tensors
-from tests.parity.checks.mae_dfer import our_arguments, seeded_state
+from tests.parity.checks.mae_dfer import our_arguments
+from tests.parity.making import seeded_state
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -76,7 +76,7 @@ def test_a_clip_without_a_wav_is_evaluated_as_the_authors_of_the_weights_do(tmp_
     model = saved(tmp_path / "dfew", "mma_dfer")
     status, found = evaluated(capsys, model, mafw, "--audio", "mafw")
     assert status == 1 and np.sum(found["confusion"]) == 2
-    assert "clips_wav/00003.wav: there is no such sound file; it belongs to" in found["failed"][0]["error"]
+    assert "clips_wav/00003.wav: no such sound file, for the clip" in found["failed"][0]["error"]
     status, found = evaluated(capsys, model, mafw, "--audio", "mafw", "--missing-audio", "none")
     assert status == 0 and found["missing"] == {"audio": 1}
 
@@ -208,9 +208,7 @@ def test_prepared_faces_of_ravdess_with_and_without_their_sound(tmp_path, capsys
     torch.manual_seed(0)
     save_pretrained(create_model("av_fusion", num_classes=8, **TINY["av_fusion"]), tmp_path / "model", tag="tiny")
     status, out, _ = run(capsys, "evaluate", f"local-dir:{tmp_path / 'model'}", lists, "--subset", "testing")
-    assert (
-        status == 1 and "   1 clips" in out and "01-01-02-01-01-01-05_croppad.wav: there is no such sound file" in out
-    )
+    assert status == 1 and "   1 clips" in out and "01-01-02-01-01-01-05_croppad.wav: no such sound file" in out
 
 
 # -- checkpoints of one's own training with the authors' programs ------------------------------------------------------
@@ -268,9 +266,11 @@ def test_frames_and_snippets_of_dk_clip_are_read_from_its_configuration(tmp_path
     """The program stores nested sections, as yacs makes them."""
     case = read_case(CASES / "dk_clip" / "tiny_t8_n4.json")
     config = {"DATA": {"NUM_FRAMES": 8, "NUM_DIVIDE": 4, "NUM_CLASSES": 7}, "TRAIN": {"LR": 2e-6}}
-    torch.save({"model": tensors(case["state_dict"], case["weights"]["seed"]), "config": config}, tmp_path / "best.pth")
+    torch.save(
+        {"model": seeded_state(case["state_dict"], case["weights"]["seed"]), "config": config}, tmp_path / "best.pth"
+    )
     convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN)
     model = create_model(f"local-dir:{tmp_path / 'own'}")
     assert model.video_spec.num_frames == 8
-    with pytest.raises(WeightsError, match="stores frames=8"):
-        convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN, frames=16)
+    with pytest.raises(WeightsError, match="stores num_frames=8"):
+        convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN, num_frames=16)

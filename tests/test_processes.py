@@ -27,7 +27,7 @@ LAUNCHERS = {
         "--main_process_port={port}",
     ),
 }
-TINY = ("train.epochs=1", "train.batch_size=4", "data.train=puppets:clips=8,size=32", "model.args.image_size=32")
+TINY = ("train.epochs=1", "train.batch_size=4", "data.train=puppets:clips=8,size=32", "model.args.img_size=32")
 TINY = (*TINY, "data.valid=puppets:clips=4,size=32,split=test")
 
 

@@ -203,7 +203,11 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
         help="a field of its video record, such as rate=1, that the file does not store",
     )
     own.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="an argument of the model, such as frames=8"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of the model, such as num_frames=8",
     )
 
 

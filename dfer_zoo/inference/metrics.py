@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,25 +56,6 @@ def uar_of_present(table: np.ndarray) -> float:
     return float(np.nanmean(each)) if table.sum() else float("nan")
 
 
-def top_k(logits: np.ndarray, targets: Sequence[int], k: int) -> float:
-    """Share of clips whose class is among the k highest logits; k is cut to the number of classes."""
-    logits = np.asarray(logits)
-    best = np.argsort(-logits, axis=1, kind="stable")[:, : min(k, logits.shape[1])]
-    return float(100.0 * (best == np.asarray(targets)[:, None]).any(1).mean())
-
-
-def f1(table: np.ndarray) -> dict[str, float]:
-    """F1 over the classes that occur as true or predicted ones: weighted by clips, from pooled counts, plain mean."""
-    right, clips, guessed = np.diag(table).astype(float), table.sum(1), table.sum(0)
-    occurs = clips + guessed > 0
-    each = 2 * right[occurs] / (clips + guessed)[occurs]
-    return {
-        "weighted_f1": float(100.0 * (each * clips[occurs]).sum() / table.sum()),
-        "micro_f1": float(100.0 * right.sum() / table.sum()),
-        "macro_f1": float(100.0 * each.mean()),
-    }
-
-
 def regression(outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics of continuous outputs, such as arousal and valence.
 
@@ -110,43 +91,6 @@ def regression(outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray
         "pcc": covariance / np.sqrt(variances[0] * variances[1]),
         "ccc": 2 * covariance / (variances[0] + variances[1] + errors.mean(0) ** 2),
     }
-
-
-class View(NamedTuple):
-    """A model's answer for one view of a clip."""
-
-    clip: str
-    logits: Sequence[float]
-    label: int
-    segment: int = 0
-    crop: int = 0
-
-
-def merge_views(
-    views: Iterable[View], group: Callable[[str], str] = str, answer: Callable[[np.ndarray], np.ndarray] | None = None
-) -> tuple[list[str], np.ndarray, list[Any]]:
-    """(clips, mean probabilities (clips, K), labels), in the order in which the clips appear. Probabilities are averaged,
-    not logits; of a view that comes again, as processes that pad their last batch produce them, the first counts.
-
-    ``group`` gives the name under which clips are merged; ``answer`` is used in place of the softmax.
-    """
-    seen: set[tuple[str, int, int]] = set()
-    answers: dict[str, list[np.ndarray]] = {}
-    labels: dict[str, Any] = {}
-    for view in views:
-        if (key := (view.clip, view.segment, view.crop)) in seen:
-            continue
-        seen.add(key)
-        name = group(view.clip)
-        answers.setdefault(name, []).append((answer or _softmax)(np.asarray(view.logits, dtype=np.float64)))
-        labels.setdefault(name, view.label)
-    probabilities = np.stack([np.mean(each, axis=0) for each in answers.values()]) if answers else np.zeros((0, 0))
-    return list(answers), probabilities, list(labels.values())
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()
 
 
 def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:
@@ -271,22 +215,3 @@ def rates_csv(tables: Sequence[np.ndarray], labels: Sequence[str], folds: Sequen
         values = ["" if np.isnan(value) else round(float(value), 4) for value in (mean, weighted, *each)]
         writer.writerow([name, values[0], values[1], clips, *values[2:]])
     return text.getvalue()
-
-
-class RunningMean:
-    """A mean over clips from the means over batches of any sizes.
-
-    >>> loss = RunningMean()
-    >>> loss.add(1.0, 8), loss.add(4.0, 4), loss.value
-    (None, None, 2.0)
-    """
-
-    def __init__(self) -> None:
-        self.total, self.clips = 0.0, 0
-
-    def add(self, mean: float, clips: int) -> None:
-        self.total, self.clips = self.total + mean * clips, self.clips + clips
-
-    @property
-    def value(self) -> float:
-        return self.total / self.clips if self.clips else float("nan")

@@ -273,7 +273,7 @@ def create_transform(
         inputs, optional = subject.inputs, subject.optional_inputs
     if changes:
         video = _changed(video, changes)
-    if isinstance(faces, str) and (faces == "auto" or faces.startswith("auto+")):
+    if isinstance(faces, str) and faces.partition("+")[0] == "auto":  # "auto+boxes:FILE" too
         faces = faces_of_training(video, "auto") + faces.removeprefix("auto")
     transform = Transform(video, audio, tuple(inputs), tuple(optional), faces, no_face)
     if not is_training:
