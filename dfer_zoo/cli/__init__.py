@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from ..errors import DferZooError, printable
 from ..version import __version__
-from . import demo, doctor, embed, evaluate, export, predict, prepare, train, weights
+from . import app, demo, doctor, embed, evaluate, export, predict, prepare, train, weights
 from .common import in_options
 
 COMMANDS = {
@@ -29,6 +29,7 @@ COMMANDS = {
     **train.COMMANDS,
     **doctor.COMMANDS,
     **demo.COMMANDS,
+    **app.COMMANDS,
 }
 
 
