@@ -187,7 +187,7 @@ def convert_own(
     Raises:
         WeightsError: The file does not fit, or an argument contradicts what it stores.
 
-    >>> convert_own("dk_clip", "best.pth", "my_dk_clip", frames=8)  # doctest: +SKIP
+    >>> convert_own("dk_clip", "best.pth", "my_dk_clip", num_frames=8)  # doctest: +SKIP
     PosixPath('my_dk_clip/model.safetensors')
     """
     published = (r for r in manifest().values() if r.arch == arch and r.distribution in CONVERTED)

@@ -61,7 +61,7 @@ def create_model(
         **model_args: Arguments of the architecture's constructor.
 
     Returns:
-        The model. ``model.weights`` is the record of what was loaded.
+        The model. ``model.weights`` (timm: ``model.pretrained_cfg``) is the record of what was loaded.
 
     Raises:
         UnknownModel: There is no such architecture.

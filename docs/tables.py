@@ -18,7 +18,7 @@ from dfer_zoo.weights.provenance import digest, terms_of  # noqa: E402
 from dfer_zoo.weights.record import Weights  # noqa: E402
 
 MARK = re.compile(
-    r"<!-- (results|models|labels|puppets|provenance)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?", re.DOTALL
+    r"<!-- (results|recalls|models|labels|puppets|provenance)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?", re.DOTALL
 )
 
 
@@ -28,7 +28,26 @@ def results(arch: str) -> str:
     for record in records_of(arch):
         if is_drawn(record):  # its numbers are not about people
             continue
-        rows += [[f"`{record.tag}`", m.name.upper(), f"{m.value:.2f}", m.protocol, m.source] for m in record.metrics]
+        numbers = [m for m in record.metrics if not m.label]
+        rows += [[f"`{record.tag}`", m.name.upper(), f"{m.value:.2f}", m.protocol, m.source] for m in numbers]
+    return table(rows)
+
+
+def recalls(arch: str) -> str:
+    """One row per protocol: the recall of every class."""
+    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    for record in records_of(arch):
+        for m in record.metrics:
+            if m.label:
+                found.setdefault((record.tag, m.protocol, m.source), {})[m.label] = m.value
+    longest = max(found.values(), key=len, default={})
+    same = {"happy": "happiness", "sad": "sadness", "angry": "anger"}
+    columns = [*dict.fromkeys(same.get(label, label) for label in (*longest, *(n for f in found.values() for n in f)))]
+    rows = [["weights", "protocol", *columns, "source"]]
+    for (tag, protocol, source), values in found.items():
+        by_name = {same.get(label, label): value for label, value in values.items()}
+        cells = [f"{by_name[name]:.2f}" if name in by_name else "" for name in columns]
+        rows.append([f"`{tag}`", protocol, *cells, source])
     return table(rows)
 
 
@@ -116,7 +135,13 @@ def table(rows: list[list[str]]) -> str:
 
 def rendered(text: str, folder: str = "") -> str:
     """The page with its tables made anew; `folder` is where docs/ lies, seen from the page."""
-    makers = {"results": results, "models": lambda _: models(folder), "labels": labels, "puppets": lambda _: puppets()}
+    makers = {
+        "results": results,
+        "recalls": recalls,
+        "models": lambda _: models(folder),
+        "labels": labels,
+        "puppets": lambda _: puppets(),
+    }
     makers["provenance"] = lambda _: provenance_table()
 
     def fill(match: re.Match) -> str:

@@ -12,7 +12,15 @@ import dfer_zoo
 from dfer_zoo.training.pretrain import Settings, pretrain
 from dfer_zoo.weights.safetensors import read_safetensors
 
-SMALL = {"image_size": 64, "frames": 8, "width": 48, "depth": 2, "heads": 4, "region": (2, 2, 4), "decoder_width": 36}
+SMALL = {
+    "img_size": 64,
+    "num_frames": 8,
+    "width": 48,
+    "depth": 2,
+    "num_heads": 4,
+    "region": (2, 2, 4),
+    "decoder_width": 36,
+}
 SMALL |= {"decoder_depth": 2, "decoder_heads": 3}
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ class Small(DferModel):
 
     default_labels: ClassVar = {3: LABELS}
 
-    def __init__(self, *, num_classes: int = 3, width: int = 8, frames: int = 2):
-        spec = VideoSpec(frames, 4, "segment_centres")
+    def __init__(self, *, num_classes: int = 3, width: int = 8, num_frames: int = 2):
+        spec = VideoSpec(num_frames, 4, "segment_centres")
         super().__init__(num_classes=num_classes, num_features=width, video_spec=spec)
         self.body = nn.Linear(48, width)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))

@@ -138,7 +138,7 @@ def test_sixteen_bits_round_down_and_stay_in_range():
 
 def test_a_stereo_file_of_any_rate_becomes_the_records_shape():
     for rate, samples in [(48000, 200000), (44100, 30000), (16000, 57600)]:
-        features = audio.prepare(noise(2, samples).numpy(), rate, SPEC)
+        features = audio.prepare_audio(noise(2, samples).numpy(), rate, SPEC)
         assert features.shape == SPEC.shape and features.dtype == torch.float32
 
 

@@ -23,13 +23,13 @@ from dfer_zoo.training.mixing import MIXES, MODALITY_DROPOUT, soft_targets, stan
 from dfer_zoo.training.optim import create_optimizer, learning_rate
 from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms import sampling
-from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare, sixteen_bits
+from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare_audio, sixteen_bits
 from dfer_zoo.transforms.train.av_fusion import augment_frames
-from tests.parity.checks.av_fusion import seeded_input, seeded_state
+from tests.parity.making import seeded_input, seeded_state
 from tests.parity.runner import read_case
 
 FOLDER = Path(__file__).parent / "parity"
-TINY = {"image_size": 32, "num_frames": 3, "seconds": 1.0}
+TINY = {"img_size": 32, "num_frames": 3, "seconds": 1.0}
 every_fusion = pytest.mark.parametrize("fusion", ["ia", "it", "lt"])
 
 
@@ -140,7 +140,7 @@ def test_another_models_file_is_refused_in_a_sentence(arch, state, sentence):
 def test_a_wrong_backbone_leaves_the_model_as_it_was():
     model = tiny()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    state = EfficientFace(image_size=32).state_dict()
+    state = EfficientFace(img_size=32).state_dict()
     del state["encoder.expand.conv.weight"]
     with pytest.raises(WeightsError, match="not a state of efficient_face: 1 "):
         model.load_backbones({"face": state})
@@ -272,7 +272,7 @@ def test_the_attention_gates_of_a_clip_share_out_the_other_modalitys_moments():
         ({"fusion": "early"}, "fusion is 'early'; expected 'ia'"),
         ({"num_heads": 3}, "num_heads is 3; it must divide"),
         ({"fusion": "ia", "num_heads": 128}, "num_heads is 128; it must divide the width of the fusion, 64"),
-        ({"image_size": 100}, "image_size is 100; expected a multiple of 16"),
+        ({"img_size": 100}, "img_size is 100; expected a multiple of 16"),
         ({"num_heads": 2.0}, "num_heads is 2.0; it must divide"),
         ({"num_heads": "1"}, "num_heads is '1'; it must divide"),
         ({"seconds": float("nan")}, "nan seconds are 0 frames of MFCCs"),
@@ -346,7 +346,7 @@ def test_the_aligned_mode_takes_frames_from_where_the_sound_is_cut():
 
 def test_a_prepared_sound_file_is_not_changed_again():
     saved = sixteen_bits(0.2 * torch.sin(torch.arange(79380) / 15))
-    assert torch.equal(prepare(saved.numpy(), 22050, AVFusion().audio_spec), mfcc(saved, 22050))
+    assert torch.equal(prepare_audio(saved.numpy(), 22050, AVFusion().audio_spec), mfcc(saved, 22050))
 
 
 def test_prepared_files_are_taken_as_they_were_saved(tmp_path):

@@ -476,7 +476,7 @@ def test_a_checkpoint_of_ones_own_training_becomes_a_folder(zoo, tmp_path, capsy
 
 def test_what_no_shape_tells_is_given_with_ones_own_checkpoint(zoo, tmp_path):
     path = authors_file(tmp_path / "best.pth", small.authors_state())
-    stored = convert_own("small", path, tmp_path / "mine", frames=5)
+    stored = convert_own("small", path, tmp_path / "mine", num_frames=5)
     assert dfer_zoo.create_model(f"local-dir:{stored.parent}").video_spec.num_frames == 5
-    with pytest.raises(InputError, match=r"small has no argument frame\. Did you mean frames"):
-        convert_own("small", path, tmp_path / "mine", frame=5)
+    with pytest.raises(InputError, match=r"small has no argument num_frame\. Did you mean num_frames"):
+        convert_own("small", path, tmp_path / "mine", num_frame=5)

@@ -302,12 +302,12 @@ def test_pixels_that_no_transform_has_seen_are_one_sentence(arch):
 @every_model
 def test_arguments_that_would_fail_late_are_one_sentence(arch):
     known = inspect.signature(model_class(arch)).parameters
-    for name in known.keys() & {"num_classes", "image_size", "frames"}:
+    for name in known.keys() & {"num_classes", "img_size", "num_frames"}:
         with pytest.raises(InputError, match=rf"{name} is 48\.0; expected a whole number"):
             model_class(arch)(**{name: 48.0})
-    for rate in (-0.1, 1.0, 1.5) if "drop_path" in known else ():
-        with pytest.raises(InputError, match=rf"drop_path is {rate}; expected a probability"):
-            model_class(arch)(drop_path=rate)
+    for rate in (-0.1, 1.0, 1.5) if "drop_path_rate" in known else ():
+        with pytest.raises(InputError, match=rf"drop_path_rate is {rate}; expected a probability"):
+            model_class(arch)(drop_path_rate=rate)
 
 
 def test_a_batch_of_no_clip_is_one_sentence():

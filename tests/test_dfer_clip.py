@@ -15,13 +15,14 @@ from dfer_zoo.convert import convert_parts, convert_state_dict
 from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import build_clip, tokenize
-from dfer_zoo.models.dfer_clip import DFERCLIP, PROMPTS, unit
+from dfer_zoo.models.dfer_clip import DFERCLIP, PROMPTS, l2_normalize
 from dfer_zoo.training.optim import create_optimizer, learning_rate
 from dfer_zoo.training.recipe import read_recipe
-from dfer_zoo.transforms.train.dfer_clip import TrainTransform
+from dfer_zoo.transforms.train.dfer_clip import DFERCLIPTrainTransform
 from dfer_zoo.weights import fetch
 from tests.parity import compare
-from tests.parity.checks.dfer_clip import seeded_state, seeded_video, with_prompt_buffers
+from tests.parity.checks.dfer_clip import seeded_video, with_prompt_buffers
+from tests.parity.making import seeded_state
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -252,7 +253,7 @@ def test_labels_of_ones_own_get_the_published_sentence_unless_texts_are_given():
         ({"labels": ["a", "a"]}, "not distinct"),
         ({"text_type": "class_name"}, "Did you mean class_names"),
         ({"labels": ["a", "b"], "prompts": {"a": "a smile.", "b": "a tear."}}, "prompts must be a list of texts"),
-        ({"temporal_heads": 3}, "cannot be cut into 3 heads"),
+        ({"num_heads": 3}, "cannot be cut into 3 heads"),
         ({"temporal_depth": -1}, "depth is -1"),
         ({"class_token_position": "behind"}, "expected one of end, middle, front"),
         ({"num_contexts": 80}, "does not fit into 77"),
@@ -356,8 +357,8 @@ def test_weights_do_not_go_into_a_model_of_other_texts(tmp_path):
     dfer_zoo.save_pretrained(tiny(), tmp_path)
     with pytest.raises(WeightsError, match="was made with prompts="):
         dfer_zoo.load_weights(tiny(text_type="class_names"), tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match="was made with temporal_heads="):
-        dfer_zoo.load_weights(tiny(temporal_heads=4), tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="was made with num_heads="):
+        dfer_zoo.load_weights(tiny(num_heads=4), tmp_path / "model.safetensors")
     dfer_zoo.load_weights(tiny(seed=3), tmp_path / "model.safetensors")
 
 
@@ -432,7 +433,9 @@ def test_zero_shot_is_clip_on_the_mean_of_the_frames(tiny_clip):
     video, texts = clips(model, frames=6), ["a happy face", "a sad face", "a tree"]  # no position table: any length
     frames = tiny_clip.encode_image(video.flatten(0, 1)).unflatten(0, (2, 6))
     expected = (
-        tiny_clip.logit_scale.exp() * unit(frames.mean(1)) @ tiny_clip.encode_text(tokenize(texts)[0], normalize=True).T
+        tiny_clip.logit_scale.exp()
+        * l2_normalize(frames.mean(1))
+        @ tiny_clip.encode_text(tokenize(texts)[0], normalize=True).T
     )
     torch.testing.assert_close(model.zero_shot(video, texts), expected, rtol=1e-4, atol=1e-4)
     assert model.zero_shot(video).shape == (2, 7)
@@ -489,13 +492,13 @@ def test_training_views_follow_from_the_seeds(dataset):
     import random
 
     def view(seed):
-        transform = TrainTransform(tiny().video_spec, dataset, random.Random(seed), np.random.RandomState(seed))
+        transform = DFERCLIPTrainTransform(tiny().video_spec, dataset, random.Random(seed), np.random.RandomState(seed))
         return transform(frames_of(9))["video"]
 
     assert view(1).shape == (4, 3, 32, 32)
     assert torch.equal(view(1), view(1)) and not torch.equal(view(1), view(2))
     with pytest.raises(InputError, match="Did you mean dfew"):
-        TrainTransform(tiny().video_spec, "dfe")(frames_of(9))
+        DFERCLIPTrainTransform(tiny().video_spec, "dfe")(frames_of(9))
 
 
 # -- the authors' files --------------------------------------------------------------------------------------------------
@@ -539,7 +542,7 @@ def their_state(model: DFERCLIP) -> dict[str, torch.Tensor]:
     [
         {},
         {"num_classes": 11, "text_type": "class_names_with_context", "num_contexts": 3, "temporal_depth": 2},
-        {"labels": ["x", "y"], "prompts": ["one side, of its mouth!", "a TENSED forehead."], "max_frames": 6},
+        {"labels": ["x", "y"], "prompts": ["one side, of its mouth!", "a TENSED forehead."], "num_frames": 6},
         {"class_specific_contexts": False, "num_contexts": 0},
     ],
 )
@@ -547,7 +550,7 @@ def their_state(model: DFERCLIP) -> dict[str, torch.Tensor]:
 def test_a_state_dict_says_its_own_sizes_and_texts(arguments):
     model = tiny(**arguments)
     converted = convert_state_dict("dfer_clip", their_state(model))
-    sizes = {"labels": model.labels, "temporal_heads": 2, **converted.model_args}
+    sizes = {"labels": model.labels, "num_heads": 2, **converted.model_args}
     again = DFERCLIP(**sizes).eval()
     again.load_state_dict(converted.state)
     video = clips(model)
@@ -582,7 +585,7 @@ def test_a_file_of_own_classes_becomes_a_folder(tmp_path, capsys):
     torch.save(their_state(model), tmp_path / "own.pth")
     convert = ["convert", "dfer_clip", "own", str(tmp_path / "own.pth"), "--output", str(tmp_path / "own")]
     assert cli.main([*convert, "--labels", "calm,bored,curious,tired,moved"]) == 0
-    again = dfer_zoo.create_model(f"local-dir:{tmp_path / 'own'}", temporal_heads=2)
+    again = dfer_zoo.create_model(f"local-dir:{tmp_path / 'own'}", num_heads=2)
     assert again.labels == ("calm", "bored", "curious", "tired", "moved")
     video = clips(model)
     assert torch.equal(again(video), model(video))

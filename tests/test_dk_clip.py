@@ -19,14 +19,15 @@ from dfer_zoo.errors import InputError, WeightsError
 from dfer_zoo.media.clip import ArrayFrames, Clip
 from dfer_zoo.media.resize import RESIZES, shorter_side_size
 from dfer_zoo.models.base import load_strictly, skip_init
-from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, unit, weigh_snippets
+from dfer_zoo.models.dk_clip import DKCLIP, PROMPTS, kept_mean, l2_normalize, weigh_snippets
 from dfer_zoo.training.mixing import MIXES, fourier_mask, mix_clips, soft_targets
 from dfer_zoo.transforms import create_transform
-from dfer_zoo.transforms.images import prepare, three_crops
+from dfer_zoo.transforms.images import prepare_video, three_crops
 from dfer_zoo.transforms.train import augmentation
-from dfer_zoo.transforms.train.dk_clip import TrainTransform, change_colours, random_views, train_indices
-from tests.parity.checks.dk_clip import inputs_of, tensors, whole
+from dfer_zoo.transforms.train.dk_clip import DKCLIPTrainTransform, jitter_colors, random_views, train_indices
+from tests.parity.checks.dk_clip import inputs_of, whole
 from tests.parity.compare import relative_l2
+from tests.parity.making import seeded_state
 from tests.parity.published import dk_clip_groups
 from tests.parity.runner import check_file, read_case
 from tests.tiny import TINY
@@ -48,7 +49,7 @@ def case():
 
 @pytest.fixture
 def authors_state(case):
-    return tensors(case["state_dict"], case["weights"]["seed"])
+    return seeded_state(case["state_dict"], case["weights"]["seed"])
 
 
 @pytest.fixture
@@ -132,12 +133,12 @@ def test_what_is_not_dk_clips_is_refused_in_one_sentence(authors_state):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ({"frames": 5}, "5 frames cannot be cut into snippets of 2"),
+        ({"num_frames": 5}, "5 frames cannot be cut into snippets of 2"),
         ({"patch_size": 7}, "16 pixels cannot be cut into patches of 7"),
         ({"width": 100}, "width is 100; every attention has heads of 64"),
         *(
             ({name: wrong}, f"{name} is {wrong}; expected a whole number")
-            for name in ("frames", "frames_per_snippet", "image_size", "patch_size", "depth", "text_depth")
+            for name in ("num_frames", "frames_per_snippet", "img_size", "patch_size", "depth", "text_depth")
             for wrong in (0, -4, 2.0)
         ),
         ({"width": 64.0}, "width is 64.0; expected a whole number"),
@@ -244,7 +245,7 @@ def test_x_clip_fills_all_but_the_semantic_tower_and_the_positions_of_frames(aut
 @torch.no_grad()
 @pytest.mark.parametrize("frames_per_snippet", [1, 2, 4])
 def test_a_still_clip_has_finite_answers_and_no_snippet_stands_out(frames_per_snippet):
-    model = perturbed(DKCLIP(**{**TINY["dk_clip"], "frames": 8, "frames_per_snippet": frames_per_snippet})).eval()
+    model = perturbed(DKCLIP(**{**TINY["dk_clip"], "num_frames": 8, "frames_per_snippet": frames_per_snippet})).eval()
     still = videos(model)[:, :1].expand(-1, 8, -1, -1, -1)
     details = model.explain(still)
     assert all(tensor.isfinite().all() for tensor in details)
@@ -274,7 +275,7 @@ def test_nothing_kept_is_zero():
 
 @torch.no_grad()
 def test_what_it_explains_is_what_it_answers():
-    model = perturbed(DKCLIP(**{**TINY["dk_clip"], "frames": 16, "frames_per_snippet": 2})).eval()
+    model = perturbed(DKCLIP(**{**TINY["dk_clip"], "num_frames": 16, "frames_per_snippet": 2})).eval()
     video = videos(model, 4)
     details = model.explain(video)
     torch.testing.assert_close(details.logits, model(video))
@@ -398,7 +399,7 @@ def test_a_text_in_view_of_a_clip_is_another_for_every_clip(model):
     texts = model.conditioned_texts(features[:, 1:])
     assert texts.shape == (2, 7, 64)
     assert not torch.allclose(texts[0], texts[1])
-    assert not torch.allclose(texts[0], unit(model.text_features()))
+    assert not torch.allclose(texts[0], l2_normalize(model.text_features()))
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -488,7 +489,7 @@ def test_a_short_clip_wraps_as_published_or_stays_at_its_end():
 
 def test_the_same_seeds_give_the_same_training_clip_and_others_another(model):
     clip = Clip.from_arrays(np.random.default_rng(0).integers(0, 256, (20, 40, 30, 3), dtype=np.uint8))
-    transform = TrainTransform(model.video_spec)
+    transform = DKCLIPTrainTransform(model.video_spec)
 
     def drawn(seed):
         torch.manual_seed(seed)
@@ -501,11 +502,11 @@ def test_the_same_seeds_give_the_same_training_clip_and_others_another(model):
 def test_colours_change_frame_by_frame_and_grey_is_for_the_whole_clip():
     frames = [np.full((4, 4, 3), (200, 100, 50), np.uint8)] * 3
     torch.manual_seed(0)
-    jittered = change_colours(frames, rng=random.Random(0), jitter=1.0, grey=0.0)
+    jittered = jitter_colors(frames, rng=random.Random(0), jitter=1.0, gray=0.0)
     assert len({frame.tobytes() for frame in jittered}) == 3
-    grey = change_colours(frames, rng=random.Random(0), jitter=0.0, grey=1.0)
+    grey = jitter_colors(frames, rng=random.Random(0), jitter=0.0, gray=1.0)
     assert all((frame == frame[..., :1]).all() for frame in grey)
-    assert all(np.array_equal(f, frames[0]) for f in change_colours(frames, jitter=0.0, grey=0.0))
+    assert all(np.array_equal(f, frames[0]) for f in jitter_colors(frames, jitter=0.0, gray=0.0))
 
 
 def test_twelve_views_are_four_draws_of_three_crops(model):
@@ -528,7 +529,7 @@ def test_frames_of_several_sizes_are_pressed_into_the_shape_of_the_first(model):
     rng = np.random.default_rng(0)
     spec = model.video_spec
     frames = [rng.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
-    for crops, side in ((three_crops, spec.img_size), (lambda *of: [prepare(*of)], spec.resize_shorter)):
+    for crops, side in ((three_crops, spec.img_size), (lambda *of: [prepare_video(*of)], spec.resize_shorter)):
         height, width = shorter_side_size(frames[0], side)
         pressed = [RESIZES[spec.resize](frame, height, width) for frame in frames]
         alone = [crops([frame], spec) for frame in pressed]
@@ -538,7 +539,7 @@ def test_frames_of_several_sizes_are_pressed_into_the_shape_of_the_first(model):
 
 def test_frames_of_several_sizes_are_trained_on_at_the_same_place(model):
     clip = Clip(ArrayFrames([np.full((*size, 3), 90, np.uint8) for size in SIZES]))
-    transform = TrainTransform(model.video_spec)
+    transform = DKCLIPTrainTransform(model.video_spec)
     for seed in range(5):  # the places differ; most are outside of a narrow frame
         assert transform(clip, rng=random.Random(seed))["video"].shape == (4, 3, 16, 16)
 

@@ -29,8 +29,8 @@ from tests.drawn_data import (
     draw_sound,
     write_list,
 )
-from tests.parity.checks.dk_clip import tensors
-from tests.parity.checks.mae_dfer import our_arguments, seeded_state
+from tests.parity.checks.mae_dfer import our_arguments
+from tests.parity.making import seeded_state
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -268,9 +268,11 @@ def test_frames_and_snippets_of_dk_clip_are_read_from_its_configuration(tmp_path
     """The program stores nested sections, as yacs makes them."""
     case = read_case(CASES / "dk_clip" / "tiny_t8_n4.json")
     config = {"DATA": {"NUM_FRAMES": 8, "NUM_DIVIDE": 4, "NUM_CLASSES": 7}, "TRAIN": {"LR": 2e-6}}
-    torch.save({"model": tensors(case["state_dict"], case["weights"]["seed"]), "config": config}, tmp_path / "best.pth")
+    torch.save(
+        {"model": seeded_state(case["state_dict"], case["weights"]["seed"]), "config": config}, tmp_path / "best.pth"
+    )
     convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN)
     model = create_model(f"local-dir:{tmp_path / 'own'}")
     assert model.video_spec.num_frames == 8
-    with pytest.raises(WeightsError, match="stores frames=8"):
-        convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN, frames=16)
+    with pytest.raises(WeightsError, match="stores num_frames=8"):
+        convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN, num_frames=16)

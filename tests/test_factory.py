@@ -48,8 +48,8 @@ def test_one_model_by_all_its_names(zoo, tmp_path):
         model = dfer_zoo.create_model(name, **options)
         assert torch.equal(model.body.weight, expected), name
         assert model.labels == small.LABELS and not model.training
-        assert model.weights is not None
-    assert dfer_zoo.create_model("small").weights is None
+        assert model.pretrained_cfg is model.weights is not None
+    assert dfer_zoo.create_model("small").pretrained_cfg is None
 
 
 @pytest.mark.parametrize(

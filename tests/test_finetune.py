@@ -603,7 +603,7 @@ def test_av_fusion_learns_puppets_from_scratch_and_knows_strangers(tmp_path, fin
     labels = '["neutral", "happy", "angry", "surprised"]'
     changes = [
         f"model.labels={labels}",
-        'model.args={fusion="ia", num_frames=4, image_size=64}',
+        'model.args={fusion="ia", num_frames=4, img_size=64}',
         "data.train=puppets:clips=160,seed=1,size=64",
         "data.valid=puppets:clips=80,seed=2,split=test,size=64",
         "train.epochs=6",
@@ -618,15 +618,15 @@ def test_av_fusion_learns_puppets_from_scratch_and_knows_strangers(tmp_path, fin
 
 # What a tiny configuration needs to see a face within seconds: model arguments, clips, epochs, learning rate, the feelings.
 # The frozen texts and the soft temperature are for a text tower that was never trained.
-PATCHES = {"image_size": 32, "patch_size": 8}
+PATCHES = {"img_size": 32, "patch_size": 8}
 CLIP = {"embed_dim": 64, "quick_gelu": True, "text_cfg": {"width": 64, "heads": 1, "layers": 2}}
 CLIP["vision_cfg"] = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2}
 LEARNERS = {
     "mma_dfer": ({}, 30, 3, 3e-4, ["sadness", "anger"]),
-    "mae_dfer": ({**PATCHES, "drop_path": 0.0}, 400, 20, 2e-3, ["sadness", "surprise"]),
+    "mae_dfer": ({**PATCHES, "drop_path_rate": 0.0}, 400, 20, 2e-3, ["sadness", "surprise"]),
     "video_mae": (PATCHES, 240, 18, 1e-3, ["sadness", "surprise"]),
     "dfer_clip": ({"clip_model": CLIP, "temperature": 0.07}, 240, 18, 3e-4, ["sadness", "surprise"]),
-    "dk_clip": ({"image_size": 32}, 240, 16, 3e-4, ["sadness", "surprise"]),
+    "dk_clip": ({"img_size": 32}, 240, 16, 3e-4, ["sadness", "surprise"]),
 }
 
 
@@ -640,7 +640,7 @@ def test_every_architecture_rises_above_chance(arch, tmp_path, finetune, one_thr
     kept = functools.cache(read_row)  # drawn once for all epochs
     monkeypatch.setattr(finetune, "read_row", kept)
     monkeypatch.setattr(evaluation, "read_row", kept)
-    monkeypatch.setattr(puppets._Frames, "_frame", functools.cache(puppets._Frames._frame))
+    monkeypatch.setattr(puppets._PuppetFrames, "_frame", functools.cache(puppets._PuppetFrames._frame))
     args, clips, epochs, rate, feelings = LEARNERS[arch]
     changes = [
         f"model.name={arch}",

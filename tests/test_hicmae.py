@@ -25,8 +25,8 @@ from dfer_zoo.training.criteria import REGRESSION
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
 from tests.parity.checks.hicmae import inputs_of, our_arguments
-from tests.parity.checks.mae_dfer import seeded_state
 from tests.parity.compare import relative_l2
+from tests.parity.making import seeded_state
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -120,7 +120,7 @@ def record_of(case, arch, tag, monkeypatch):
     published = get_weights(arch, tag)
     labels = tuple(f"label {number}" for number in range(arguments.get("num_classes", 0)))
     video = dataclasses.replace(
-        published.video, img_size=arguments["image_size"], num_frames=arguments.get("frames", 16)
+        published.video, img_size=arguments["img_size"], num_frames=arguments.get("num_frames", 16)
     )
     small = dataclasses.replace(
         published,
@@ -322,8 +322,8 @@ def test_sound_of_any_rate_and_channels_is_heard_as_mono_at_16_kilohertz():
     spec = tiny(audio_size=(256, 128)).audio_spec
     time = np.arange(4 * 48000) / 48000
     tone = 0.3 * np.sin(2 * np.pi * 440 * time).astype(np.float32)
-    stereo = audio.prepare(np.stack([tone, np.zeros_like(tone)]), 48000, spec)
-    mono = audio.prepare(0.5 * tone[::3], RATE, spec)
+    stereo = audio.prepare_audio(np.stack([tone, np.zeros_like(tone)]), 48000, spec)
+    mono = audio.prepare_audio(0.5 * tone[::3], RATE, spec)
     loud = mono > 0  # quiet bands hold the noise of the resampling
     assert loud.float().mean() > 0.02 and (stereo - mono)[loud].abs().max() < 0.02
 
@@ -337,7 +337,9 @@ def test_the_gain_is_one_in_evaluation_and_drawn_in_training():
     gains = [audio.draw_gain() for _ in range(500)]
     assert np.mean(gains) == pytest.approx(1, abs=0.02) and np.std(gains) == pytest.approx(0.109, abs=0.01)
     sound = clip.waveform
-    louder = audio.prepare(sound, RATE, model.audio_spec, gain=1.5) - audio.prepare(sound, RATE, model.audio_spec)
+    louder = audio.prepare_audio(sound, RATE, model.audio_spec, gain=1.5) - audio.prepare_audio(
+        sound, RATE, model.audio_spec
+    )
     assert louder.median().item() == pytest.approx(2 * np.log(1.5) / (2 * audio.AUDIOSET_STD), rel=1e-3)
 
 

@@ -24,8 +24,9 @@ from dfer_zoo.training.mixing import MIXES, MixDraw, draw_mix, mix_in_pairs, sof
 from dfer_zoo.transforms import create_transform, sampling
 from dfer_zoo.transforms.train import augmentation
 from dfer_zoo.transforms.train import mae_dfer as train
-from tests.parity.checks.mae_dfer import our_arguments, seeded_input, seeded_state
+from tests.parity.checks.mae_dfer import our_arguments
 from tests.parity.compare import relative_l2
+from tests.parity.making import seeded_input, seeded_state
 from tests.parity.masking import tube_mask, window_mask
 from tests.parity.runner import read_case
 from tests.tiny import TINY
@@ -61,7 +62,7 @@ def a_clip(frames=100, height=48, width=64):
         (MAEDFER, {"num_classes": 11}, 84_880_395),
         (VideoMAE, {"num_classes": 7}, 86_232_583),
         (MAEDFERPretrain, {}, 92_760_192),
-        (MAEDFERPretrain, {"attention": "joint", "width": 768, "depth": 12, "heads": 12}, 94_210_944),
+        (MAEDFERPretrain, {"attention": "joint", "width": 768, "depth": 12, "num_heads": 12}, 94_210_944),
     ],
 )
 def test_the_published_models_have_the_published_numbers_of_parameters(kind, changes, parameters):
@@ -111,7 +112,7 @@ def authors_file(path, state):
 def record_of(case, arch, tag, monkeypatch, arguments):
     """The published record, for the sizes of a case."""
     published = get_weights(arch, tag)
-    size, frames = arguments["image_size"], arguments.get("frames", 16)
+    size, frames = arguments["img_size"], arguments.get("num_frames", 16)
     small = dataclasses.replace(
         published,
         params=case["parameters"],
@@ -144,7 +145,7 @@ def test_a_pre_trained_file_becomes_the_backbone_of_the_fine_tuning(tmp_path, mo
     convert_checkpoint("mae_dfer_pretrain", "voxceleb2", authors_file(tmp_path / "checkpoint-49.pth", state))
 
     pretrained = dfer_zoo.create_model("mae_dfer_pretrain.voxceleb2")
-    shared = {name: arguments[name] for name in ("image_size", "width", "depth", "heads", "region")}
+    shared = {name: arguments[name] for name in ("img_size", "width", "depth", "num_heads", "region")}
     model = dfer_zoo.create_model("mae_dfer", pretrained="backbone", labels=("calm", "excited"), **shared)
     own, source = model.state_dict(), pretrained.state_dict()
     report = model.load_report
@@ -240,7 +241,7 @@ def test_attention_is_the_softmax_of_the_scaled_products():
     heads = [t.view(2, 5, 3, 4).transpose(1, 2) for t in (q, k, v)]
     weights = (heads[0] * 4**-0.5 @ heads[1].transpose(-2, -1)).softmax(-1)
     plain = (weights @ heads[2]).transpose(1, 2).reshape(2, 5, 12)
-    torch.testing.assert_close(attend(q, k, v, heads=3, dropout=0.0), plain)
+    torch.testing.assert_close(attend(q, k, v, num_heads=3, dropout=0.0), plain)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +295,7 @@ def test_a_learned_position_is_trained():
 
 
 def test_drop_path_rates_rise_with_depth():
-    rates = [block.drop_path.drop_prob for block in tiny(depth=3, drop_path=0.2).encoder.blocks]
+    rates = [block.drop_path.drop_prob for block in tiny(depth=3, drop_path_rate=0.2).encoder.blocks]
     assert rates == pytest.approx([0, 0.1, 0.2])
 
 
@@ -310,7 +311,7 @@ def test_a_new_head_starts_near_zero_as_published():
         ({"region": (2, 3, 4)}, r"region is \(2, 3, 4\); expected .* that divide a clip of \(4, 4, 4\) tokens"),
         ({"region": 2}, "region is 2; expected "),
         ({"region": (2, 2)}, r"region is \(2, 2\); expected "),
-        ({"image_size": 60}, "8 frames of 60x60 cannot be cut into tubelets of 2 frames and 16x16 pixels"),
+        ({"img_size": 60}, "8 frames of 60x60 cannot be cut into tubelets of 2 frames and 16x16 pixels"),
         ({"interaction": "cros"}, "interaction is 'cros'; expected one of cross, self, none"),
         ({"pooled_tokens": "org"}, "pooled_tokens is 'org'; expected one of region, local, all"),
         ({"per_frame": True}, "pooled_tokens='local', not 'region'"),
@@ -327,14 +328,14 @@ def test_a_wrong_option_is_one_sentence(changes, sentence):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"heads": 5}, "5 heads cannot share a width of 48"),
+        ({"num_heads": 5}, "5 heads cannot share a width of 48"),
         ({"width": 50}, "4 heads cannot share a width of 50"),
-        ({"image_size": "160"}, "image_size is '160'; expected a number of pixels, or two"),
-        ({"image_size": (32,)}, r"image_size is \(32,\); expected a number of pixels, or two"),
-        ({"image_size": 0}, "image_size is 0; expected a number of pixels, or two"),
+        ({"img_size": "160"}, "img_size is '160'; expected a number of pixels, or two"),
+        ({"img_size": (32,)}, r"img_size is \(32,\); expected a number of pixels, or two"),
+        ({"img_size": 0}, "img_size is 0; expected a number of pixels, or two"),
         *(
             ({name: 0}, f"{name} is 0; expected a whole number from 1 on")
-            for name in ("heads", "width", "depth", "frames", "tubelet", "patch_size")
+            for name in ("num_heads", "width", "depth", "num_frames", "tubelet", "patch_size")
         ),
     ],
 )
@@ -344,7 +345,7 @@ def test_a_wrong_size_is_one_sentence(kind, changes, sentence):
 
 
 def test_pictures_need_not_be_square():
-    model = tiny(image_size=(64, 32), region=(2, 2, 2))
+    model = tiny(img_size=(64, 32), region=(2, 2, 2))
     assert model(**model.example_inputs(1)).shape == (1, 7)
 
 
@@ -424,7 +425,7 @@ def test_the_share_of_a_mask_is_one_product_of_ratio_and_places(ratio, rows, hid
     """`ratio * rows * columns` rounds twice, and one place is then hidden less than the model counts with."""
     assert tube_mask((1, rows, 10), ratio).sum() == hidden
     half = (rows // 2, 10)
-    model = tiny(MAEDFERPretrain, image_size=(16 * rows, 160), region=(2, *half), mask_ratio=ratio)
+    model = tiny(MAEDFERPretrain, img_size=(16 * rows, 160), region=(2, *half), mask_ratio=ratio)
     for symmetry in (None, "global", "local"):
         assert window_mask((1, rows, 10), ratio, half, symmetry=symmetry).sum() == 2 * model.masked_per_window
 
@@ -478,7 +479,7 @@ def test_matched_positions_give_each_visible_token_its_own_place(order, region):
 @pytest.mark.parametrize("group", [0, 2, 4])
 def test_a_perfect_guess_is_the_clip_itself(normalize, group, monkeypatch):
     model = tiny(MAEDFERPretrain, normalize_target=normalize, difference_group=group)
-    video = torch.randn(2, *model.input_shape)
+    video = torch.randn(2, *model.encoder.input_shape)
     mask = model.draw_mask(2, torch.Generator().manual_seed(1))
     target = model.targets(video)[mask].view(2, -1, 1536)
     assert model.loss(target, video, mask) == 0
@@ -496,7 +497,7 @@ def test_a_perfect_guess_is_the_clip_itself(normalize, group, monkeypatch):
 
 def test_a_wrong_guess_is_seen_in_masked_places_only():
     model = tiny(MAEDFERPretrain)
-    video = torch.randn(1, *model.input_shape)
+    video = torch.randn(1, *model.encoder.input_shape)
     picture = model.reconstruct(video)
     hidden = model.from_tubelets(picture.mask[..., None].expand(-1, -1, 1536).float()).bool()
     torch.testing.assert_close(picture.frames[~hidden], model.pixels(video)[~hidden], rtol=1e-4, atol=1e-5)
@@ -668,7 +669,7 @@ def test_a_box_is_pasted_from_the_clip_opposite_in_all_frames():
 
 
 def test_clips_are_mixed_in_pairs():
-    with pytest.raises(InputError, match="an even number of them; there are 3"):
+    with pytest.raises(InputError, match="the batch size must be even; it is 3"):
         mix_in_pairs(torch.zeros(3, 2, 3, 4, 4), MixDraw(0.5, None))
     video = torch.randn(2, 2, 3, 4, 4)
     np.random.seed(0)

@@ -26,17 +26,18 @@ from dfer_zoo.training.optim import cosine, create_optimizer, learning_rate, par
 from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
-from dfer_zoo.transforms.train.mma_dfer import TrainTransform
+from dfer_zoo.transforms.train.mma_dfer import MMADFERTrainTransform
 from dfer_zoo.weights import fetch
 from dfer_zoo.weights.record import AudioSpec
-from tests.parity.checks.mma_dfer import authors_state, input_tensor
+from tests.parity.checks.mma_dfer import authors_state
 from tests.parity.compare import relative_l2
+from tests.parity.making import seeded_input
 from tests.parity.published import cosine_with_restarts
 from tests.parity.runner import read_case
 from tests.reference_torchaudio import reference_torchaudio
 
 FOLDER = Path(__file__).parent / "parity" / "mma_dfer"
-TINY = {"preset": "tiny", "image_size": 32}
+TINY = {"preset": "tiny", "img_size": 32}
 SPEC = AudioSpec(front_end="kaldi_fbank", shape=(1, 512, 128))
 
 
@@ -61,8 +62,8 @@ def tiny_inputs(batch=2):
 def pretrained_parts(seed=0, rows=4, frames=1024):
     """States of the two pre-trained encoders, as they are converted."""
     torch.manual_seed(seed)
-    face = MAEFace(preset="tiny", image_size=16 * rows, pooling="class")
-    sound = AudioMAE(preset="tiny", frames=frames, pooling="class", num_classes=0)
+    face = MAEFace(preset="tiny", img_size=16 * rows, pooling="class")
+    sound = AudioMAE(preset="tiny", num_frames=frames, pooling="class", num_classes=0)
     return {"face": face.state_dict(), "sound": sound.state_dict()}
 
 
@@ -90,7 +91,7 @@ def test_a_released_file_is_converted_once_and_gives_the_published_logits(tmp_pa
     at_64 = dataclasses.replace(
         published,
         params=published.params - (203 - 23) * 768,
-        model_args={**published.model_args, "image_size": 64},
+        model_args={**published.model_args, "img_size": 64},
         video=dataclasses.replace(published.video, img_size=64),
     )
     monkeypatch.setitem(manifest(), ("mma_dfer", "dfew_fold1"), at_64)
@@ -106,7 +107,7 @@ def test_a_released_file_is_converted_once_and_gives_the_published_logits(tmp_pa
     model = dfer_zoo.create_model("mma_dfer", pretrained="dfew_fold1")
     path.unlink()
     assert model.labels == LABELS and model.weights.model_args["temporal_depth"] == 1
-    inputs = {name: input_tensor(rule) for name, rule in case["inputs"].items()}
+    inputs = {name: seeded_input(rule) for name, rule in case["inputs"].items()}
     with torch.no_grad():
         logits = model(video=inputs["image"], audio=inputs["audio"])
     reference = case["outputs"]["logits"]
@@ -115,7 +116,7 @@ def test_a_released_file_is_converted_once_and_gives_the_published_logits(tmp_pa
 
 def authors_backbone(channels, rows, decoder=True, width=192):
     """The names of a masked autoencoder's file, small."""
-    encoder = (MAEFace(preset="tiny", image_size=32) if channels == 3 else AudioMAE(preset="tiny", frames=32)).encoder
+    encoder = (MAEFace(preset="tiny", img_size=32) if channels == 3 else AudioMAE(preset="tiny", num_frames=32)).encoder
     state = {name: value.clone() for name, value in encoder.state_dict().items() if name.startswith("blocks.")}
     state |= {
         "cls_token": torch.zeros(1, 1, width),
@@ -135,7 +136,7 @@ def test_a_backbone_file_with_its_options_is_read_and_its_decoder_dropped(tmp_pa
     options = argparse.Namespace(lr=1e-3, output_dir=Path("out"))
     torch.save({"model": authors_backbone(1, 513), "args": options, "epoch": 31}, file)
     conversion = convert_state_dict("audio_mae", read_checkpoint(file))
-    assert conversion.model_args == {"num_classes": 0, "frames": 1024, "preset": "tiny", "pooling": "class"}
+    assert conversion.model_args == {"num_classes": 0, "num_frames": 1024, "preset": "tiny", "pooling": "class"}
     assert sorted(conversion.dropped) == ["decoder_blocks.0.norm1.weight", "mask_token"]
     model = AudioMAE(**conversion.model_args)
     model.load_state_dict(conversion.state, strict=True)
@@ -148,8 +149,8 @@ def test_the_length_of_a_spectrogram_is_read_from_the_table_of_positions():
     }
     blocks = {f"blocks.{i}.norm1.weight": torch.ones(1280) for i in range(32)}
     arguments = convert_state_dict("audio_mae", large_patches | blocks).model_args
-    assert (arguments["preset"], arguments["frames"]) == ("huge", 1024)
-    assert convert_state_dict("audio_mae", authors_backbone(1, 1 + 8 * 40)).model_args["frames"] == 640
+    assert (arguments["preset"], arguments["num_frames"]) == ("huge", 1024)
+    assert convert_state_dict("audio_mae", authors_backbone(1, 1 + 8 * 40)).model_args["num_frames"] == 640
 
 
 def test_a_file_of_something_else_is_refused_in_a_sentence():
@@ -243,7 +244,7 @@ def test_a_wrong_backbone_changes_nothing_and_is_named():
 
 
 def test_a_backbone_is_fine_tuned_with_a_pooled_read_out_of_its_own():
-    model = MAEFace(preset="tiny", image_size=48, num_classes=4)
+    model = MAEFace(preset="tiny", img_size=48, num_classes=4)
     report = model.load_backbones({"encoder": pretrained_parts(rows=2)["face"]})
     assert report.initialized == ("classifier.bias", "classifier.weight", "pooled_norm.bias", "pooled_norm.weight")
     assert report.ignored == ("encoder: encoder.norm.bias", "encoder: encoder.norm.weight")
@@ -253,7 +254,7 @@ def test_a_backbone_is_fine_tuned_with_a_pooled_read_out_of_its_own():
 @pytest.mark.parametrize("file_frames", [512, 1024])
 def test_a_spectrogram_whose_grid_is_square_is_no_image(file_frames):
     sound = pretrained_parts(frames=file_frames)["sound"]
-    model = AudioMAE(preset="tiny", frames=128, pooling="class", num_classes=0)
+    model = AudioMAE(preset="tiny", num_frames=128, pooling="class", num_classes=0)
     model.load_backbones({"encoder": sound})
     expected = resize_positions(sound["encoder.positions"], (file_frames // 16, 8), (8, 8))
     assert torch.equal(model.encoder.positions, expected)
@@ -262,7 +263,7 @@ def test_a_spectrogram_whose_grid_is_square_is_no_image(file_frames):
 @pytest.mark.parametrize("shape", [(), (192,), (1, 0, 192), (1, 1, 192), (1, 13, 192), (2, 5, 192), (1, 5, 191)])
 def test_a_table_of_positions_for_no_square_image_is_refused(shape):
     state = {**pretrained_parts(rows=2)["face"], "encoder.positions": torch.zeros(shape)}
-    model = MAEFace(preset="tiny", image_size=48, pooling="class")
+    model = MAEFace(preset="tiny", img_size=48, pooling="class")
     with pytest.raises(WeightsError, match=r"a table of positions .* does not fit this encoder"):
         model.load_backbones({"encoder": state})
 
@@ -285,7 +286,7 @@ def test_no_sound_is_the_published_constant():
     sample = dfer_zoo.create_transform(model, faces="none").batch([clip])
     assert sample["audio"] is None and model(**sample).isfinite().all()
     # what no sound is, and what the padding of a short one is, is one number
-    padded = audio.prepare(noise(8000), 16000, model.audio_spec)
+    padded = audio.prepare_audio(noise(8000), 16000, model.audio_spec)
     assert torch.equal(padded[:, 60:], quiet[0, :, 60:])
 
 
@@ -327,8 +328,8 @@ def test_presets_are_the_published_ones():
         MAEFace(preset="bass")
     with pytest.raises(InputError, match="no preset 'huge'"):  # patches of 14 do not fit 512 x 128 prompts and tables
         MMADFER(preset="huge")
-    with pytest.raises(InputError, match="image_size is 100; expected a multiple of 16"):
-        MMADFER(preset="tiny", image_size=100)
+    with pytest.raises(InputError, match="img_size is 100; expected a multiple of 16"):
+        MMADFER(preset="tiny", img_size=100)
     with pytest.raises(InputError, match="pooling is 'max'"):
         MAEFace(preset="tiny", pooling="max")
 
@@ -341,14 +342,14 @@ def test_without_a_temporal_layer_no_frame_would_be_seen(depth):
 
 def test_contextual_tokens_need_the_norm_of_the_pre_trained_encoder():
     sound = torch.rand(1, 1, 32, 128)
-    model = AudioMAE(preset="tiny", frames=32, pooling="class", num_classes=0).eval()
+    model = AudioMAE(preset="tiny", num_frames=32, pooling="class", num_classes=0).eval()
     assert model.contextual_tokens(sound).shape == (1, 17, 192)
     with pytest.raises(InputError, match="only pooling='class' has"):
-        AudioMAE(preset="tiny", frames=32).contextual_tokens(sound)
+        AudioMAE(preset="tiny", num_frames=32).contextual_tokens(sound)
 
 
 def test_audio_mae_starts_with_the_published_table():
-    model = AudioMAE(preset="tiny", frames=64)
+    model = AudioMAE(preset="tiny", num_frames=64)
     assert torch.equal(model.encoder.positions, published_positions((4, 8), 192))
     assert not model.encoder.positions[0, 0].any()
 
@@ -361,14 +362,14 @@ def paths(model):
 
 
 def test_stochastic_depth_rests_in_frozen_encoders_unless_it_shall_live_as_published():
-    model, inputs = tiny(drop_path=0.5), tiny_inputs()
+    model, inputs = tiny(drop_path_rate=0.5), tiny_inputs()
     assert [p.drop_prob for p in paths(model)[:4]] == pytest.approx([0.5 / 11, 0.5 / 11, 1 / 11, 1 / 11])
     model.freeze()
     model.train()
     assert not any(p.training for p in paths(model)) and model.exchanges.training
     assert torch.equal(model(**inputs), model(**inputs))
 
-    live = tiny(drop_path=0.5, drop_path_when_frozen=True)
+    live = tiny(drop_path_rate=0.5, drop_path_when_frozen=True)
     live.freeze()
     live.train()
     assert all(p.training for p in paths(live))
@@ -393,7 +394,9 @@ def test_a_training_sample_is_drawn_anew_and_sound_may_be_missing():
     clip = Clip.from_arrays(frames, noise(16000), sample_rate=16000)
 
     def sample(seed, clip=clip):
-        draw = TrainTransform(model.video_spec, model.audio_spec, random.Random(seed), np.random.RandomState(seed))
+        draw = MMADFERTrainTransform(
+            model.video_spec, model.audio_spec, random.Random(seed), np.random.RandomState(seed)
+        )
         return draw(clip)
 
     first, again, other = sample(0), sample(0), sample(1)
@@ -405,7 +408,7 @@ def test_a_training_sample_is_drawn_anew_and_sound_may_be_missing():
     named = augmentation("mma_dfer", dfer_zoo.create_transform(model, faces="none"))(clip)
     assert named.keys() == {"video", "audio"}
     with pytest.raises(InputError, match="augmentation is for sound"):
-        augmentation("mma_dfer", dfer_zoo.create_transform(MAEFace(preset="tiny", image_size=32), faces="none"))
+        augmentation("mma_dfer", dfer_zoo.create_transform(MAEFace(preset="tiny", img_size=32), faces="none"))
 
 
 def test_the_rate_falls_to_zero_and_restarts_where_asked():
@@ -435,10 +438,10 @@ def test_our_log_mels_are_torchaudios(rate):
 
 def test_only_the_first_channel_is_heard_and_all_of_them_count_in_the_mean():
     left, right = noise(16000), noise(16000, seed=1)
-    stereo = audio.prepare(np.concatenate([left, right]), 16000, SPEC)
-    other = audio.prepare(np.concatenate([left, right[:, ::-1]]), 16000, SPEC)
+    stereo = audio.prepare_audio(np.concatenate([left, right]), 16000, SPEC)
+    other = audio.prepare_audio(np.concatenate([left, right[:, ::-1]]), 16000, SPEC)
     torch.testing.assert_close(stereo, other, rtol=0, atol=1e-4)
-    mono = audio.prepare(left, 16000, SPEC)
+    mono = audio.prepare_audio(left, 16000, SPEC)
     # a constant is taken out of every window again, except where the pre-emphasis repeats the first sample
     assert relative_l2(stereo, mono) < 0.05 and not torch.equal(stereo, mono)
 
@@ -449,7 +452,7 @@ def test_a_batch_of_sounds_of_any_length_is_each_of_them_alone(rate):
         torch.from_numpy(noise(n, channels=c)) for n, c in ((rate, 1), (rate // 40, 2), (7 * rate, 1), (3 * rate, 2))
     ]
     together = audio.kaldi_front_end_batch(sounds, rate, SPEC)
-    alone = torch.stack([audio.prepare(sound, rate, SPEC) for sound in sounds])
+    alone = torch.stack([audio.prepare_audio(sound, rate, SPEC) for sound in sounds])
     assert together.shape == (4, 1, 512, 128)
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
     shorter = dataclasses.replace(SPEC, shape=(1, 64, 128))
@@ -460,7 +463,7 @@ def test_what_lies_behind_the_last_frame_counts_in_the_mean_and_is_not_transform
     framed, log_mel = [], audio.kaldi_log_mel
     monkeypatch.setattr(audio, "kaldi_log_mel", lambda x, *rest: (framed.append(x), log_mel(x, *rest))[1])
     long = noise(60 * 16000)
-    result = audio.prepare(long, 16000, SPEC)
+    result = audio.prepare_audio(long, 16000, SPEC)
     assert framed[0].shape == (1, 511 * 160 + 400)
     whole = log_mel(torch.from_numpy(long - long.mean()), 16000)[:, :512]
     torch.testing.assert_close(result, (whole + 4.2677393) / (2 * 4.5689974), rtol=1e-4, atol=1e-4)
@@ -478,15 +481,17 @@ def test_another_rate_than_the_records_is_an_error_and_nothing_is_resampled():
     sound = noise(44100)
     spec = AudioMAE(preset="tiny").audio_spec
     with pytest.raises(MediaError, match="44100 Hz and these weights were trained with 16000 Hz"):
-        audio.prepare(sound, 44100, spec)
-    assert audio.prepare(sound, 44100, SPEC).shape == (1, 512, 128)
-    assert not torch.allclose(audio.prepare(sound, 44100, SPEC), audio.prepare(sound, 16000, SPEC), atol=0.1)
+        audio.prepare_audio(sound, 44100, spec)
+    assert audio.prepare_audio(sound, 44100, SPEC).shape == (1, 512, 128)
+    assert not torch.allclose(
+        audio.prepare_audio(sound, 44100, SPEC), audio.prepare_audio(sound, 16000, SPEC), atol=0.1
+    )
 
 
 def test_a_sound_shorter_than_a_window_says_so():
     with pytest.raises(MediaError, match="399 samples at 16000 Hz, less than one window of 25 ms"):
-        audio.prepare(noise(399), 16000, SPEC)
-    assert audio.prepare(noise(400), 16000, SPEC).shape == (1, 512, 128)
+        audio.prepare_audio(noise(399), 16000, SPEC)
+    assert audio.prepare_audio(noise(400), 16000, SPEC).shape == (1, 512, 128)
 
 
 # -- recipes -------------------------------------------------------------------------------------------------------------

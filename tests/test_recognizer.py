@@ -177,7 +177,7 @@ def test_views_are_averaged_in_their_probabilities(video, monkeypatch):
         chosen = sampling.segment_centres(part, spec.num_frames)
         return [(segment or 0) * part + index for index in chosen]
 
-    monkeypatch.setitem(sampling.RULES, "segment_centres", halves)
+    monkeypatch.setitem(sampling.SAMPLING_RULES, "segment_centres", halves)
     model = Colours(segments=2).eval()
     for options in ({}, {"window": 2.0}):
         prediction = Recognizer(model, faces="none", **options)(video)
@@ -415,12 +415,12 @@ def test_black_frames_alone_are_no_clip(video):
     model = dfer_zoo.create_model("av_fusion", **TINY["av_fusion"])
     needed = next(i for i in create_transform(model, faces="none").plan(read_clip(video)).views[0] if i >= 0) + 1
     frames = np.random.default_rng(0).integers(0, 256, (needed - 1, 32, 32, 3), dtype=np.uint8)
-    with pytest.raises(MediaError, match=rf"takes none of so few frames \({needed - 1}; {needed} are enough\)"):
+    with pytest.raises(MediaError, match=f"takes no frame of a clip of {needed - 1} frames; it needs {needed}"):
         Recognizer(model, faces="none")(Clip.from_arrays(frames, fps=30))
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     heard = Recognizer(model, faces="none")(Clip.from_arrays(frames, noise, fps=30, sample_rate=16000))
     assert heard.missing == ("video",)
-    with pytest.raises(MediaError, match="takes none of so few frames"):
+    with pytest.raises(MediaError, match="takes no frame of a clip of"):
         Recognizer(model, faces="none", window=(needed - 1) / 30)(read_clip(video, audio=False))
 
 

@@ -21,8 +21,9 @@ from dfer_zoo.models.s2d import GRID, S2D, Fovea, S2DImage
 from dfer_zoo.registry import get_weights, list_pretrained, manifest, model_class
 from dfer_zoo.training.batches import draw_balanced
 from tests.media_files import test_pattern
-from tests.parity.checks.s2d import our_arguments, seeded_state, video_input
+from tests.parity.checks.s2d import our_arguments, video_input
 from tests.parity.compare import relative_l2
+from tests.parity.making import seeded_state
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 

@@ -7,9 +7,9 @@ TINY: dict[str, dict] = {}
 
 TINY["dk_clip"] = {
     "labels": ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear"),
-    "frames": 4,
+    "num_frames": 4,
     "frames_per_snippet": 2,
-    "image_size": 16,
+    "img_size": 16,
     "patch_size": 8,
     "width": 64,
     "depth": 2,
@@ -18,18 +18,18 @@ TINY["dk_clip"] = {
     "text_depth": 2,
 }
 
-TINY["av_fusion"] = {"image_size": 32, "num_frames": 3, "seconds": 1.0, "num_heads": 2}
-TINY["efficient_face"] = {"image_size": 64}
+TINY["av_fusion"] = {"img_size": 32, "num_frames": 3, "seconds": 1.0, "num_heads": 2}
+TINY["efficient_face"] = {"img_size": 64}
 
-TINY["mini_xception"] = {"image_size": 32}
-TINY["emo_affectnet_static"] = {"image_size": 32, "width_factor": 0.125}
-TINY["emo_affectnet"] = {"image_size": 32, "width_factor": 0.125, "num_frames": 3}
+TINY["mini_xception"] = {"img_size": 32}
+TINY["emo_affectnet_static"] = {"img_size": 32, "width_factor": 0.125}
+TINY["emo_affectnet"] = {"img_size": 32, "width_factor": 0.125, "num_frames": 3}
 
-TINY["mma_dfer"] = {"preset": "tiny", "image_size": 32, "num_classes": 5}
-TINY["mae_face"] = {"preset": "tiny", "image_size": 32, "num_classes": 5}
-TINY["audio_mae"] = {"preset": "tiny", "frames": 64, "num_classes": 5}
+TINY["mma_dfer"] = {"preset": "tiny", "img_size": 32, "num_classes": 5}
+TINY["mae_face"] = {"preset": "tiny", "img_size": 32, "num_classes": 5}
+TINY["audio_mae"] = {"preset": "tiny", "num_frames": 64, "num_classes": 5}
 
-_small_clip = {"image_size": 64, "frames": 8, "width": 48, "depth": 2, "heads": 4}
+_small_clip = {"img_size": 64, "num_frames": 8, "width": 48, "depth": 2, "num_heads": 4}
 TINY["video_mae"] = _small_clip
 TINY["mae_dfer"] = {**_small_clip, "region": (2, 2, 4)}
 TINY["mae_dfer_pretrain"] = {
@@ -41,11 +41,11 @@ TINY["mae_dfer_pretrain"] = {
 }
 
 TINY["hicmae"] = {
-    "image_size": 32,
-    "frames": 4,
+    "img_size": 32,
+    "num_frames": 4,
     "width": 24,
     "depth": 2,
-    "heads": 3,
+    "num_heads": 3,
     "audio_size": [64, 32],
     "audio_depth": 3,
     "fusion_depth": 1,
@@ -67,8 +67,8 @@ TINY["dfer_clip"] = {
         "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2},
         "text_cfg": {"width": 64, "heads": 1, "layers": 2},
     },
-    "max_frames": 4,
-    "temporal_heads": 2,
+    "num_frames": 4,
+    "num_heads": 2,
     "num_contexts": 2,
 }
 

@@ -66,14 +66,16 @@ def build(folder: Path) -> Any:
             with gr.Column(min_width=320, scale=2):
                 fault = gr.Markdown("", elem_id="fault")
                 headline = gr.Markdown("", elem_id="headline")
-                picture = gr.Image(label="Timeline", interactive=False, elem_id="timeline", buttons=["download"])
+                picture = gr.Image(
+                    label="Timeline", show_label=False, interactive=False, elem_id="timeline", buttons=["download"]
+                )
                 table = gr.Dataframe(headers=COLUMNS, label="Windows", interactive=False, elem_id="table")
                 with gr.Row():
                     csv = gr.DownloadButton("Table (.csv)", elem_id="csv")
                     eaf = gr.DownloadButton("ELAN (.eaf)", elem_id="eaf")
         weights.change(about, weights, facts, show_progress="hidden", api_visibility="private")
         start.click(
-            lambda *given, progress=gr.Progress(): shown(folder, *given, progress=progress),  # noqa: B008
+            lambda clip, weights, accepted, bar=gr.Progress(): shown(folder, clip, weights, accepted, bar),  # noqa: B008
             [clip, weights, accepted],
             [headline, picture, table, csv, eaf, fault],
             concurrency_limit=1,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from ..errors import DferZooError, printable
 from ..version import __version__
-from . import app, demo, doctor, embed, evaluate, export, predict, prepare, train, weights
+from . import app, demo, doctor, embed, evaluate, export, predict, prepare, train, visualize, weights
 from .common import in_options
 
 COMMANDS = {
@@ -27,6 +27,7 @@ COMMANDS = {
     **evaluate.COMMANDS,
     **prepare.COMMANDS,
     **train.COMMANDS,
+    **visualize.COMMANDS,
     **doctor.COMMANDS,
     **demo.COMMANDS,
     **app.COMMANDS,

@@ -110,9 +110,21 @@ def parse_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def parse_faces(text: str) -> Any:
-    """A detector's name, or a box in four numbers."""
+def boxes_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--boxes",
+        metavar="FILE",
+        help="take the boxes of faces from this file, and add new ones, so nothing is searched twice",
+    )
+
+
+def parse_faces(text: str, boxes: str | None = None) -> Any:
+    """A detector's name, with the file in which its boxes are kept, or a box in four numbers."""
     parts = text.split(",")
+    if boxes is not None:
+        if text == "none" or len(parts) == 4:
+            raise InputError(f"--boxes: with --faces {text} nothing is searched; leave one of the two options out.")
+        return f"{text}+boxes:{boxes}"
     if len(parts) != 4:
         return text
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import DferZooError, InputError
-from .common import Command, parse_faces
+from .common import Command, boxes_option, parse_faces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,7 @@ def embed_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help='"mma_dfer.dfew_fold1", "hf-hub:...", "local-dir:..."')
     parser.add_argument("--out", required=True, metavar="PATH", help="embeddings.parquet, .npz or .csv")
     parser.add_argument("--faces", default="auto", help="as in predict")
+    boxes_option(parser)
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument("--fps", type=float, help="the rate of frames that do not carry one, such as folders")
     parser.add_argument("--order", choices=("numeric", "string"), default="numeric", help="of the frames in a folder")
@@ -38,7 +39,7 @@ def embed_command(options: argparse.Namespace) -> int:
     write = _writer(options.out)  # an unknown format is an error now, not after an hour
     recognizer = Recognizer(
         options.model,
-        faces=parse_faces(options.faces),
+        faces=parse_faces(options.faces, options.boxes),
         no_face=options.no_face,
         window=None,
         batch_size=options.batch_size,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DferZooError, InputError, printable
-from .common import Command, in_options, parse_faces, table
+from .common import Command, boxes_option, in_options, parse_faces, table
 
 if TYPE_CHECKING:
     from ..inference.inputs import Item
@@ -34,6 +34,7 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--faces", default="auto", help="auto (default), none, cascade, mtcnn, yunet:FILE, or LEFT,TOP,RIGHT,BOTTOM"
     )
+    boxes_option(parser)
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument(
         "--window",
@@ -99,7 +100,7 @@ def predict_command(options: argparse.Namespace) -> int:
     recognizer = Recognizer(
         options.model,
         tags[0] if tags and len(tags) == 1 else tags,
-        faces=parse_faces(options.faces),
+        faces=parse_faces(options.faces, options.boxes),
         no_face=options.no_face,
         window=options.window,
         stride=options.stride,

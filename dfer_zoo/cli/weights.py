@@ -94,7 +94,12 @@ def describe(record: Weights) -> str:
         rate = "the file's own rate" if audio.sample_rate is None else f"{audio.sample_rate} Hz"
         length = "" if audio.seconds is None else f", {audio.seconds:g} s"
         rows.append(("audio", f"{audio.front_end} {tuple(audio.shape)} from {rate}{length}"))
-    rows += [("number", f"{m.name} {m.value:g} %: {m.protocol} ({m.source})") for m in record.metrics]
+    rows += [("number", f"{m.name} {m.value:g} %: {m.protocol} ({m.source})") for m in record.metrics if not m.label]
+    recalls: dict[tuple[str, str], list[str]] = {}
+    for metric in record.metrics:
+        if metric.label:
+            recalls.setdefault((metric.protocol, metric.source), []).append(f"{metric.label} {metric.value:g}")
+    rows += [("recall", f"{', '.join(each)} %: {told} ({source})") for (told, source), each in recalls.items()]
     if not record.metrics and (first := _first_fold(record)):
         rows.append(("number", f"none is published for this fold; the mean over the folds is with {first.name}"))
     rows += provenance(record)
@@ -114,7 +119,7 @@ def _first_fold(record: Weights) -> Weights | None:
 
 
 def _numbers(record: Weights) -> str:
-    return ", ".join(f"{m.name} {m.value:g}" for m in record.metrics)
+    return ", ".join(f"{m.name} {m.value:g}" for m in record.metrics if not m.label)
 
 
 def fetch_options(parser: argparse.ArgumentParser) -> None:
@@ -198,7 +203,11 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
         help="a field of its video record, such as rate=1, that the file does not store",
     )
     own.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="an argument of the model, such as frames=8"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of the model, such as num_frames=8",
     )
 
 

@@ -6,7 +6,6 @@ words of the class texts are there too, which says what texts a file was trained
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +17,8 @@ from ..convert import Conversion
 from ..errors import WeightsError
 from ..models.clip_towers import clip_config, tokenize
 from ..models.dfer_clip import PROMPTS
+from .rename import count_blocks, rename
 from .rename import our_name as find_name
-from .rename import rename
 
 DEFAULT_CLIP = "ViT-B-32-quickgelu"
 
@@ -60,8 +59,8 @@ def convert_dfer_clip(state: Mapping[str, Tensor]) -> Conversion:
     model_args: dict[str, Any] = {
         "num_contexts": contexts.shape[-2],
         "class_specific_contexts": contexts.ndim == 3,
-        "temporal_depth": _depth(renamed, "temporal_net.blocks"),
-        "max_frames": state["temporal_net.pos_embedding"].shape[1] - 1,
+        "temporal_depth": count_blocks(renamed, r"temporal_net\.blocks\.(\d+)\."),
+        "num_frames": state["temporal_net.pos_embedding"].shape[1] - 1,
         **_classes(state),
     }
     if clip_sizes(state) != clip_config(DEFAULT_CLIP):
@@ -113,16 +112,10 @@ def text_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _tower_depth(state: Mapping[str, Tensor], tower: str) -> int:
-    blocks = f"{tower}.transformer.resblocks"
-    depth = _depth(state, blocks)
+    depth = count_blocks(state, tower + r"\.transformer\.resblocks\.(\d+)\.")
     if not depth:
-        raise KeyError(f"{blocks}.0.ln_1.weight")
+        raise KeyError(f"{tower}.transformer.resblocks.0.ln_1.weight")
     return depth
-
-
-def _depth(state: Mapping[str, Tensor], blocks: str) -> int:
-    pattern = re.compile(rf"{re.escape(blocks)}\.(\d+)\.")
-    return 1 + max((int(match[1]) for name in state if (match := pattern.match(name))), default=-1)
 
 
 def _classes(state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..convert import Conversion
 from ..errors import WeightsError
+from .rename import count_blocks, rename
 from .rename import our_name as find_name
-from .rename import rename
 
 # the authors' -> ours; the first pattern that fits a whole name counts
 NAMES = [
@@ -127,19 +127,15 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     patches = state["visual.positional_embedding"].shape[0] - 1
     context_length, text_width = state["positional_embedding"].shape
     return {
-        "image_size": round(patches**0.5) * patch_size,
+        "img_size": round(patches**0.5) * patch_size,
         "patch_size": patch_size,
         "width": width,
-        "depth": _depth(state, r"visual\.transformer\.resblocks\.(\d+)\."),
+        "depth": count_blocks(state, r"visual\.transformer\.resblocks\.(\d+)\."),
         "embed_dim": state["text_projection"].shape[1],
         "text_width": text_width,
-        "text_depth": _depth(state, r"transformer\.resblocks\.(\d+)\."),
+        "text_depth": count_blocks(state, r"transformer\.resblocks\.(\d+)\."),
         "vocab_size": state["token_embedding.weight"].shape[0],
         "context_length": context_length,
-        "interaction_depth": _depth(state, r"msim\.resblocks\.(\d+)\."),
-        "conditioning_depth": _depth(state, r"prompts_generator_cmam\.decoder\.(\d+)\."),
+        "interaction_depth": count_blocks(state, r"msim\.resblocks\.(\d+)\."),
+        "conditioning_depth": count_blocks(state, r"prompts_generator_cmam\.decoder\.(\d+)\."),
     }
-
-
-def _depth(state: Mapping[str, Tensor], pattern: str) -> int:
-    return 1 + max((int(found[1]) for found in (re.match(pattern, name) for name in state) if found), default=-1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from . import Conversion
+from .rename import rename
 
 # Patterns of the authors' names and ours, tried in this order.
 ENCODER = (
@@ -27,7 +28,7 @@ ENCODER = (
 )
 STATIC = (*ENCODER, (r"fc2\.", "classifier."))
 TEMPORAL = (
-    (r"lstm(\d)\.(weight|bias)_(ih|hh)_l0$", r"lstm\1.\2_\3"),
+    (r"lstm(\d)\.(weight|bias)_(ih|hh)_l0", r"lstm\1.\2_\3"),
     (r"fc\.", "classifier."),
 )
 STATIC_HEAD = ("fc2.weight", "fc2.bias")
@@ -36,24 +37,15 @@ STATIC_HEAD = ("fc2.weight", "fc2.bias")
 def convert_emo_affectnet_static(state: Mapping[str, Tensor]) -> Conversion:
     """FER_static_ResNet50_AffectNet.pt."""
     state = from_keras(state)
-    converted = {_renamed(name, STATIC): tensor for name, tensor in state.items()}
+    converted, _ = rename("emo_affectnet_static", state, STATIC)
     return Conversion(converted, {"num_classes": len(state["fc2.weight"])})
 
 
 def convert_emo_affectnet(state: Mapping[str, Tensor]) -> Conversion:
     """One FER_dinamic_LSTM_*.pt, alone or together with FER_static_ResNet50_AffectNet.pt, whose head is dropped."""
     state = from_keras(state)
-    dropped = tuple(name for name in STATIC_HEAD if name in state)
-    kept = {name: tensor for name, tensor in state.items() if name not in dropped}
-    converted = {_renamed(name, (*TEMPORAL, *ENCODER)): tensor for name, tensor in kept.items()}
+    converted, dropped = rename("emo_affectnet", state, (*TEMPORAL, *ENCODER), STATIC_HEAD)
     return Conversion(converted, {"num_classes": len(state["fc.weight"])}, dropped)
-
-
-def _renamed(name: str, table: tuple[tuple[str, str], ...]) -> str:
-    for theirs, ours in table:
-        if match := re.match(theirs, name):
-            return match.expand(ours) + name[match.end() :]
-    raise WeightsError(f"This is not a checkpoint of emo_affectnet: no entry '{name}' is known there.")
 
 
 # -- the authors' Keras networks -----------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from ..errors import WeightsError
 from ..models.hicmae import PRESETS, HiCMAE
 from ..models.hicmae_pretrain import DECODER_WIDTHS, HiCMAEPretrain
 from . import Conversion
-from .mae_dfer import ATTENTION, BLOCK, JOINT_NAMES, PARTS, depth_of, match_names, not_default
+from .mae_dfer import ATTENTION, BLOCK, JOINT_NAMES, PARTS
+from .rename import count_blocks, match_names, not_default
 
 # (authors' pattern, ours)
 CROSS_NAMES = (
@@ -121,9 +122,9 @@ def _encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "tubelet": tubelet,
         "patch_size": patch_size,
         "audio_patch_size": audio_patch_size,
-        "depth": depth_of(state, "video_encoder."),
-        "audio_depth": depth_of(state, "audio_encoder."),
-        "fusion_depth": depth_of(state, "fusion.video_"),
+        "depth": count_blocks(state, r"video_encoder\." + BLOCK),
+        "audio_depth": count_blocks(state, r"audio_encoder\." + BLOCK),
+        "fusion_depth": count_blocks(state, r"fusion\.video_" + BLOCK),
         "mlp_ratio": len(state["video_encoder.blocks.0.mlp.fc1.weight"]) / width,
         "qkv_bias": any(name.endswith(".q_bias") for name in state),
         # any value above 0 makes the scales; their numbers are in the file

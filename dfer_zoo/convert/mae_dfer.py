@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from ..errors import WeightsError
 from ..models.mae_dfer import MAEDFER
 from ..models.mae_dfer_pretrain import MAEDFERPretrain
 from ..models.video_mae import VideoMAE
-from .rename import match_names
+from .rename import count_blocks, match_names, not_default
 
 # (authors' pattern, ours)
 PARTS = r"(weight|bias)"
@@ -111,12 +110,12 @@ def convert_mae_dfer_pretrain(state: Mapping[str, Tensor]) -> Conversion:
     arguments |= {
         **_encoder_arguments(own),
         "decoder_width": decoder_width,
-        "decoder_depth": depth_of(own, "decoder."),
+        "decoder_depth": count_blocks(own, r"decoder\." + BLOCK),
     }
     if "encoder.region_tokens" in own:
         arguments |= _lgi_arguments(own)
     else:
-        arguments |= {"attention": "joint", **_joint_arguments(own), "heads": width // 64}
+        arguments |= {"attention": "joint", **_joint_arguments(own), "num_heads": width // 64}
     return Conversion(own, not_default(MAEDFERPretrain, arguments), dropped)
 
 
@@ -162,7 +161,7 @@ def _encoder_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "channels": channels,
         "tubelet": tubelet,
         "patch_size": patch_size,
-        "depth": depth_of(state, "encoder."),
+        "depth": count_blocks(state, r"encoder\." + BLOCK),
         "mlp_ratio": len(state["encoder.blocks.0.mlp.fc1.weight"]) / width,
         "qkv_bias": any(name.endswith(".q_bias") for name in state),
         "learned_position": "encoder.position" in state,
@@ -192,18 +191,4 @@ def _classifier_arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "num_classes": len(state["classifier.weight"]) if "classifier.weight" in state else 0,
         "mean_pooling": "feature_norm.weight" in state,
-    }
-
-
-def depth_of(state: Mapping[str, Tensor], prefix: str) -> int:
-    pattern = re.compile(re.escape(prefix) + BLOCK + ".*")
-    return 1 + max((int(m[1]) for name in state if (m := pattern.fullmatch(name))), default=-1)
-
-
-def not_default(model: type, arguments: Mapping[str, Any], always: Sequence[str] = ("num_classes",)) -> dict[str, Any]:
-    defaults = inspect.signature(model).parameters
-    return {
-        name: value
-        for name, value in arguments.items()
-        if name in defaults and (name in always or value != defaults[name].default)
     }

@@ -81,7 +81,7 @@ def convert_mma_dfer(state: Mapping[str, Tensor]) -> Conversion:
     patches = state["image_encoder.pos_embed"].shape[1] - 1 - prompts
     arguments = {
         "num_classes": len(state["our_classifier.weight"]),
-        "image_size": _side("image_encoder.pos_embed", patches) * 16,
+        "img_size": _side("image_encoder.pos_embed", patches) * 16,
         "temporal_depth": len(stacked),
         "preset": _preset(state, "image_encoder."),
     }
@@ -92,7 +92,7 @@ def convert_mae_face(state: Mapping[str, Tensor]) -> Conversion:
     """The pre-trained file (the "visualize" variant has a decoder, which is dropped), or a fine-tuned one."""
     patch = state["patch_embed.proj.weight"].shape[-1]
     size = _side("pos_embed", state["pos_embed"].shape[1] - 1) * patch
-    return _convert_encoder("mae_face", state, channels=3, arguments={"image_size": size})
+    return _convert_encoder("mae_face", state, channels=3, arguments={"img_size": size})
 
 
 def convert_audio_mae(state: Mapping[str, Tensor]) -> Conversion:
@@ -105,7 +105,7 @@ def convert_audio_mae(state: Mapping[str, Tensor]) -> Conversion:
     least = patches // bands * patch
     # patches of 14 leave a rest at the end; the published lengths are multiples of 16
     frames = next((n for n in range(least, least + patch) if n % 16 == 0), least)
-    return _convert_encoder("audio_mae", state, channels=1, arguments={"frames": frames})
+    return _convert_encoder("audio_mae", state, channels=1, arguments={"num_frames": frames})
 
 
 def _convert_encoder(

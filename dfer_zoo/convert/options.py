@@ -76,7 +76,7 @@ def _mae_dfer(arch: str, options: Mapping[str, Any], where: str) -> StoredOption
 
 
 def _dk_clip(options: Mapping[str, Any]) -> StoredOptions:
-    args = {"frames": _number(options, "NUM_FRAMES"), "frames_per_snippet": _number(options, "NUM_DIVIDE")}
+    args = {"num_frames": _number(options, "NUM_FRAMES"), "frames_per_snippet": _number(options, "NUM_DIVIDE")}
     # the released file for MAFW says 7 classes where there are 11, so the number is not compared
     return StoredOptions({name: value for name, value in args.items() if value})
 

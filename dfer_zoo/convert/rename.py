@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -54,3 +56,22 @@ def rename(
     left_out = tuple(name for name in state if any(fnmatch.fnmatchcase(name, pattern) for pattern in unused))
     names = match_names(state.keys() - set(left_out), rule, f"This is not a checkpoint of {arch}")
     return {names[name]: state[name] for name in state if name in names}, left_out
+
+
+def count_blocks(names: Iterable[str], pattern: str) -> int:
+    r"""How many numbered blocks there are: the highest number in the pattern's first group plus one.
+
+    >>> count_blocks(["blocks.0.weight", "blocks.1.weight", "norm.weight"], r"blocks\.(\d+)\.")
+    2
+    """
+    return 1 + max((int(match[1]) for name in names if (match := _compiled(pattern).match(name))), default=-1)
+
+
+def not_default(model: type, arguments: Mapping[str, Any], always: Sequence[str] = ("num_classes",)) -> dict[str, Any]:
+    """The arguments that differ from the defaults of the model's constructor, and those in ``always``."""
+    defaults = inspect.signature(model).parameters
+    return {
+        name: value
+        for name, value in arguments.items()
+        if name in defaults and (name in always or value != defaults[name].default)
+    }

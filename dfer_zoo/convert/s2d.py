@@ -4,8 +4,6 @@ others is converted whole."""
 from __future__ import annotations
 
 import functools
-import inspect
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,7 +12,7 @@ from torch import Tensor
 from ..errors import WeightsError
 from ..models.s2d import GRID, S2D, S2DImage
 from . import Conversion, mobile_face_net
-from .rename import our_name, rename
+from .rename import count_blocks, not_default, our_name, rename
 
 # (authors' pattern, ours)
 PARTS = r"(weight|bias)"
@@ -91,8 +89,8 @@ def convert_s2d(state: Mapping[str, Tensor]) -> Conversion:
             "This is not a checkpoint of s2d: it has no temporal embedding. Its image model is an s2d_image."
         )
     own, dropped = _converted("s2d", state)
-    blocks = _count(own, r"prompt_blocks\.(\d+)\..*")
-    depth = _count(own, r"encoder\.blocks\.(\d+)\..*")
+    blocks = count_blocks(own, r"prompt_blocks\.(\d+)\.")
+    depth = count_blocks(own, r"encoder\.blocks\.(\d+)\.")
     arguments = {
         "num_classes": len(own["classifier.weight"]) if "classifier.weight" in own else 0,
         "num_frames": own["temporal_positions"].shape[1],
@@ -104,7 +102,7 @@ def convert_s2d(state: Mapping[str, Tensor]) -> Conversion:
     if blocks:
         down = own["prompt_blocks.0.adapter.temporal.down.weight"]
         arguments["adapter_scale"] = down.shape[0] / down.shape[1]
-    return Conversion(own, _not_default(S2D, arguments), dropped)
+    return Conversion(own, not_default(S2D, arguments), dropped)
 
 
 def convert_s2d_image(state: Mapping[str, Tensor]) -> Conversion:
@@ -112,7 +110,7 @@ def convert_s2d_image(state: Mapping[str, Tensor]) -> Conversion:
     if "temporal_embedding" in state:
         raise WeightsError("This is not a checkpoint of s2d_image but of s2d: it has a temporal embedding.")
     own, dropped = _converted("s2d_image", state)
-    return Conversion(own, _not_default(S2DImage, _arguments(own), always=()), dropped)
+    return Conversion(own, not_default(S2DImage, _arguments(own), always=()), dropped)
 
 
 def _converted(arch: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -136,19 +134,8 @@ def _arguments(own: Mapping[str, Tensor]) -> dict[str, Any]:
         "img_size": GRID * patch_size,
         "patch_size": patch_size,
         "width": width,
-        "depth": _count(own, r"encoder\.blocks\.(\d+)\..*"),
+        "depth": count_blocks(own, r"encoder\.blocks\.(\d+)\."),
         "mlp_ratio": len(own["encoder.blocks.0.mlp.fc1.weight"]) / width,
         "qkv_bias": "encoder.blocks.0.attn.qkv.bias" in own,
         **({} if squeeze is None else {"hidden": len(squeeze)}),
     }
-
-
-def _count(own: Mapping[str, Tensor], pattern: str) -> int:
-    return 1 + max((int(m[1]) for name in own if (m := re.fullmatch(pattern, name))), default=-1)
-
-
-def _not_default(
-    model: type, arguments: Mapping[str, Any], always: tuple[str, ...] = ("num_classes",)
-) -> dict[str, Any]:
-    defaults = inspect.signature(model).parameters
-    return {name: v for name, v in arguments.items() if name in always or v != defaults[name].default}

@@ -20,6 +20,7 @@ from ..atomic import atomic_path, write_atomically
 from ..errors import InputError, MediaError
 from ..media.clip import Clip, in_order
 from ..media.container import existing
+from ..media.faces import find
 from ..media.resize import RESIZES
 from ..media.sound import SoundFile
 from ..transforms import sampling
@@ -94,7 +95,7 @@ def prepare_faces(
     Args:
         source: The clip.
         out: The output folder.
-        crop: The crop rule, as in `media.files.read_clip`; so are ``faces`` and ``no_face``.
+        crop: The crop rule, as in `media.faces.find`; so are ``faces`` and ``no_face``.
         faces: How faces are found.
         no_face: What to do with a clip without a face.
         kind: "jpg" or "png" for a folder of frames, "npy" for the array of av_fusion.
@@ -109,7 +110,9 @@ def prepare_faces(
         MediaError: The clip cannot be read.
     """
     place, done = out / source.output, Result(source.row.path, source.output, "written")
-    clip = read_row(source.row, faces=faces, crop=crop, no_face=no_face, frame_count="folder")
+    clip = read_row(source.row, frame_count="folder")
+    if "faces" not in clip.notes:  # puppets and prepared arrays are face crops
+        clip = find(clip, faces, crop=crop, no_face=no_face)
     if clip.frames is None:
         raise MediaError(f"{source.row.path}: this file has no frames.")
     try:
@@ -179,7 +182,7 @@ def prepare_frames(source: Source, *, out: Path, fps: float | None = None, kind:
     Raises:
         MediaError: The clip cannot be read, or its frame rate is needed and unknown.
     """
-    clip = read_row(source.row, faces="none", frame_count="folder")
+    clip = read_row(source.row, frame_count="folder")
     if clip.frames is None:
         raise MediaError(f"{source.row.path}: this file has no frames.")
     wanted = range(len(clip.frames)) if fps is None else frames_at(clip, fps)

@@ -103,7 +103,7 @@ class Puppet:
 
     def clip(self) -> Clip:
         """The frames are drawn when they are taken, so a rule that picks 15 of 108 pays for 15."""
-        frames = _Frames(self)
+        frames = _PuppetFrames(self)
         return Clip(frames, FPS, frames.performance.sound, SAMPLE_RATE, source=str(self))
 
     def write(self, path: str | Path) -> Path:
@@ -285,7 +285,7 @@ def _smooth(x: float) -> float:
     return x * x * (3 - 2 * x)
 
 
-class _Frames:
+class _PuppetFrames:
     """The frames of a puppet, drawn when they are asked for."""
 
     def __init__(self, puppet: Puppet) -> None:

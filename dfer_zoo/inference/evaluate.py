@@ -15,7 +15,7 @@ from ..data.annotations import Row, read_row
 from ..errors import DferZooError, InputError, MediaError
 from ..media.clip import Clip
 from ..transforms import Transform, create_transform, faces_of_training
-from . import metrics
+from . import metrics, processes
 from .prediction import Prediction
 from .recognizer import Recognizer
 
@@ -94,6 +94,7 @@ def evaluate(
     without: Sequence[str] = (),
     strict: bool = False,
     progress: bool = False,
+    shared: bool = False,
 ) -> Evaluation:
     """The answers of a model for labelled clips, each as a whole, as in the published evaluations.
 
@@ -106,12 +107,71 @@ def evaluate(
         without: Modalities to withhold, such as ``("audio",)``.
         strict: Raise the error of the first clip that cannot be read. By default such clips are counted in ``failed``.
         progress: Show a progress bar.
+        shared: Share the clips between the processes of `torchrun` or `accelerate launch`. Every process returns the
+            answers for all clips.
 
     Raises:
         InputError: An argument is wrong, or there are no clips.
         MediaError: A clip cannot be read and ``strict`` is set, or no clip can be read.
     """
     _check_arguments(model, rows, without)
+    found = _answers(model, rows, transform, batch_size, without, strict, progress, shared)
+    return _evaluation(rows, found)
+
+
+def embeddings(
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    transform: Transform | None = None,
+    batch_size: int = 8,
+    strict: bool = False,
+    progress: bool = False,
+) -> Evaluation:
+    """The embeddings of labelled clips: `evaluate` with the features before the classifier in ``answers``.
+
+    Args:
+        model: Any model.
+        rows: Clips from `data.annotations.read_rows`.
+        transform: From `create_transform`. By default the frames are face crops.
+        batch_size: Views per forward pass.
+        strict: Raise the error of the first clip that cannot be read.
+        progress: Show a progress bar.
+
+    Returns:
+        An evaluation with ``answers`` (clips, features).
+
+    Raises:
+        InputError: There are no clips.
+        MediaError: A clip cannot be read and ``strict`` is set, or no clip can be read.
+    """
+    _check_arguments(model, rows, ())
+    return _evaluation(rows, _answers(model, rows, transform, batch_size, (), strict, progress, False, embed=True))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What the model says about one clip, or why it cannot."""
+
+    number: int  # of the row
+    values: np.ndarray | None  # probabilities, or an embedding
+    reason: str = ""
+    missing: tuple[str, ...] = ()
+    short: bool = False
+
+
+def _answers(
+    model: Any,
+    rows: Sequence[Row],
+    transform: Transform | None,
+    batch_size: int,
+    without: Sequence[str],
+    strict: bool,
+    progress: bool,
+    shared: bool,
+    embed: bool = False,
+) -> list[_Answer]:
+    """One answer per row, in their order."""
     if transform is None:
         transform = create_transform(model, faces=faces_of_training(model.video_spec, "none"))
     short: set[int] = set()
@@ -125,28 +185,39 @@ def evaluate(
             clip = dataclasses.replace(clip, waveform=None)
         return dataclasses.replace(clip, frames=None) if "video" in without else clip
 
+    places = list(enumerate(rows))
+    if shared:
+        places = processes.share(places)
     training = model.training
     recognizer = Recognizer(model, faces="none", window=None, batch_size=batch_size)
     recognizer.transforms = [transform]
     try:
-        on_error = "raise" if strict else "return"
-        answers = list(recognizer.answers(list(enumerate(rows)), read, on_error, progress))
+        computed = recognizer.answers(places, read, "raise" if strict else "return", progress, embed=embed)
+        found = [_answer(number, answer, short) for (number, _), answer in zip(places, computed)]
     finally:
         model.train(training)
-    return _evaluation(rows, answers, short)
+    return sorted(processes.gather(found), key=lambda answer: answer.number) if shared else found
 
 
-def _evaluation(rows: Sequence[Row], answers: Sequence[Prediction | DferZooError], short: set[int]) -> Evaluation:
-    failed = [(row, str(answer)) for row, answer in zip(rows, answers) if not isinstance(answer, Prediction)]
+def _answer(number: int, answer: Prediction | np.ndarray | DferZooError, short: set[int]) -> _Answer:
+    if isinstance(answer, DferZooError):
+        return _Answer(number, None, str(answer))
+    if isinstance(answer, Prediction):
+        return _Answer(number, np.array(answer.probabilities), missing=tuple(answer.missing), short=number in short)
+    return _Answer(number, np.asarray(answer), short=number in short)
+
+
+def _evaluation(rows: Sequence[Row], found: Sequence[_Answer]) -> Evaluation:
+    failed = [(rows[answer.number], answer.reason) for answer in found if answer.values is None]
     if len(failed) == len(rows):
         raise MediaError(f"None of the {len(rows)} clips can be read; the first: {failed[0][1]}")
-    answered = {number: answer for number, answer in enumerate(answers) if isinstance(answer, Prediction)}
+    answered = [answer for answer in found if answer.values is not None]
     return Evaluation(
-        tuple(rows[number] for number in answered),
-        np.array([answer.probabilities for answer in answered.values()]),
+        tuple(rows[answer.number] for answer in answered),
+        np.array([answer.values for answer in answered]),
         tuple(failed),
-        dict(collections.Counter(name for answer in answered.values() for name in answer.missing)),
-        len(short & answered.keys()),
+        dict(collections.Counter(name for answer in answered for name in answer.missing)),
+        sum(answer.short for answer in answered),
         getattr(rows, "skipped", ()),
     )
 

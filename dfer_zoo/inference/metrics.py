@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,25 +56,6 @@ def uar_of_present(table: np.ndarray) -> float:
     return float(np.nanmean(each)) if table.sum() else float("nan")
 
 
-def top_k(logits: np.ndarray, targets: Sequence[int], k: int) -> float:
-    """Share of clips whose class is among the k highest logits; k is cut to the number of classes."""
-    logits = np.asarray(logits)
-    best = np.argsort(-logits, axis=1, kind="stable")[:, : min(k, logits.shape[1])]
-    return float(100.0 * (best == np.asarray(targets)[:, None]).any(1).mean())
-
-
-def f1(table: np.ndarray) -> dict[str, float]:
-    """F1 over the classes that occur as true or predicted ones: weighted by clips, from pooled counts, plain mean."""
-    right, clips, guessed = np.diag(table).astype(float), table.sum(1), table.sum(0)
-    occurs = clips + guessed > 0
-    each = 2 * right[occurs] / (clips + guessed)[occurs]
-    return {
-        "weighted_f1": float(100.0 * (each * clips[occurs]).sum() / table.sum()),
-        "micro_f1": float(100.0 * right.sum() / table.sum()),
-        "macro_f1": float(100.0 * each.mean()),
-    }
-
-
 def regression(outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics of continuous outputs, such as arousal and valence.
 
@@ -110,43 +93,6 @@ def regression(outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray
     }
 
 
-class View(NamedTuple):
-    """A model's answer for one view of a clip."""
-
-    clip: str
-    logits: Sequence[float]
-    label: int
-    segment: int = 0
-    crop: int = 0
-
-
-def merge_views(
-    views: Iterable[View], group: Callable[[str], str] = str, answer: Callable[[np.ndarray], np.ndarray] | None = None
-) -> tuple[list[str], np.ndarray, list[Any]]:
-    """(clips, mean probabilities (clips, K), labels), in the order in which the clips appear. Probabilities are averaged,
-    not logits; of a view that comes again, as processes that pad their last batch produce them, the first counts.
-
-    ``group`` gives the name under which clips are merged; ``answer`` is used in place of the softmax.
-    """
-    seen: set[tuple[str, int, int]] = set()
-    answers: dict[str, list[np.ndarray]] = {}
-    labels: dict[str, Any] = {}
-    for view in views:
-        if (key := (view.clip, view.segment, view.crop)) in seen:
-            continue
-        seen.add(key)
-        name = group(view.clip)
-        answers.setdefault(name, []).append((answer or _softmax)(np.asarray(view.logits, dtype=np.float64)))
-        labels.setdefault(name, view.label)
-    probabilities = np.stack([np.mean(each, axis=0) for each in answers.values()]) if answers else np.zeros((0, 0))
-    return list(answers), probabilities, list(labels.values())
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max())
-    return exponentials / exponentials.sum()
-
-
 def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:
     """The published way, the plain mean of the folds' rates, beside the rates of the pooled clips."""
     pooled = np.sum(tables, axis=0)
@@ -159,7 +105,10 @@ def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:
 
 
 def folds_table(
-    folds: Sequence[int], tables: Sequence[np.ndarray], published: Mapping[str, float] | None = None
+    folds: Sequence[int],
+    tables: Sequence[np.ndarray],
+    published: Mapping[str, float] | None = None,
+    each: Sequence[Mapping[str, float]] = (),
 ) -> str:
     """UAR and WAR per fold, their plain mean and those of the pooled clips, as plain text.
 
@@ -167,39 +116,102 @@ def folds_table(
         folds: The numbers of the folds.
         tables: Their confusion tables.
         published: Published means, by the names "uar" and "war".
+        each: Published rates of each fold, by the same names.
 
-    >>> print(folds_table([1, 2], [np.array([[1, 1], [0, 2]]), np.array([[2, 0], [0, 2]])]))
+    Returns:
+        A table, and one line per published mean.
+
+    >>> print(folds_table([1, 2], [np.array([[1, 1], [0, 2]]), np.array([[2, 0], [0, 2]])], {"uar": 87.0}))
     fold       UAR     WAR   clips
     1        75.00   75.00       4
     2       100.00  100.00       4
     mean     87.50   87.50
     pooled   87.50   87.50       8
+    UAR: published 87.00, here 87.50
     """
     rates = over_folds(tables)
     lines = [f"{'fold':<6}  {'UAR':>6}  {'WAR':>6}  {'clips':>6}"]
     lines += [f"{k:<6}  {uar(t):6.2f}  {war(t):6.2f}  {int(t.sum()):6d}" for k, t in zip(folds, tables)]
+    if any(each):
+        lines[0] += f"  {'published UAR':>13}  {'WAR':>6}"
+        for number, theirs in enumerate(each, start=1):
+            cells = [f"{theirs[name]:.2f}" if name in theirs else "-" for name in ("uar", "war")]
+            lines[number] += f"  {cells[0]:>13}  {cells[1]:>6}"
     lines.append(f"{'mean':<6}  {rates['uar']:6.2f}  {rates['war']:6.2f}")
     clips = int(np.sum(tables))
     lines.append(f"{'pooled':<6}  {rates['pooled_uar']:6.2f}  {rates['pooled_war']:6.2f}  {clips:6d}")
     for name, value in (published or {}).items():
-        lines.append(f"{name.upper()}: published {value:.2f}, here {rates[name]:.2f}")
+        if name in rates:
+            lines.append(f"{name.upper()}: published {value:.2f}, here {rates[name]:.2f}")
     return "\n".join(lines)
 
 
-class RunningMean:
-    """A mean over clips from the means over batches of any sizes.
+def recall_table(
+    tables: Sequence[np.ndarray], labels: Sequence[str], published: Mapping[str, float] | None = None
+) -> str:
+    """The recall of every class: the mean over the folds, and that of the pooled clips, as plain text.
 
-    >>> loss = RunningMean()
-    >>> loss.add(1.0, 8), loss.add(4.0, 4), loss.value
-    (None, None, 2.0)
+    Args:
+        tables: One confusion table per fold.
+        labels: The names of the classes.
+        published: Published recalls by class name.
+
+    Returns:
+        A table with a line per class. A class without clips has no recall: "-".
+
+    >>> print(recall_table([np.array([[1, 1], [0, 2]])], ["happy", "sad"], {"happy": 51.5}))
+    recall    mean  pooled  published
+    happy    50.00   50.00      51.50
+    sad     100.00  100.00          -
     """
+    mean = _mean_recalls(tables)
+    pooled = recalls(np.sum(tables, axis=0))
+    width = max(len("recall"), *map(len, labels))
+    lines = [f"{'recall':{width}}  {'mean':>6}  {'pooled':>6}" + f"  {'published':>9}" * bool(published)]
+    for label, *rates in zip(labels, mean, pooled):
+        cells = ["-" if np.isnan(rate) else f"{rate:.2f}" for rate in rates]
+        line = f"{label:{width}}  {cells[0]:>6}  {cells[1]:>6}"
+        if published:
+            line += f"  {f'{published[label]:.2f}' if label in published else '-':>9}"
+        lines.append(line)
+    return "\n".join(lines)
 
-    def __init__(self) -> None:
-        self.total, self.clips = 0.0, 0
 
-    def add(self, mean: float, clips: int) -> None:
-        self.total, self.clips = self.total + mean * clips, self.clips + clips
+def _mean_recalls(tables: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of the folds that have clips of the class."""
+    each = np.stack([recalls(table) for table in tables])
+    counts = (~np.isnan(each)).sum(0)
+    return np.divide(np.nansum(each, axis=0), counts, out=np.full(each.shape[1], np.nan), where=counts > 0)
 
-    @property
-    def value(self) -> float:
-        return self.total / self.clips if self.clips else float("nan")
+
+def rates_csv(tables: Sequence[np.ndarray], labels: Sequence[str], folds: Sequence[int] | None = None) -> str:
+    """UAR, WAR, clips and the recall of every class as CSV: a line per fold, their mean, and the pooled clips.
+
+    Args:
+        tables: One confusion table per fold.
+        labels: The names of the classes.
+        folds: The numbers of the folds; None for a single list, which has one line.
+
+    Returns:
+        CSV text. An undefined rate is empty.
+
+    >>> print(rates_csv([np.array([[1, 1], [0, 2]])], ["happy", "sad"]), end="")
+    fold,uar,war,clips,recall happy,recall sad
+    all,75.0,75.0,4,50.0,100.0
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["fold", "uar", "war", "clips", *(f"recall {label}" for label in labels)])
+    pooled = np.sum(tables, axis=0)
+    lines: list[tuple[Any, float, float, Any, np.ndarray]] = []
+    if folds is None:
+        lines.append(("all", uar(pooled), war(pooled), int(pooled.sum()), recalls(pooled)))
+    else:
+        rates = over_folds(tables)
+        lines += [(k, uar(t), war(t), int(t.sum()), recalls(t)) for k, t in zip(folds, tables)]
+        lines.append(("mean", rates["uar"], rates["war"], "", _mean_recalls(tables)))
+        lines.append(("pooled", rates["pooled_uar"], rates["pooled_war"], int(pooled.sum()), recalls(pooled)))
+    for name, mean, weighted, clips, each in lines:
+        values = ["" if np.isnan(value) else round(float(value), 4) for value in (mean, weighted, *each)]
+        writer.writerow([name, values[0], values[1], clips, *values[2:]])
+    return text.getvalue()

@@ -168,10 +168,10 @@ def _draw_faces(axes: Any, prediction: Prediction, theme: str) -> None:
 
 def confusion_figure(table: np.ndarray, labels: Sequence[str], title: str = "") -> Any:
     """A confusion table: rows are the true classes; the color is the share of the row, the number the count."""
-    side = 2.5 + 0.6 * len(labels)
+    side = max(4.5, 2.5 + 0.6 * len(labels))
     figure = _figure((side, side))
+    figure.suptitle(textwrap.fill(title, int(9 * side)), fontsize="medium", parse_math=False)
     axes = figure.add_subplot()
-    axes.set_title(title, parse_math=False)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):

@@ -103,7 +103,11 @@ class Recognizer:
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
         self.labels = self.models[0].labels
         self.window, self.stride, self.batch_size, self.thumbnails = window, stride, batch_size, thumbnails
-        self.transforms = [create_transform(model, faces=faces, no_face=no_face) for model in self.models]
+        # `evaluate` searches in full, as the published pipelines do
+        self.transforms = [
+            dataclasses.replace(create_transform(model, faces=faces, no_face=no_face), search="fast")
+            for model in self.models
+        ]
         crops = {t.video.face_crop for t in self.transforms if t.video is not None}
         if len(crops) > 1:
             raise InputError(f"The models were trained on different face crops ({', '.join(sorted(crops))}).")
@@ -192,10 +196,15 @@ class Recognizer:
         return visual.read(source, stream=self.window is not None, **reading)
 
     def answers(
-        self, sources: Iterable[Any], read: Callable[[Any], Clip], on_error: str, progress: bool | None
-    ) -> Iterator[Prediction | DferZooError]:
-        """`many` for sources of any kind that ``read`` turns into clips."""
-        return self._computed(sources, read, on_error, progress)
+        self,
+        sources: Iterable[Any],
+        read: Callable[[Any], Clip],
+        on_error: str,
+        progress: bool | None,
+        embed: bool = False,
+    ) -> Iterator[Any]:
+        """`many`, or `embeddings`, for sources of any kind that ``read`` turns into clips."""
+        return self._computed(sources, read, on_error, progress, embed)
 
     def _computed(
         self,

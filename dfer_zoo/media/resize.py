@@ -83,10 +83,6 @@ RESIZES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
 }
 
 
-def shorter_side(frame: np.ndarray, side: int, resize: str) -> np.ndarray:
-    return RESIZES[resize](frame, *shorter_side_size(frame, side))
-
-
 def shorter_side_size(frame: np.ndarray, side: int) -> tuple[int, int]:
     """(height, width) where the shorter side becomes ``side`` and the longer one follows, rounded."""
     height, width = frame.shape[:2]

@@ -24,7 +24,7 @@ SILENT_FRAME = 0.46703237295150757  # no energy, after the scaling that both pub
 class AudioMAE(EncoderClassifier):
     """A log-mel spectrogram (1, frames, 128) -> logits; without classes, the features.
 
-    >>> model = AudioMAE(preset="small", frames=64, num_classes=5)
+    >>> model = AudioMAE(preset="small", num_frames=64, num_classes=5)
     >>> model(audio=torch.rand(1, 1, 64, 128)).shape
     torch.Size([1, 5])
     """
@@ -38,23 +38,23 @@ class AudioMAE(EncoderClassifier):
         self,
         *,
         num_classes: int = 527,
-        frames: int = 1024,
+        num_frames: int = 1024,
         preset: str = "base",
         pooling: str = "mean",
-        drop_path: float = 0.0,
+        drop_path_rate: float = 0.0,
     ) -> None:
         shape = find_preset(preset)
-        if frames < shape.patch:
-            raise InputError(f"frames is {frames}; expected at least {shape.patch}, the side of a patch.")
+        if num_frames < shape.patch:
+            raise InputError(f"num_frames is {num_frames}; expected at least {shape.patch}, the side of a patch.")
         super().__init__(
             shape,
             num_classes=num_classes,
-            grid=(frames // shape.patch, MEL_BANDS // shape.patch),  # token 8 * time + band
+            grid=(num_frames // shape.patch, MEL_BANDS // shape.patch),  # token 8 * time + band
             channels=1,
             pooling=pooling,
-            drop_path=drop_path,
+            drop_path_rate=drop_path_rate,
             audio_spec=AudioSpec(
-                front_end="kaldi_fbank", shape=(1, frames, MEL_BANDS), sample_rate=16000, silence_value=SILENT_FRAME
+                front_end="kaldi_fbank", shape=(1, num_frames, MEL_BANDS), sample_rate=16000, silence_value=SILENT_FRAME
             ),
         )
         self.init_unless_loading()

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..weights.record import AudioSpec, VideoSpec
 from .base import DferModel, LoadReport, check_parts, check_shape, fill
-from .efficient_face import FaceEncoder, check_image_size, face_layers
+from .efficient_face import FaceEncoder, check_img_size, face_layers
 from .layers import Mlp
 
 EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -148,10 +148,10 @@ class AVFusion(DferModel):
         num_classes: int = 8,
         num_frames: int = 15,
         seconds: float = 3.6,
-        image_size: int = 224,
+        img_size: int = 224,
     ) -> None:
         """``seconds`` is the length of the sound; the published one gives L = 156 frames of MFCCs."""
-        check_image_size(image_size)
+        check_img_size(img_size)
         num_steps = mfcc_steps(seconds) if math.isfinite(seconds) else 0
         if fusion not in FUSIONS:
             raise InputError(
@@ -167,7 +167,7 @@ class AVFusion(DferModel):
             num_features=256,
             video_spec=VideoSpec(
                 num_frames=num_frames,
-                img_size=image_size,
+                img_size=img_size,
                 sampling="leading_window",
                 window=108,
                 short_clip="black",

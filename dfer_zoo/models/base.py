@@ -81,6 +81,16 @@ class DferModel(nn.Module):
     def labels_for(cls, num_classes: int) -> tuple[str, ...]:
         return cls.default_labels.get(num_classes) or tuple(f"class_{i}" for i in range(num_classes))
 
+    @property
+    def pretrained_cfg(self) -> Weights | None:
+        """The record of the loaded weights: `weights`, under timm's name. None for random weights.
+
+        >>> import dfer_zoo
+        >>> dfer_zoo.create_model("mini_xception.fer2013").pretrained_cfg
+        Weights(mini_xception.fer2013: bundled, 56,951 parameters, 7 labels)
+        """
+        return self.weights
+
     # -- forward ---------------------------------------------------------------------------------------------------
 
     def forward_features(self, video: Tensor, audio: Tensor | None = None) -> Tensor:
@@ -383,12 +393,12 @@ def _is_count(value: Any) -> bool:
 
 def check_arguments(model_args: Mapping[str, Any]) -> None:
     """What the constructors of all models take and torch would refuse late, or in words about something else."""
-    for name in ("num_classes", "image_size", "frames"):
+    for name in ("num_classes", "img_size", "num_frames"):
         if isinstance(model_args.get(name), float):
             raise InputError(f"{name} is {model_args[name]}; expected a whole number.")
-    drop_path = model_args.get("drop_path", 0.0)
-    if not 0 <= drop_path < 1:
-        raise InputError(f"drop_path is {drop_path}; expected a probability from 0 to below 1.")
+    rate = model_args.get("drop_path_rate", 0.0)
+    if not 0 <= rate < 1:
+        raise InputError(f"drop_path_rate is {rate}; expected a probability from 0 to below 1.")
 
 
 def check_shape(name: str, tensor: Tensor, layout: str, shape: Sequence[int | None], *, floating: bool = True) -> None:

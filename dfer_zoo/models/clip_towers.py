@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, suggest
 from ..weights.record import check_labels
+from .layers import call
 from .shortcuts import ClipMlp
 
 CONTEXT_LENGTH = 77  # rows of the published position table
@@ -149,11 +150,7 @@ def block_at(block: nn.Module, tokens: Tensor, places: Tensor, mask: Tensor | No
     return places + block.mlp(block.ln_2(places))
 
 
-def _call(block: Callable, *args: Any) -> Any:
-    return block(*args)
-
-
-def unit(vectors: Tensor) -> Tensor:
+def l2_normalize(vectors: Tensor) -> Tensor:
     """Divided by their norms; as published without a floor."""
     return vectors / vectors.norm(dim=-1, keepdim=True)
 
@@ -182,7 +179,7 @@ class TextTower(nn.Module):
     def heads(self) -> int:
         return self.transformer.resblocks[0].attn.num_heads
 
-    def forward(self, words: Tensor, ends: Tensor, run_block: Callable = _call) -> Tensor:
+    def forward(self, words: Tensor, ends: Tensor, run_block: Callable = call) -> Tensor:
         """Embedded words (N, L, width), positions (N,) of the end marks -> features (N, embed_dim), not normalised.
 
         What stands behind an end mark has no effect, so L may be anything above the largest of them.
@@ -200,9 +197,7 @@ class TextTower(nn.Module):
         marks = run_block(block_at, last, tokens, tokens[each, ends][:, None], seen_by_ends)
         return self.ln_final(marks[:, 0]) @ self.text_projection
 
-    def encode_ids(
-        self, ids: Tensor, ends: Tensor, run_block: Callable = _call, *, length: int | None = None
-    ) -> Tensor:
+    def encode_ids(self, ids: Tensor, ends: Tensor, run_block: Callable = call, *, length: int | None = None) -> Tensor:
         """Token ids (N, L) and end positions as `tokenize` gives them -> features (N, embed_dim), not normalised.
         Whoever knows the longest text's ``length`` says it: looking for it cannot be traced."""
         length = int(ends.max()) + 1 if length is None else length

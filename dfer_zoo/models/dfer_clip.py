@@ -28,9 +28,9 @@ from .clip_towers import (
     class_names,
     class_texts,
     clip_config,
+    l2_normalize,
     read_prompts,
     tokenize,
-    unit,
 )
 from .layers import TemporalTransformer
 
@@ -68,16 +68,16 @@ class DFERCLIP(DferModel):
         class_token_position: str = "end",
         class_specific_contexts: bool = True,
         temporal_depth: int = 1,
-        temporal_heads: int = 8,
-        max_frames: int = 16,
+        num_heads: int = 8,
+        num_frames: int = 16,
         temperature: float = 0.01,
         clip_model: str | Mapping[str, Any] = "ViT-B-32-quickgelu",
     ) -> None:
         labels = class_names(self.default_labels, 7 if num_classes is None and labels is None else num_classes, labels)
         config = clip_config(clip_model)
-        width, image_size = config["embed_dim"], config["vision_cfg"]["image_size"]
+        width, img_size = config["embed_dim"], config["vision_cfg"]["image_size"]
         super().__init__(
-            num_classes=len(labels), num_features=width, video_spec=VideoSpec(max_frames, image_size, "segment_centres")
+            num_classes=len(labels), num_features=width, video_spec=VideoSpec(num_frames, img_size, "segment_centres")
         )
         self._set_texts(labels, prompts, text_type)
         self.num_contexts = num_contexts
@@ -87,7 +87,7 @@ class DFERCLIP(DferModel):
 
         clip = build_clip(clip_model)
         self.image_encoder = clip.visual
-        self.temporal_net = TemporalTransformer(width, temporal_depth, temporal_heads, max_frames=max_frames)
+        self.temporal_net = TemporalTransformer(width, temporal_depth, num_heads, num_frames=num_frames)
         self.text_encoder = TextTower(clip)
         self.logit_scale = clip.logit_scale
         self.prompt_learner = self._build_prompt_learner()
@@ -104,7 +104,7 @@ class DFERCLIP(DferModel):
         return self.mix_frames(self.encode_frames(video))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        embedding = unit(x)
+        embedding = l2_normalize(x)
         if pre_logits or not self.num_classes:
             return embedding
         return embedding @ self.encode_text().T / self.temperature
@@ -135,9 +135,9 @@ class DFERCLIP(DferModel):
 
         Frames that two windows of a video share need `encode_frames` once only."""
         check_shape("frame features", frames, "(B, T, D)", (None, None, self.num_features))
-        if not 1 <= frames.shape[1] <= self.temporal_net.max_frames:
+        if not 1 <= frames.shape[1] <= self.temporal_net.num_frames:
             raise InputError(
-                f"video must be (B, T, 3, H, W) with 1 to {self.temporal_net.max_frames} frames (T), got "
+                f"video must be (B, T, 3, H, W) with 1 to {self.temporal_net.num_frames} frames (T), got "
                 f"{frames.shape[1]}: there are no more positions. Sample the clip first, as create_transform does."
             )
         return self.temporal_net(frames, self.run_block)
@@ -154,7 +154,7 @@ class DFERCLIP(DferModel):
             if not (texts := check_texts("texts", texts)):
                 raise InputError("texts must be a list of texts, and this one is empty.")
             ids, ends = (t.to(self.logit_scale.device) for t in tokenize(texts, self._context_length))
-            return unit(self.text_encoder.encode_ids(ids, ends))
+            return l2_normalize(self.text_encoder.encode_ids(ids, ends))
         if self.training:
             return self._encode_classes()
         watched = itertools.chain(self.text_encoder.parameters(), self.prompt_learner.parameters())
@@ -162,7 +162,7 @@ class DFERCLIP(DferModel):
 
     def _encode_classes(self) -> Tensor:
         prompts = self.prompt_learner(self.text_encoder.token_embedding)
-        return unit(self.text_encoder(prompts, self.prompt_learner.ends, self.run_block))
+        return l2_normalize(self.text_encoder(prompts, self.prompt_learner.ends, self.run_block))
 
     def zero_shot(self, video: Tensor, texts: Sequence[str] | None = None) -> Tensor:
         """CLIP as it came, without what DFER-CLIP learns: the mean of the frames against plain texts, by default those
@@ -175,7 +175,7 @@ class DFERCLIP(DferModel):
         frames = self.encode_frames(video)
         if not frames.shape[1]:
             raise InputError(f"video has no frames (T): it is {tuple(video.shape)}.")
-        clips = unit(frames.mean(dim=1))
+        clips = l2_normalize(frames.mean(dim=1))
         return self.logit_scale.exp() * clips @ self.encode_text(self.prompts if texts is None else texts).T
 
     def train(self, mode: bool = True) -> DFERCLIP:

@@ -22,8 +22,17 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .base import DferModel, LoadReport, check_parts, check_shape, fill, plain_count
-from .clip_towers import FeatureCache, TextTower, build_clip, class_names, class_texts, read_prompts, tokenize, unit
-from .layers import Block, Mlp, QuickGELU
+from .clip_towers import (
+    FeatureCache,
+    TextTower,
+    build_clip,
+    class_names,
+    class_texts,
+    l2_normalize,
+    read_prompts,
+    tokenize,
+)
+from .layers import Block, Mlp, QuickGELU, init_linears
 from .message_towers import HEAD_WIDTH, LocalTower, SemanticTower, init_attention
 
 TOKENS = 49408  # that CLIP's tokenizer knows
@@ -203,9 +212,9 @@ class DKCLIP(DferModel):
         labels: Sequence[str] | None = None,
         prompts: Sequence[str] | None = None,
         num_classes: int | None = None,
-        frames: int = 16,
+        num_frames: int = 16,
         frames_per_snippet: int = 4,
-        image_size: int = 224,
+        img_size: int = 224,
         patch_size: int = 16,
         width: int = 768,
         depth: int = 12,
@@ -218,14 +227,14 @@ class DKCLIP(DferModel):
         conditioning_depth: int = 2,
         alpha: float = 0.1,
         erase_below: float = 0.15,
-        drop_path: float = 0.0,
+        drop_path_rate: float = 0.0,
     ) -> None:
         labels = class_names(self.default_labels, 7 if num_classes is None and labels is None else num_classes, labels)
         widths = {"width": width, "embed_dim": embed_dim, "text_width": text_width}
         counts = {
-            "frames": frames,
+            "num_frames": num_frames,
             "frames_per_snippet": frames_per_snippet,
-            "image_size": image_size,
+            "img_size": img_size,
             "patch_size": patch_size,
             "depth": depth,
             "text_depth": text_depth,
@@ -240,19 +249,19 @@ class DKCLIP(DferModel):
                 raise InputError(
                     f"{name} is {size}; every attention has heads of {HEAD_WIDTH}, so it must be a multiple."
                 )
-        if frames % frames_per_snippet:
-            raise InputError(f"{frames} frames cannot be cut into snippets of {frames_per_snippet}.")
-        if image_size % patch_size:
-            raise InputError(f"An image of {image_size} pixels cannot be cut into patches of {patch_size}.")
+        if num_frames % frames_per_snippet:
+            raise InputError(f"{num_frames} frames cannot be cut into snippets of {frames_per_snippet}.")
+        if img_size % patch_size:
+            raise InputError(f"An image of {img_size} pixels cannot be cut into patches of {patch_size}.")
         if vocab_size < TOKENS:
             raise InputError(f"vocab_size is {vocab_size}; texts are written in the {TOKENS} tokens of CLIP.")
-        super().__init__(num_classes=len(labels), num_features=embed_dim, video_spec=video_spec(frames, image_size))
-        self.snippets = frames // frames_per_snippet
+        super().__init__(num_classes=len(labels), num_features=embed_dim, video_spec=video_spec(num_frames, img_size))
+        self.snippets = num_frames // frames_per_snippet
         self.context_length = context_length
         self.erase_below = erase_below
 
-        self.local_tower = LocalTower(image_size, patch_size, width, depth, embed_dim, drop_path)
-        self.semantic_tower = SemanticTower(width, depth, (image_size // patch_size) ** 2, embed_dim, drop_path)
+        self.local_tower = LocalTower(img_size, patch_size, width, depth, embed_dim, drop_path_rate)
+        self.semantic_tower = SemanticTower(width, depth, (img_size // patch_size) ** 2, embed_dim, drop_path_rate)
         self.semantic_norm = nn.LayerNorm(width)
         self.semantic_projection = nn.Parameter(torch.empty(width, embed_dim))
         self.interaction = SnippetInteraction(embed_dim, self.snippets, interaction_depth)
@@ -328,7 +337,7 @@ class DKCLIP(DferModel):
         patches = rearrange(patches, "(b s) p e -> b s p e", b=batch)
 
         clip = self.interaction(clip_snippets)
-        return VideoEmbedding(unit(clip), unit(clip_snippets), patches, clip_snippets)
+        return VideoEmbedding(l2_normalize(clip), l2_normalize(clip_snippets), patches, clip_snippets)
 
     def similarity(self, embedding: VideoEmbedding) -> Tensor:
         """Of every snippet to its clip, (B, S). In single precision at least: the snippets of a clip are much alike,
@@ -346,7 +355,7 @@ class DKCLIP(DferModel):
     def conditioned_texts(self, patches: Tensor) -> Tensor:
         """The class texts in view of the kept patch tokens (B, P, E) -> (B, K, E), of length 1."""
         texts = self.text_features().expand(patches.shape[0], -1, -1)
-        return unit(texts + self.conditioning(texts, patches))
+        return l2_normalize(texts + self.conditioning(texts, patches))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         clip, patches = x[:, 0], x[:, 1:]
@@ -422,14 +431,14 @@ class DKCLIP(DferModel):
         return fill(self, given, wanted, what=f"The part '{part}' does not fit this dk_clip")
 
 
-def video_spec(frames: int = 16, image_size: int = 224) -> VideoSpec:
+def video_spec(num_frames: int = 16, img_size: int = 224) -> VideoSpec:
     return VideoSpec(
-        num_frames=frames,
-        img_size=image_size,
+        num_frames=num_frames,
+        img_size=img_size,
         sampling="segment_centres",
         short_clip="stretch",
         resize="opencv_bilinear",
-        resize_shorter=int(256 / 224 * image_size),
+        resize_shorter=int(256 / 224 * img_size),
         mean=(0.485, 0.456, 0.406),  # of ImageNet, not of CLIP
         std=(0.229, 0.224, 0.225),
         frame_count="folder",
@@ -448,11 +457,3 @@ def clip_sizes(embed_dim: int, width: int, depth: int, vocab_size: int, context_
         "layers": depth,
     }
     return {"embed_dim": embed_dim, "vision_cfg": {}, "text_cfg": text, "quick_gelu": True}
-
-
-def init_linears(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.Linear):
-            nn.init.trunc_normal_(part.weight, std=0.02)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import ImageModel, check_shape
+from .layers import call
 from .shortcuts import applies
 
 AFFECTNET_MEAN = (0.55391484, 0.43522123, 0.3821877)
@@ -161,10 +162,6 @@ def _stage(width_in: int, width_out: int, units: int) -> nn.Sequential:
     )
 
 
-def _call(module: nn.Module, *args: Any) -> Any:
-    return module(*args)
-
-
 class FaceEncoder(nn.Module):
     """Images (N, 3, H, W) -> features (N, 1024)."""
 
@@ -181,7 +178,7 @@ class FaceEncoder(nn.Module):
         self.stage4 = _stage(232, 464, units=4)
         self.expand = ConvNorm(464, self.num_features, 1)
 
-    def forward(self, images: Tensor, run: Callable = _call) -> Tensor:
+    def forward(self, images: Tensor, run: Callable = call) -> Tensor:
         """``run`` calls the large parts: `DferModel.run_block` saves memory there."""
         if applies(self.stem, images):
             images = images.contiguous(memory_format=torch.channels_last)
@@ -202,27 +199,27 @@ class EfficientFace(ImageModel):
 
     default_labels: ClassVar = {7: SEVEN, 8: (*SEVEN, "contempt")}
 
-    def __init__(self, *, num_classes: int = 7, image_size: int = 224) -> None:
-        check_image_size(image_size)
+    def __init__(self, *, num_classes: int = 7, img_size: int = 224) -> None:
+        check_img_size(img_size)
         super().__init__(
             num_classes=num_classes,
             num_features=FaceEncoder.num_features,
             video_spec=VideoSpec(
                 num_frames=1,
-                img_size=image_size,
+                img_size=img_size,
                 sampling="windows",
                 fps=5.0,
                 mean=AFFECTNET_MEAN,
                 std=AFFECTNET_STD,
             ),
         )
-        self.image_size = image_size
+        self.img_size = img_size
         self.encoder = FaceEncoder()
         self.classifier = self.build_classifier(num_classes)
         self.init_unless_loading()
 
     def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        check_shape("image", image, "(B, 3, H, W)", (None, 3, self.image_size, self.image_size))
+        check_shape("image", image, "(B, 3, H, W)", (None, 3, self.img_size, self.img_size))
         return self.encoder(image, self.run_block)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -235,7 +232,7 @@ def face_layers(prefix: str) -> list[tuple[str, tuple[int, ...]]]:
     return [(rf"^{prefix}\.(?:{part})\.", (number,)) for number, part in enumerate(parts)]
 
 
-def check_image_size(size: int) -> None:
+def check_img_size(size: int) -> None:
     """Quadrants of a quarter of the size must be halved, so the size is a multiple of 16; published: 224."""
     if size < 32 or size % 16:
-        raise InputError(f"image_size is {size}; expected a multiple of 16 from 32 on (the published weights saw 224).")
+        raise InputError(f"img_size is {size}; expected a multiple of 16 from 32 on (the published weights saw 224).")

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import DferModel, ImageModel, check_shape
+from .layers import call
 
 LABELS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 MEANS_BGR = (91.4953, 103.8827, 131.0912)  # VGGFace2's, subtracted from values 0 to 255
@@ -53,10 +54,6 @@ class Bottleneck(nn.Module):
         return F.relu(self.norm3(self.conv3(x)) + shortcut)
 
 
-def _call(module: nn.Module, *args: Any) -> Any:
-    return module(*args)
-
-
 class FaceEncoder(nn.Module):
     """Images (N, 3, H, W) -> features (N, 512)."""
 
@@ -79,7 +76,7 @@ class FaceEncoder(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
         self.embed = nn.Linear(entering, FACE_FEATURES)
 
-    def forward(self, images: Tensor, run: Callable = _call) -> Tensor:
+    def forward(self, images: Tensor, run: Callable = call) -> Tensor:
         """``run`` calls the stages: `DferModel.run_block` saves memory there."""
         x = F.relu(self.stem_norm(self.stem(same_padding(images))))
         x = F.max_pool2d(x, 3, 2)
@@ -163,12 +160,12 @@ class EmoAffectNetStatic(ImageModel):
 
     Args:
         num_classes: Number of classes; 7 as published.
-        image_size: Height and width of the input; 224 as published.
+        img_size: Height and width of the input; 224 as published.
         norm_momentum: Of the batch norms, in torch's sense. 0.01 is what the network was trained with; the released
             torch class has 0.99, which forgets the past with every batch.
         width_factor: Scales the widths of the trunk; 1 as published.
 
-    >>> model = EmoAffectNetStatic(num_classes=7, image_size=64)
+    >>> model = EmoAffectNetStatic(num_classes=7, img_size=64)
     >>> model(torch.rand(2, 3, 64, 64)).shape
     torch.Size([2, 7])
     """
@@ -179,20 +176,20 @@ class EmoAffectNetStatic(ImageModel):
         self,
         *,
         num_classes: int = 7,
-        image_size: int = 224,
+        img_size: int = 224,
         norm_momentum: float = 0.01,
         width_factor: float = 1.0,
     ) -> None:
-        check_image_size(image_size)
-        super().__init__(num_classes=num_classes, num_features=FACE_FEATURES, video_spec=_spec(1, image_size))
-        self.image_size = image_size
+        check_img_size(img_size)
+        super().__init__(num_classes=num_classes, num_features=FACE_FEATURES, video_spec=_spec(1, img_size))
+        self.img_size = img_size
         self.encoder = FaceEncoder(norm_momentum, width_factor)
         self.classifier = self.build_classifier(num_classes)
         self.init_unless_loading()
 
     def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]
         """(B, 3, H, W) -> (B, 512)."""
-        check_shape("image", image, "(B, 3, H, W)", (None, 3, self.image_size, self.image_size))
+        check_shape("image", image, "(B, 3, H, W)", (None, 3, self.img_size, self.img_size))
         return self.encoder(image, self.run_block)
 
     def init_weights(self) -> None:
@@ -207,12 +204,12 @@ class EmoAffectNet(DferModel):
 
     Args:
         num_classes: Number of classes; 7 as published.
-        image_size: Height and width of the input; 224 as published.
+        img_size: Height and width of the input; 224 as published.
         num_frames: Faces in a window; 10 as published. Any number from 1 on runs.
         norm_momentum: Of the batch norms, as in `EmoAffectNetStatic`.
         width_factor: Scales the widths of the trunk; 1 as published.
 
-    >>> model = EmoAffectNet(num_classes=7, image_size=64)
+    >>> model = EmoAffectNet(num_classes=7, img_size=64)
     >>> model(torch.rand(2, 10, 3, 64, 64)).shape
     torch.Size([2, 7])
     """
@@ -225,16 +222,16 @@ class EmoAffectNet(DferModel):
         self,
         *,
         num_classes: int = 7,
-        image_size: int = 224,
+        img_size: int = 224,
         num_frames: int = 10,
         norm_momentum: float = 0.01,
         width_factor: float = 1.0,
     ) -> None:
-        check_image_size(image_size)
+        check_img_size(img_size)
         if num_frames < 1:
             raise InputError(f"num_frames is {num_frames}; expected 1 or more (published: 10).")
-        super().__init__(num_classes=num_classes, num_features=CLIP_FEATURES, video_spec=_spec(num_frames, image_size))
-        self.image_size = image_size
+        super().__init__(num_classes=num_classes, num_features=CLIP_FEATURES, video_spec=_spec(num_frames, img_size))
+        self.img_size = img_size
         self.encoder = FaceEncoder(norm_momentum, width_factor)
         self.lstm1 = LSTM(FACE_FEATURES, FACE_FEATURES)
         self.lstm2 = LSTM(FACE_FEATURES, CLIP_FEATURES)
@@ -247,7 +244,7 @@ class EmoAffectNet(DferModel):
 
     def encode_frames(self, video: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, T, 512)."""
-        size = self.image_size
+        size = self.img_size
         check_shape("video", video, "(B, T, 3, H, W)", (None, None, 3, size, size))
         return self.encoder(video.flatten(0, 1), self.run_block).unflatten(0, video.shape[:2])
 
@@ -270,6 +267,6 @@ def face_layers() -> list[tuple[str, Any]]:
     return [*((rf"^encoder\.stages\.{n}\.", (n,)) for n in range(len(DEPTHS))), (r"^encoder\.embed\.", (len(DEPTHS),))]
 
 
-def check_image_size(size: int) -> None:
+def check_img_size(size: int) -> None:
     if size < SMALLEST_IMAGE:
-        raise InputError(f"image_size is {size}; expected {SMALLEST_IMAGE} or more (the published weights saw 224).")
+        raise InputError(f"img_size is {size}; expected {SMALLEST_IMAGE} or more (the published weights saw 224).")

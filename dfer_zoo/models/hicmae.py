@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..weights.record import AudioSpec
 from .audio_mae import SILENT_FRAME
 from .base import DferModel, LoadReport, check_parts, check_shape, fill
+from .layers import init_linears
 from .video_mae import (
     ACTIVATIONS,
     EPS,
@@ -44,13 +45,13 @@ CREMA_D_LABELS = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
 class CrossBlock(JointBlock):
     """The plain ViT block, after an attention to a context, whose width may differ."""
 
-    def __init__(self, width: int, heads: int, *, context_width: int, cross_heads: int | None = None, **block: Any):
-        super().__init__(width, heads, **block)
+    def __init__(self, width: int, num_heads: int, *, context_width: int, cross_heads: int | None = None, **block: Any):
+        super().__init__(width, num_heads, **block)
         attention = {name: block[name] for name in ("qkv_bias", "drop", "attn_drop") if name in block}
         layer_scale = block.get("layer_scale", 0.0)
         self.cross_norm = nn.LayerNorm(width, eps=EPS)
         self.context_norm = nn.LayerNorm(context_width, eps=EPS)
-        self.cross_attn = Attention(width, cross_heads or heads, context_width=context_width, **attention)
+        self.cross_attn = Attention(width, cross_heads or num_heads, context_width=context_width, **attention)
         self.cross_scale = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale > 0 else None
 
     def forward(self, tokens: Tensor, context: Tensor) -> Tensor:  # type: ignore[override]
@@ -90,13 +91,20 @@ class Fusion(nn.Module):
     """Pairs of blocks, one for each modality. Both blocks of a pair read the tokens from before the pair."""
 
     def __init__(
-        self, width: int, audio_width: int, *, depth: int, heads: int, drop_path: float, block: Mapping[str, Any]
+        self,
+        width: int,
+        audio_width: int,
+        *,
+        depth: int,
+        num_heads: int,
+        drop_path_rate: float,
+        block: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        rates = drop_path_rates(drop_path, depth)
+        rates = drop_path_rates(drop_path_rate, depth)
 
         def blocks(own: int, other: int) -> nn.ModuleList:
-            return nn.ModuleList(CrossBlock(own, heads, context_width=other, drop_path=r, **block) for r in rates)
+            return nn.ModuleList(CrossBlock(own, num_heads, context_width=other, drop_path=r, **block) for r in rates)
 
         self.video_blocks = blocks(width, audio_width)
         self.audio_blocks = blocks(audio_width, width)
@@ -117,55 +125,74 @@ class AudioVisualModel(DferModel):
     """
 
     inputs: ClassVar[tuple[str, ...]] = ("video", "audio")
+    vectors_per_modality: ClassVar[int] = 1  # that the features are made of
 
     def __init__(
         self,
         *,
         num_classes: int,
-        num_features: int,
-        image_size: int | Sequence[int],
+        preset: str,
+        img_size: int | Sequence[int],
         patch_size: int,
-        frames: int,
+        num_frames: int,
         tubelet: int,
-        width: int,
+        width: int | None,
         depth: int,
-        heads: int,
+        num_heads: int | None,
         audio_size: Sequence[int],
         audio_patch_size: int,
-        audio_width: int,
+        audio_width: int | None,
         audio_depth: int,
-        audio_heads: int,
+        audio_heads: int | None,
         fusion_depth: int,
-        fusion_heads: int,
-        drop_path: float,
-        block: Mapping[str, Any],
+        fusion_heads: int | None,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        layer_scale: float,
+        drop_rate: float,
+        attn_drop_rate: float,
+        drop_path_rate: float,
     ) -> None:
-        height, breadth = sides(image_size)
+        width, audio_width = widths(preset, width, audio_width)
+        num_heads = num_heads or one_per_head_width(width)
+        height, _ = sides(img_size)
         if not are_counts(audio_size, 2):
             raise InputError(f"audio_size is {audio_size!r}; expected two whole numbers: (time, mel bands).")
         super().__init__(
             num_classes=num_classes,
-            num_features=num_features,
-            video_spec=dataclasses.replace(VIDEO, num_frames=frames, img_size=height),
+            num_features=self.vectors_per_modality * (width + audio_width),
+            video_spec=dataclasses.replace(VIDEO, num_frames=num_frames, img_size=height),
             audio_spec=dataclasses.replace(AUDIO, shape=(1, *audio_size)),
         )
-        self.video_shape = (frames, COLOURS, height, breadth)
-        self.audio_shape = (1, *audio_size)
+        block = {
+            "mlp_ratio": mlp_ratio,
+            "qkv_bias": qkv_bias,
+            "layer_scale": layer_scale,
+            "drop": drop_rate,
+            "attn_drop": attn_drop_rate,
+        }
 
-        def encoder(grid: Grid, cut: Mapping[str, int], width: int, depth: int, heads: int) -> HierarchicalEncoder:
-            embedding = {**cut, "learned_position": False, "drop": block["drop"]}
-            options = {"depth": depth, "drop_path": drop_path, "embedding": embedding}
-            return HierarchicalEncoder(grid, width=width, block={"heads": heads, **block}, **options)
+        def encoder(grid: Grid, cut: Mapping[str, int], width: int, depth: int, num_heads: int) -> HierarchicalEncoder:
+            embedding = {**cut, "learned_position": False, "drop": drop_rate}
+            options = {"depth": depth, "drop_path_rate": drop_path_rate, "embedding": embedding}
+            return HierarchicalEncoder(grid, width=width, block={"num_heads": num_heads, **block}, **options)
 
-        video_grid = Grid.of(frames, image_size, tubelet, patch_size)
+        video_grid = Grid.of(num_frames, img_size, tubelet, patch_size)
         audio_grid = Grid.of(1, audio_size, 1, audio_patch_size)
         video_cut = {"channels": COLOURS, "tubelet": tubelet, "patch_size": patch_size}
         audio_cut = {"channels": 1, "tubelet": 1, "patch_size": audio_patch_size}
-        self.video_encoder = encoder(video_grid, video_cut, width, depth, heads)
+        self.video_encoder = encoder(video_grid, video_cut, width, depth, num_heads)
+        audio_heads = audio_heads or one_per_head_width(audio_width)
         self.audio_encoder = encoder(audio_grid, audio_cut, audio_width, audio_depth, audio_heads)
         self.fusion = Fusion(
-            width, audio_width, depth=fusion_depth, heads=fusion_heads, drop_path=drop_path, block=block
+            width,
+            audio_width,
+            depth=fusion_depth,
+            num_heads=fusion_heads or num_heads,
+            drop_path_rate=drop_path_rate,
+            block=block,
         )
+        self.video_shape, self.audio_shape = self.video_encoder.input_shape, self.audio_encoder.input_shape[1:]
 
     def embed(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, 3, H, W), (B, 1, time, mel) -> tokens with their positions, (B, N, D) and (B, M, A)"""
@@ -199,7 +226,7 @@ class HiCMAE(AudioVisualModel):
     Args:
         preset: "tiny", "small" or "base": the width of both encoders.
         width: Replaces the preset's. `audio_width` is the same unless given.
-        heads: One for every 64 channels unless given; `audio_heads` likewise. `fusion_heads` are those of the video
+        num_heads: One for every 64 channels unless given; `audio_heads` likewise. `fusion_heads` are those of the video
             encoder unless given, and must divide both widths.
         audio_size: (time, mel bands) of the spectrogram.
         head_activation: "none", "sigmoid", "relu" or "tanh"; for regression.
@@ -209,6 +236,7 @@ class HiCMAE(AudioVisualModel):
     torch.Size([1, 6])
     """
 
+    vectors_per_modality = 2
     default_labels: ClassVar[Mapping[int, tuple[str, ...]]] = {**LABELS, 6: CREMA_D_LABELS}
 
     def __init__(
@@ -216,13 +244,13 @@ class HiCMAE(AudioVisualModel):
         *,
         num_classes: int = 11,
         preset: str = "base",
-        image_size: int | Sequence[int] = 160,
+        img_size: int | Sequence[int] = 160,
         patch_size: int = 16,
-        frames: int = 16,
+        num_frames: int = 16,
         tubelet: int = 2,
         width: int | None = None,
         depth: int = 10,
-        heads: int | None = None,
+        num_heads: int | None = None,
         audio_size: Sequence[int] = (256, 128),
         audio_patch_size: int = 16,
         audio_width: int | None = None,
@@ -234,38 +262,34 @@ class HiCMAE(AudioVisualModel):
         qkv_bias: bool = True,
         layer_scale: float = 0.0,
         head_activation: str = "none",
-        drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.1,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
     ) -> None:
-        width, audio_width = widths(preset, width, audio_width)
-        heads = heads or one_per_head_width(width)
         check_option("head_activation", head_activation, tuple(ACTIVATIONS))
         super().__init__(
             num_classes=num_classes,
-            num_features=2 * (width + audio_width),
-            image_size=image_size,
+            preset=preset,
+            img_size=img_size,
             patch_size=patch_size,
-            frames=frames,
+            num_frames=num_frames,
             tubelet=tubelet,
             width=width,
             depth=depth,
-            heads=heads,
+            num_heads=num_heads,
             audio_size=audio_size,
             audio_patch_size=audio_patch_size,
             audio_width=audio_width,
             audio_depth=audio_depth,
-            audio_heads=audio_heads or one_per_head_width(audio_width),
+            audio_heads=audio_heads,
             fusion_depth=fusion_depth,
-            fusion_heads=fusion_heads or heads,
-            drop_path=drop_path,
-            block={
-                "mlp_ratio": mlp_ratio,
-                "qkv_bias": qkv_bias,
-                "layer_scale": layer_scale,
-                "drop": drop,
-                "attn_drop": attn_drop,
-            },
+            fusion_heads=fusion_heads,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            layer_scale=layer_scale,
+            drop_rate=drop_rate,
+            attn_drop_rate=attn_drop_rate,
+            drop_path_rate=drop_path_rate,
         )
         self.video_layer_weights = nn.Parameter(torch.full((depth,), 1 / depth))
         self.audio_layer_weights = nn.Parameter(torch.full((audio_depth,), 1 / audio_depth))
@@ -276,10 +300,8 @@ class HiCMAE(AudioVisualModel):
 
     def init_weights(self) -> None:
         for encoder in (self.video_encoder, self.audio_encoder):
-            for linear in linear_layers(encoder):
-                nn.init.trunc_normal_(linear.weight, std=0.02)
-        for linear in linear_layers(self.fusion):
-            nn.init.xavier_uniform_(linear.weight)
+            init_linears(encoder)
+        init_linears(self.fusion, nn.init.xavier_uniform_)
 
     def forward_features(self, video: Tensor, audio: Tensor) -> Tensor:  # type: ignore[override]
         """(B, T, 3, H, W) and (B, 1, time, mel) -> (B, 2 D + 2 A)"""
@@ -317,15 +339,6 @@ class HiCMAE(AudioVisualModel):
 def weighted_mean(means: Tensor, weights: Tensor) -> Tensor:
     """(B, L, D), (L,) -> (B, D)"""
     return (means * weights.softmax(0)[:, None]).sum(1)
-
-
-def linear_layers(module: nn.Module) -> list[nn.Linear]:
-    """All of them, with their biases set to 0, as both stages of training start."""
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
-    for layer in layers:
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
-    return layers
 
 
 def widths(preset: str, width: int | None, audio_width: int | None) -> tuple[int, int]:

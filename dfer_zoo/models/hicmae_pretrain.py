@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..weights.record import check_count
-from .hicmae import COLOURS, AudioVisualModel, CrossBlock, linear_layers, one_per_head_width, widths
+from .hicmae import COLOURS, AudioVisualModel, CrossBlock, one_per_head_width, widths
+from .layers import init_linears
 from .masked_video import (
     TubeletTargets,
     check_difference,
@@ -63,15 +64,23 @@ class SkipDecoder(nn.Module):
     position: Tensor
 
     def __init__(
-        self, grid: Grid, encoder_width: int, *, width: int, heads: int, levels: int, out: int, block: Mapping[str, Any]
+        self,
+        grid: Grid,
+        encoder_width: int,
+        *,
+        width: int,
+        num_heads: int,
+        levels: int,
+        out: int,
+        block: Mapping[str, Any],
     ) -> None:
         super().__init__()
         check_count("decoder_width", width)
         self.embed = nn.Linear(encoder_width, width, bias=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.register_buffer("position", sinusoidal_table(grid.tokens, width), persistent=False)
-        self.blocks = nn.ModuleList([JointBlock(width, heads, **block)])
-        self.blocks.extend(CrossBlock(width, heads, context_width=width, **block) for _ in range(levels))
+        self.blocks = nn.ModuleList([JointBlock(width, num_heads, **block)])
+        self.blocks.extend(CrossBlock(width, num_heads, context_width=width, **block) for _ in range(levels))
         self.norm = nn.LayerNorm(width, eps=EPS)
         self.head = nn.Linear(width, out)
 
@@ -89,9 +98,9 @@ class SkipDecoder(nn.Module):
         return self.head(self.norm(tokens[:, count:]))
 
     def init_weights(self) -> None:
-        for linear in linear_layers(self):
-            if linear is not self.embed:  # which keeps torch's own
-                nn.init.xavier_uniform_(linear.weight)
+        for name, module in self.named_children():
+            if name != "embed":  # keeps torch's own initialisation
+                init_linears(module, nn.init.xavier_uniform_)
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
 
 
@@ -125,13 +134,13 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
         self,
         *,
         preset: str = "base",
-        image_size: int | Sequence[int] = 160,
+        img_size: int | Sequence[int] = 160,
         patch_size: int = 16,
-        frames: int = 16,
+        num_frames: int = 16,
         tubelet: int = 2,
         width: int | None = None,
         depth: int = 10,
-        heads: int | None = None,
+        num_heads: int | None = None,
         audio_size: Sequence[int] = (256, 128),
         audio_patch_size: int = 16,
         audio_width: int | None = None,
@@ -155,9 +164,9 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         layer_scale: float = 0.0,
-        drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
     ) -> None:
         decoder_width = decoder_width or DECODER_WIDTHS.get(preset)
         if decoder_width is None:
@@ -169,33 +178,29 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
             raise InputError(
                 f"levels is {tuple(levels)}; expected ascending block numbers from 0 to {min(depth, audio_depth) - 1}."
             )
-        heads = heads or one_per_head_width(width)
-        block = {
-            "mlp_ratio": mlp_ratio,
-            "qkv_bias": qkv_bias,
-            "layer_scale": layer_scale,
-            "drop": drop,
-            "attn_drop": attn_drop,
-        }
         super().__init__(
             num_classes=0,
-            num_features=width + audio_width,
-            image_size=image_size,
+            preset=preset,
+            img_size=img_size,
             patch_size=patch_size,
-            frames=frames,
+            num_frames=num_frames,
             tubelet=tubelet,
             width=width,
             depth=depth,
-            heads=heads,
+            num_heads=num_heads,
             audio_size=audio_size,
             audio_patch_size=audio_patch_size,
             audio_width=audio_width,
             audio_depth=audio_depth,
-            audio_heads=audio_heads or one_per_head_width(audio_width),
+            audio_heads=audio_heads,
             fusion_depth=fusion_depth,
-            fusion_heads=fusion_heads or heads,
-            drop_path=drop_path,
-            block=block,
+            fusion_heads=fusion_heads,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            layer_scale=layer_scale,
+            drop_rate=drop_rate,
+            attn_drop_rate=attn_drop_rate,
+            drop_path_rate=drop_path_rate,
         )
         assert self.video_spec is not None
         self.video_spec = dataclasses.replace(self.video_spec, segments=1)
@@ -205,12 +210,12 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
         self.levels, self.temperature, self.contrast_weight = tuple(levels), temperature, contrast_weight
         self.normalize_target, self.normalize_audio_target = normalize_target, normalize_audio_target
         self.difference_group, self.motion_weight = difference_group, motion_weight
-        check_difference(frames, tubelet, difference_group, motion_weight)
+        check_difference(num_frames, tubelet, difference_group, motion_weight)
 
         def decoder(grid: Grid, own_width: int, heads: int | None, out: int) -> SkipDecoder:
             heads = heads or one_per_head_width(own_width)
             plain = {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "layer_scale": layer_scale}
-            return SkipDecoder(grid, width, width=own_width, heads=heads, levels=len(levels), out=out, block=plain)
+            return SkipDecoder(grid, width, width=own_width, num_heads=heads, levels=len(levels), out=out, block=plain)
 
         self.video_decoder = decoder(self.grid, decoder_width, decoder_heads, COLOURS * tubelet * patch_size**2)
         self.audio_decoder = decoder(
@@ -225,8 +230,7 @@ class HiCMAEPretrain(TubeletTargets, AudioVisualModel):
 
     def init_weights(self) -> None:
         for module in (self.video_encoder, self.audio_encoder, self.fusion):
-            for linear in linear_layers(module):
-                nn.init.xavier_uniform_(linear.weight)
+            init_linears(module, nn.init.xavier_uniform_)
         for decoder in (self.video_decoder, self.audio_decoder):
             decoder.init_weights()
 

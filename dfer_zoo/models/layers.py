@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,9 +28,28 @@ __all__ = [
     "RandomErasing",
     "TanhGELU",
     "TemporalTransformer",
+    "call",
+    "init_linears",
     "param_groups_layer_decay",
     "rand_augment_transform",
 ]
+
+
+def call(block: Callable, *args: Any) -> Any:
+    """Run a block plainly: the default where a model may pass its `run_block`, which saves memory in training."""
+    return block(*args)
+
+
+_truncated_normal = functools.partial(nn.init.trunc_normal_, std=0.02)
+
+
+def init_linears(module: nn.Module, init: Callable[[Tensor], Any] = _truncated_normal) -> None:
+    """Initialise all linear layers: weights by ``init``, biases with zeros."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            init(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 class TanhGELU(nn.GELU):
@@ -60,9 +80,9 @@ class TemporalTransformer(nn.Module):
         self,
         width: int = 512,
         depth: int = 1,
-        heads: int = 8,
+        num_heads: int = 8,
         mlp_width: int | None = None,
-        max_frames: int = 16,
+        num_frames: int = 16,
         pool: str = "token",
     ) -> None:
         super().__init__()
@@ -70,16 +90,16 @@ class TemporalTransformer(nn.Module):
             raise InputError(f"pool is '{pool}'; expected 'token', 'mean' or 'none'.")
         if depth < 0:
             raise InputError(f"The temporal transformer's depth is {depth}; expected 0 blocks or more.")
-        if heads < 1 or width % heads:
-            raise InputError(f"The temporal transformer's width of {width} cannot be cut into {heads} heads.")
-        self.max_frames = max_frames
+        if num_heads < 1 or width % num_heads:
+            raise InputError(f"The temporal transformer's width of {width} cannot be cut into {num_heads} heads.")
+        self.num_frames = num_frames
         self.pool = pool
         self.class_token = nn.Parameter(torch.empty(1, 1, width)) if pool == "token" else None
-        self.positions = nn.Parameter(torch.empty(1, max_frames + (pool == "token"), width))
+        self.positions = nn.Parameter(torch.empty(1, num_frames + (pool == "token"), width))
         self.blocks = nn.ModuleList(
             Block(
                 width,
-                heads,
+                num_heads,
                 mlp_ratio=((mlp_width or 2 * width) + 0.5) / width,  # timm cuts the product, which may lie just below
                 qkv_bias=False,
                 norm_layer=nn.LayerNorm,  # torch's, with an eps of 1e-5; timm's own ViTs have 1e-6

@@ -29,7 +29,7 @@ class LGIBlock(nn.Module):
     def __init__(
         self,
         width: int,
-        heads: int,
+        num_heads: int,
         *,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
@@ -53,7 +53,7 @@ class LGIBlock(nn.Module):
             return nn.LayerNorm(width, eps=EPS)
 
         def attention() -> Attention:
-            return Attention(width, heads, qkv_bias=qkv_bias, drop=drop, attn_drop=attn_drop)
+            return Attention(width, num_heads, qkv_bias=qkv_bias, drop=drop, attn_drop=attn_drop)
 
         self.local_norm = norm()
         if local_attention == "cross":
@@ -131,7 +131,7 @@ class LGIFormer(Encoder):
         region: Sequence[int],
         width: int,
         depth: int,
-        drop_path: float,
+        drop_path_rate: float,
         embedding: dict,
         block: dict,
     ) -> None:
@@ -140,7 +140,7 @@ class LGIFormer(Encoder):
         self.region = tuple(region)
         self.region_tokens = nn.Parameter(torch.zeros(self.region_grid.tokens, width))  # they have no position
         self.blocks = nn.ModuleList(
-            LGIBlock(width, drop_path=rate, **block) for rate in drop_path_rates(drop_path, depth)
+            LGIBlock(width, drop_path=rate, **block) for rate in drop_path_rates(drop_path_rate, depth)
         )
 
     def into_regions(self, tokens: Tensor) -> Tensor:
@@ -186,14 +186,14 @@ class MAEDFER(VideoTransformer):
         self,
         *,
         num_classes: int = 7,
-        image_size: int | Sequence[int] = 160,
+        img_size: int | Sequence[int] = 160,
         patch_size: int = 16,
         channels: int = 3,
-        frames: int = 16,
+        num_frames: int = 16,
         tubelet: int = 2,
         width: int = 512,
         depth: int = 16,
-        heads: int = 8,
+        num_heads: int = 8,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         region: Sequence[int] = (2, 5, 10),
@@ -207,32 +207,32 @@ class MAEDFER(VideoTransformer):
         head_activation: str = "none",
         learned_position: bool = False,
         head_scale: float = 0.001,
-        drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.1,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
     ) -> None:
         check_option("pooled_tokens", pooled_tokens, ("region", "local", "all"))
         if per_frame and pooled_tokens != "local":
             raise InputError(f"per_frame needs a token for every place, pooled_tokens='local', not '{pooled_tokens}'.")
         encoder = LGIFormer(
-            Grid.of(frames, image_size, tubelet, patch_size),
+            Grid.of(num_frames, img_size, tubelet, patch_size),
             region=region,
             width=width,
             depth=depth,
-            drop_path=drop_path,
+            drop_path_rate=drop_path_rate,
             embedding={
                 "channels": channels,
                 "tubelet": tubelet,
                 "patch_size": patch_size,
                 "learned_position": learned_position,
-                "drop": drop,
+                "drop": drop_rate,
             },
             block={
-                "heads": heads,
+                "num_heads": num_heads,
                 "mlp_ratio": mlp_ratio,
                 "qkv_bias": qkv_bias,
-                "drop": drop,
-                "attn_drop": attn_drop,
+                "drop": drop_rate,
+                "attn_drop": attn_drop_rate,
                 "local_attention": local_attention,
                 "global_attention": global_attention,
                 "interaction": interaction,
@@ -242,11 +242,6 @@ class MAEDFER(VideoTransformer):
         super().__init__(
             encoder,
             num_classes=num_classes,
-            width=width,
-            channels=channels,
-            image_size=image_size,
-            frames=frames,
-            tubelet=tubelet,
             mean_pooling=mean_pooling,
             per_frame=per_frame,
             head_activation=head_activation,

@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         *,
         width: int,
         depth: int,
-        heads: int,
+        num_heads: int,
         mlp_ratio: float,
         qkv_bias: bool,
         layer_scale: float,
@@ -53,7 +53,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.register_buffer("position", sinusoidal_table(grid.tokens, width), persistent=False)
         self.blocks = nn.ModuleList(
-            JointBlock(width, heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, layer_scale=layer_scale)
+            JointBlock(width, num_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, layer_scale=layer_scale)
             for _ in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=EPS)
@@ -102,14 +102,14 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
     def __init__(
         self,
         *,
-        image_size: int | Sequence[int] = 160,
+        img_size: int | Sequence[int] = 160,
         patch_size: int = 16,
-        frames: int = 16,
+        num_frames: int = 16,
         tubelet: int = 2,
         attention: str = "local_global",
         width: int = 512,
         depth: int = 16,
-        heads: int = 8,
+        num_heads: int = 8,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         region: Sequence[int] = (2, 5, 10),
@@ -126,47 +126,46 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         normalize_target: bool = True,
         difference_group: int = 2,
         motion_weight: float | None = None,
-        drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
     ) -> None:
-        height, breadth = sides(image_size)
+        height, _ = sides(img_size)
         super().__init__(
             num_classes=0,
             num_features=width,
-            video_spec=dataclasses.replace(VIDEO, num_frames=frames, img_size=height, segments=1),
+            video_spec=dataclasses.replace(VIDEO, num_frames=num_frames, img_size=height, segments=1),
         )
         check_option("attention", attention, ("local_global", "joint"))
         check_option("decoder_positions", decoder_positions, ("published", "matched"))
         if layer_scale and attention != "joint":
             raise InputError(f"layer_scale is {layer_scale}; the blocks of the LGI-Former have none, expected 0.")
-        self.input_shape = (frames, CHANNELS, height, breadth)
         self.cut = {"p0": tubelet, "p1": patch_size, "p2": patch_size}
-        self.grid = grid = Grid.of(frames, image_size, tubelet, patch_size)
+        self.grid = grid = Grid.of(num_frames, img_size, tubelet, patch_size)
         self.matched = decoder_positions == "matched"
         self.normalize_target, self.difference_group = normalize_target, difference_group
         self.motion_weight = motion_weight
-        check_difference(frames, tubelet, difference_group, motion_weight)
+        check_difference(num_frames, tubelet, difference_group, motion_weight)
 
         embedding = {
             "channels": CHANNELS,
             "tubelet": tubelet,
             "patch_size": patch_size,
             "learned_position": False,
-            "drop": drop,
+            "drop": drop_rate,
         }
         block: dict[str, Any] = {
-            "heads": heads,
+            "num_heads": num_heads,
             "mlp_ratio": mlp_ratio,
             "qkv_bias": qkv_bias,
-            "drop": drop,
-            "attn_drop": attn_drop,
+            "drop": drop_rate,
+            "attn_drop": attn_drop_rate,
         }
         self.encoder: LGIFormer | JointEncoder
         if attention == "joint":
             block["layer_scale"] = layer_scale
             self.encoder = JointEncoder(
-                grid, width=width, depth=depth, drop_path=drop_path, embedding=embedding, block=block
+                grid, width=width, depth=depth, drop_path_rate=drop_path_rate, embedding=embedding, block=block
             )
             self.window = (grid.rows, grid.columns)
         else:
@@ -177,7 +176,13 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
                 "share_attention": share_attention,
             }
             self.encoder = LGIFormer(
-                grid, region=region, width=width, depth=depth, drop_path=drop_path, embedding=embedding, block=block
+                grid,
+                region=region,
+                width=width,
+                depth=depth,
+                drop_path_rate=drop_path_rate,
+                embedding=embedding,
+                block=block,
             )
             self.window = (region[1], region[2])
             if interaction == "none":  # then nothing carries the last look across back to the local tokens
@@ -190,7 +195,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
             grid,
             width=decoder_width,
             depth=decoder_depth,
-            heads=decoder_heads,
+            num_heads=decoder_heads,
             mlp_ratio=mlp_ratio,
             qkv_bias=qkv_bias,
             layer_scale=layer_scale,
@@ -299,7 +304,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         return self._decode(x, *self._mask(mask, x.shape[0]))
 
     def _encode(self, video: Tensor, mask: Tensor, count: int) -> Tensor:
-        check_shape("video", video, "(B, T, 3, H, W)", (None, *self.input_shape))
+        check_shape("video", video, "(B, T, 3, H, W)", (None, *self.encoder.input_shape))
         visible = self._embed(video, self._visible(mask, count))
         if isinstance(self.encoder, LGIFormer):
             regions = self.encoder(self._by_region(visible), self.run_block)
@@ -394,7 +399,9 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
 
     def example_inputs(self, batch: int = 1) -> dict[str, Tensor]:
         return {
-            "video": torch.rand(batch, *self.input_shape, device=self.mask_token.device, dtype=self.mask_token.dtype)
+            "video": torch.rand(
+                batch, *self.encoder.input_shape, device=self.mask_token.device, dtype=self.mask_token.dtype
+            )
         }
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

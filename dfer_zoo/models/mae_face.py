@@ -19,7 +19,7 @@ class MAEFace(EncoderClassifier):
     """A face image, values in [0, 1] -> logits; without classes, the features.
 
     >>> import torch
-    >>> model = MAEFace(preset="tiny", image_size=32, num_classes=5)
+    >>> model = MAEFace(preset="tiny", img_size=32, num_classes=5)
     >>> model(image=torch.rand(1, 3, 32, 32)).shape
     torch.Size([1, 5])
     """
@@ -30,20 +30,20 @@ class MAEFace(EncoderClassifier):
         self,
         *,
         num_classes: int = 0,
-        image_size: int = 224,
+        img_size: int = 224,
         preset: str = "base",
         pooling: str = "mean",
-        drop_path: float = 0.0,
+        drop_path_rate: float = 0.0,
     ) -> None:
         shape = find_preset(preset)
         super().__init__(
             shape,
             num_classes=num_classes,
-            grid=square_grid(image_size, shape),
+            grid=square_grid(img_size, shape),
             channels=3,
             pooling=pooling,
-            drop_path=drop_path,
-            video_spec=VideoSpec(num_frames=1, img_size=image_size, sampling="segment_centres"),
+            drop_path_rate=drop_path_rate,
+            video_spec=VideoSpec(num_frames=1, img_size=img_size, sampling="segment_centres"),
         )
         self.init_unless_loading()
 

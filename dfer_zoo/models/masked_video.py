@@ -125,10 +125,10 @@ def differences(video: Tensor, group: int, sign: int = -1) -> Tensor:
     return torch.where(later, video + sign * video[:, time // group * group], video)
 
 
-def check_difference(frames: int, tubelet: int, group: int, motion_weight: float | None) -> None:
-    if group < 0 or group == 1 or (group and frames % group):
+def check_difference(num_frames: int, tubelet: int, group: int, motion_weight: float | None) -> None:
+    if group < 0 or group == 1 or (group and num_frames % group):
         raise InputError(
-            f"difference_group is {group}; expected 0 (no differences) or at least 2 that divide the {frames} frames."
+            f"difference_group is {group}; expected 0 (no differences) or at least 2 that divide the {num_frames} frames."
         )
     if motion_weight is not None and not (group == tubelet == 2):
         raise InputError("motion_weight splits a tubelet of two frames; it needs tubelet=2 and difference_group=2.")

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .layers import Attention, DropPath, Mlp, QuickGELU
+from .layers import Attention, DropPath, Mlp, QuickGELU, call
 
 HEAD_WIDTH = 64  # of every attention, as in CLIP
-
-
-def call(block: Callable, *args: Any) -> Any:
-    """What a tower does with its blocks, unless the model wants them checkpointed."""
-    return block(*args)
 
 
 class MessageBlock(nn.Module):
@@ -47,12 +41,12 @@ class MessageBlock(nn.Module):
 class MessageTower(nn.Module):
     """CLIP's image transformer made of message blocks. A subclass says where the patch tokens come from."""
 
-    def __init__(self, width: int, depth: int, num_patches: int, embed_dim: int, drop_path: float = 0.0) -> None:
+    def __init__(self, width: int, depth: int, num_patches: int, embed_dim: int, drop_path_rate: float = 0.0) -> None:
         super().__init__()
         self.class_token = nn.Parameter(torch.empty(width))
         self.positions = nn.Parameter(torch.empty(1 + num_patches, width))
         self.norm_pre = nn.LayerNorm(width)
-        rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
+        rates = [drop_path_rate * i / max(1, depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(MessageBlock(width, rate) for rate in rates)
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Parameter(torch.empty(width, embed_dim))
@@ -79,8 +73,8 @@ class MessageTower(nn.Module):
 class LocalTower(MessageTower):
     """What happens within a short time: looks at every frame."""
 
-    def __init__(self, image_size: int, patch_size: int, width: int, depth: int, embed_dim: int, drop_path: float):
-        super().__init__(width, depth, (image_size // patch_size) ** 2, embed_dim, drop_path)
+    def __init__(self, img_size: int, patch_size: int, width: int, depth: int, embed_dim: int, drop_path_rate: float):
+        super().__init__(width, depth, (img_size // patch_size) ** 2, embed_dim, drop_path_rate)
         self.patch_embed = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
 
     def forward(self, images: Tensor, neighbours: int, run_block: Callable = call) -> Tensor:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import ImageModel, check_shape
+from .layers import call
 
 FER2013 = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 WIDTHS = (8, 16, 32, 64, 128)
@@ -71,10 +72,6 @@ class ResidualModule(nn.Module):
         return same_max_pool(x) + shortcut
 
 
-def _call(module: nn.Module, *args: Any) -> Any:
-    return module(*args)
-
-
 class GrayEncoder(nn.Module):
     """Gray images (N, 1, H, W) -> maps (N, 128, h, w), a sixteenth of the size."""
 
@@ -86,7 +83,7 @@ class GrayEncoder(nn.Module):
         self.norm2 = norm(WIDTHS[0])
         self.blocks = nn.ModuleList(ResidualModule(a, b) for a, b in itertools.pairwise(WIDTHS))
 
-    def forward(self, image: Tensor, run: Callable = _call) -> Tensor:
+    def forward(self, image: Tensor, run: Callable = call) -> Tensor:
         """``run`` calls the blocks: `DferModel.run_block` saves memory there."""
         x = F.relu(self.norm1(self.conv1(image)))
         x = F.relu(self.norm2(self.conv2(x)))
@@ -100,7 +97,7 @@ class MiniXception(ImageModel):
 
     Args:
         num_classes: Number of classes; 7 as published.
-        image_size: Height and width of the input; 64 as published.
+        img_size: Height and width of the input; 64 as published.
 
     >>> model = MiniXception(num_classes=7)
     >>> model(torch.rand(2, 1, 64, 64)).shape
@@ -109,15 +106,15 @@ class MiniXception(ImageModel):
 
     default_labels: ClassVar = {7: FER2013}
 
-    def __init__(self, *, num_classes: int = 7, image_size: int = 64) -> None:
-        if image_size < SMALLEST_IMAGE:
-            raise InputError(f"image_size is {image_size}; expected {SMALLEST_IMAGE} or more (published: 64).")
+    def __init__(self, *, num_classes: int = 7, img_size: int = 64) -> None:
+        if img_size < SMALLEST_IMAGE:
+            raise InputError(f"img_size is {img_size}; expected {SMALLEST_IMAGE} or more (published: 64).")
         super().__init__(
             num_classes=num_classes,
             num_features=WIDTHS[-1],
             video_spec=VideoSpec(
                 num_frames=1,
-                img_size=image_size,
+                img_size=img_size,
                 sampling="windows",  # of one frame each: the mean over frames is the zoo's rule, not the authors'
                 fps=5.0,
                 resize="opencv_bilinear",
@@ -127,14 +124,14 @@ class MiniXception(ImageModel):
                 face_crop="gray_square",
             ),
         )
-        self.image_size = image_size
+        self.img_size = img_size
         self.encoder = GrayEncoder()
         self.classifier = self.build_classifier(num_classes)
         self.init_unless_loading()
 
     def forward_features(self, image: Tensor) -> Tensor:  # type: ignore[override]
         """(B, 1, H, W) -> maps (B, 128, h, w)."""
-        check_shape("image", image, "(B, 1, H, W)", (None, 1, self.image_size, self.image_size))
+        check_shape("image", image, "(B, 1, H, W)", (None, 1, self.img_size, self.img_size))
         return self.encoder(image, self.run_block)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:

@@ -89,7 +89,7 @@ class Prompts(nn.Module):
 class MMADFER(DferModel):
     """16 face frames and a log-mel spectrogram -> logits. ``audio=None`` is a clip without sound, as published for MAFW.
 
-    >>> model = MMADFER(preset="tiny", image_size=32)
+    >>> model = MMADFER(preset="tiny", img_size=32)
     >>> model(video=torch.rand(1, 16, 3, 32, 32), audio=None).shape
     torch.Size([1, 7])
     """
@@ -108,10 +108,10 @@ class MMADFER(DferModel):
         self,
         *,
         num_classes: int = 7,
-        image_size: int = 224,
+        img_size: int = 224,
         temporal_depth: int = 1,
         preset: str = "base",
-        drop_path: float = 0.1,
+        drop_path_rate: float = 0.1,
         drop_path_when_frozen: bool = False,
     ) -> None:
         if temporal_depth < 1:
@@ -122,21 +122,21 @@ class MMADFER(DferModel):
         super().__init__(
             num_classes=num_classes,
             num_features=512,
-            video_spec=VideoSpec(num_frames=FRAMES, img_size=image_size, sampling="segment_centres"),
+            video_spec=VideoSpec(num_frames=FRAMES, img_size=img_size, sampling="segment_centres"),
             audio_spec=AudioSpec(
                 front_end="kaldi_fbank", shape=(1, SPECTRUM_FRAMES, MEL_BANDS), silence_value=SILENT_FRAME
             ),
         )
         groups = shape.depth // PROMPT_STRIDE
-        options: dict[str, Any] = {"extra_tokens": groups * PROMPTS, "drop_path": drop_path}
+        options: dict[str, Any] = {"extra_tokens": groups * PROMPTS, "drop_path_rate": drop_path_rate}
         sound_grid = (SPECTRUM_FRAMES // shape.patch, MEL_BANDS // shape.patch)
-        self.face = Encoder(shape, grid=square_grid(image_size, shape), channels=3, **options)
+        self.face = Encoder(shape, grid=square_grid(img_size, shape), channels=3, **options)
         self.sound = Encoder(shape, grid=sound_grid, channels=1, **options)
         self.face_prompts = Prompts(shape.width, groups)
         self.sound_prompts = Prompts(shape.width, groups)
         self.exchanges = nn.ModuleList(Exchange(shape.width, bottleneck=128) for _ in range(shape.depth))
         self.projection = nn.Linear(shape.width, self.num_features)
-        self.temporal = TemporalTransformer(self.num_features, temporal_depth, max_frames=FRAMES)
+        self.temporal = TemporalTransformer(self.num_features, temporal_depth, num_frames=FRAMES)
         self.classifier = self.build_classifier(num_classes)
         self.drop_path_when_frozen = drop_path_when_frozen
         self.init_unless_loading()

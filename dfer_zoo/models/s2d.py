@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .anchors import EmotionAnchors, distillation_weight
 from .base import DferModel, LoadReport, check_parts, check_shape, fill
-from .layers import Attention, Mlp
+from .layers import Attention, Mlp, init_linears
 from .mobile_face_net import LandmarkFeatures, resize_for_landmarks
 from .video_mae import VIDEO, check_option
 from .vit import Encoder, EncoderNorm, Preset
@@ -230,11 +230,7 @@ class LandmarkPromptedViT(DferModel):
 
     def init_weights(self) -> None:
         """Truncated normal numbers for all linear layers, as published: the adapters do not start silent."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linears(self)
         # what are 1 x 1 convolutions in the authors' code starts as torch's do, the prompters with Xavier's weights
         self.landmark_embed.reset_parameters()
         for module in self.modules():

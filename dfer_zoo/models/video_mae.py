@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .base import DferModel, LoadReport, check_parts, check_shape, fill
-from .layers import DropPath, Mlp
+from .layers import DropPath, Mlp, init_linears
 from .shortcuts import applies, are_linear
 
 EPS = 1e-6  # of every LayerNorm
@@ -71,16 +71,16 @@ class Grid(NamedTuple):
         return self.frames * self.rows * self.columns
 
     @classmethod
-    def of(cls, frames: int, image_size: int | Sequence[int], tubelet: int, patch_size: int) -> Grid:
-        height, width = sides(image_size)
-        for name, value in (("frames", frames), ("tubelet", tubelet), ("patch_size", patch_size)):
+    def of(cls, num_frames: int, img_size: int | Sequence[int], tubelet: int, patch_size: int) -> Grid:
+        height, width = sides(img_size)
+        for name, value in (("num_frames", num_frames), ("tubelet", tubelet), ("patch_size", patch_size)):
             check_count(name, value)
-        if frames % tubelet or height % patch_size or width % patch_size:
+        if num_frames % tubelet or height % patch_size or width % patch_size:
             raise InputError(
-                f"{frames} frames of {height}x{width} cannot be cut into tubelets of {tubelet} frames and "
+                f"{num_frames} frames of {height}x{width} cannot be cut into tubelets of {tubelet} frames and "
                 f"{patch_size}x{patch_size} pixels."
             )
-        return cls(frames // tubelet, height // patch_size, width // patch_size)
+        return cls(num_frames // tubelet, height // patch_size, width // patch_size)
 
     def in_regions(self, region: Sequence[int]) -> Grid:
         """The same clip counted in regions of so many tokens."""
@@ -91,11 +91,11 @@ class Grid(NamedTuple):
         return Grid(*(have // side for have, side in zip(self, region)))
 
 
-def sides(image_size: int | Sequence[int]) -> tuple[int, int]:
+def sides(img_size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) from one number or two."""
-    pair = (image_size, image_size) if isinstance(image_size, int) else image_size
+    pair = (img_size, img_size) if isinstance(img_size, int) else img_size
     if not are_counts(pair, 2):
-        raise InputError(f"image_size is {image_size!r}; expected a number of pixels, or two: (height, width).")
+        raise InputError(f"img_size is {img_size!r}; expected a number of pixels, or two: (height, width).")
     height, width = pair
     return height, width
 
@@ -137,7 +137,7 @@ class Attention(nn.Module):
     def __init__(
         self,
         width: int,
-        heads: int,
+        num_heads: int,
         *,
         context_width: int | None = None,
         qkv_bias: bool = True,
@@ -145,8 +145,8 @@ class Attention(nn.Module):
         attn_drop: float = 0.0,
     ):
         super().__init__()
-        check_heads(width, heads)
-        self.heads, self.attn_drop = heads, attn_drop
+        check_heads(width, num_heads)
+        self.num_heads, self.attn_drop = num_heads, attn_drop
         self.q = nn.Linear(width, width, bias=False)
         self.kv = nn.Linear(context_width or width, 2 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias else None
@@ -161,16 +161,16 @@ class Attention(nn.Module):
         kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
         q = F.linear(queries, self.q.weight, self.q_bias)
         k, v = F.linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
-        return self.proj_drop(self.proj(attend(q, k, v, self.heads, self.attn_drop if self.training else 0.0)))
+        return self.proj_drop(self.proj(attend(q, k, v, self.num_heads, self.attn_drop if self.training else 0.0)))
 
     def is_cheaper_folded(self, queries: Tensor, context: Tensor) -> bool:
-        small = context.shape[1] * self.heads < queries.shape[-1] < queries.shape[1]
+        small = context.shape[1] * self.num_heads < queries.shape[-1] < queries.shape[1]
         return small and are_linear(self.q, self.kv, self.proj) and applies(self, queries)
 
     def attend_to_few(self, queries: Tensor, context: Tensor) -> Tensor:
         """The same for many queries and a context of M tokens, with h heads: ``q`` and ``proj`` are multiplied into the
         keys and the values, so that the queries meet matrices of h * M columns and not of D."""
-        heads, width = self.heads, queries.shape[-1]
+        heads, width = self.num_heads, queries.shape[-1]
         kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
         k, v = F.linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
         k, v = (rearrange(x, "b m (h d) -> b h m d", h=heads) for x in (k, v))
@@ -188,10 +188,10 @@ class Attention(nn.Module):
 class JointAttention(nn.Module):
     """All tokens look at all tokens; queries, keys and values in one matrix, as the plain ViT's files have it."""
 
-    def __init__(self, width: int, heads: int, *, qkv_bias: bool = True, drop: float = 0.0, attn_drop: float = 0.0):
+    def __init__(self, width: int, num_heads: int, *, qkv_bias: bool = True, drop: float = 0.0, attn_drop: float = 0.0):
         super().__init__()
-        check_heads(width, heads)
-        self.heads, self.attn_drop = heads, attn_drop
+        check_heads(width, num_heads)
+        self.num_heads, self.attn_drop = num_heads, attn_drop
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(width)) if qkv_bias else None
@@ -203,17 +203,17 @@ class JointAttention(nn.Module):
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         q, k, v = F.linear(tokens, self.qkv.weight, bias).chunk(3, dim=-1)
-        return self.proj_drop(self.proj(attend(q, k, v, self.heads, self.attn_drop if self.training else 0.0)))
+        return self.proj_drop(self.proj(attend(q, k, v, self.num_heads, self.attn_drop if self.training else 0.0)))
 
 
-def check_heads(width: int, heads: int) -> None:
-    check_count("heads", heads)
-    if width % heads:
-        raise InputError(f"{heads} heads cannot share a width of {width}; it must be a multiple of their number.")
+def check_heads(width: int, num_heads: int) -> None:
+    check_count("num_heads", num_heads)
+    if width % num_heads:
+        raise InputError(f"{num_heads} heads cannot share a width of {width}; it must be a multiple of their number.")
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, dropout: float) -> Tensor:
-    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=heads) for x in (q, k, v))
+def attend(q: Tensor, k: Tensor, v: Tensor, num_heads: int, dropout: float) -> Tensor:
+    q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=num_heads) for x in (q, k, v))
     return rearrange(F.scaled_dot_product_attention(q, k, v, dropout_p=dropout), "b h n d -> b n (h d)")
 
 
@@ -223,7 +223,7 @@ class JointBlock(nn.Module):
     def __init__(
         self,
         width: int,
-        heads: int,
+        num_heads: int,
         *,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
@@ -234,7 +234,7 @@ class JointBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=EPS)
-        self.attn = JointAttention(width, heads, qkv_bias=qkv_bias, drop=drop, attn_drop=attn_drop)
+        self.attn = JointAttention(width, num_heads, qkv_bias=qkv_bias, drop=drop, attn_drop=attn_drop)
         self.norm2 = nn.LayerNorm(width, eps=EPS)
         self.mlp = Mlp(width, int(width * mlp_ratio), drop=(0.0, drop))
         self.attn_scale = nn.Parameter(torch.full((width,), layer_scale)) if layer_scale > 0 else None
@@ -279,7 +279,8 @@ class Encoder(nn.Module):
         super().__init__()
         check_count("width", width)
         check_count("channels", channels)
-        self.grid = grid
+        self.grid, self.tubelet = grid, tubelet
+        self.input_shape = (grid.frames * tubelet, channels, grid.rows * patch_size, grid.columns * patch_size)
         self.patch_embed = TubeletEmbedding(channels, width, tubelet, patch_size)
         if learned_position:
             self.position = nn.Parameter(torch.zeros(1, grid.tokens, width))
@@ -294,10 +295,12 @@ class Encoder(nn.Module):
 class JointEncoder(Encoder):
     """Every token attends to every token of the clip."""
 
-    def __init__(self, grid: Grid, *, width: int, depth: int, drop_path: float, embedding: dict, block: dict) -> None:
+    def __init__(
+        self, grid: Grid, *, width: int, depth: int, drop_path_rate: float, embedding: dict, block: dict
+    ) -> None:
         super().__init__(grid, width=width, **embedding)
         self.blocks = nn.ModuleList(
-            JointBlock(width, drop_path=rate, **block) for rate in drop_path_rates(drop_path, depth)
+            JointBlock(width, drop_path=rate, **block) for rate in drop_path_rates(drop_path_rate, depth)
         )
 
     def forward(self, tokens: Tensor, run: Callable) -> Tensor:  # (B, N, D) -> (B, N, D)
@@ -320,27 +323,22 @@ class VideoTransformer(DferModel):
         encoder: Encoder,
         *,
         num_classes: int,
-        width: int,
-        channels: int,
-        image_size: int | Sequence[int],
-        frames: int,
-        tubelet: int,
         mean_pooling: bool,
         per_frame: bool,
         head_activation: str,
         head_scale: float,
     ) -> None:
-        height, breadth = sides(image_size)
+        num_frames, _, height, _ = encoder.input_shape
+        width = encoder.position.shape[-1]
         super().__init__(
             num_classes=num_classes,
             num_features=width,
-            video_spec=dataclasses.replace(VIDEO, num_frames=frames, img_size=height),
+            video_spec=dataclasses.replace(VIDEO, num_frames=num_frames, img_size=height),
         )
         check_option("head_activation", head_activation, tuple(ACTIVATIONS))
         if per_frame and not mean_pooling:
             raise InputError("per_frame averages the tokens of each frame; it goes with mean_pooling=True only.")
-        self.input_shape = (frames, channels, height, breadth)
-        self.tubelet, self.mean_pooling, self.per_frame, self.head_scale = tubelet, mean_pooling, per_frame, head_scale
+        self.mean_pooling, self.per_frame, self.head_scale = mean_pooling, per_frame, head_scale
         self.encoder = encoder
         # With mean pooling the norm comes after the mean, and the encoder's own is left out: so it was published.
         self.token_norm = nn.Identity() if mean_pooling else nn.LayerNorm(width, eps=EPS)
@@ -355,13 +353,16 @@ class VideoTransformer(DferModel):
 
     def forward_features(self, video: Tensor) -> Tensor:  # type: ignore[override]
         """(B, T, 3, H, W) -> (B, D); with ``per_frame`` (B, T, D)"""
-        check_shape("video", video, f"(B, T, {self.input_shape[1]}, H, W)", (None, *self.input_shape))
+        shape = self.encoder.input_shape
+        check_shape("video", video, f"(B, T, {shape[1]}, H, W)", (None, *shape))
         return self.pool(self.token_norm(self.tokens_to_pool(video)))
 
     def pool(self, tokens: Tensor) -> Tensor:
         if self.per_frame:
             steps = rearrange(tokens, "b (t s) d -> b t s d", t=self.encoder.grid.frames).mean(2)
-            frames = F.interpolate(steps.transpose(1, 2), scale_factor=self.tubelet, mode="linear", align_corners=False)
+            frames = F.interpolate(
+                steps.transpose(1, 2), scale_factor=self.encoder.tubelet, mode="linear", align_corners=False
+            )
             return self.feature_norm(frames.transpose(1, 2))
         # Without mean pooling the first token stands for the clip; it is no class token, only the first.
         return self.feature_norm(tokens.mean(1) if self.mean_pooling else tokens[:, 0])
@@ -378,7 +379,7 @@ class VideoTransformer(DferModel):
 
     def example_inputs(self, batch: int = 1) -> dict[str, Tensor]:
         reference = self.encoder.patch_embed.weight
-        return {"video": torch.rand(batch, *self.input_shape, device=reference.device, dtype=reference.dtype)}
+        return {"video": torch.rand(batch, *self.encoder.input_shape, device=reference.device, dtype=reference.dtype)}
 
     def build_classifier(self, num_classes: int) -> nn.Module:
         """The head starts close to zero, so that fine-tuning starts from the features as they are."""
@@ -391,11 +392,7 @@ class VideoTransformer(DferModel):
         return head
 
     def init_weights(self) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linears(self)
         self.classifier = self.build_classifier(self.num_classes)
         for name in ("region_tokens", "position"):
             learned = getattr(self.encoder, name, None)
@@ -433,14 +430,14 @@ class VideoMAE(VideoTransformer):
         self,
         *,
         num_classes: int = 7,
-        image_size: int | Sequence[int] = 160,
+        img_size: int | Sequence[int] = 160,
         patch_size: int = 16,
         channels: int = 3,
-        frames: int = 16,
+        num_frames: int = 16,
         tubelet: int = 2,
         width: int = 768,
         depth: int = 12,
-        heads: int = 12,
+        num_heads: int = 12,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         layer_scale: float = 0.0,
@@ -449,39 +446,34 @@ class VideoMAE(VideoTransformer):
         head_activation: str = "none",
         learned_position: bool = False,
         head_scale: float = 0.001,
-        drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.1,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
     ) -> None:
         encoder = JointEncoder(
-            Grid.of(frames, image_size, tubelet, patch_size),
+            Grid.of(num_frames, img_size, tubelet, patch_size),
             width=width,
             depth=depth,
-            drop_path=drop_path,
+            drop_path_rate=drop_path_rate,
             embedding={
                 "channels": channels,
                 "tubelet": tubelet,
                 "patch_size": patch_size,
                 "learned_position": learned_position,
-                "drop": drop,
+                "drop": drop_rate,
             },
             block={
-                "heads": heads,
+                "num_heads": num_heads,
                 "mlp_ratio": mlp_ratio,
                 "qkv_bias": qkv_bias,
                 "layer_scale": layer_scale,
-                "drop": drop,
-                "attn_drop": attn_drop,
+                "drop": drop_rate,
+                "attn_drop": attn_drop_rate,
             },
         )
         super().__init__(
             encoder,
             num_classes=num_classes,
-            width=width,
-            channels=channels,
-            image_size=image_size,
-            frames=frames,
-            tubelet=tubelet,
             mean_pooling=mean_pooling,
             per_frame=per_frame,
             head_activation=head_activation,

@@ -47,10 +47,10 @@ def find_preset(name: str, *, patch: int | None = None) -> Preset:
     return PRESETS[name]
 
 
-def square_grid(image_size: int, preset: Preset) -> tuple[int, int]:
-    if image_size < preset.patch or image_size % preset.patch:
-        raise InputError(f"image_size is {image_size}; expected a multiple of {preset.patch}, the side of a patch.")
-    return image_size // preset.patch, image_size // preset.patch
+def square_grid(img_size: int, preset: Preset) -> tuple[int, int]:
+    if img_size < preset.patch or img_size % preset.patch:
+        raise InputError(f"img_size is {img_size}; expected a multiple of {preset.patch}, the side of a patch.")
+    return img_size // preset.patch, img_size // preset.patch
 
 
 class Encoder(nn.Module):
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         grid: tuple[int, int],
         channels: int,
         extra_tokens: int = 0,
-        drop_path: float = 0.0,
+        drop_path_rate: float = 0.0,
         qkv_bias: bool = True,
         final_norm: bool = True,
     ) -> None:
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
                 mlp_ratio=preset.mlp_ratio,
                 qkv_bias=qkv_bias,
                 norm_layer=EncoderNorm,
-                drop_path=drop_path * i / max(1, preset.depth - 1),
+                drop_path=drop_path_rate * i / max(1, preset.depth - 1),
             )
             for i in range(preset.depth)
         )
@@ -120,7 +120,7 @@ class EncoderClassifier(DferModel):
         grid: tuple[int, int],
         channels: int,
         pooling: str,
-        drop_path: float,
+        drop_path_rate: float,
         video_spec: VideoSpec | None = None,
         audio_spec: AudioSpec | None = None,
     ) -> None:
@@ -130,7 +130,9 @@ class EncoderClassifier(DferModel):
             num_classes=num_classes, num_features=preset.width, video_spec=video_spec, audio_spec=audio_spec
         )
         self.pooling = pooling
-        self.encoder = Encoder(preset, grid=grid, channels=channels, drop_path=drop_path, final_norm=pooling == "class")
+        self.encoder = Encoder(
+            preset, grid=grid, channels=channels, drop_path_rate=drop_path_rate, final_norm=pooling == "class"
+        )
         # another name than the encoder's norm on purpose: that of a pre-trained file does not belong here
         self.pooled_norm = EncoderNorm(preset.width) if pooling == "mean" else nn.Identity()
         self.classifier = self.build_classifier(num_classes)

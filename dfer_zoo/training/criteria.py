@@ -1,4 +1,4 @@
-"""Losses of the published recipes."""
+"""Published regression losses. Outputs and targets are (B, dimensions)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def soft_target_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross entropy with soft labels (B, K), averaged over clips. Computed in float32, under autocast too."""
-    return -(targets * F.log_softmax(logits.float(), dim=-1)).sum(-1).mean()
-
-
-# -- regression: outputs and targets are (B, dimensions) ---------------------------------------------------------------
 
 
 def ccc_loss(outputs: Tensor, targets: Tensor) -> Tensor:

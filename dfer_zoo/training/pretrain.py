@@ -28,7 +28,7 @@ from ..data.annotations import VIDEO_SUFFIXES, Row, read_row, read_rows
 from ..errors import DferZooError, InputError, MediaError
 from ..factory import create_model
 from ..saving import save_pretrained
-from ..transforms.train.mae_dfer import PretrainTransform
+from ..transforms.train.mae_dfer import MAEDFERPretrainTransform
 from .batches import Clips, seed_all
 from .optim import parameter_groups, warmup_then_cosine
 from .state import load_state, save_state
@@ -99,7 +99,7 @@ def pretrain(settings: Settings, out: Path, resume: bool = False, strict: bool =
     size = min(settings.batch_size, len(rows)) // world * world
     if size == 0:
         raise InputError(f"{len(rows)} clips cannot be shared by {world} processes.")
-    transform = PretrainTransform(model.video_spec, settings.voxceleb2)
+    transform = MAEDFERPretrainTransform(model.video_spec, settings.voxceleb2)
     dataset = Clips(rows, read_row, transform, settings.seed, None, strict)
     rate, floor = settings.lr * size / 256, settings.min_lr * size / 256
     groups = parameter_groups(model, lr=rate, weight_decay=0.05)

@@ -1,4 +1,4 @@
-"""From a video file to the tensors that a model takes, as the record of its weights says.
+"""Preprocessing: from a video file to the tensors of a model, as the record of its weights says.
 
 >>> transform = create_transform(model)                          # doctest: +SKIP
 >>> logits = model(**transform.batch(["interview.mp4"]))         # doctest: +SKIP
@@ -25,17 +25,17 @@ from ..weights.record import AudioSpec, VideoSpec, Weights, check_count
 from . import audio as audio_front_ends
 from . import images, sampling
 
-Sample = dict[str, Tensor | None]  # by forward's argument names, without a batch axis
+Sample = dict[str, Tensor | None]  # keyed by the arguments of forward; no batch axis
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a transform takes from a clip. It follows from lengths and rates; nothing is decoded for it.
+    """What a transform takes from a clip. It depends on lengths and rates only; nothing is decoded.
 
     Attributes:
-        views: Frame numbers of every view, -1 for a black frame. One empty view where there are no frames.
-        missing: The inputs that the clip cannot give, with the reason.
-        refusal: Why the model cannot answer for this clip, or None.
+        views: Frame indices of every view, -1 for a black frame. One empty view if there are no frames.
+        missing: The inputs that the clip lacks, with the reason.
+        refusal: Why the model cannot process this clip, or None.
     """
 
     views: tuple[tuple[int, ...], ...]
@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def frames(self) -> set[int]:
-        """Numbers of the frames that have to be read."""
+        """Indices of the frames to read."""
         if self.missing.keys() & {"video", "image"}:
             return set()
         return {index for view in self.views for index in view if index != sampling.BLACK}
@@ -54,15 +54,16 @@ class Plan:
 class Transform:
     """From files to the arguments of a model: read, find the face, crop, sample, resize, normalize.
 
-    Deterministic: this is the transform of the published evaluation. `create_transform` makes it.
+    This is the transform of the published evaluation: deterministic. Create it with `create_transform`.
 
     Attributes:
         video: How frames become the input.
         audio: How sound becomes the input.
         inputs: Names of forward's arguments.
-        optional: Those that may be None.
+        optional: Inputs that may be None.
         faces: How faces are found, see `media.faces.find`.
-        no_face: "error", or "frame" to take whole frames of a clip without a face.
+        no_face: "error", or "frame" to use whole frames of a clip without a face.
+        search: "full" or "fast", see `media.faces.find`.
     """
 
     video: VideoSpec | None
@@ -71,19 +72,20 @@ class Transform:
     optional: tuple[str, ...] = ()
     faces: Any = field(default="auto", compare=False)
     no_face: str = "error"
+    search: str = "full"
 
     def __call__(self, source: Any) -> Sample:
-        """One sample: the only view, or the middle one."""
+        """Return one sample: the only view, or the middle one."""
         clip = self.read(source)
         seen = self.video is not None and clip.num_frames
         middle = [sampling.indices(clip.num_frames, clip.fps, self.video)] if seen and self.video else None
         return self.views(clip, self.plan(clip, middle))[0]
 
     def batch(self, sources: Iterable[Any]) -> dict[str, Tensor | None]:
-        """The arguments of a model for several clips.
+        """Return the arguments of a model for several clips.
 
-        Where the published evaluation averages several views of a clip, they stand one after the other along the first
-        axis, and ``"views"`` holds their number for every clip: the model then averages their probabilities.
+        If the published evaluation averages several views of a clip, they are consecutive along the first axis, and
+        ``"views"`` holds the number of views of every clip: the model averages their probabilities.
 
         Args:
             sources: What `read_clip` takes: files, folders, arrays, clips.
@@ -97,7 +99,7 @@ class Transform:
         return batch
 
     def views(self, source: Any, plan: Plan | None = None) -> list[Sample]:
-        """The samples whose probabilities the published evaluation averages; one for most systems."""
+        """Return the samples whose probabilities the published evaluation averages; one for most systems."""
         clip = self.read(source)
         plan = self.plan(clip) if plan is None else plan
         if plan.refusal:
@@ -108,16 +110,16 @@ class Transform:
         ]
 
     def read(self, source: Any, **reading: Any) -> Clip:
-        """The clip with its frames cut to the face; keywords go to `read_clip`."""
+        """Read a clip and crop it to the face; keywords go to `read_clip`."""
         return self.crop(read_clip(source, **reading))
 
     def crop(self, clip: Clip) -> Clip:
-        """The clip with its frames cut to the face. Faces are searched when frames are taken, and never twice."""
+        """Crop a clip to the face. Faces are searched when frames are taken; a cropped clip is not searched again."""
         if self.video is None or clip.frames is None:
             return clip
         done = clip.notes.get("faces")
         if done is None:
-            return face_crops.find(clip, self.faces, crop=self.face_crop, no_face=self.no_face)
+            return face_crops.find(clip, self.faces, crop=self.face_crop, no_face=self.no_face, search=self.search)
         if done["crop"] not in ("as given", self.face_crop):
             raise InputError(
                 f"{clip.source}: the faces are cropped by the rule '{done['crop']}', and the weights were trained on "
@@ -127,15 +129,15 @@ class Transform:
 
     @property
     def face_crop(self) -> str:
-        """The crop rule of `media.faces` that belongs to the weights."""
+        """The crop rule of the weights, one of `media.faces`."""
         return self.video.face_crop if self.video else "aligned"
 
     def plan(self, clip: Clip, views: Sequence[Sequence[int]] | None = None) -> Plan:
-        """Which frames of the clip each view sees, and what the clip lacks.
+        """Return which frames each view takes, and what the clip lacks.
 
         Args:
             clip: The clip; nothing of it is decoded.
-            views: Frame numbers that are known already, from another plan for the same frames.
+            views: Frame indices, if known from another plan for the same frames.
         """
         if views is None:
             views = self._view_frames(clip)
@@ -143,17 +145,17 @@ class Transform:
         return Plan(tuple(map(tuple, views)), missing, self._refusal(clip, missing))
 
     def frames(self, clip: Clip, numbers: Sequence[int]) -> Tensor:
-        """These frames of a cropped clip as the model takes them, (T, C, size, size)."""
+        """Return these frames of a cropped clip as model input, (T, C, size, size)."""
         assert self.video is not None
-        return images.prepare(sampling.take(clip, numbers), self.video)
+        return images.prepare_video(sampling.take(clip, numbers), self.video)
 
     @property
     def frame_count(self) -> str:
-        """The record's rule for the number of frames of a listed clip."""
+        """Whether the "list" or the "folder" says how many frames a listed clip has."""
         return self.video.frame_count if self.video else "list"
 
     def without(self, name: str) -> Transform:
-        """The transform of the other inputs."""
+        """Return the transform of the other inputs."""
         return dataclasses.replace(self, inputs=tuple(other for other in self.inputs if other != name))
 
     def _view_frames(self, clip: Clip) -> list[list[int]]:
@@ -171,10 +173,10 @@ class Transform:
             return None
         assert self.video is not None
         needed = sampling.frames_needed(clip.fps, self.video)
-        return f"its sampling rule takes none of so few frames ({clip.num_frames}; {needed} are enough)"
+        return f"its sampling rule takes no frame of a clip of {clip.num_frames} frames; it needs {needed}"
 
     def _refusal(self, clip: Clip, missing: Mapping[str, str]) -> str | None:
-        if len(missing) == len(self.inputs) > 1:  # each may be missing, but not all of them
+        if len(missing) == len(self.inputs) > 1:  # each may be missing, but not all at once
             return f"{clip.source}: the model needs {' or '.join(missing)}, and {' and '.join(missing.values())}."
         needed = [name for name in missing if name not in self.optional]
         if not needed:
@@ -186,15 +188,15 @@ class Transform:
     def _input(self, name: str, clip: Clip, view: Sequence[int]) -> Tensor:
         if name == "audio":
             assert self.audio is not None
-            return audio_front_ends.prepare(clip.waveform, clip.sample_rate, self.audio, self._span(clip, view))
+            return audio_front_ends.prepare_audio(clip.waveform, clip.sample_rate, self.audio, self._span(clip, view))
         frames = self.frames(clip, view)
         return frames[0] if name == "image" else frames
 
     def _span(self, clip: Clip, view: Sequence[int]) -> tuple[float, float]:
-        """The part of the clip that a view covers: from its first frame to where the one after its last would be."""
+        """Return the part of the clip that a view covers: from its first frame to where its next frame would be."""
         assert self.audio is not None
-        hears_part = self.audio.front_end in audio_front_ends.WINDOW_FRONT_ENDS
-        if not hears_part or self.video is None or not view:
+        partial = self.audio.front_end in audio_front_ends.WINDOW_FRONT_ENDS
+        if not partial or self.video is None or not view:
             return audio_front_ends.WHOLE
         return sampling.span(view[0], view[-1] + self.video.rate, clip.num_frames)
 
@@ -203,31 +205,35 @@ class Transform:
 class TrainingTransform(Transform):
     """The transform of the published training: the same face crop, then random frames and augmentation.
 
-    Every call draws anew from the global generators of random, numpy and torch, as the published code does.
+    Every call draws from the global generators of random, numpy and torch, as the published code does.
     """
 
     augment: Callable[[Clip], Sample] | None = field(default=None, compare=False)
 
     def __call__(self, source: Any) -> Sample:
-        """One sample, drawn at random."""
+        """Return one random sample."""
         assert self.augment is not None
         return self.augment(self.read(source))
 
     def views(self, source: Any, plan: Plan | None = None) -> list[Sample]:
-        """One sample, drawn at random."""
+        """Return one random sample."""
         return [self(source)]
 
 
 def collate(samples: Sequence[Mapping[str, Tensor | None]]) -> dict[str, Tensor | None]:
-    """Stack samples along a new first axis; an input must be there in all of them or in none."""
+    """Stack samples along a new first axis. An input must be present in all samples or in none.
+
+    Raises:
+        InputError: There is no sample, or an input is missing in some of them.
+    """
     if not samples:
-        raise InputError("There is no clip in this batch; it needs one or more.")
+        raise InputError("This batch has no clips; it needs at least one.")
     batch: dict[str, Tensor | None] = {}
     for name in samples[0]:
         there = [tensor for tensor in (sample[name] for sample in samples) if tensor is not None]
         if there and len(there) < len(samples):
             raise InputError(
-                f"{len(samples) - len(there)} of {len(samples)} clips lack {name}; batch them apart, or leave them out."
+                f"{len(samples) - len(there)} of {len(samples)} clips lack {name}; batch them separately, or leave them out."
             )
         batch[name] = torch.stack(there) if there else None
     return batch
@@ -236,22 +242,22 @@ def collate(samples: Sequence[Mapping[str, Tensor | None]]) -> dict[str, Tensor 
 def create_transform(
     model: Any, *, faces: Any = "auto", no_face: str = "error", is_training: bool = False, **changes: Any
 ) -> Transform:
-    """Create the transform that belongs to a model's weights.
+    """Create the transform that belongs to the weights of a model.
 
     Args:
         model: A model, a weights record, or the name of weights: "mma_dfer.dfew_fold1".
-        faces: How to find the face: "auto", "none" (the frames are face crops already), a detector's name, a function
-            or boxes; see `media.faces.find`. The crop rule is that of the record. "auto" follows the detector of the
-            training, where the record names one.
-        no_face: "error", or "frame" to take whole frames of a clip without a face.
-        is_training: The transform of the published training, in place of that of the evaluation.
+        faces: How to find the face: "auto", "none" (the frames are face crops already), the name of a detector, a function
+            or boxes; see `media.faces.find`. The record defines the crop rule. "auto" uses the detector of the training
+            if the record names one.
+        no_face: "error", or "frame" to use whole frames of a clip without a face.
+        is_training: Return the transform of the published training instead of that of the evaluation.
         **changes: Fields of the `VideoSpec` to replace.
 
     Returns:
-        A `Transform`: call it with a file for one sample, or ``transform.batch([...])`` for the arguments of a model.
+        A `Transform`. Call it with a file for one sample; ``transform.batch([...])`` gives the arguments of a model.
 
     Raises:
-        InputError: A change names no field of the `VideoSpec`, or no training is published for this system.
+        InputError: A change is not a field of the `VideoSpec`, or the system has no published training transform.
 
     >>> transform = create_transform("mma_dfer.mafw_fold1", num_frames=8)
     >>> transform.video.num_frames, transform.video.face_crop
@@ -267,8 +273,8 @@ def create_transform(
         inputs, optional = subject.inputs, subject.optional_inputs
     if changes:
         video = _changed(video, changes)
-    if isinstance(faces, str) and faces == "auto":
-        faces = faces_of_training(video, "auto")
+    if isinstance(faces, str) and faces.partition("+")[0] == "auto":  # "auto+boxes:FILE" too
+        faces = faces_of_training(video, "auto") + faces.removeprefix("auto")
     transform = Transform(video, audio, tuple(inputs), tuple(optional), faces, no_face)
     if not is_training:
         return transform
@@ -279,7 +285,7 @@ def create_transform(
 
 
 def faces_of_training(video: VideoSpec | None, default: str) -> str:
-    """The value of ``faces`` that follows the training of the weights, or the default where the record says nothing."""
+    """Return the value of ``faces`` that follows the training of the weights, or the default if the record names none."""
     return f"auto:{video.detector}" if video is not None and video.detector else default
 
 

@@ -36,7 +36,7 @@ def torchaudio_or_none() -> Any:
 WHOLE = (0.0, 1.0)
 
 
-def prepare(
+def prepare_audio(
     waveform: Any, sample_rate: int | None, spec: AudioSpec, span: tuple[float, float] = WHOLE, *, gain: float = 1.0
 ) -> Tensor:
     """One clip's sound, as the model takes it (without a batch axis).

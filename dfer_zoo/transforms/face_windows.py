@@ -1,7 +1,7 @@
-"""EMO-AffectNet's windows: faces taken at about five frames a second, ten in a window, a window every five.
+"""EMO-AffectNet's windows: about five faces per second, ten faces in a window, a window every five faces.
 
-Two protocols are published. "inference" is the script for new videos; "evaluation" is the notebook behind the published
-numbers, which counts the frames with a face only. All numbers here are from 0.
+Two protocols are published: "inference" is the script for new videos, "evaluation" is the notebook behind the published
+numbers, which counts frames with a face only. All indices are from 0.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STRIDE = 5  # faces from one window to the next
 
 
 def grid_step(fps: float, per_second: float = FACES_PER_SECOND) -> int:
-    """Frames from one face to the next; ``fps`` is rounded first, as published.
+    """Return the step between sampled frames; ``fps`` is rounded first, as published.
 
     >>> [grid_step(fps) for fps in (25, 29.97, 24, 12, 2)]
     [5, 6, 5, 2, 1]
@@ -27,7 +27,7 @@ def grid_step(fps: float, per_second: float = FACES_PER_SECOND) -> int:
 
 
 def grid_frames(num_frames: int, fps: float, per_second: float = FACES_PER_SECOND) -> list[int]:
-    """The frames of a clip that are looked at.
+    """Return the sampled frames of a clip.
 
     >>> grid_frames(20, 25)
     [0, 5, 10, 15]
@@ -36,7 +36,7 @@ def grid_frames(num_frames: int, fps: float, per_second: float = FACES_PER_SECON
 
 
 def evaluation_frames(num_faces: int, fps: float) -> list[int]:
-    """Which of a clip's frames with a face the published evaluation keeps; none where that is less than half of one.
+    """Return which of a clip's frames with a face the published evaluation keeps; none if fewer than half of one.
 
     >>> evaluation_frames(11, 30)
     [0, 6]
@@ -57,21 +57,21 @@ def evaluation_frames(num_faces: int, fps: float) -> list[int]:
 
 
 def windows(num_faces: int, faces: int = FACES, stride: int = STRIDE, rule: str = "full") -> list[list[int]]:
-    """The faces of each window; a short window repeats its last face.
+    """Return the faces of each window; a short window repeats its last face.
 
     Args:
         num_faces: Number of faces in the clip.
         faces: Faces in a window.
         stride: Faces from the start of one window to the next.
-        rule: "inference": a window starts every ``stride`` faces as long as there are any, so the last ones are short.
-            "evaluation": likewise, but so few faces as fill one window make one window. "full" (the zoo's own): only
-            windows that are full, and one short one where none is.
+        rule: "inference": windows start every ``stride`` faces, and the last ones are short. "evaluation": likewise, but
+            faces that fit into one window make a single window. "full" (the zoo's own): full windows only, or one short
+            window if the clip has too few faces.
 
     >>> windows(12, faces=4, stride=4)
     [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     """
     if rule not in ("full", "inference", "evaluation"):
-        raise InputError(f"There is no rule of windows '{rule}'; there are 'full', 'inference' and 'evaluation'.")
+        raise InputError(f"There is no window rule '{rule}'; there are 'full', 'inference' and 'evaluation'.")
     starts = range(0, num_faces, stride)
     if rule == "evaluation" and num_faces <= faces:
         starts = range(0, min(1, num_faces))
@@ -82,7 +82,7 @@ def windows(num_faces: int, faces: int = FACES, stride: int = STRIDE, rule: str 
 
 
 def majority(probabilities: Sequence[Sequence[float]] | np.ndarray) -> int:
-    """The class that is most often the largest of a window, the first one among equals: the published answer for a clip.
+    """Return the most frequent prediction over windows, the first class on ties: the published answer for a clip.
 
     >>> majority([[0.6, 0.4], [0.1, 0.9], [0.3, 0.7]])
     1

@@ -1,6 +1,6 @@
-"""Which frames of a clip a model sees: the published rules, as arithmetic on frame counts.
+"""Frame sampling: which frames of a clip a model gets. The published rules, as arithmetic on frame counts.
 
-An index of -1 stands for a black frame.
+The index -1 is a black frame.
 """
 
 from __future__ import annotations
@@ -25,9 +25,14 @@ def _check_has_frames(num_frames: int) -> None:
 
 
 def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last", duration: int = 1) -> list[int]:
-    """The middle of each of `frames` equal parts. A clip that is not longer than that has no parts: all its frames are
-    taken, the last one repeated ("pad_last"), or the first one alone ("repeat_first"). With a `duration` the indices
-    are those where runs of so many frames begin.
+    """Return the center of each of ``frames`` equal segments.
+
+    Args:
+        num_frames: Frames of the clip.
+        frames: Frames to take.
+        short_clip: What to do if the clip has at most ``frames`` frames: take all and repeat the last one ("pad_last"),
+            take the first only ("repeat_first"), or repeat frames evenly ("stretch", which also changes longer clips).
+        duration: Each index starts a run of this many frames.
 
     >>> segment_centres(32, 4)
     [4, 12, 20, 28]
@@ -35,7 +40,7 @@ def segment_centres(num_frames: int, frames: int, short_clip: str = "pad_last", 
     _check_has_frames(num_frames)
     if short_clip == "stretch":
         part = num_frames / frames
-        # this order of operations: i * part + part / 2 and (2 * i + 1) * part / 2 differ by one frame at times
+        # keep this order of operations: (2 * i + 1) * part / 2 sometimes rounds to another frame
         return [int(i * part + part / 2) for i in range(frames)]
     starts = num_frames - duration + 1
     if starts > frames:
@@ -55,9 +60,10 @@ def segment_random(
     rng: np.random.RandomState | None = None,
     duration: int = 1,
 ) -> list[int]:
-    """For training: one frame at random of each of `frames` equal parts, in one draw from numpy's generator (the
-    global one, as published, unless one is given). The parts are whole frames long, so a clip's tail is never seen;
-    a clip with fewer frames than parts has nothing to draw.
+    """For training: draw one frame from each of ``frames`` equal segments, in one draw from numpy's generator.
+
+    Segments have whole lengths, so the tail of a clip is never used. A clip with fewer frames than segments is sampled as
+    in `segment_centres`. ``rng`` is numpy's global generator by default, as published.
 
     >>> segment_random(66, 4, rng=np.random.RandomState(0))
     [12, 31, 37, 48]
@@ -75,17 +81,22 @@ def segment_random(
 
 
 def window_centres(num_frames: int, frames: int, window: int, *, centred: bool = False, rate: float = 1.0) -> list[int]:
-    """The middle of each of `frames` equal parts of a window; black frames where the clip has none.
+    """Return the center of each of ``frames`` equal segments of a window; black frames past the end of the clip.
 
-    The window is the clip's beginning, as published, although the sound is cut out of the middle of a long clip:
-    ``centred`` puts the window there too. ``rate`` is how many frames of the clip pass in one of the window's.
+    Args:
+        num_frames: Frames of the clip.
+        frames: Frames to take.
+        window: Frames of the window.
+        centred: Place the window in the middle of a long clip, as the sound is. By default it starts with the clip, as
+            published.
+        rate: Frames of the clip per frame of the window.
 
     >>> window_centres(100, 15, 108)
     [3, 10, 17, 24, 31, 39, 46, 53, 60, 67, 75, 82, 89, 96, -1]
     """
     _check_has_frames(num_frames)
     if num_frames == frames and abs(window * rate - num_frames) < 1e-6:
-        # the window holds what is wanted already: rounding must not repeat or lose any of it
+        # the window holds exactly these frames: rounding must not repeat or drop one
         return list(range(frames))
     surplus = num_frames - round(window * rate)
     start = surplus // 2 if centred and surplus > 0 else 0
@@ -104,9 +115,9 @@ def _window_centres(centred: bool) -> Rule:
 
 
 def view_start(length: int, window: int, view: int | None, views: int) -> int:
-    """Where one of so many views of `window` begins in something longer; the first at its start, the last at its end.
+    """Return the start of one of ``views`` evenly spaced windows; the first is at the start, the last at the end.
 
-    A single view (or None) is the middle one, where the published code divides by zero.
+    A single view, or None, is centered; the published code divides by zero there.
 
     >>> [view_start(100, 16, view, 3) for view in (0, 1, 2, None)]
     [0, 42, 84, 42]
@@ -116,7 +127,7 @@ def view_start(length: int, window: int, view: int | None, views: int) -> int:
 
 
 def strided(num_frames: int, frames: int, rate: int, segment: int | None = None, segments: int = 1) -> list[int]:
-    """Every `rate`-th frame, the last one repeated where they are too few; of them one segment of `frames` frames.
+    """Take every ``rate``-th frame and repeat the last one if there are too few; return one segment of ``frames`` of them.
 
     >>> strided(100, 4, 8, segment=1, segments=2)
     [72, 80, 88, 96]
@@ -129,8 +140,10 @@ def strided(num_frames: int, frames: int, rate: int, segment: int | None = None,
 
 
 def strided_random(num_frames: int, frames: int, rate: int, rng: np.random.RandomState | None = None) -> list[int]:
-    """For training: `frames` frames from a random window of rate * frames frames. They lie a little further apart than in
-    the test, since the last one is at the window's end; a shorter clip is taken whole and its last frame repeated.
+    """For training: ``frames`` frames of a random window of rate * frames frames.
+
+    The last one is at the end of the window, so they are a little further apart than in `strided`. A shorter clip is
+    used whole and its last frame is repeated.
 
     >>> strided_random(240, 4, 8, rng=np.random.RandomState(0))
     [172, 182, 193, 203]
@@ -148,7 +161,7 @@ def strided_random(num_frames: int, frames: int, rate: int, rng: np.random.Rando
 
 
 def span(first: int, end: int, num_frames: int) -> tuple[float, float]:
-    """Two frames as shares of the clip's length, the first frame being at its start and the last one at its end.
+    """Return the position of two frames as shares of the clip's length: the first frame is 0, the last is 1.
 
     >>> span(25, 200, 101)
     (0.25, 1.0)
@@ -161,10 +174,10 @@ def span(first: int, end: int, num_frames: int) -> tuple[float, float]:
 def random_windows(
     num_frames: int, frames: int, rate: int, windows: int = 1, rng: np.random.RandomState | None = None
 ) -> tuple[list[int], list[int]]:
-    """For pre-training: (indices, starts) of `windows` times `frames` frames, one window from each part of the clip.
+    """For pre-training: draw one window of ``frames`` frames from each of ``windows`` segments; return (indices, starts).
 
-    Within a window it goes on by `rate` while the frame after the next step exists, then the frame repeats: the last
-    frame of a clip is never reached, as published.
+    Within a window the index advances by ``rate`` as long as the frame after the next step exists, then it repeats. The
+    last frame of a clip is never reached, as published.
     """
     _check_has_frames(num_frames)
     draw = (np.random if rng is None else rng).randint
@@ -194,11 +207,12 @@ def _segment_centres(num_frames: int, fps: float | None, spec: VideoSpec, segmen
 
 
 def _window_views(num_frames: int, fps: float | None, spec: VideoSpec, first: int = 0) -> list[list[int]]:
-    """Frames at about `spec.fps` a second (all of them where no rate is known), in windows of `spec.num_frames` that begin
-    every `spec.rate` of them. They cover the whole clip, so their number follows from its length.
+    """Sample about `spec.fps` frames per second (all if the rate is unknown) in windows of `spec.num_frames`, one starting
+    every `spec.rate` sampled frames. The number of windows depends on the length of the clip.
 
-    The frames are those of one grid over the video that this is a part of, from its frame ``first`` on: parts that
-    overlap share them."""
+    If the clip is a part of a video, starting at its frame ``first``, frames lie on one grid over the whole video, so that
+    overlapping parts share frames.
+    """
     _check_has_frames(num_frames)
     step = face_windows.grid_step(fps, spec.fps) if fps and spec.fps else 1
     sampled = range(-first % step, num_frames, step) or range(1)
@@ -214,7 +228,7 @@ def _windows(num_frames: int, fps: float | None, spec: VideoSpec, segment: int |
 
 
 # name of the rule -> (number of frames, frames per second, record, segment) -> indices
-RULES: dict[str, Rule] = {
+SAMPLING_RULES: dict[str, Rule] = {
     "segment_centres": _segment_centres,
     "leading_window": _window_centres(centred=False),
     "strided": _strided,
@@ -224,15 +238,17 @@ RULES: dict[str, Rule] = {
 
 
 def indices(num_frames: int, fps: float | None, spec: VideoSpec, segment: int | None = None) -> list[int]:
-    """The frames that the record's rule picks from a clip of so many frames."""
-    if spec.sampling not in RULES:
-        raise InputError(f"There is no sampling rule '{spec.sampling}'; there are {sorted(RULES)}.")
-    return RULES[spec.sampling](num_frames, fps, spec, segment)
+    """Return the frames that the record's rule takes from a clip of ``num_frames`` frames."""
+    if spec.sampling not in SAMPLING_RULES:
+        raise InputError(f"There is no sampling rule '{spec.sampling}'; there are {sorted(SAMPLING_RULES)}.")
+    return SAMPLING_RULES[spec.sampling](num_frames, fps, spec, segment)
 
 
 def views(num_frames: int, fps: float | None, spec: VideoSpec, first: int = 0) -> list[list[int]]:
-    """The frames of each view whose probabilities are averaged. ``first`` is the number of the clip's first frame in the
-    video that it is a part of."""
+    """Return the frames of each view; the probabilities of the views are averaged.
+
+    ``first`` is the index of the clip's first frame in the video that it was cut from.
+    """
     if spec.sampling == "windows":
         return _window_views(num_frames, fps, spec, first)
     segments = [None] if spec.segments == 1 else [*range(spec.segments)]
@@ -240,17 +256,17 @@ def views(num_frames: int, fps: float | None, spec: VideoSpec, first: int = 0) -
 
 
 def sees(chosen: Sequence[int]) -> bool:
-    """Whether there is a frame of the clip among the chosen ones; black ones are none."""
+    """Whether any of the chosen frames is not black."""
     return any(index != BLACK for index in chosen)
 
 
 def frames_needed(fps: float | None, spec: VideoSpec) -> int:
-    """How many frames a clip has to have for the rule to pick one that is not black."""
+    """Return the least number of frames with which the rule takes one that is not black."""
     return next(count for count in itertools.count(1) if sees(indices(count, fps, spec)))
 
 
 def take(clip: Clip, chosen: Sequence[int]) -> list[np.ndarray]:
-    """The chosen frames; black frames have the size of the first real one."""
+    """Return the chosen frames; black frames have the size of the first real one."""
     real = iter(clip.take([i for i in chosen if i != BLACK]))
     frames = [next(real) if i != BLACK else None for i in chosen]
     size = next((f.shape for f in frames if f is not None), (1, 1, 3))

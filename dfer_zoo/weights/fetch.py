@@ -16,6 +16,7 @@ from .cache import Cache
 from .origin import announce, fetch_first
 from .record import CONVERTED, Weights
 from .safetensors import read_safetensors
+from .schema import upgraded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -254,7 +255,7 @@ def converted_args(record: Weights, header: Mapping[str, Any] | None) -> Mapping
         raise WeightsError(
             f"The converted file of {record.name} is another model's. Convert it again: {command(record)}"
         )
-    return header["model_args"]
+    return upgraded(header, record.name)["model_args"]
 
 
 # -- the backbones of composed models ----------------------------------------------------------------------------------

@@ -76,12 +76,15 @@ class Origin:
         return self.where
 
 
+RECALL = "recall of "
+
+
 @dataclass(frozen=True)
 class Metric:
     """One published or measured number, in per cent, and its source.
 
     Attributes:
-        name: "uar", "war" or "accuracy".
+        name: "uar", "war", "accuracy", or "recall of LABEL".
         value: The number.
         protocol: How it was measured.
         source: Where it is published.
@@ -91,10 +94,19 @@ class Metric:
         66.85
     """
 
-    name: str  # "uar", "war", "accuracy"
+    name: str  # "uar", "war", "accuracy", "recall of happiness"
     value: float
     protocol: str
     source: str
+
+    @property
+    def label(self) -> str:
+        """The class whose recall this is; empty for the other numbers.
+
+        >>> Metric("recall of fear", 42.35, "DFEW", "the paper").label
+        'fear'
+        """
+        return self.name.removeprefix(RECALL) if self.name.startswith(RECALL) else ""
 
 
 DETECTORS = ("mtcnn", "cascade", "yunet")  # names of `media.faces.detect`

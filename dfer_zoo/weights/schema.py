@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import WeightsError
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def upgraded(data: Any, where: str) -> Any:
@@ -31,7 +31,9 @@ def upgraded(data: Any, where: str) -> Any:
         raise WeightsError(
             f"{where}: the record has schema {schema!r:.50}; this dfer_zoo reads 1 to {SCHEMA}. Update dfer_zoo."
         )
-    return _from_1(data) if schema == 1 else data
+    if schema == 1:
+        data = _from_1(data)
+    return data if schema == SCHEMA else _from_2(data)
 
 
 _DISTRIBUTIONS = {"convert": "manual", "embedded": "bundled", "backbone": "composed"}
@@ -49,7 +51,27 @@ def _from_1(data: Mapping[str, Any]) -> dict[str, Any]:
     new["origin"] = _origin_of_1(data)
     if new["distribution"] == "manual" and any(origin["kind"] != "page" for origin in new["origin"]):
         new["distribution"] = "origin"
-    new |= {"caution": None, "training_data": [], "open_questions": [], "opened": False, "schema": SCHEMA}
+    new |= {"caution": None, "training_data": [], "open_questions": [], "opened": False}
+    return new
+
+
+# arguments of the models that were renamed; no model had two of the same new name
+_IN_MODEL_ARGS = {
+    "frames": "num_frames",
+    "max_frames": "num_frames",
+    "heads": "num_heads",
+    "temporal_heads": "num_heads",
+    "image_size": "img_size",
+    "drop": "drop_rate",
+    "attn_drop": "attn_drop_rate",
+    "drop_path": "drop_path_rate",
+}
+
+
+def _from_2(data: Mapping[str, Any]) -> dict[str, Any]:
+    new = {**data, "schema": SCHEMA}
+    if isinstance(new.get("model_args"), Mapping):
+        new["model_args"] = _renamed(new["model_args"], _IN_MODEL_ARGS)
     return new
 
 

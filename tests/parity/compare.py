@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,24 @@ def same(output: str, ours: Any, reference: Any) -> Comparison:
     return Comparison("", output, 0.0 if ours == reference else math.inf, 0.0)
 
 
-def summary(output: str, ours: Any, reference: dict, tolerance: float, *, spread: str = "rms") -> Iterator[Comparison]:
+def recorded(output: str, ours: Any, reference: Any, tolerance: float, *, spread: str = "rms") -> Iterator[Comparison]:
+    """An entry of a case in any of its forms: plain numbers, all values ("full", or "values" with "shape"), a
+    `seeded.summary`, or both."""
+    if not isinstance(reference, Mapping):
+        yield close(output, ours, reference, tolerance)
+        return
+    full = reference.get("full", reference if "values" in reference else None)
+    if isinstance(full, Mapping):
+        full = np.array(full["values"], dtype=np.float64).reshape(full["shape"])
+    if full is not None:
+        yield close(output, ours, full, tolerance)
+    if "summary" in reference or full is None:
+        yield from summary(output, ours, reference.get("summary", reference), tolerance, spread=spread)
+
+
+def summary(
+    output: str, ours: Any, reference: Mapping, tolerance: float, *, spread: str = "rms"
+) -> Iterator[Comparison]:
     """A `seeded.summary`: samples in relative L2, l2 relative, mean and std relative to the root mean square
     (``spread="rms"``) or to the std (``spread="std"``), as the architecture's notes say. Where there is no std, as in a
     tensor of one value, it is the root mean square all the same."""

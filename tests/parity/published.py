@@ -1,11 +1,19 @@
-"""Parts of the published training code that only the parity checks need: parameter groups and learning rates."""
+"""Parts of the published training code that only the parity checks need: losses, parameter groups, learning rates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
+from torch import Tensor
+
 from dfer_zoo.models.dk_clip import DKCLIP
 from dfer_zoo.training.optim import cosine, parameter_groups
+
+
+def soft_target_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the clips of the cross entropy with soft labels (B, K), as the authors write it out."""
+    return -(targets * F.log_softmax(logits, dim=-1)).sum(-1).mean()
 
 
 def dk_clip_groups(

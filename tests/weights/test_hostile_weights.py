@@ -16,9 +16,10 @@ import dfer_zoo
 from dfer_zoo.atomic import SUFFIX, write_atomically
 from dfer_zoo.checkpoints import read_checkpoint
 from dfer_zoo.errors import MAX_MESSAGE, DferZooError, InputError, WeightsError
-from dfer_zoo.weights import store
+from dfer_zoo.weights import fetch, store
 from dfer_zoo.weights.safetensors import METADATA_KEY, read_safetensors, write_safetensors
 from tests import small
+from tests.tiny import TINY
 
 VIDEO = dataclasses.asdict(small.record().video)
 
@@ -49,7 +50,7 @@ def file(monkeypatch, tmp_path):
         ({"model_args": {"width": float("nan")}}, "at most|cannot be built"),
         ({"model_args": {"width": [[[8]]]}}, "cannot be built"),
         ({"model_args": 3}, "expected"),
-        ({"schema": 99}, "has schema 99; this dfer_zoo reads 1 to 2. Update dfer_zoo"),
+        ({"schema": 99}, "has schema 99; this dfer_zoo reads 1 to 3. Update dfer_zoo"),
         ({"schema": "new"}, "has schema 'new'"),
         ({"video": {"num_frames": []}}, "missing fields|expected"),
         ({"video": {**VIDEO, "detector": "yunet:/etc/passwd"}}, "detector 'yunet:/etc/passwd' is not one of mtcnn"),
@@ -88,7 +89,41 @@ def test_a_header_of_the_first_schema_is_read(file, tmp_path):
     old |= {"origin_url": None, "origin_sha256": None, "parts": {}}
     write_safetensors(path, {name: tensor.clone() for name, tensor in state.items()}, old)
     model = dfer_zoo.create_model(folder)
-    assert model.video_spec.num_frames == 2 and model.weights.schema == 2
+    assert model.video_spec.num_frames == 2 and model.weights.schema == 3
+
+
+@pytest.mark.parametrize(
+    ("arch", "old"),
+    [
+        ("av_fusion", {"image_size": 32}),
+        ("mma_dfer", {"preset": "tiny", "image_size": 32, "drop_path": 0.2}),
+        (
+            "mae_dfer",
+            {"image_size": 32, "frames": 4, "width": 48, "depth": 1, "heads": 4, "region": [1, 1, 2], "drop": 0.1},
+        ),
+        ("audio_mae", {"preset": "tiny", "frames": 64}),
+        ("dfer_clip", {"clip_model": TINY["dfer_clip"]["clip_model"], "max_frames": 8, "temporal_heads": 4}),
+    ],
+)
+def test_a_header_of_the_second_schema_has_the_old_names_of_arguments(tmp_path, arch, old):
+    renamed = {"frames": "num_frames", "max_frames": "num_frames", "heads": "num_heads", "temporal_heads": "num_heads"}
+    renamed |= {"image_size": "img_size", "drop": "drop_rate", "drop_path": "drop_path_rate"}
+    today = {renamed.get(name, name): value for name, value in old.items()}
+    model = dfer_zoo.create_model(arch, **today)
+    path = dfer_zoo.save_pretrained(model, tmp_path)
+    state, header = read_safetensors(path)
+    assert header["schema"] == 3 and today.items() <= header["model_args"].items()
+    kept = {name: value for name, value in header["model_args"].items() if name not in today}
+    header |= {"schema": 2, "model_args": {**kept, **old}}
+    write_safetensors(path, {name: tensor.clone() for name, tensor in state.items()}, header)
+    again = dfer_zoo.create_model(f"local-dir:{tmp_path}")
+    assert again.config() == model.config() and again.weights.model_args == model.config()
+
+
+def test_a_converted_file_of_the_second_schema_is_read():
+    record = small.record()
+    header = {**record.to_dict(), "schema": 2, "model_args": {"num_classes": 3, "frames": 3}}
+    assert fetch.converted_args(record, header) == {"num_classes": 3, "num_frames": 3}
 
 
 def test_a_file_that_is_swapped_after_its_check_is_not_loaded(monkeypatch, tmp_path):

@@ -10,8 +10,8 @@ import torch
 
 import dfer_zoo
 from dfer_zoo.registry import manifest
-from tests.parity.checks.emo_affectnet import input_of, seeded_state
 from tests.parity.compare import close
+from tests.parity.making import seeded_input, seeded_state
 from tests.parity.runner import read_case
 from tests.weights import publish_hub
 
@@ -46,7 +46,7 @@ def test_both_files_of_a_temporal_system_arrive_and_give_the_logits_of_the_case(
     assert "FER_dinamic_LSTM_RAVDESS.pt" in said and "FER_static_ResNet50_AffectNet.pt" in said
 
     case = read_case(CASE)
-    video = input_of(case["inputs"]["video"])  # 64 x 64; the weights were trained at 224
+    video = seeded_input(case["inputs"]["video"])  # 64 x 64; the weights were trained at 224
     with torch.no_grad():
         frames = model.encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
         logits = model.forward_frames(frames)

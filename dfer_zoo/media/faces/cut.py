@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...errors import MediaError
 from ..clip import Frames, in_order
 from .crops import Box, aligned_square, crop, detector_box, gray_square, largest_box, union_square
-from .detect import Detector
+from .search import Search
 from .track import follow, smooth_track
 
 SEARCHES_PER_SECOND = 5.0  # of a tracked face; in between its box is interpolated
 SEARCHES_PER_CLIP = 16  # at least, if the clip has that many frames
-
-
-@dataclass
-class Search:
-    """Searches the frames of a clip, each at most once, and counts searches and faces."""
-
-    frames: Frames
-    detector: Detector
-    report: dict[str, Any]
-    source: str
-    # tuples, since small arrays allocated between large frames would fragment the memory of a long file
-    found: dict[int, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
-
-    def look(self, index: int, frame: np.ndarray) -> None:
-        boxes = self.detector(frame)
-        self.found[index] = tuple(map(tuple, boxes.tolist()))
-        self.report["searched"] += 1
-        self.report["found"] += bool(len(boxes))
-
-    def look_at(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Return the boxes of the frames at ascending indices, in one pass over those that are new."""
-        new = [index for index in indices if index not in self.found]
-        for index, frame in zip(new, in_order(self.frames, new)):
-            self.look(index, frame)
-        return [np.array(self.found[index]).reshape(-1, 4) for index in indices]
-
-    def no_face(self) -> MediaError:
-        return MediaError(
-            f"{self.source}: no face was found in {self.report['searched']} frames (detector: "
-            f"{self.report['detector']}). no_face='frame' uses whole frames; faces='none' skips the search."
-        )
-
-    def note(self, boxes: Sequence[np.ndarray]) -> None:
-        """Report which face was used: the median of its boxes."""
-        self.report["median_box"] = [round(float(v), 1) for v in np.median(np.stack(boxes), axis=0)]
+NEIGHBOURS = 2  # searches on either side that smooth a tracked box; a fast search makes those around wanted frames only
 
 
 Cut = Callable[[np.ndarray], np.ndarray]  # frame -> crop
@@ -72,8 +37,11 @@ class _Crops:
 
     frames: Frames
 
-    def cuts_of(self, indices: Sequence[int]) -> list[Cut | None]:
-        """Return a function for each of the frames at ascending indices; None for the whole frame."""
+    def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
+        """Return a function for each of the frames at ascending indices; None for the whole frame.
+
+        Frames at these indices that are read for the search may be put into ``kept``.
+        """
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -86,8 +54,11 @@ class _Crops:
 
     def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
         indices = list(indices)
-        cuts = self.cuts_of(indices)
-        for frame, cut in zip(in_order(self.frames, indices), cuts):
+        kept: dict[int, np.ndarray] = {}
+        cuts = self.cuts_of(indices, kept)
+        others = in_order(self.frames, [index for index in indices if index not in kept])
+        for index, cut in zip(indices, cuts):
+            frame = kept[index] if index in kept else next(others)
             yield frame if cut is None else cut(frame)
 
 
@@ -98,7 +69,7 @@ class GivenCrops(_Crops):
     frames: Frames
     boxes: np.ndarray
 
-    def cuts_of(self, indices: Sequence[int]) -> list[Cut | None]:
+    def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
         return [cut_to(largest_box, self.boxes[index]) for index in indices]
 
 
@@ -114,8 +85,8 @@ class PerFrameCrops(_Crops):
     def frames(self) -> Frames:  # type: ignore[override]
         return self.search.frames
 
-    def cuts_of(self, indices: Sequence[int]) -> list[Cut | None]:
-        found = self.search.look_at(indices)
+    def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
+        found = self.search.look_at(indices, indices, kept)
         largest = [boxes[0] for boxes in found if len(boxes)]
         if not largest and indices:
             if self.no_face == "error":
@@ -142,26 +113,36 @@ class TrackedCrops(_Crops):
     search: Search
     no_face: str
     fps: float | None
-    _path: list[tuple[int, np.ndarray]] | None = None
 
     @property
     def frames(self) -> Frames:  # type: ignore[override]
         return self.search.frames
 
-    def path(self) -> list[tuple[int, np.ndarray]]:
-        if self._path is None:
-            count = len(self.frames)
-            step = round((self.fps or 25.0) / SEARCHES_PER_SECOND)
-            searched = range(0, count, max(1, min(step, count // SEARCHES_PER_CLIP)))
-            self._path = [(searched[n], box) for n, box in follow(self.search.look_at(searched))]
-        return self._path
-
-    def cuts_of(self, indices: Sequence[int]) -> list[Cut | None]:
-        path = self.path()
+    def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
+        path, step = self._path(indices, kept)
         if path:
             self.search.note([box for _, box in path])
-            return [cut_to(aligned_square, box) for box in smooth_track(path, indices)]
+            # a fast search leaves out parts of the clip, and boxes are not averaged across them
+            gap = 2 * NEIGHBOURS * step if self.search.anchor_step else None
+            return [cut_to(aligned_square, box) for box in smooth_track(path, indices, longest_gap=gap)]
         if self.no_face == "error":
             raise self.search.no_face()
         self.search.report["whole_frame"] = True
         return [None] * len(indices)
+
+    def _path(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> tuple[list[tuple[int, np.ndarray]], int]:
+        """([(frame number, box of the face)], frames from one search to the next)"""
+        step = search_step(len(self.frames), self.fps)
+        grid: Sequence[int] = range(0, len(self.frames), step)
+        if self.search.anchor_step:
+            around = range(-NEIGHBOURS, NEIGHBOURS + 2)
+            new = {index // step + other for index in indices for other in around}
+            new |= {number // step for number in self.search.found if number % step == 0}
+            grid = [grid[place] for place in sorted(new) if 0 <= place < len(grid)]
+        found = self.search.look_at(grid, indices, kept)
+        return [(grid[place], box) for place, box in follow(found)], step
+
+
+def search_step(count: int, fps: float | None) -> int:
+    """How many frames lie between two searches of a tracked face."""
+    return max(1, min(round((fps or 25.0) / SEARCHES_PER_SECOND), count // SEARCHES_PER_CLIP))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError, MediaError
-from .track import largest_first
+from .track import JUMP, largest_first, overlap
 
 NO_FACES = np.zeros((0, 4))
 # --no-deps, because facenet-pytorch asks for an old torch; its other dependencies are named
@@ -78,8 +79,33 @@ def known_detector(faces: Any) -> str | None:
     """
     if not isinstance(faces, str) or faces == "none":
         return None
-    detector = find_detector(faces)
+    detector = find_detector(faces.partition("+boxes:")[0])
     return {Cascade: "cascade", MTCNN: "mtcnn", YuNet: "yunet"}.get(type(detector))
+
+
+REACH = 0.5  # a face is searched near a box up to this part of the box's size away
+SIZES = 1.4  # and if its size is at most this many times larger or smaller
+
+
+def region(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, int] | None:
+    """The neighbourhood of a box inside a frame; None if nothing of it lies in the frame.
+
+    >>> region(np.array([10.0, 10, 30, 30]), 100, 35)
+    (0, 0, 40, 35)
+    """
+    margin = REACH * max(box[2] - box[0], box[3] - box[1])
+    left, top = (max(0, math.floor(edge - margin)) for edge in box[:2])
+    right, bottom = (min(limit, math.ceil(edge + margin)) for edge, limit in zip(box[2:], (width, height)))
+    return (left, top, right, bottom) if right > left and bottom > top else None
+
+
+def nearest(found: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The box among those found that overlaps most with a box, (1, 4); (0, 4) if none does."""
+    if not len(found):
+        return NO_FACES
+    shared = overlap(box[None], found)[0]
+    best = int(shared.argmax())
+    return found[best : best + 1] if shared[best] >= JUMP else NO_FACES
 
 
 def name_of(detector: Detector) -> str:
@@ -118,17 +144,40 @@ class Cascade:
     fallback: str | None = None  # why it is used where another detector was preferred
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
+        grey, scale = self._prepare(frame)
+        smallest = max(24, min(grey.shape) // 10)
+        found = _cascade().detectMultiScale(grey, 1.1, 6, minSize=(smallest, smallest))
+        return largest_first(_corners(found) / scale)
+
+    def near(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """The face nearest to a box, (N, 4): the same search, for windows at about its place and of about its size."""
+        grey, scale = self._prepare(frame)
+        place = region(box * scale, grey.shape[1], grey.shape[0])
+        if place is None:
+            return NO_FACES
+        left, top, right, bottom = place
+        size = max(box[2] - box[0], box[3] - box[1]) * scale
+        least, most = max(24, int(size / SIZES)), int(size * SIZES) + 1
+        part = np.ascontiguousarray(grey[top:bottom, left:right])
+        found = _cascade().detectMultiScale(part, 1.1, 6, minSize=(least, least), maxSize=(most, most))
+        return nearest((_corners(found) + np.array([left, top, left, top])) / scale, box)
+
+    def _prepare(self, frame: np.ndarray) -> tuple[np.ndarray, float]:
+        """(the frame as the cascade takes it, its scale)"""
         cv2 = opencv()
         scale = min(1.0, self.longest_side / max(frame.shape[:2]))
         grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
         if scale < 1:
             grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        smallest = max(24, min(grey.shape) // 10)
-        found = _cascade().detectMultiScale(cv2.equalizeHist(grey), 1.1, 6, minSize=(smallest, smallest))
-        if not len(found):
-            return NO_FACES
-        left, top, width, height = np.asarray(found, dtype=float).T / scale
-        return largest_first(np.stack([left, top, left + width, top + height], axis=1))
+        return cv2.equalizeHist(grey), scale
+
+
+def _corners(found: Any) -> np.ndarray:
+    """OpenCV's left, top, width, height -> left, top, right, bottom."""
+    if not len(found):
+        return NO_FACES
+    boxes = np.asarray(found, dtype=float)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 # OpenCV's detectors keep the frame at work inside the detector, and several threads in one of them get wrong boxes
@@ -179,18 +228,37 @@ class MTCNN:
     fallback: str | None = None  # why it is used where another detector was preferred
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
+        return self._detect(frame, self.smallest_face)
+
+    def near(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+        """The face nearest to a box, (N, 4), searched in its neighbourhood on the levels of the pyramid that fit it."""
+        place = region(box, frame.shape[1], frame.shape[0])
+        if place is None:
+            return NO_FACES
+        left, top, right, bottom = place
+        size = max(box[2] - box[0], box[3] - box[1])
+        levels = max(0, math.floor(math.log(size / self.smallest_face / LEVELS_BELOW, 1 / PYRAMID)))
+        found = self._detect(frame[top:bottom, left:right], self.smallest_face / PYRAMID**levels)
+        return nearest(found + np.array([left, top, left, top]), box)
+
+    def _detect(self, frame: np.ndarray, smallest: float) -> np.ndarray:
         import torch
 
-        if (
-            min(frame.shape[:2]) < self.smallest_face
-        ):  # facenet-pytorch fails on frames smaller than its smallest window
+        if min(frame.shape[:2]) < smallest:  # facenet-pytorch fails on frames smaller than its smallest window
             return NO_FACES
         with _MTCNN_LOCK, torch.inference_mode():  # one network for all threads: it holds 2 MB and its own threads
-            boxes, _ = _mtcnn().detect(np.ascontiguousarray(frame))
+            network = _mtcnn()
+            usual, network.min_face_size = network.min_face_size, smallest
+            try:
+                boxes, _ = network.detect(np.ascontiguousarray(frame))
+            finally:
+                network.min_face_size = usual
         return NO_FACES if boxes is None else largest_first(np.asarray(boxes, dtype=float))
 
 
 _MTCNN_LOCK = threading.Lock()
+PYRAMID = 0.709  # facenet-pytorch's factor from one level of the image pyramid to the next
+LEVELS_BELOW = 2.0  # near a box, faces down to half of its size are searched
 
 
 @functools.cache

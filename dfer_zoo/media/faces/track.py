@@ -53,15 +53,19 @@ def follow(found: Sequence[np.ndarray]) -> list[tuple[int, np.ndarray]]:
     return path[::-1]
 
 
-def smooth_track(path: Sequence[tuple[int, np.ndarray]], wanted: Sequence[int]) -> np.ndarray:
+def smooth_track(
+    path: Sequence[tuple[int, np.ndarray]], wanted: Sequence[int], longest_gap: int | None = None
+) -> np.ndarray:
     """Compute the boxes of the wanted frames from those of the searched frames.
 
-    Boxes are averaged over neighbours, interpolated, and constant beyond the ends. They are not mixed across a jump.
-    (frame number, box) pairs -> (len(wanted), 4).
+    Boxes are averaged over neighbours, interpolated, and constant beyond the ends. They are not mixed across a jump,
+    nor across a gap of more than ``longest_gap`` frames. (frame number, box) pairs -> (len(wanted), 4).
     """
     numbers = np.array([number for number, _ in path])
     boxes = np.stack([box for _, box in path])
     same = [overlap(a[None], b[None])[0, 0] >= JUMP for a, b in itertools.pairwise(boxes)]
+    if longest_gap is not None:
+        same = [joined and b - a <= longest_gap for joined, (a, b) in zip(same, itertools.pairwise(numbers))]
     starts = [0, *(i + 1 for i, joined in enumerate(same) if not joined), len(path)]
     shots = [(numbers[a:b], _average(boxes[a:b])) for a, b in itertools.pairwise(starts)]
     asked = np.asarray(wanted)

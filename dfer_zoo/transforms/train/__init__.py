@@ -1,7 +1,7 @@
-"""Training transforms, by the names that recipes use.
+"""Training transforms by the names that recipes use.
 
-Random numbers come from the global generators of random, numpy and torch, as in the published code. The training loop
-seeds them for every clip and epoch.
+They draw from the global generators of random, numpy and torch, as the published code does. The training loop seeds these
+for every clip and epoch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ Augmentation = Callable[[Clip], Any]  # gives a Sample
 
 
 def augmentation(name: str, transform: Transform) -> Augmentation:
-    """The augmentation with this name, from clips of face crops to samples like those of ``transform``.
+    """Create an augmentation: a function from a clip of face crops to a sample like those of ``transform``.
+
+    Args:
+        name: A key of `AUGMENTATIONS`.
+        transform: The transform of the evaluation.
+
+    Raises:
+        InputError: The name is unknown, or the model lacks an input that the augmentation needs.
 
     >>> augmentation("flip", create_transform(model))(clip)["video"].shape  # doctest: +SKIP
     torch.Size([16, 3, 224, 224])
@@ -35,11 +42,11 @@ def augmentation(name: str, transform: Transform) -> Augmentation:
     return AUGMENTATIONS[name](transform)
 
 
-def no_augmentation(transform: Transform) -> Augmentation:
+def _no_augmentation(transform: Transform) -> Augmentation:
     return transform
 
 
-def flip(transform: Transform) -> Augmentation:
+def _flip(transform: Transform) -> Augmentation:
     """Mirror all frames of a clip with probability 0.5."""
 
     def augmented(clip: Clip) -> Sample:
@@ -53,7 +60,7 @@ def flip(transform: Transform) -> Augmentation:
 
 
 def _av_fusion(transform: Transform) -> Augmentation:
-    """The frames of the evaluation, flipped and rotated; the sound unchanged."""
+    """Flip and rotate the frames of the evaluation; the sound is unchanged."""
     from .av_fusion import augment_frames
 
     def augmented(clip: Clip) -> Sample:
@@ -68,66 +75,60 @@ def _av_fusion(transform: Transform) -> Augmentation:
 
 
 def _mma_dfer(transform: Transform) -> Augmentation:
-    """A random frame of each part of the clip, brightness, a crop and a flip; the sound unchanged."""
-    from .mma_dfer import TrainTransform
+    from .mma_dfer import MMADFERTrainTransform
 
-    return TrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
+    return MMADFERTrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
 
 
 def _dfer_clip(dataset: str) -> Callable[[Transform], Augmentation]:
     def build(transform: Transform) -> Augmentation:
-        from .dfer_clip import TrainTransform
+        from .dfer_clip import DFERCLIPTrainTransform
 
-        return TrainTransform(_record(transform.video, "frames"), dataset)
+        return DFERCLIPTrainTransform(_record(transform.video, "frames"), dataset)
 
     return build
 
 
 def _record(spec: Any, what: str) -> Any:
     if spec is None:
-        raise InputError(f"This augmentation is for {what}, and the model takes none.")
+        raise InputError(f"This augmentation needs a model with {what} as input, and this model has none.")
     return spec
 
 
 def _dk_clip(transform: Transform) -> Augmentation:
-    """A random frame of each part of the clip, one of several crops, a flip, color jitter."""
-    from .dk_clip import TrainTransform
+    from .dk_clip import DKCLIPTrainTransform
 
-    return TrainTransform(_record(transform.video, "frames"))
+    return DKCLIPTrainTransform(_record(transform.video, "frames"))
 
 
 def _mae_dfer(transform: Transform) -> Augmentation:
-    """Frames of a random window; RandAugment, a crop, a flip and an erased box, the same in all frames."""
-    from .mae_dfer import TrainTransform
+    from .mae_dfer import MAEDFERTrainTransform
 
-    return TrainTransform(_record(transform.video, "frames"))
+    return MAEDFERTrainTransform(_record(transform.video, "frames"))
 
 
 def _mae_dfer_pretrain(transform: Transform) -> Augmentation:
-    """Frames of a random window, in one of a few fixed crops."""
-    from .mae_dfer import PretrainTransform
+    from .mae_dfer import MAEDFERPretrainTransform
 
-    return PretrainTransform(_record(transform.video, "frames"))
+    return MAEDFERPretrainTransform(_record(transform.video, "frames"))
 
 
 def _hicmae(transform: Transform) -> Augmentation:
-    """MAE-DFER's frames, and the part of the sound that belongs to them, louder or softer by a little."""
-    from .hicmae import TrainTransform
+    from .hicmae import HiCMAETrainTransform
 
-    return TrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
+    return HiCMAETrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
 
 
 def _hicmae_pretrain(transform: Transform) -> Augmentation:
-    """MAE-DFER's frames of a random window, and their sound; for pictures that show the face already."""
-    from .hicmae import PretrainTransform
+    from .hicmae import HiCMAEPretrainTransform
 
-    return PretrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
+    return HiCMAEPretrainTransform(_record(transform.video, "frames"), _record(transform.audio, "sound"))
 
 
 # name -> (the evaluation transform) -> (clip -> sample)
 AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
-    "none": no_augmentation,
-    "flip": flip,
+    "none": _no_augmentation,
+    "flip": _flip,
     "av_fusion": _av_fusion,
     "mma_dfer": _mma_dfer,
     "dfer_clip_dfew": _dfer_clip("dfew"),
@@ -135,7 +136,7 @@ AUGMENTATIONS: dict[str, Callable[[Transform], Augmentation]] = {
     "dfer_clip_ferv39k": _dfer_clip("ferv39k"),
     "dk_clip": _dk_clip,
     "mae_dfer": _mae_dfer,
-    "s2d": _mae_dfer,  # line by line the same in the authors' code
+    "s2d": _mae_dfer,  # the same in the authors' code
     "mae_dfer_pretrain": _mae_dfer_pretrain,
     "hicmae": _hicmae,
     "hicmae_pretrain": _hicmae_pretrain,
@@ -155,10 +156,10 @@ PUBLISHED = {
 
 
 def published_augmentation(model: Any) -> str:
-    """The name of the augmentation that a model, or the model of a weights record, was published with."""
+    """Return the name of the augmentation of the published training, given a model or a weights record."""
     record = model if isinstance(model, Weights) else model.weights
     arch = record.arch if record is not None else arch_of(model)
-    if arch == "dfer_clip":  # its data sets differ; DFEW's is the first of the paper
+    if arch == "dfer_clip":  # depends on the data set; DFEW is the default
         dataset = (record.dataset if record is not None else None) or "DFEW"
         return f"dfer_clip_{dataset.lower()}"
     if arch not in PUBLISHED:

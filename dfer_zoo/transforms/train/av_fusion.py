@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..augment import flip, rotation
+from ..augment import Pictures, flip, rotation
 
 
-def augment_frames(frames: Sequence[np.ndarray], *, rng: Any = random) -> list[np.ndarray]:
-    """uint8 frames (H, W, 3), cropped and resized already -> the same sizes. The flip is drawn first, then the angle."""
+def augment_frames(frames: Pictures, *, rng: Any = random) -> list[np.ndarray]:
+    """Flip and rotate uint8 frames (H, W, 3) that are already cropped and resized. The flip is drawn before the angle."""
     return rotation(flip(frames, rng=rng), degrees=10, rng=rng)

@@ -1,13 +1,13 @@
-"""DFER-CLIP's training transform: a random frame of every part of a clip, and one random view for the whole clip.
+"""The training transform of DFER-CLIP: a random frame per segment, and one random view for the whole clip.
 
->>> transform = TrainTransform(model.video_spec, "dfew")      # doctest: +SKIP
->>> model(**collate([transform(clip)]))                       # doctest: +SKIP
+>>> transform = DFERCLIPTrainTransform(model.video_spec, "dfew")      # doctest: +SKIP
+>>> model(**collate([transform(clip)]))                               # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,11 @@ from torch import Tensor
 from ...errors import InputError, suggest
 from ...media.clip import Clip
 from ...weights.record import VideoSpec
-from ..augment import brightness, flip, random_resized_crop, tilt
+from ..augment import Pictures, brightness, flip, random_resized_crop, tilt
 from ..images import to_tensor
 from ..sampling import segment_random, take
 
-# data set -> what is done to the whole frames, before a part of them is cut out
+# data set -> what is applied to the whole frames, before the crop
 FIRST_STEPS: dict[str, tuple[Callable[..., list[np.ndarray]], ...]] = {
     "dfew": (brightness,),
     "ferv39k": (tilt,),
@@ -29,8 +29,8 @@ FIRST_STEPS: dict[str, tuple[Callable[..., list[np.ndarray]], ...]] = {
 }
 
 
-def random_view(frames: Sequence[np.ndarray], size: int, dataset: str, *, rng: Any = random) -> list[np.ndarray]:
-    """uint8 frames of a clip -> uint8 frames (size, size, 3), drawn from ``rng`` in the published order."""
+def random_view(frames: Pictures, size: int, dataset: str, *, rng: Any = random) -> list[np.ndarray]:
+    """Augment the uint8 frames of a clip to (size, size, 3), drawing from ``rng`` in the published order."""
     if dataset not in FIRST_STEPS:
         raise InputError(f"There is no training transform for '{dataset}'.{suggest(dataset, FIRST_STEPS)}")
     for step in FIRST_STEPS[dataset]:
@@ -39,8 +39,15 @@ def random_view(frames: Sequence[np.ndarray], size: int, dataset: str, *, rng: A
 
 
 @dataclass(frozen=True)
-class TrainTransform:
-    """Clip -> {"video": (T, 3, H, W)}. ``rng`` draws views, ``frame_rng`` (numpy's RandomState, or its global one) frames."""
+class DFERCLIPTrainTransform:
+    """Turn a clip into {"video": (T, 3, H, W)}, drawn anew at each call.
+
+    Args:
+        video: The video record.
+        dataset: A key of `FIRST_STEPS`.
+        rng: Draws the view.
+        frame_rng: Draws the frames; numpy's global generator by default.
+    """
 
     video: VideoSpec
     dataset: str

@@ -1,6 +1,6 @@
-"""The training transform of DK-CLIP, and the twelve views of its last evaluation.
+"""The training transform of DK-CLIP, and the twelve views of its final evaluation.
 
->>> transform = TrainTransform(model.video_spec)            # doctest: +SKIP
+>>> transform = DKCLIPTrainTransform(model.video_spec)      # doctest: +SKIP
 >>> video = transform(clip)["video"]                        # doctest: +SKIP
 """
 
@@ -20,20 +20,22 @@ from ...media.clip import Clip
 from ...media.faces.crops import Box
 from ...media.resize import RESIZES, shorter_side_size
 from ...weights.record import VideoSpec
-from ..augment import Frames, flip
+from ..augment import FIVE_PLACES, Pictures, draw_fixed_box, flip
 from ..images import three_crops, to_tensor
 from ..sampling import segment_random
-
-CROP_SCALES = (1, 0.875, 0.75, 0.66)
 
 
 def train_indices(
     num_frames: int, frames: int, *, wrap: bool = True, rng: np.random.RandomState | None = None
 ) -> list[int]:
-    """One frame at random of each of `frames` equal parts; a clip with fewer frames than that is stretched.
+    """Draw one frame from each of ``frames`` equal segments; a clip with fewer frames is stretched.
 
-    ``wrap``: where the last places of a short clip are rounded up to its end they are its first frame, as published;
-    else its last.
+    Args:
+        num_frames: Frames of the clip.
+        frames: Frames to draw.
+        wrap: In a short clip the last places may round up to the clip's end. True: they become the first frame, as
+            published. False: they become the last frame.
+        rng: The generator; numpy's global one by default.
 
     >>> train_indices(5, 16)[-3:], train_indices(5, 16, wrap=False)[-3:]
     ([4, 4, 0], [4, 4, 4])
@@ -46,50 +48,30 @@ def train_indices(
     return [int(i) for i in (places % num_frames if wrap else places.clip(max=num_frames - 1))]
 
 
-def crop_sizes(width: int, height: int) -> list[tuple[int, int]]:
-    """Widths and heights to choose from: parts of the shorter side whose scales are neighbours."""
-    sides = [int(min(width, height) * scale) for scale in CROP_SCALES]
-    return [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
-
-
-def snap(side: int, size: int) -> int:
-    """A side that is nearly what the network takes becomes exactly that."""
-    return size if abs(side - size) <= 2 else side
-
-
-def crop_places(width: int, height: int, crop_width: int, crop_height: int) -> list[tuple[int, int]]:
-    """Left and top of a crop in the four corners and the centre, on a grid of quarters."""
-    right, bottom = (width - crop_width) // 4, (height - crop_height) // 4
-    return [(right * x, bottom * y) for x, y in ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2))]
-
-
-def draw_crop(width: int, height: int, size: int, *, rng: Any = random) -> Box:
-    w, h = rng.choice(crop_sizes(width, height))
-    w, h = snap(w, size), snap(h, size)
-    left, top = rng.choice(crop_places(width, height, w, h))
-    return Box(left, top, w, h)
-
-
-def crop_and_resize(frames: Frames, box: Box, size: int, resize: str) -> list[np.ndarray]:
-    """The part, pressed into a square whatever its aspect."""
+def crop_and_resize(frames: Pictures, box: Box, size: int, resize: str) -> list[np.ndarray]:
+    """Crop frames and resize them to a square; the aspect ratio is not kept."""
     rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
     return [RESIZES[resize](frame[rows, columns], size, size) for frame in frames]
 
 
-def change_colours(frames: Frames, *, rng: Any = random, jitter: float = 0.8, grey: float = 0.2) -> list[np.ndarray]:
-    """Whether is drawn once for the clip; how much, from torch's generator, anew for every frame, as published."""
+def jitter_colors(frames: Pictures, *, rng: Any = random, jitter: float = 0.8, gray: float = 0.2) -> list[np.ndarray]:
+    """Apply color jitter and grayscale with these probabilities.
+
+    Whether is drawn once per clip from ``rng``. The strength of the jitter is drawn from torch's generator anew for every
+    frame, as published.
+    """
     pictures = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
     if rng.random() < jitter:
         change = ColorJitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
         pictures = [change(picture) for picture in pictures]
-    if rng.random() < grey:
+    if rng.random() < gray:
         pictures = [picture.convert("L").convert("RGB") for picture in pictures]
     return [np.asarray(picture) for picture in pictures]
 
 
 @dataclass(frozen=True)
-class TrainTransform:
-    """Clip -> {"video": (T, 3, size, size)}, another at every call."""
+class DKCLIPTrainTransform:
+    """Turn a clip into {"video": (T, 3, size, size)}, drawn anew at each call. ``wrap`` as in `train_indices`."""
 
     video: VideoSpec
     wrap: bool = True
@@ -100,17 +82,20 @@ class TrainTransform:
         spec = self.video
         frames = clip.take(train_indices(clip.num_frames, spec.num_frames, wrap=self.wrap, rng=sampling_rng))
         height, width = shorter_side_size(frames[0], spec.resize_shorter or spec.img_size)
-        # one of another shape is pressed into this one, so that the place is in all of them
+        # all frames get the size of the first, so that one box fits them all
         frames = [RESIZES[spec.resize](frame, height, width) for frame in frames]
-        box = draw_crop(width, height, spec.img_size, rng=rng)
+        box = draw_fixed_box(width, height, spec.img_size, FIVE_PLACES, rng=rng)
         frames = flip(crop_and_resize(frames, box, spec.img_size, spec.resize), rng=rng)
-        return {"video": to_tensor(np.stack(change_colours(frames, rng=rng)), spec)}
+        return {"video": to_tensor(np.stack(jitter_colors(frames, rng=rng)), spec)}
 
 
 def random_views(
     clip: Clip, spec: VideoSpec, clips: int = 4, *, rng: np.random.RandomState | None = None
 ) -> list[Tensor]:
-    """Clips drawn by the training rule, one after the other, three crops each: crop by crop, within it clip by clip.
-    The published evaluation adds up the probabilities of all (T, 3, size, size)."""
+    """Return the views of the published evaluation, (T, 3, size, size) each, whose probabilities are summed.
+
+    The frames of ``clips`` clips are drawn one after the other by `train_indices`, with three crops each. Views are
+    ordered by crop, then by clip.
+    """
     chosen = [i for _ in range(clips) for i in train_indices(clip.num_frames, spec.num_frames, rng=rng)]
     return [view for crop in three_crops(clip.take(chosen), spec) for view in crop.split(spec.num_frames)]

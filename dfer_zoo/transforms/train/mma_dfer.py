@@ -1,9 +1,8 @@
-"""MMA-DFER's training input: a frame from each part of the clip, brightness, a crop and a flip; the sound as it is."""
+"""The training transform of MMA-DFER: one frame per segment, brightness, a crop and a flip; the sound unchanged."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +14,24 @@ from ...weights.record import AudioSpec, VideoSpec
 from .. import audio, augment, images, sampling
 
 
-def augmented(frames: Sequence[np.ndarray], size: int, *, rng: Any = random) -> list[np.ndarray]:
-    """uint8 frames of any size -> size x size; crops go down to 8 % of the face's area, as published."""
+def augmented(frames: augment.Pictures, size: int, *, rng: Any = random) -> list[np.ndarray]:
+    """Augment uint8 frames of any size to size x size. Crops cover as little as 8 % of the frame, as published."""
     brighter = augment.brightness(frames, rng=rng)
     cropped = augment.random_resized_crop(brighter, size, rng=rng, fallback="per_frame")
     return augment.flip(cropped, rng=rng)
 
 
 @dataclass(frozen=True)
-class TrainTransform:
-    """Clip -> {argument name of forward: tensor}, drawn anew at each call.
+class MMADFERTrainTransform:
+    """Turn a clip into {"video": (T, 3, size, size), "audio": ...}, drawn anew at each call.
 
-    ``rng`` (places, crops, flips) and ``frame_rng`` (frames) are Python's and numpy's global generators unless given,
-    as in the published code. A clip without sound gets the published constant, so that it can share a batch.
+    A clip without sound gets the published constant, so that it can share a batch with others.
+
+    Args:
+        video: The video record.
+        audio: The audio record.
+        rng: Draws brightness, crops and flips; Python's global generator by default, as published.
+        frame_rng: Draws the frames; numpy's global generator by default, as published.
     """
 
     video: VideoSpec
@@ -42,6 +46,6 @@ class TrainTransform:
         sound = (
             audio.silence(self.audio)
             if clip.waveform is None
-            else audio.prepare(clip.waveform, clip.sample_rate, self.audio)
+            else audio.prepare_audio(clip.waveform, clip.sample_rate, self.audio)
         )
         return {"video": images.to_tensor(np.stack(frames), spec), "audio": sound}

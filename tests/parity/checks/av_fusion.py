@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import random
+import functools
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,6 @@ from dfer_zoo.checkpoints import read_checkpoint
 from dfer_zoo.convert import Conversion, convert_state_dict
 from dfer_zoo.data.annotations import read_audiovisual_list
 from dfer_zoo.factory import load_strictly
-from dfer_zoo.inference import metrics
 from dfer_zoo.media.faces.crops import crop_faces
 from dfer_zoo.models.av_fusion import AVFusion, CrossScores, attention_received
 from dfer_zoo.models.efficient_face import EfficientFace
@@ -32,40 +31,14 @@ from dfer_zoo.weights.record import VideoSpec
 
 from .. import compare, seeded
 from ..compare import Comparison, close, same, within
+from ..making import RecordingRandom, our_names, seeded_input, seeded_state
 from ..published import step_decay
+from ..rates import RunningMean, top_k
 from ..runner import Case
 
-
-def summary(output: str, ours: Any, reference: dict, tolerance: float) -> Iterator[Comparison]:
-    return compare.summary(output, ours, reference, tolerance, spread="std")
-
+summary = functools.partial(compare.summary, spread="std")
 
 # -- weights and inputs --------------------------------------------------------------------------------------------------
-
-
-def seeded_state(table: Mapping, weights: Mapping) -> dict[str, Tensor]:
-    state = {k: torch.from_numpy(np.array(v)) for k, v in seeded.state_dict(table, weights["seed"]).items()}
-    for name, tensor in state.items():
-        if name.endswith("running_var"):
-            tensor.mul_(weights.get("running_var_times", 1.0))
-    return state
-
-
-def seeded_input(entry: Mapping) -> Tensor:
-    values = torch.from_numpy(getattr(seeded, entry["call"])(entry["name"], entry["shape"], entry["seed"]))
-    values = values * entry.get("multiply_by", 1.0)
-    then = entry.get("then", "")
-    if times := re.search(r"repeat every cell (\d+)x(\d+)", then):
-        values = values.repeat_interleave(int(times[1]), -2).repeat_interleave(int(times[2]), -1)
-    if "drop" in then:
-        values = values.squeeze(1)
-    return values
-
-
-def our_names(state: Mapping[str, Tensor], conversion: Conversion) -> dict[str, str]:
-    """The authors' names -> ours. The conversion renames tensors and does not copy them, so a tensor tells its names."""
-    place = {id(tensor): name for name, tensor in conversion.state.items()}
-    return {name: place[id(tensor)] for name, tensor in state.items() if name not in conversion.dropped}
 
 
 def build(case: Case, conversion: Conversion, **changes: Any) -> AVFusion:
@@ -77,7 +50,7 @@ def build(case: Case, conversion: Conversion, **changes: Any) -> AVFusion:
             "num_heads": config["num_heads"],
             "num_frames": config["seq_length"],
             "seconds": (steps - 1) * 512 / 22050,
-            "image_size": seeded_input(case["inputs"]["video"]).shape[-1],
+            "img_size": seeded_input(case["inputs"]["video"]).shape[-1],
             **changes,
         }
     )
@@ -170,7 +143,7 @@ def check_model(case: Case) -> Iterator[Comparison]:
 def check_efficient_face(case: Case) -> Iterator[Comparison]:
     conversion = convert_state_dict("efficient_face", seeded_state(case["state_dict"], case["weights"]))
     image = seeded_input(case["inputs"]["image"])
-    model = EfficientFace(**conversion.model_args, image_size=image.shape[-1])
+    model = EfficientFace(**conversion.model_args, img_size=image.shape[-1])
     load_strictly(model, conversion.state, case.name)
     tap = Tap(model.eval())
     tolerance, outputs = case["tolerance"], case["outputs"]
@@ -202,7 +175,7 @@ def check_backbone_init(case: Case) -> Iterator[Comparison]:
     face_state = from_file(seeded_state(case["state_dict"], case["checkpoint"]["weights"]), case["checkpoint"])
     face = convert_state_dict("efficient_face", face_state)
     image = seeded_input(case["inputs"]["image"])
-    model = AVFusion(image_size=image.shape[-1]).eval()
+    model = AVFusion(img_size=image.shape[-1]).eval()
     report = model.load_backbones({"face": face.state})
 
     table = case.neighbour("model_ia_heads1")
@@ -378,22 +351,7 @@ def check_image_transforms(case: Case) -> Iterator[Comparison]:
     rng = RecordingRandom(draws["python_random_seed"])
     for _ in reference:
         augment_frames([image[:8, :8]], rng=rng)
-    yield within("draws", rng.drawn, np.asarray(reference).reshape(-1), 1e-8)
-
-
-class RecordingRandom:
-    """Python's generator with a given seed; writes down what the transforms drew."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator, self.drawn = random.Random(seed), []
-
-    def random(self) -> float:
-        self.drawn.append(self.generator.random())
-        return self.drawn[-1]
-
-    def randint(self, low: int, high: int) -> int:
-        self.drawn.append(self.generator.randint(low, high))
-        return self.drawn[-1]
+    yield within("draws", [value for *_, value in rng.draws], np.asarray(reference).reshape(-1), 1e-8)
 
 
 def blocks_with_grain(recipe: str, seed: int, name: str) -> np.ndarray:
@@ -415,15 +373,15 @@ def check_metrics_and_schedule(case: Case) -> Iterator[Comparison]:
     targets = np.floor(classes * seeded_input(case["inputs"]["targets"]).numpy()).astype(int)
     yield same("targets", targets.tolist(), outputs["targets"])
     for k in (1, 5):
-        yield close(f"top {k}", metrics.top_k(logits, targets, k), outputs[f"top{k}_percent"], tolerance)
-        four = metrics.top_k(logits[:, :4], targets % 4, k)
+        yield close(f"top {k}", top_k(logits, targets, k), outputs[f"top{k}_percent"], tolerance)
+        four = top_k(logits[:, :4], targets % 4, k)
         yield close(f"top {k} of four classes", four, outputs[f"four_classes_top{k}"], tolerance)
     for epoch, reference in outputs["learning_rate_by_epoch"].items():
         ours = step_decay(int(epoch), lr=0.04, milestones=(40, 55, 65, 70, 200, 250))
         yield close(f"learning rate of epoch {epoch}", ours, reference, tolerance)
     for name, reference in outputs.items():
         if name.startswith("running_average_of_"):
-            mean = metrics.RunningMean()
+            mean = RunningMean()
             for value, clips in re.findall(r"\(([\d.]+) over (\d+)\)", name):
                 mean.add(float(value), int(clips))
             yield close(name, mean.value, reference, tolerance)

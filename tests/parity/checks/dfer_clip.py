@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from dfer_zoo.factory import load_strictly
 from dfer_zoo.inference.metrics import confusion, uar, war
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
-from dfer_zoo.models.dfer_clip import DFERCLIP, unit
+from dfer_zoo.models.dfer_clip import DFERCLIP, l2_normalize
 from dfer_zoo.models.layers import TemporalTransformer
 from dfer_zoo.training.optim import parameter_groups
 from dfer_zoo.transforms import images
@@ -29,13 +28,11 @@ from dfer_zoo.weights.record import VideoSpec
 
 from .. import compare, seeded
 from ..compare import Comparison
+from ..making import RecordingRandom, seeded_state
 from ..runner import Case, read_case
+from ..taps import Taps
 
 # -- making things from a case -------------------------------------------------------------------------------------------
-
-
-def seeded_state(entries: Mapping[str, dict], seed: int) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.asarray(value)) for name, value in seeded.state_dict(dict(entries), seed).items()}
 
 
 def with_prompt_buffers(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -55,7 +52,7 @@ def build_model(config: Mapping[str, Any], state: Mapping[str, Tensor], what: st
     converted = convert_state_dict("dfer_clip", state)
     arguments = {**converted.model_args, "class_token_position": config.get("class_token_position", "end")}
     arguments["prompts"] = list(config["texts"])
-    for theirs, ours in (("temporal_heads", "temporal_heads"), ("temperature", "temperature")):
+    for theirs, ours in (("temporal_heads", "num_heads"), ("temperature", "temperature")):
         if theirs in config:
             arguments[ours] = config[theirs]
     if "labels" not in arguments:
@@ -102,30 +99,6 @@ def compare_tokens(case: Case, learner: PromptLearner) -> Iterator[Comparison]:
         yield compare.same(f"{name}.shape", [len(ids), kept, width], list(buffer["shape"]))
 
 
-class Taps:
-    """What passes through modules during a forward, by the names that the cases use."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Tensor] = {}
-        self.handles: list[Any] = []
-
-    def output(self, name: str, module: nn.Module) -> None:
-        self.handles.append(module.register_forward_hook(lambda m, i, o: self.keep(name, o)))
-
-    def input(self, name: str, module: nn.Module) -> None:
-        self.handles.append(module.register_forward_pre_hook(lambda m, i: self.keep(name, i[0])))
-
-    def keep(self, name: str, tensor: Tensor) -> None:  # and return nothing: a hook's result would take its place
-        self.found.setdefault(name, tensor)
-
-    def __enter__(self) -> Taps:
-        return self
-
-    def __exit__(self, *failure: Any) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-
 def tap_temporal(taps: Taps, net: TemporalTransformer) -> None:
     taps.input("temporal.tokens_plus_pos", net.blocks[0])
     for number, block in enumerate(net.blocks):
@@ -161,15 +134,15 @@ def text_values(tower: TextTower, learner: PromptLearner) -> dict[str, Tensor]:
         for number, block in enumerate(blocks):
             taps.output(f"text.block{number:02d}", block)
         tower(whole, learner.ends)
-    last = blocks[-1](taps.found[f"text.block{len(blocks) - 2:02d}"], attn_mask=tower.causal_mask)
+    last = blocks[-1](taps.first[f"text.block{len(blocks) - 2:02d}"], attn_mask=tower.causal_mask)
     features = tower(learner(tower.token_embedding), learner.ends)
     return {
-        **taps.found,
+        **taps.first,
         "text.prompts": whole,
         f"text.block{len(blocks) - 1:02d}": last,
         "text.ln_final": tower.ln_final(last),
         "text.features_unnormalised": features,
-        "text_features": unit(features),
+        "text_features": l2_normalize(features),
     }
 
 
@@ -196,8 +169,8 @@ def check_model(case: Case) -> Iterator[Comparison]:
         frames = model.encode_frames(video)
         mixed = model.mix_frames(frames)
     found = {
-        **taps.found,
-        **image_values(taps.found, model.image_encoder),
+        **taps.first,
+        **image_values(taps.first, model.image_encoder),
         **text_values(model.text_encoder, model.prompt_learner),
         "image.features": frames.flatten(0, 1),
         "image.features[first frame of every clip]": frames[:, 0],
@@ -242,7 +215,7 @@ def check_temporal(case: Case) -> Iterator[Comparison]:
     with Taps() as taps:
         tap_temporal(taps, net)
         net(torch.from_numpy(seeded.normal(recipe["name"], recipe["shape"], recipe["seed"])))
-    yield from compare_all(case, taps.found)
+    yield from compare_all(case, taps.first)
 
 
 def named_case(rule: str) -> str:
@@ -364,31 +337,18 @@ def check_frame_indices(case: Case) -> Iterator[Comparison]:
             yield compare.same(name, chosen, row["indices"])
 
 
-class Recorder:
-    """Python's generator, with a list of what was drawn."""
-
-    def __init__(self, seed: int) -> None:
-        self.generator, self.draws = random.Random(seed), []
-
-    def __getattr__(self, name: str) -> Any:
-        def draw(*arguments: Any) -> Any:
-            value = getattr(self.generator, name)(*arguments)
-            self.draws.append([name, *arguments, value])
-            return value
-
-        return draw
-
-
 def check_image_transforms(case: Case) -> Iterator[Comparison]:
     for row in case.get("test", ()):
         spec = VideoSpec(
             num_frames=row["frames"], img_size=row["output"]["summary"]["shape"][-1], sampling="segment_centres"
         )
-        yield from compare_pixels(case, f"test {row['name']}", images.prepare(seeded_frames(row), spec), row["output"])
+        yield from compare_pixels(
+            case, f"test {row['name']}", images.prepare_video(seeded_frames(row), spec), row["output"]
+        )
     for row in case.get("train", ()):
         name, rng = (
             f"train {row['dataset']} {row['name']} {row['python_random_seed']}",
-            Recorder(row["python_random_seed"]),
+            RecordingRandom(row["python_random_seed"]),
         )
         spec = VideoSpec(
             num_frames=row["frames"], img_size=row["output"]["summary"]["shape"][-1], sampling="segment_centres"

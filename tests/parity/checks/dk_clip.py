@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.convert.dk_clip import our_name
 from dfer_zoo.factory import load_strictly
 from dfer_zoo.media.faces.crops import Box
-from dfer_zoo.media.resize import shorter_side
+from dfer_zoo.media.resize import RESIZES, shorter_side_size
 from dfer_zoo.models import dk_clip as dk
 from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.clip_towers import PromptLearner, TextTower, build_clip, tokenize
@@ -29,16 +28,16 @@ from dfer_zoo.training.mixing import blend, soft_targets
 from dfer_zoo.training.optim import learning_rate
 from dfer_zoo.training.recipe import ScheduleSection
 from dfer_zoo.transforms import images, sampling
-from dfer_zoo.transforms.train.dk_clip import crop_and_resize, crop_places, crop_sizes, snap, train_indices
-from tests.parity import seeded
-from tests.parity.compare import Comparison, close, same, summary, within
-from tests.parity.published import dk_clip_groups
+from dfer_zoo.transforms.augment import FIVE_PLACES, crop_sizes, fixed_places, snap
+from dfer_zoo.transforms.train.dk_clip import crop_and_resize, train_indices
+
+from .. import seeded
+from ..compare import Comparison, close, recorded, same, summary, within
+from ..making import seeded_state
+from ..published import dk_clip_groups
+from ..taps import Taps
 
 # -- weights and inputs ------------------------------------------------------------------------------------------------
-
-
-def tensors(table: dict, seed: int) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(np.asarray(value)) for name, value in seeded.state_dict(table, seed).items()}
 
 
 def inputs_of(case: Any) -> dict[str, Tensor]:
@@ -67,23 +66,15 @@ def whole(output: dict) -> np.ndarray:
     return np.array(output["values"], dtype=np.float64).reshape(output["shape"])
 
 
-def compared(name: str, ours: Any, output: dict, tolerance: float) -> Iterator[Comparison]:
-    """Against a whole tensor or against its summary, whichever the case holds."""
-    if "values" in output:
-        yield close(name, ours, whole(output), tolerance)
-    else:
-        yield from summary(name, ours, output, tolerance)
-
-
-def as_published(ours: Tensor, recorded: np.ndarray) -> Tensor:
+def as_published(ours: Tensor, reference: np.ndarray) -> Tensor:
     """Mended: in a clip that stands still the published code divides 0 by 0. Ours must have a number there, and no more
     can be asked of it, so it becomes a NaN like theirs, and a NaN of ours a number; all the rest is compared."""
-    undefined = torch.from_numpy(np.isnan(recorded))
+    undefined = torch.from_numpy(np.isnan(reference))
     return torch.where(undefined, torch.where(ours.isfinite(), math.nan, 0.0), ours)
 
 
 def compared_mended(name: str, ours: Tensor, output: dict, tolerance: float) -> Iterator[Comparison]:
-    yield from compared(name, as_published(ours, whole(output)) if "values" in output else ours, output, tolerance)
+    yield from recorded(name, as_published(ours, whole(output)) if "values" in output else ours, output, tolerance)
 
 
 def build_model(config: dict, texts: list[str], state: dict[str, Tensor]) -> dk.DKCLIP:
@@ -93,7 +84,7 @@ def build_model(config: dict, texts: list[str], state: dict[str, Tensor]) -> dk.
         model = dk.DKCLIP(
             labels=[f"class {number}" for number in range(len(texts))],
             prompts=texts,
-            frames=config.get("T", 16),
+            num_frames=config.get("T", 16),
             frames_per_snippet=config.get("N", 4),
             **conversion.model_args,
         )
@@ -101,24 +92,9 @@ def build_model(config: dict, texts: list[str], state: dict[str, Tensor]) -> dk.
     return model.eval()
 
 
-@contextmanager
-def taps(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """What these modules gave in the last call."""
-    caught: dict[str, Tensor] = {}
-    hooks = [
-        module.register_forward_hook(lambda _, __, output, name=name: caught.__setitem__(name, output.detach()))
-        for name, module in modules.items()
-    ]
-    try:
-        yield caught
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def token_ids(texts: list[str], recorded: list[list[int]], length: int) -> Comparison:
+def token_ids(texts: list[str], reference: list[list[int]], length: int) -> Comparison:
     ids, _ = tokenize(texts, length)
-    return same("token ids", [[i for i in row if i] for row in ids.tolist()], recorded)
+    return same("token ids", [[i for i in row if i] for row in ids.tolist()], reference)
 
 
 # -- the model ---------------------------------------------------------------------------------------------------------
@@ -135,21 +111,23 @@ def check_model(case: Any) -> Iterator[Comparison]:
 
     if "token_ids_nonzero" in case:
         yield token_ids(texts, case["token_ids_nonzero"], config.get("context_length", 77))
-    model = build_model(config, texts, tensors(case["state_dict"], case["weights"]["seed"]))
+    model = build_model(config, texts, seeded_state(case["state_dict"], case["weights"]["seed"]))
     yield same("number of parameters", sum(p.numel() for p in model.parameters()), entries(case["state_dict"]))
 
     video = inputs_of(case)["video"]
     with torch.no_grad():
-        with taps(tapped(model)) as caught:
+        with Taps() as taps:
+            for name, module in tapped(model).items():
+                taps.output(name, module)
             details = model.explain(video)
         logits = model(video)
-        found = intermediates(model, caught, details, video)
-    for name, recorded in case.get("intermediates", {}).items():
+        found = intermediates(model, taps.last, details, video)
+    for name, reference in case.get("intermediates", {}).items():
         ours = found[name.split()[0]]
-        if recorded["mean"] is None:
+        if reference["mean"] is None:
             yield same(f"{name}: finite, mended", bool(ours.isfinite().all()), True)
         else:
-            yield from summary(name, ours, recorded, allowed(name))
+            yield from summary(name, ours, reference, allowed(name))
 
     outputs = {
         "logits": logits,
@@ -159,8 +137,8 @@ def check_model(case: Any) -> Iterator[Comparison]:
         "probabilities_global": logits.softmax(-1),
         "probabilities_local": details.local_logits.sum(1).softmax(-1),
     }
-    for name, recorded in case["outputs"].items():
-        yield from compared_mended(name, outputs[name], recorded, per_output.get(name, tolerance.get("relative_l2")))
+    for name, reference in case["outputs"].items():
+        yield from compared_mended(name, outputs[name], reference, per_output.get(name, tolerance.get("relative_l2")))
     if "logits" in case["outputs"]:
         limit = per_output.get("logits", tolerance.get("relative_l2"))
         yield close("explained logits", details.logits, whole(case["outputs"]["logits"]), limit)
@@ -173,8 +151,8 @@ def check_model(case: Any) -> Iterator[Comparison]:
         ("msim_attention", details.attention, "12"),
     ):
         if key in case:
-            recorded = np.array(case[key], dtype=np.float64)
-            yield close(key, as_published(ours, recorded), recorded, allowed(by_number.get(number, key)))
+            reference = np.array(case[key], dtype=np.float64)
+            yield close(key, as_published(ours, reference), reference, allowed(by_number.get(number, key)))
 
 
 def entries(table: dict) -> int:
@@ -199,7 +177,7 @@ def tapped(model: dk.DKCLIP) -> dict[str, nn.Module]:
 
 
 def intermediates(model: dk.DKCLIP, caught: dict, details: dk.ClipDetails, video: Tensor) -> dict[str, Tensor]:
-    """The recorded tensors, by the number and name in front of their layout."""
+    """The reference tensors, by the number and name in front of their layout."""
     batch, snippets = len(video), model.snippets
     last = len(model.local_tower.blocks) - 1
     local_tokens, semantic_tokens = caught[f"03_visual.block{last}"], caught[f"08_visual_semantic.block{last}"]
@@ -235,7 +213,7 @@ def intermediates(model: dk.DKCLIP, caught: dict, details: dk.ClipDetails, video
 
 def part(module: nn.Module, entry: dict, theirs: str, ours: str) -> nn.Module:
     """A module alone: its entries have short names, and the map knows the names in the whole model."""
-    state = tensors(entry["state_dict"], entry["weights"]["seed"])
+    state = seeded_state(entry["state_dict"], entry["weights"]["seed"])
     renamed = {(our_name(theirs + name) or name).removeprefix(ours): tensor for name, tensor in state.items()}
     load_strictly(module, renamed, entry["module"])
     return module.eval()
@@ -283,7 +261,7 @@ def run_part(entry: dict) -> dict[str, Tensor]:
         temporal = TemporalTransformer(
             config["input_dim"], config["depth"], config["heads"], config["mlp_dim"], config["num_patches"], pool
         )
-        load_strictly(temporal, temporal_state(tensors(entry["state_dict"], entry["weights"]["seed"])), kind)
+        load_strictly(temporal, temporal_state(seeded_state(entry["state_dict"], entry["weights"]["seed"])), kind)
         return {"out": temporal.eval()(given["x"])}
     patch = (config["input_resolution"], config["patch_size"])
     if kind.startswith("local tower"):
@@ -305,7 +283,7 @@ def check_modules(case: Any) -> Iterator[Comparison]:
     for entry in case["modules"]:
         ours = run_part(entry)
         for name, output in entry["outputs"].items():
-            yield from compared(f"{entry['module']}: {name}", ours[name], output, entry["tolerance"]["relative_l2"])
+            yield from recorded(f"{entry['module']}: {name}", ours[name], output, entry["tolerance"]["relative_l2"])
 
 
 def check_noise_erasing(case: Any) -> Iterator[Comparison]:
@@ -359,22 +337,22 @@ def text_config(config: dict) -> dict:
 def check_text(case: Any) -> Iterator[Comparison]:
     config, tolerance = case["config"], case["tolerance"]["relative_l2"]
     tower = TextTower(build_clip(text_config(config), vision=False)).eval()
-    state = tensors(case["state_dict"], case["weights"]["seed"])
+    state = seeded_state(case["state_dict"], case["weights"]["seed"])
     load_strictly(tower, {our_name(n).removeprefix("text_tower."): t for n, t in state.items()}, "the case")
-    for name, recorded in case["outputs"].items():
-        texts = recorded["texts"]
-        if "token_ids_nonzero" in recorded:
-            yield token_ids(texts, recorded["token_ids_nonzero"], config["context_length"])
+    for name, reference in case["outputs"].items():
+        texts = reference["texts"]
+        if "token_ids_nonzero" in reference:
+            yield token_ids(texts, reference["token_ids_nonzero"], config["context_length"])
         ids, ends = tokenize(texts, config["context_length"])
-        if "eot_position" in recorded:
-            yield same(f"{name}: end positions", ends.tolist(), recorded["eot_position"])
+        if "eot_position" in reference:
+            yield same(f"{name}: end positions", ends.tolist(), reference["eot_position"])
         features = tower.encode_ids(ids, ends)
-        if "features_first_16" in recorded:
-            yield close(f"{name}: first 16", features[:, :16], recorded["features_first_16"], tolerance)
-        yield from summary(f"{name}: features", features, recorded["features_summary"], tolerance)
-        unit = dk.unit(features)
-        if "cosine_matrix" in recorded:
-            yield close(f"{name}: cosines", unit @ unit.T, recorded["cosine_matrix"], tolerance)
+        if "features_first_16" in reference:
+            yield close(f"{name}: first 16", features[:, :16], reference["features_first_16"], tolerance)
+        yield from summary(f"{name}: features", features, reference["features_summary"], tolerance)
+        unit = dk.l2_normalize(features)
+        if "cosine_matrix" in reference:
+            yield close(f"{name}: cosines", unit @ unit.T, reference["cosine_matrix"], tolerance)
 
 
 @torch.no_grad()
@@ -382,7 +360,7 @@ def check_prompt_learner(case: Any) -> Iterator[Comparison]:
     config, outputs, tolerance = case["config"], case["outputs"], case["tolerance"]["relative_l2"]
     seed, length = case["weights"]["seed"], config["context_length"]
     clip = build_clip(text_config(config)).eval()
-    load_strictly(clip, tensors(case["state_dict"], seed), "the case")
+    load_strictly(clip, seeded_state(case["state_dict"], seed), "the case")
     tower = TextTower(clip)
     learner = PromptLearner(case["texts"], config["transformer_width"], config["n_ctx"], context_length=length)
     learner.contexts.copy_(torch.from_numpy(seeded.parameter(case["ctx"]["name"], case["ctx"]["shape"], seed)))
@@ -391,10 +369,10 @@ def check_prompt_learner(case: Any) -> Iterator[Comparison]:
         yield same("token ids", ids, case["token_ids_nonzero"])
     prompts = learner(tower.token_embedding, length)
     yield from summary("prompts", prompts, outputs["prompts_summary"], tolerance)
-    yield from compared("text features", tower(prompts, learner.ends), outputs["text_features"], tolerance)
+    yield from recorded("text features", tower(prompts, learner.ends), outputs["text_features"], tolerance)
     short = tower(learner(tower.token_embedding), learner.ends)  # as the models call it: cut behind the last end mark
-    yield from compared("text features, cut", short, outputs["text_features"], tolerance)
-    yield from compared(
+    yield from recorded("text features, cut", short, outputs["text_features"], tolerance)
+    yield from recorded(
         "image features", clip.encode_image(inputs_of(case)["image"]), outputs["image_features"], tolerance
     )
 
@@ -429,10 +407,10 @@ def check_loss(case: Any) -> Iterator[Comparison]:
     for name, ours in found.items():
         yield close(name, [ours.detach()], [outputs[name]], tolerance)
     of_logits, of_local = torch.autograd.grad(total / steps, both, retain_graph=True)
-    yield from compared("gradient, global", of_logits, outputs["grad_global_of_total_over_2"], tolerance)
-    yield from compared("gradient, local", of_local, outputs["grad_local_of_total_over_2"], tolerance)
+    yield from recorded("gradient, global", of_logits, outputs["grad_global_of_total_over_2"], tolerance)
+    yield from recorded("gradient, local", of_local, outputs["grad_local_of_total_over_2"], tolerance)
     (of_logits,) = torch.autograd.grad(whole_clip / steps, [logits])
-    yield from compared("gradient, later epochs", of_logits, outputs["grad_global_from_epoch_14_over_2"], tolerance)
+    yield from recorded("gradient, later epochs", of_logits, outputs["grad_global_from_epoch_14_over_2"], tolerance)
 
 
 def check_train_step(case: Any) -> Iterator[Comparison]:
@@ -440,7 +418,7 @@ def check_train_step(case: Any) -> Iterator[Comparison]:
     table = case["state_dict"]
     if isinstance(table, str):  # "see NAME.json"
         table = case.neighbour(table.split()[-1])["state_dict"]
-    model = build_model(case["config"], case["texts"], tensors(table, case["weights"]["seed"])).train()
+    model = build_model(case["config"], case["texts"], seeded_state(table, case["weights"]["seed"])).train()
     dk_clip_groups(model, published_freeze=True)
     targets = soft_targets(torch.tensor(case["labels"]), model.num_classes, case.get("label_smoothing", 0.1))
     inputs = inputs_of(case)
@@ -482,22 +460,22 @@ def their_first_part(name: str) -> str:
 
 def check_optimizer_and_schedule(case: Any) -> Iterator[Comparison]:
     tolerance = case["tolerance"]["relative"]
-    recorded = {group["group"]: group for group in case["groups"]}
-    base = recorded["clip decay"]
+    reference = {group["group"]: group for group in case["groups"]}
+    base = reference["clip decay"]
     patch_size = int(re.search(r"ViT-B/(\d+)", case["note"])[1])
     with skip_init():  # nothing is computed with its numbers
         model = dk.DKCLIP(patch_size=patch_size)
     groups = dk_clip_groups(model, lr=base["lr"], weight_decay=base["weight_decay"], published_freeze=True)
 
     empty = {"tensors": 0, "numbers": 0}
-    found: dict[str, dict] = {name: dict(empty) for name in recorded}
+    found: dict[str, dict] = {name: dict(empty) for name in reference}
     for group in groups:
         for name, parameter in zip(group["names"], group["params"]):
             entry = found[f"{family(name)} {'decay' if group['weight_decay'] else 'no decay'}"]
             entry["tensors"] += 1
             entry["numbers"] += parameter.numel()
             entry.setdefault("rates", set()).add((group["lr"], group["weight_decay"]))
-    for name, group in recorded.items():
+    for name, group in reference.items():
         for count in empty:
             yield same(f"{name}: {count}", found[name][count], group[count])
         for lr, weight_decay in found[name].get("rates", ()):
@@ -565,6 +543,10 @@ def picture(entry: dict) -> np.ndarray:
     return np.floor(values * 255).astype(np.uint8)
 
 
+def shorter_side(frame: np.ndarray, side: int, resize: str) -> np.ndarray:
+    return RESIZES[resize](frame, *shorter_side_size(frame, side))
+
+
 def check_image_transforms(case: Any) -> Iterator[Comparison]:
     tolerance = case["tolerance"]["relative_l2_exact_resize"]
     spec = dk.video_spec()
@@ -588,17 +570,17 @@ def check_image_transforms(case: Any) -> Iterator[Comparison]:
             yield same(f"{name}: resized to", list(resized.shape[:2]), entry["resized_hw"])
         if "resized_uint8" in entry:
             yield from summary(f"{name}: resized", resized, entry["resized_uint8"], tolerance)
-        crops = [images.prepare([frame], spec)] if one else images.three_crops([frame], spec)
+        crops = [images.prepare_video([frame], spec)] if one else images.three_crops([frame], spec)
         yield from summary(f"{name}: output", torch.cat(crops), entry["output"], tolerance)
-        for index, recorded in enumerate(entry.get("each_crop") or ()):
-            yield from summary(f"{name}: crop {index}", crops[index][0], recorded, tolerance)
+        for index, reference in enumerate(entry.get("each_crop") or ()):
+            yield from summary(f"{name}: crop {index}", crops[index][0], reference, tolerance)
 
     for entry in case.get("multi_scale_crop", ()):
         height, width = entry["image_hw"]
         candidates = crop_sizes(width, height)
         name = f"multi-scale crop of {height}x{width}"
         yield same(f"{name}: sizes", [list(c) for c in candidates], entry["candidate_w_h_before_snapping"])
-        places = [[list(place) for place in crop_places(width, height, *c)] for c in candidates]
+        places = [[list(place) for place in fixed_places(width, height, *c, FIVE_PLACES)] for c in candidates]
         yield same(f"{name}: places", places, entry["offsets_x_y_per_candidate"])
         last = [snap(side, entry.get("input_size", 224)) for side in reversed(candidates[-1])]
         yield same(f"{name}: last crop", last, entry["crop_shape_hw_for_first"])

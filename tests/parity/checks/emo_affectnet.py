@@ -23,29 +23,14 @@ from dfer_zoo.registry import get_weights, list_pretrained
 from dfer_zoo.transforms import face_windows, images
 from dfer_zoo.weights.record import Weights
 
-from .. import compare, seeded
-from ..compare import Comparison, close, same, within
+from .. import compare
+from ..compare import Comparison, close, recorded, same, within
+from ..making import our_names, seeded_input, seeded_state
 from ..runner import Case
-from .mini_xception import compared, picture, seeded_input
+from ..taps import Taps
+from .mini_xception import picture
 
 # -- weights -------------------------------------------------------------------------------------------------------------
-
-
-def seeded_state(table: Mapping, seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """The authors' names; whole numbers stay whole."""
-    entries = {name: {**entry, "dtype": _plain(entry.get("dtype", "float32"))} for name, entry in table.items()}
-    state = {name: torch.from_numpy(np.array(value)) for name, value in seeded.state_dict(entries, seed).items()}
-    return {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-
-
-def _plain(dtype: str) -> str:
-    return "float32" if dtype.startswith("float") else dtype  # float64 cases are float32 numbers, widened
-
-
-def our_names(state: Mapping[str, Tensor], conversion: Conversion) -> dict[str, str]:
-    """The authors' names -> ours. The conversion renames tensors and does not copy them, so a tensor tells its names."""
-    place = {id(tensor): name for name, tensor in conversion.state.items()}
-    return {name: place[id(tensor)] for name, tensor in state.items() if name not in conversion.dropped}
 
 
 def loaded(model: DferModel, conversion: Conversion, case: Case, dtype: torch.dtype = torch.float32) -> Any:
@@ -58,11 +43,6 @@ def static_model(case: Case, state: Mapping[str, Tensor], **changes: Any) -> Emo
     conversion = convert_state_dict("emo_affectnet_static", state)
     dtype = state["fc1.weight"].dtype
     return loaded(EmoAffectNetStatic(**conversion.model_args, **changes), conversion, case, dtype)
-
-
-def input_of(entry: Mapping) -> Tensor:
-    values = seeded_input(entry)
-    return values.relu() if entry.get("relu") else values
 
 
 def parameters_of(*tables: Mapping) -> int:
@@ -78,24 +58,14 @@ def count(model: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def outputs_of(model: torch.nn.Module, run: Any) -> tuple[dict[str, Tensor], Any]:
-    """What every module gave while ``run()`` ran, and what that gave. A module that ran twice keeps its last."""
-    found: dict[str, Tensor] = {}
-    hooks = [
-        module.register_forward_hook(lambda _, taken, given, name=name: found.update({name: given}))
-        for name, module in model.named_modules()
-    ]
-    result = run()
-    for hook in hooks:
-        hook.remove()
-    return found, result
-
-
 # -- networks ------------------------------------------------------------------------------------------------------------
 
 
 def static_steps(model: EmoAffectNetStatic, image: Tensor) -> dict[str, Tensor]:
-    found, features = outputs_of(model, lambda: model.encoder(image))
+    with Taps() as taps:
+        taps.outputs_of(model)
+        features = model.encoder(image)
+    found = taps.last
     logits = model.forward_head(features)
     stem = F.relu(found["encoder.stem_norm"])
     steps = {
@@ -126,9 +96,9 @@ def check_static_forward(case: Case) -> Iterator[Comparison]:
         yield same("parameters", count(model), case["parameters"])
     yield same("classes", model.num_classes, case["config"]["num_classes"])
     # the encoder takes any size, the model the one that it was made for
-    steps = static_steps(model, input_of(case["inputs"]["image"]))
+    steps = static_steps(model, seeded_input(case["inputs"]["image"]))
     for name, reference in case["outputs"].items():
-        yield from compared(name, steps[re.sub(r"^\d+_", "", name)], reference, case["tolerance"])
+        yield from recorded(name, steps[re.sub(r"^\d+_", "", name)], reference, case["tolerance"])
 
 
 def temporal_model(case: Case, state: Mapping[str, Tensor], frames: int) -> EmoAffectNet:
@@ -150,12 +120,15 @@ def static_table() -> Mapping:
 
 @torch.no_grad()
 def check_temporal_forward(case: Case) -> Iterator[Comparison]:
-    features = input_of(case["inputs"]["features"])
+    features = seeded_input(case["inputs"]["features"])
     model = temporal_model(case, seeded_state(case["state_dict"], case["weights"]["seed"]), features.shape[1])
     if "parameters" in case:
         temporal = count(model.lstm1) + count(model.lstm2) + count(model.classifier)
         yield same("parameters", temporal, case["parameters"])
-    found, logits = outputs_of(model, lambda: model.forward_frames(features))
+    with Taps() as taps:
+        taps.outputs_of(model)
+        logits = model.forward_frames(features)
+    found = taps.last
     steps = {
         "lstm1": found["lstm1"],
         "lstm2": found["lstm2"],
@@ -163,25 +136,28 @@ def check_temporal_forward(case: Case) -> Iterator[Comparison]:
         "probabilities": logits.softmax(-1),
     }
     for name, reference in case["outputs"].items():
-        yield from compared(name, steps[re.sub(r"^\d+_", "", name)], reference, case["tolerance"])
+        yield from recorded(name, steps[re.sub(r"^\d+_", "", name)], reference, case["tolerance"])
 
 
 @torch.no_grad()
 def check_video_forward(case: Case) -> Iterator[Comparison]:
     tables, weights = case["state_dict"], case["weights"]
     static, temporal = (seeded_state(tables[part], weights[part]["seed"]) for part in ("static", "temporal"))
-    video = input_of(case["inputs"]["video"])
+    video = seeded_input(case["inputs"]["video"])
     conversion = convert_state_dict("emo_affectnet", {**static, **temporal})
     yield same("dropped", sorted(conversion.dropped), ["fc2.bias", "fc2.weight"])
     height, width = video.shape[-2:]
-    square = {"image_size": height} if height == width else {}
+    square = {"img_size": height} if height == width else {}
     model = loaded(EmoAffectNet(num_frames=video.shape[1], **square, **conversion.model_args), conversion, case)
     single = static_model(case, static)
     if "parameters" in case:
         own = count(model.lstm1) + count(model.lstm2) + count(model.classifier)
         yield same("parameters", {"static": count(single), "temporal": own}, case["parameters"])
     frames = model.encoder(video.flatten(0, 1)).unflatten(0, video.shape[:2])
-    found, logits = outputs_of(model, lambda: model.forward_frames(frames))
+    with Taps() as taps:
+        taps.outputs_of(model)
+        logits = model.forward_frames(frames)
+    found = taps.last
     steps = {
         "features": frames,
         "static_logits_of_each_frame": single.forward_head(frames),
@@ -191,13 +167,13 @@ def check_video_forward(case: Case) -> Iterator[Comparison]:
         "probabilities": logits.softmax(-1),
     }
     for name, reference in case["outputs"].items():
-        yield from compared(name, steps[re.sub(r"^\d+_", "", name)], reference, case["tolerance"])
+        yield from recorded(name, steps[re.sub(r"^\d+_", "", name)], reference, case["tolerance"])
     if square:
         yield close("forward of the model", model(video), case["outputs"]["logits"]["full"], case["tolerance"])
 
 
 def check_static_train_step(case: Case) -> Iterator[Comparison]:
-    image, targets = input_of(case["inputs"]["image"]).double(), torch.tensor(case["inputs"]["targets"])
+    image, targets = seeded_input(case["inputs"]["image"]).double(), torch.tensor(case["inputs"]["targets"])
     outputs, tolerance = case["outputs"], case["tolerance"]
     for name, statistics in outputs.items():
         if not (momentum := re.fullmatch(r"statistics_after_momentum_([\d.]+)", name)):
@@ -209,13 +185,13 @@ def check_static_train_step(case: Case) -> Iterator[Comparison]:
         loss = F.cross_entropy(logits, targets)
         loss.backward()
         what = f"momentum {momentum[1]}"
-        yield from compared(f"{what}: loss", loss, outputs["loss"], tolerance)
-        yield from compared(f"{what}: logits", logits, outputs["logits"], tolerance)
+        yield from recorded(f"{what}: loss", loss, outputs["loss"], tolerance)
+        yield from recorded(f"{what}: logits", logits, outputs["logits"], tolerance)
         parameters, after = dict(model.named_parameters()), model.state_dict()
         for theirs, reference in outputs["gradients"].items():
-            yield from compared(f"{what}: gradient of {theirs}", parameters[names[theirs]].grad, reference, tolerance)
+            yield from recorded(f"{what}: gradient of {theirs}", parameters[names[theirs]].grad, reference, tolerance)
         for theirs, reference in statistics.items():
-            yield from compared(f"{what}: {theirs}", after[names[theirs]], reference, tolerance)
+            yield from recorded(f"{what}: {theirs}", after[names[theirs]], reference, tolerance)
 
 
 # -- files ---------------------------------------------------------------------------------------------------------------
@@ -292,14 +268,14 @@ def check_keras_names(case: Case) -> Iterator[Comparison]:
 
 
 def check_image_preparation(case: Case) -> Iterator[Comparison]:
-    spec = EmoAffectNetStatic(image_size=case["config"]["size"], width_factor=0.1).video_spec
+    spec = EmoAffectNetStatic(img_size=case["config"]["size"], width_factor=0.1).video_spec
     assert spec is not None and spec.resize == case["config"]["resize"]
     tolerance = case["tolerance"]
     for number, recipe in enumerate(case["outputs"]["images"]):
         frame = picture(recipe)
         yield within(f"image {number}: mean", frame.mean(), recipe["image_mean"], 1e-5)
         resized = images.to_square(frame, spec)
-        tensor = images.prepare([frame], spec)[0].numpy()
+        tensor = images.prepare_video([frame], spec)[0].numpy()
         for name, pixels in recipe.items():
             what = f"image {number}: {name}"
             if line := re.fullmatch(r"resized_(row|column)_(\d+)_(rgb|red|green|blue)_every_(\d+)(st|nd|rd|th)", name):
@@ -327,7 +303,7 @@ def check_detector_crop(case: Case) -> Iterator[Comparison]:
     import cv2
 
     config, tolerance = case["config"], case["tolerance"]
-    spec = EmoAffectNetStatic(image_size=config["size"], width_factor=0.1).video_spec
+    spec = EmoAffectNetStatic(img_size=config["size"], width_factor=0.1).video_spec
     levels = tolerance["absolute_grey_levels"]
     for index in face_windows.grid_frames(config["total_frames"], config["fps"]):
         number = str(index + 1)
@@ -432,7 +408,7 @@ def check_clip_answer(case: Case) -> Iterator[Comparison]:
     grid = [index + 1 for index in face_windows.grid_frames(config["total_frames"], config["fps"])]
     frames = [number for number in grid if number not in missing]
     yield same("frames", frames, config["sampled_frames_from_1"])
-    features = input_of(case["inputs"]["features"])
+    features = seeded_input(case["inputs"]["features"])
     windows = face_windows.windows(len(frames), config["frames"], config["step"], "inference")
     model = temporal_model(case, seeded_state(case["state_dict"], case["weights"]["seed"]), config["frames"])
     chances = model.forward_frames(torch.stack([features[window] for window in windows])).softmax(-1).numpy()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from timm.optim import param_groups_layer_decay
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfer_zoo.convert import Conversion, convert_state_dict
 from dfer_zoo.convert.hicmae import names
@@ -22,26 +22,29 @@ from dfer_zoo.models.base import DferModel
 from dfer_zoo.models.hicmae import AUDIO, PRESETS, CrossBlock, HiCMAE
 from dfer_zoo.models.hicmae_pretrain import DECODER_WIDTHS, Guess, HiCMAEPretrain, flat
 from dfer_zoo.models.masked_video import masked_numbers, pick
-from dfer_zoo.training.criteria import REGRESSION, soft_target_cross_entropy
+from dfer_zoo.training.criteria import REGRESSION
 from dfer_zoo.training.mixing import MIXES, draw_mix, soft_targets
 from dfer_zoo.training.optim import parameter_groups
 from dfer_zoo.transforms import audio, sampling
 from dfer_zoo.transforms.train.hicmae import train_span
 from dfer_zoo.weights.record import AudioSpec, VideoSpec
-from tests.parity.masking import random_mask, tube_mask
 
 from ..compare import Comparison, close, same, within
+from ..making import seeded_input, seeded_state
+from ..masking import random_mask, tube_mask
+from ..published import soft_target_cross_entropy
+from ..rates import View, f1, merge_views, top_k
 from ..runner import Case
+from ..taps import Taps
 from .mae_dfer import (
-    Taps,
     build,
     check_image_transform,
     check_schedule,
-    compare_taps,
+    compare_all,
+    compare_groups,
     explicit_mask,
+    parameters_of,
     recorded,
-    seeded_input,
-    seeded_state,
     summary,
 )
 from .mma_dfer import waveform_of
@@ -49,23 +52,23 @@ from .mma_dfer import waveform_of
 # -- the authors' options -> our arguments -------------------------------------------------------------------------------
 
 OPTIONS = {
-    "img_size": "image_size",
+    "img_size": "img_size",
     "patch_size": "patch_size",
-    "all_frames": "frames",
+    "all_frames": "num_frames",
     "tubelet_size": "tubelet",
     "num_classes": "num_classes",
     "mlp_ratio": "mlp_ratio",
     "qkv_bias": "qkv_bias",
     "init_values": "layer_scale",
-    "drop_rate": "drop",
-    "attn_drop_rate": "attn_drop",
-    "drop_path_rate": "drop_path",
+    "drop_rate": "drop_rate",
+    "attn_drop_rate": "attn_drop_rate",
+    "drop_path_rate": "drop_path_rate",
     "img_size_audio": "audio_size",
     "patch_size_audio": "audio_patch_size",
     # fine-tuning
     "embed_dim": "width",
     "depth": "depth",
-    "num_heads": "heads",
+    "num_heads": "num_heads",
     "embed_dim_audio": "audio_width",
     "depth_audio": "audio_depth",
     "num_heads_audio": "audio_heads",
@@ -75,7 +78,7 @@ OPTIONS = {
     # pre-training
     "encoder_embed_dim": "width",
     "encoder_depth": "depth",
-    "encoder_num_heads": "heads",
+    "encoder_num_heads": "num_heads",
     "encoder_embed_dim_audio": "audio_width",
     "encoder_depth_audio": "audio_depth",
     "encoder_num_heads_audio": "audio_heads",
@@ -120,9 +123,9 @@ def our_arguments(config: Mapping) -> dict[str, Any]:
 
 
 NOT_IN_THE_SHAPES = {
-    *("preset", "image_size", "frames", "audio_size", "heads", "audio_heads", "fusion_heads", "head_activation"),
+    *("preset", "img_size", "num_frames", "audio_size", "num_heads", "audio_heads", "fusion_heads", "head_activation"),
     *("decoder_heads", "audio_decoder_heads", "temperature", "levels", "layer_scale"),
-    *("drop", "attn_drop", "drop_path", "mask_ratio", "audio_mask_ratio", "normalize_target"),
+    *("drop_rate", "attn_drop_rate", "drop_path_rate", "mask_ratio", "audio_mask_ratio", "normalize_target"),
     *("normalize_audio_target", "difference_group", "motion_weight", "contrast_weight"),
 }
 
@@ -170,12 +173,6 @@ def masks_of(entry: Mapping) -> dict[str, Tensor]:
 # -- models --------------------------------------------------------------------------------------------------------------
 
 
-def context_of(taps: Taps, name: str, module: nn.Module) -> None:
-    taps.handles.append(
-        module.register_forward_pre_hook(lambda _, inputs: taps.outputs.setdefault(name, []).append(inputs[1].detach()))
-    )
-
-
 def tap_cross_block(taps: Taps, block: CrossBlock, name: str) -> None:
     for part, module in (("cross", block.cross_attn), ("self", block.attn), ("mlp", block.mlp)):
         taps.output(name.format(part), module)
@@ -205,7 +202,8 @@ def check_cross_block(case: Case) -> Iterator[Comparison]:
         taps.output(f"{number}_{label}_before_residual", block.get_submodule(part))
     taps.output("4_block_output", block)
     block(seeded_input(case["inputs"]["tokens"]), seeded_input(case["inputs"]["context"]))
-    yield from compare_taps(case["outputs"], taps.take_off(), case["tolerance"])
+    taps.remove()
+    yield from compare_all(case["outputs"], taps.first, case["tolerance"])
 
 
 @torch.no_grad()
@@ -231,20 +229,23 @@ def check_finetune_forward(case: Case) -> Iterator[Comparison]:
     taps.input("features", model.feature_norm)
     inputs = inputs_of(case["inputs"])
     feature = model.forward_features(**inputs)
-    outputs = taps.take_off()
+    taps.remove()
+    outputs = taps.first
     widths = [len(model.get_submodule(f"{kind}_encoder.norm").weight) for kind in ("video", "audio")]
-    parts = outputs["features"][0].split([*widths, *widths], dim=1)
+    parts = outputs["features"].split([*widths, *widths], dim=1)
     outputs |= {
-        "15_video_normed_layer_means": [torch.stack([tokens.mean(1) for tokens in outputs["video_norm"]], 1)],
-        "25_audio_normed_layer_means": [torch.stack([tokens.mean(1) for tokens in outputs["audio_norm"]], 1)],
-        "16_video_feature": [parts[0]],
-        "26_audio_feature": [parts[1]],
-        "34_fusion_video_feature": [parts[2]],
-        "34_fusion_audio_feature": [parts[3]],
-        "42_feature": [model.forward_head(feature, pre_logits=True)],
-        "43_output": [model.forward_head(feature)],
+        f"{digit}_normed_layer_means": torch.stack([tokens.mean(1) for tokens in taps.calls[f"{kind}_norm"]], 1)
+        for digit, kind in (("15_video", "video"), ("25_audio", "audio"))
     }
-    yield from compare_taps(case["outputs"], outputs, case["tolerance"])
+    outputs |= {
+        "16_video_feature": parts[0],
+        "26_audio_feature": parts[1],
+        "34_fusion_video_feature": parts[2],
+        "34_fusion_audio_feature": parts[3],
+        "42_feature": model.forward_head(feature, pre_logits=True),
+        "43_output": model.forward_head(feature),
+    }
+    yield from compare_all(case["outputs"], outputs, case["tolerance"])
     yield from recorded("43_output, from the inputs", model(**inputs), case["outputs"]["43_output"], case["tolerance"])
 
 
@@ -269,17 +270,18 @@ def check_pretrain_forward_and_loss(case: Case) -> Iterator[Comparison]:
         for number, block in enumerate(decoder.blocks):
             taps.output(f"{digit + 4}2_{kind}_decoder_block_{number}", block)
             if number:
-                context_of(taps, f"{digit + 4}2_{kind}_decoder_block_{number}_context", block)
+                taps.input(f"{digit + 4}2_{kind}_decoder_block_{number}_context", block, place=1)
     inputs, masks = inputs_of(case["inputs"]), masks_of(case["inputs"]["masks"])
     guess = model.guess(**inputs, **masks)
-    outputs = taps.take_off()
+    taps.remove()
+    outputs = taps.first
     for digit, kind in ((1, "video"), (2, "audio")):
-        for number, tokens in enumerate(outputs[f"{kind}_norm"][:-1]):
-            outputs[f"{digit}4_{kind}_level_{number}"] = [tokens]
+        for number, tokens in enumerate(taps.calls[f"{kind}_norm"][:-1]):
+            outputs[f"{digit}4_{kind}_level_{number}"] = tokens
     encoded = model.forward_features(**inputs, **masks)
-    outputs["31_similarities_video_by_audio"] = [model.similarities(encoded)]
-    outputs |= {"53_video_prediction": [guess.video], "63_audio_prediction": [guess.audio]}
-    yield from compare_taps(case["outputs"], outputs, tolerance)
+    outputs["31_similarities_video_by_audio"] = model.similarities(encoded)
+    outputs |= {"53_video_prediction": guess.video, "63_audio_prediction": guess.audio}
+    yield from compare_all(case["outputs"], outputs, tolerance)
     for name, values in (("53_video_prediction", guess.video), ("63_audio_prediction", guess.audio)):
         for key, reference in case["outputs"][name].items():
             if item := re.search(r"of_item_(\d+)", key):
@@ -345,9 +347,9 @@ def check_pretrain_to_finetune(case: Case) -> Iterator[Comparison]:
     expected = outputs["checkpoint_entries_not_used_outside_the_decoders"]
     yield same("entries not used outside the decoders", sorted(outside), sorted(expected))
     feature = model.forward_features(**inputs_of(case["inputs"]))
-    yield from compare_taps(
+    yield from compare_all(
         {name: value for name, value in outputs.items() if isinstance(value, dict)},
-        {"feature": [feature], "output": [model.forward_head(feature)]},
+        {"feature": feature, "output": model.forward_head(feature)},
         case["tolerance"],
     )
 
@@ -401,7 +403,7 @@ def check_step(
 def check_finetune_train_steps(case: Case) -> Iterator[Comparison]:
     mixing = dict(case["mixing"])
     yield same("mode", mixing["mode"], "batch")
-    model, _, _ = restored(case, drop_path=0.0)
+    model, _, _ = restored(case, drop_path_rate=0.0)
     model.train()
     optimizer = optimizer_of(model, case["optimizer"])
     options = {name: mixing[name] for name in ("mixup_alpha", "cutmix_alpha", "prob", "switch_prob")}
@@ -477,7 +479,7 @@ def check_optimizer(case: Case) -> Iterator[Comparison]:
 
 def small(kind: type[DferModel], **sizes: Any) -> DferModel:
     """Names and numbers of dimensions are those of the published widths."""
-    return kind(image_size=32, frames=2, width=8, heads=1, audio_size=(32, 32), mlp_ratio=1.0, **sizes)
+    return kind(img_size=32, num_frames=2, width=8, num_heads=1, audio_size=(32, 32), mlp_ratio=1.0, **sizes)
 
 
 def check_groups(
@@ -490,22 +492,14 @@ def check_groups(
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    theirs = [entry for group in reference for entry in group["params"]]
     arch = "hicmae_pretrain" if isinstance(model, HiCMAEPretrain) else "hicmae"
-    renamed = names(arch, dict.fromkeys(theirs))
-    yield same(f"{name}: each name once", len(theirs), len(set(theirs)))
-    yield same(f"{name}: names", sorted(renamed.values()), sorted(ours))
-    yield same(f"{name}: number of groups", len(set(ours.values())), len(reference))
-    for number, group in enumerate(reference):
-        for key, place in (("lr_scale", 0), ("weight_decay", 1)):
-            values = [ours[renamed[entry]][place] for entry in group["params"] if renamed[entry] in ours]
-            yield within(f"{name}: group {number} {key}", values, [group[key]] * len(values), tolerance)
+    yield from compare_groups(name, ours, names(arch, parameters_of(reference)), reference, tolerance)
 
 
 def check_drop_path(reference: list, tolerance: float) -> Iterator[Comparison]:
     for entry in reference:
         depth, rate = entry["depth"], entry["drop_path"]
-        model = small(HiCMAE, depth=depth, audio_depth=depth, fusion_depth=depth, drop_path=rate)
+        model = small(HiCMAE, depth=depth, audio_depth=depth, fusion_depth=depth, drop_path_rate=rate)
         for part in ("video_encoder.blocks", "audio_encoder.blocks", "fusion.video_blocks", "fusion.audio_blocks"):
             rates = [block.drop_path.drop_prob for block in model.get_submodule(part)]
             yield within(f"drop path of {depth} {part}", rates, entry["rates"], tolerance)
@@ -562,7 +556,7 @@ def check_audio_fbank(case: Case) -> Iterator[Comparison]:
         spec = AudioSpec(AUDIO.front_end, (1, item["target_length"], bands), config["sample_rate"])
         ours = {"": audio.kaldi_front_end(waveform, rule["sample_rate"], spec, gain)}
         if len(waveform) == 1:  # several channels are made one before, in the authors' files and in ours
-            ours[" as prepared"] = audio.prepare(waveform, rule["sample_rate"], spec, gain=gain)
+            ours[" as prepared"] = audio.prepare_audio(waveform, rule["sample_rate"], spec, gain=gain)
         for path, prepared in ours.items():
             yield same(f"{number} shape{path}", list(prepared.shape), reference["shape"])
             yield from summary(f"{number} input{path}", prepared, reference["summary"], tolerance)
@@ -596,16 +590,16 @@ def task_of(clip: str) -> str:
     return "_".join(clip.rsplit("/", 1)[-1].split("_")[:3])
 
 
-def views_of(case: Case, field: str) -> list[metrics.View]:
+def views_of(case: Case, field: str) -> list[View]:
     """Process by process, each in its own order."""
     entries = sorted(case["inputs"], key=lambda entry: entry["rank"])
-    return [metrics.View(e["clip"], e[field], e["label"], e["segment"], e["crop"]) for e in entries]
+    return [View(e["clip"], e[field], e["label"], e["segment"], e["crop"]) for e in entries]
 
 
 def check_test_time_merge(case: Case) -> Iterator[Comparison]:
     outputs, tolerance, classes = case["outputs"], case["tolerance"], case["config"]["classes"]
     group = task_of if case["config"].get("data_set", "").upper() == "AVCAFFE" else str
-    clips, probabilities, labels = metrics.merge_views(views_of(case, "logits"), group)
+    clips, probabilities, labels = merge_views(views_of(case, "logits"), group)
     predictions = probabilities.argmax(1).tolist()
     yield same("order", clips, outputs["order"])
     yield same("predictions", predictions, outputs["predictions"])
@@ -613,15 +607,15 @@ def check_test_time_merge(case: Case) -> Iterator[Comparison]:
     table = metrics.confusion(labels, predictions, classes)
     occur = sorted({*labels, *predictions})  # the others have no row in the authors' table
     yield same("confusion", table[np.ix_(occur, occur)].tolist(), outputs["confusion_rows_true"])
-    yield within("top 1", [metrics.top_k(probabilities, labels, 1)], [outputs["top1_percent"]], 100 * tolerance)
-    yield within("top 5", [metrics.top_k(probabilities, labels, 5)], [outputs["top5_percent"]], 100 * tolerance)
-    for name, value in {"uar": metrics.uar(table), "war": metrics.war(table), **metrics.f1(table)}.items():
+    yield within("top 1", [top_k(probabilities, labels, 1)], [outputs["top1_percent"]], 100 * tolerance)
+    yield within("top 5", [top_k(probabilities, labels, 5)], [outputs["top5_percent"]], 100 * tolerance)
+    for name, value in {"uar": metrics.uar(table), "war": metrics.war(table), **f1(table)}.items():
         yield within(name, [value / 100], [outputs[name]], tolerance)
 
 
 def check_regression(case: Case) -> Iterator[Comparison]:
     outputs, tolerance = case["outputs"], case["tolerance"]
-    clips, predictions, labels = metrics.merge_views(views_of(case, "outputs"), answer=lambda values: values)
+    clips, predictions, labels = merge_views(views_of(case, "outputs"), answer=lambda values: values)
     yield same("order", clips, outputs["order"])
     yield within("predictions", predictions, outputs["predictions"], tolerance)
     yield within("labels", labels, outputs["labels"], tolerance)

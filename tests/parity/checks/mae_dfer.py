@@ -24,69 +24,47 @@ from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.mae_dfer import MAEDFER, LGIBlock
 from dfer_zoo.models.mae_dfer_pretrain import MAEDFERPretrain
 from dfer_zoo.models.video_mae import VIDEO, VideoMAE, sinusoidal_table
-from dfer_zoo.training.criteria import soft_target_cross_entropy
 from dfer_zoo.training.mixing import MIXES, draw_mix, mix_targets, soft_targets
 from dfer_zoo.training.optim import parameter_groups, warmup_then_cosine
 from dfer_zoo.transforms import images, sampling
+from dfer_zoo.transforms.augment import THIRTEEN_PLACES, crop_sizes, draw_fixed_box, fixed_places, snap
 from dfer_zoo.transforms.train import mae_dfer as train
-from dfer_zoo.transforms.train.dk_clip import crop_sizes, snap
 from dfer_zoo.weights.record import VideoSpec
-from tests.parity.masking import tube_mask, window_mask
 
 from .. import compare, seeded
 from ..compare import Comparison, close, same, within
+from ..making import seeded_input, seeded_state
+from ..masking import tube_mask, window_mask
+from ..published import soft_target_cross_entropy
+from ..rates import View, f1, merge_views, top_k
 from ..runner import Case
+from ..taps import Taps
 
-
-def summary(output: str, ours: Any, reference: dict, tolerance: float) -> Iterator[Comparison]:
-    return compare.summary(output, ours, reference, tolerance, spread="std")
-
-
-def recorded(output: str, ours: Tensor, reference: Mapping, tolerance: float) -> Iterator[Comparison]:
-    """An entry that holds all values, a summary, or both."""
-    if "full" in reference:
-        full = reference["full"]
-        yield close(output, ours.flatten(), full["values"], tolerance)
-        yield same(f"{output}.shape", list(ours.shape), full["shape"])
-    if "summary" in reference:
-        yield from summary(output, ours, reference["summary"], tolerance)
-
-
-def seeded_input(entry: Mapping) -> Tensor:
-    values = getattr(seeded, entry["call"].removeprefix("seeded."))(entry["name"], entry["shape"], entry["seed"])
-    return torch.from_numpy(values) * entry.get("scale", 1.0) + entry.get("shift", 0.0)
+# the summaries of this system's cases are relative to the standard deviation
+summary, recorded = partial(compare.summary, spread="std"), partial(compare.recorded, spread="std")
 
 
 def seeded_frames(entry: Mapping) -> np.ndarray:
     return np.floor(seeded.uniform(entry["name"], entry["shape"], entry["seed"]) * 256).astype(np.uint8)
 
 
-def seeded_state(table: Mapping, weights: Mapping) -> dict[str, Tensor]:
-    state = {k: torch.from_numpy(np.array(v)) for k, v in seeded.state_dict(table, weights["seed"]).items()}
-    for alias, source in weights.get("aliases", {}).items():
-        for name in state:
-            if alias in name:
-                state[name] = state[name.replace(alias, source)]
-    return state
-
-
 # -- the authors' options -> our arguments -------------------------------------------------------------------------------
 
 OPTIONS = {
-    "img_size": "image_size",
+    "img_size": "img_size",
     "in_chans": "channels",
-    "all_frames": "frames",
+    "all_frames": "num_frames",
     "tubelet_size": "tubelet",
     "embed_dim": "width",
     "encoder_embed_dim": "width",
-    "num_heads": "heads",
-    "encoder_num_heads": "heads",
+    "num_heads": "num_heads",
+    "encoder_num_heads": "num_heads",
     "encoder_depth": "depth",
     "decoder_embed_dim": "decoder_width",
     "decoder_num_heads": "decoder_heads",
-    "drop_rate": "drop",
-    "attn_drop_rate": "attn_drop",
-    "drop_path_rate": "drop_path",
+    "drop_rate": "drop_rate",
+    "attn_drop_rate": "attn_drop_rate",
+    "drop_path_rate": "drop_path_rate",
     "init_scale": "head_scale",
     "init_values": "layer_scale",
     "use_mean_pooling": "mean_pooling",
@@ -153,8 +131,17 @@ def build(kind: type, arguments: Mapping, conversion: Conversion) -> nn.Module:
 
 
 NOT_IN_THE_SHAPES = {
-    *("image_size", "frames", "heads", "decoder_heads", "region", "pooled_tokens", "per_frame", "head_activation"),
-    *("head_scale", "drop", "attn_drop", "drop_path", "layer_scale"),
+    *(
+        "img_size",
+        "num_frames",
+        "num_heads",
+        "decoder_heads",
+        "region",
+        "pooled_tokens",
+        "per_frame",
+        "head_activation",
+    ),
+    *("head_scale", "drop_rate", "attn_drop_rate", "drop_path_rate", "layer_scale"),
 }
 
 
@@ -176,38 +163,13 @@ def concluded(conversion: Conversion, arguments: Mapping, model: nn.Module) -> I
     yield same("layer scale concluded", scaled, arguments.get("layer_scale", 0.0) > 0)
 
 
-class Taps:
-    """What modules put out (and get) during a forward pass, call by call."""
-
-    def __init__(self) -> None:
-        self.outputs: dict[str, list[Tensor]] = {}
-        self.handles: list[Any] = []
-
-    def output(self, name: str, module: nn.Module) -> None:
-        self.handles.append(
-            module.register_forward_hook(lambda _, __, out: self.outputs.setdefault(name, []).append(out.detach()))
-        )
-
-    def input(self, name: str, module: nn.Module) -> None:
-        self.handles.append(
-            module.register_forward_pre_hook(
-                lambda _, inputs: self.outputs.setdefault(name, []).append(inputs[0].detach())
-            )
-        )
-
-    def take_off(self) -> dict[str, list[Tensor]]:
-        for handle in self.handles:
-            handle.remove()
-        return self.outputs
-
-
-def compare_taps(outputs: Mapping, taps: Mapping[str, list[Tensor]], tolerance: float) -> Iterator[Comparison]:
+def compare_all(outputs: Mapping, ours: Mapping[str, Tensor], tolerance: float) -> Iterator[Comparison]:
     """In the order of the data flow; an output that nothing here delivers is a failure."""
     for name in sorted(outputs):
-        if name not in taps:
+        if name not in ours:
             yield Comparison("", f"{name}: nothing was recorded", float("inf"), 0.0)
         else:
-            yield from recorded(name, taps[name][0], outputs[name], tolerance)
+            yield from recorded(name, ours[name], outputs[name], tolerance)
 
 
 # -- fine-tuning ---------------------------------------------------------------------------------------------------------
@@ -238,10 +200,9 @@ def check_finetune_forward(case: Case) -> Iterator[Comparison]:
         taps.output("08_pooled_feature_after_fc_norm", model.feature_norm)
     video = seeded_input(case["inputs"]["video"]).transpose(1, 2)
     feature = model.forward_features(video)
-    taps.outputs["09_feature"] = [model.forward_head(feature, pre_logits=True)]
-    taps.outputs["10_logits"] = [model.forward_head(feature)]
-    outputs = taps.take_off()
-    yield from compare_taps(case["outputs"], outputs, tolerance)
+    taps.remove()
+    outputs = {"09_feature": model.forward_head(feature, pre_logits=True), "10_logits": model.forward_head(feature)}
+    yield from compare_all(case["outputs"], {**taps.first, **outputs}, tolerance)
     # without hooks the last block may leave out what nobody reads
     yield from recorded("10_logits, unwatched", model(video), case["outputs"]["10_logits"], tolerance)
 
@@ -260,7 +221,7 @@ def tap_attention(taps: Taps, block: nn.Module, name: str) -> None:
 
 BLOCK_OPTIONS = {
     "dim": "width",
-    "num_heads": "heads",
+    "num_heads": "num_heads",
     "mlp_ratio": "mlp_ratio",
     "qkv_bias": "qkv_bias",
     "first_attn_type": "local_attention",
@@ -296,11 +257,12 @@ def check_lgi_block(case: Case) -> Iterator[Comparison]:
     taps.output("block_output", block)
     tokens = seeded_input(case["inputs"]["tokens"])
     block(tokens, config["regions_per_clip"])
-    outputs = taps.take_off()
-    yield from compare_taps(case["outputs"], outputs, tolerance)
+    taps.remove()
+    outputs = taps.first
+    yield from compare_all(case["outputs"], outputs, tolerance)
     if block.interaction_kind != "self":
         short = block.forward_region_tokens(tokens, config["regions_per_clip"])
-        yield close("region tokens alone", short, outputs["block_output"][0][:, :1], tolerance)
+        yield close("region tokens alone", short, outputs["block_output"][:, :1], tolerance)
 
 
 def check_position_table(case: Case) -> Iterator[Comparison]:
@@ -323,7 +285,7 @@ def check_position_table(case: Case) -> Iterator[Comparison]:
 def pretrain_arguments(config: Mapping) -> dict[str, Any]:
     arguments = our_arguments(config, is_joint(config))
     if is_joint(config):
-        arguments = {"width": 768, "depth": 12, "heads": 12, **arguments, "attention": "joint"}
+        arguments = {"width": 768, "depth": 12, "num_heads": 12, **arguments, "attention": "joint"}
     return arguments
 
 
@@ -360,8 +322,8 @@ def check_pretrain_forward_and_loss(case: Case) -> Iterator[Comparison]:
     video = seeded_input(case["inputs"]["video"]).transpose(1, 2)
     mask = explicit_mask(case["inputs"]["mask"])
     prediction = model(video, mask)
-    taps.outputs["09_prediction"] = [prediction]
-    yield from compare_taps(case["outputs"], taps.take_off(), tolerance)
+    taps.remove()
+    yield from compare_all(case["outputs"], {**taps.first, "09_prediction": prediction}, tolerance)
     for key, reference in case["outputs"].get("09_prediction", {}).items():
         if item := re.search(r"of_item_(\d+)", key):
             corner = prediction[int(item[1])][: len(reference), : len(reference[0])]
@@ -430,9 +392,9 @@ def check_pretrain_to_finetune(case: Case) -> Iterator[Comparison]:
     yield same("entries not used outside the decoder", sorted(outside), sorted(expected))
     feature = model.forward_features(seeded_input(case["inputs"]["video"]).transpose(1, 2))
     got = {"feature": feature, "logits": model.forward_head(feature)}
-    yield from compare_taps(
+    yield from compare_all(
         {name: value for name, value in outputs.items() if isinstance(value, dict)},
-        {name: [value] for name, value in got.items()},
+        got,
         tolerance,
     )
 
@@ -498,7 +460,7 @@ def check_image_transform(case: Case) -> Iterator[Comparison]:
         yield from summary(f"{label}: resized", resized, entry["resized_uint8_summary"], tolerance)
         row = entry["resized_first_row_first_8_pixels_of_frame_0"]
         yield same(f"{label}: first pixels", resized[0, 0, : len(row)].tolist(), row)
-        output = images.prepare(list(frames), spec).transpose(0, 1)
+        output = images.prepare_video(list(frames), spec).transpose(0, 1)
         yield from summary(f"{label}: output", output, entry["output_summary"], tolerance)
         corner = np.asarray(entry["output_corner"])
         ours = output[:, 0, : corner.shape[1], : corner.shape[2]]
@@ -517,12 +479,12 @@ def check_pretrain_transform(case: Case) -> Iterator[Comparison]:
     height, width = faces[0].shape[:2]
     sizes = [[snap(side, size) for side in pair] for pair in crop_sizes(width, height)]
     yield same("crop sizes", sizes, case["candidate_crop_sizes_width_height"])
-    places = [list(place) for place in train.box_places(width, height, *sizes[0])]
+    places = [list(place) for place in fixed_places(width, height, *sizes[0], THIRTEEN_PLACES)]
     yield same("places of the first size", places, case["offsets_for_first_pair"])
     spec = spec_of({"size": size, "mean": VIDEO.mean, "std": VIDEO.std})
     for entry in case["outputs"]:
         label, seed = f"seed {entry['python_random_seed']}", entry["python_random_seed"]
-        box = train.draw_fixed_box(width, height, size, rng=random.Random(seed))
+        box = draw_fixed_box(width, height, size, THIRTEEN_PLACES, rng=random.Random(seed))
         drawn = Box(entry["offset_x"], entry["offset_y"], entry["crop_width"], entry["crop_height"])
         yield same(f"{label}: box", box, drawn)
         cropped = train.multi_scale_crop(faces, size, rng=random.Random(seed))
@@ -548,7 +510,7 @@ def check_train_augmentation(case: Case) -> Iterator[Comparison]:
     picture = augmentation_picture(case["inputs"]["picture"])
     if "picture_summary" in case["inputs"]:
         yield from summary("picture", picture, case["inputs"]["picture_summary"], tolerance)
-    yield same("fill", list(train.GREY), config.get("fill", list(train.GREY)))
+    yield same("fill", list(train.GRAY), config.get("fill", list(train.GRAY)))
     policy = train.policy(config["policy"])
     operations = {op.name: op for op in policy.ops}
     yield same("interpolation", {op.kwargs["resample"].name.lower() for op in policy.ops}, {config["interpolation"]})
@@ -655,8 +617,8 @@ def check_mixup_and_loss(case: Case) -> Iterator[Comparison]:
     rates = outputs.get("drop_path_rate_per_block")
     if rates is None:
         return
-    sizes = {"image_size": 32, "frames": 2, "width": 8, "heads": 1, "region": (1, 1, 2), "mlp_ratio": 1.0}
-    model = MAEDFER(depth=len(rates), drop_path=round(rates[-1], 6), **sizes)
+    sizes = {"img_size": 32, "num_frames": 2, "width": 8, "num_heads": 1, "region": (1, 1, 2), "mlp_ratio": 1.0}
+    model = MAEDFER(depth=len(rates), drop_path_rate=round(rates[-1], 6), **sizes)
     ours = [block.drop_path.drop_prob for block in model.encoder.blocks]
     yield within("drop path rates", ours, rates, tolerance)
 
@@ -664,17 +626,17 @@ def check_mixup_and_loss(case: Case) -> Iterator[Comparison]:
 def check_test_time_merge(case: Case) -> Iterator[Comparison]:
     outputs, tolerance, classes = case["outputs"], case["tolerance"], case["config"]["classes"]
     entries = sorted(case["inputs"], key=lambda entry: entry["rank"])  # process by process, each in its own order
-    fields = metrics.View._fields
-    clips, probabilities, labels = metrics.merge_views(metrics.View(*(e[f] for f in fields)) for e in entries)
+    fields = View._fields
+    clips, probabilities, labels = merge_views(View(*(e[f] for f in fields)) for e in entries)
     predictions = probabilities.argmax(1).tolist()
     yield same("order", clips, outputs["order"])
     yield same("predictions", predictions, outputs["predictions"])
     yield same("labels", labels, outputs["labels"])
     table = metrics.confusion(labels, predictions, classes)
     yield same("confusion", table.tolist(), outputs["confusion_rows_true"])
-    yield within("top 1", [metrics.top_k(probabilities, labels, 1)], [outputs["top1_percent"]], 100 * tolerance)
-    yield within("top 5", [metrics.top_k(probabilities, labels, 5)], [outputs["top5_percent"]], 100 * tolerance)
-    ours = {"uar": metrics.uar(table), "war": metrics.war(table), **metrics.f1(table)}
+    yield within("top 1", [top_k(probabilities, labels, 1)], [outputs["top1_percent"]], 100 * tolerance)
+    yield within("top 5", [top_k(probabilities, labels, 5)], [outputs["top5_percent"]], 100 * tolerance)
+    ours = {"uar": metrics.uar(table), "war": metrics.war(table), **f1(table)}
     for name, value in ours.items():
         yield within(name, [value / 100], [outputs[name]], tolerance)
 
@@ -698,7 +660,7 @@ def small_model(kind: Callable, **sizes: Any) -> nn.Module:
     """Names and numbers of dimensions are those of the published widths."""
     if kind is not VideoMAE:
         sizes["region"] = (1, 1, 2)
-    return kind(image_size=32, frames=2, width=8, heads=1, mlp_ratio=1.0, **sizes)
+    return kind(img_size=32, num_frames=2, width=8, num_heads=1, mlp_ratio=1.0, **sizes)
 
 
 def names_regions(reference: list) -> bool:
@@ -717,7 +679,7 @@ def check_layer_decay(
         for group in groups
         for parameter in group["params"]
     }
-    yield from compare_groups(name, ours, arch, reference, tolerance)
+    yield from compare_groups(name, ours, names(arch, parameters_of(reference)), reference, tolerance)
 
 
 def check_pretrain_groups(
@@ -727,16 +689,19 @@ def check_pretrain_groups(
     model = small_model(MAEDFERPretrain, depth=depth, decoder_depth=decoder_depth, mask_ratio=0.5, attention=attention)
     groups = parameter_groups(model, lr=1.0, weight_decay=weight_decay)
     ours = {owner: (group["lr"], group["weight_decay"]) for group in groups for owner in group["names"]}
-    yield from compare_groups(name, ours, "mae_dfer_pretrain", reference, tolerance)
+    yield from compare_groups(name, ours, names("mae_dfer_pretrain", parameters_of(reference)), reference, tolerance)
+
+
+def parameters_of(reference: list) -> dict[str, None]:
+    """The authors' names in all groups."""
+    return dict.fromkeys(entry for group in reference for entry in group["params"])
 
 
 def compare_groups(
-    name: str, ours: Mapping[str, tuple], arch: str, reference: list, tolerance: float
+    name: str, ours: Mapping[str, tuple], renamed: Mapping[str, str], reference: list, tolerance: float
 ) -> Iterator[Comparison]:
-    """Both as {our name: (rate, decay)}: every parameter stands in exactly one group of the right kind."""
-    theirs = [entry for group in reference for entry in group["params"]]
-    renamed = names(arch, dict.fromkeys(theirs))
-    yield same(f"{name}: each name once", len(theirs), len(set(theirs)))
+    """{our name: (rate, decay)} with the authors' groups: every parameter is in exactly one group of the right kind."""
+    yield same(f"{name}: each name once", sum(len(group["params"]) for group in reference), len(renamed))
     yield same(f"{name}: names", sorted(renamed.values()), sorted(ours))
     yield same(f"{name}: number of groups", len(set(ours.values())), len(reference))
     for number, group in enumerate(reference):

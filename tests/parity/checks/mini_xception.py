@@ -25,9 +25,11 @@ from dfer_zoo.transforms import images
 from dfer_zoo.weights.hdf5 import read_hdf5
 from tests import wheels
 
-from .. import compare, seeded
-from ..compare import Comparison, close, same, within
+from .. import seeded
+from ..compare import Comparison, close, recorded, same, within
+from ..making import seeded_input
 from ..runner import Case
+from ..taps import Taps
 
 IN_WORDS = {"angry": "anger", "happy": "happiness", "sad": "sadness"}  # the others are the zoo's words already
 
@@ -59,19 +61,10 @@ def build(case: Case, dtype: torch.dtype = torch.float32) -> MiniXception:
     state = {name: torch.from_numpy(np.array(array)).to(dtype) for name, array in arrays_of(case).items()}
     conversion = convert_state_dict("mini_xception", state)
     height, width = case["config"].get("image_size", [64, 64])
-    size = {"image_size": height} if height == width else {}
+    size = {"img_size": height} if height == width else {}
     model = MiniXception(**conversion.model_args, **size).to(dtype)
     load_strictly(model, conversion.state, case.name)
     return model.eval()
-
-
-def seeded_input(entry: Mapping) -> Tensor:
-    draw = getattr(seeded, entry["call"].removeprefix("seeded."))
-    values = torch.from_numpy(draw(entry["name"], entry["shape"], entry["seed"]))
-    values = values * entry.get("scale", 1.0) + entry.get("shift", 0.0)
-    values = values.repeat_interleave(entry.get("repeat", 1), -2).repeat_interleave(entry.get("repeat", 1), -1)
-    height, width = entry.get("crop", values.shape[-2:])
-    return values[..., :height, :width]
 
 
 def picture(recipe: Mapping, name: str = "image") -> np.ndarray:
@@ -84,30 +77,16 @@ def picture(recipe: Mapping, name: str = "image") -> np.ndarray:
     return np.floor(np.float32(0.7) * blocks + np.float32(70) * grain).astype(np.uint8)
 
 
-def compared(output: str, ours: Any, reference: Any, tolerance: float) -> Iterator[Comparison]:
-    """An entry of `outputs`: a summary, all values, or a number."""
-    if isinstance(reference, Mapping) and "summary" in reference:
-        yield from compare.summary(output, ours, reference["summary"], tolerance)
-    else:
-        values = reference["full"] if isinstance(reference, Mapping) else reference
-        yield close(output, ours, values, tolerance)
-
-
 # -- networks ------------------------------------------------------------------------------------------------------------
 
 
 def steps_of(model: MiniXception, image: Tensor) -> dict[str, Tensor]:
     """Every step of a forward pass that some case may ask for, without its number."""
-    found: dict[str, Tensor] = {}
-    hooks = [
-        module.register_forward_hook(lambda _, taken, given, name=name: found.update({name: given}))
-        for name, module in model.named_modules()
-        if name
-    ]
-    # the encoder and the head take any size, the model the one that it was made for
-    logits = model.forward_head(model.encoder(image))
-    for hook in hooks:
-        hook.remove()
+    with Taps() as taps:
+        taps.outputs_of(model)
+        # the encoder and the head take any size, the model the one that it was made for
+        logits = model.forward_head(model.encoder(image))
+    found = taps.last
     steps = {
         "conv1": found["encoder.conv1"],
         "norm1": found["encoder.norm1"],
@@ -148,7 +127,7 @@ def check_forward(case: Case) -> Iterator[Comparison]:
         yield same("parameters", count_numbers(model), case["parameters"])
     steps = steps_of(model, seeded_input(case["inputs"]["image"]))
     for name, reference in case["outputs"].items():
-        yield from compared(name, steps[re.sub(r"^\d+_", "", name)], reference, case["tolerance"])
+        yield from recorded(name, steps[re.sub(r"^\d+_", "", name)], reference, case["tolerance"])
 
 
 def check_hdf5_keys(case: Case) -> Iterator[Comparison]:
@@ -190,13 +169,13 @@ def check_train_step(case: Case) -> Iterator[Comparison]:
             "probabilities": logits.softmax(-1),
         }
         for name, reference in outputs[f"step_{number}"].items():
-            yield from compared(f"step {number}: {name}", found[name], reference, tolerance)
+            yield from recorded(f"step {number}: {name}", found[name], reference, tolerance)
         if number == 1:
             yield from _gradients_and_statistics(model, outputs, tolerance, len(targets))
         optimizer.step()
     state = model.state_dict()
     for name, reference in outputs["after_two_adam_steps"].items():
-        yield from compared(f"after two steps: {name}", state[our_name(name)[0]], reference, later)
+        yield from recorded(f"after two steps: {name}", state[our_name(name)[0]], reference, later)
 
 
 def _gradients_and_statistics(
@@ -204,13 +183,13 @@ def _gradients_and_statistics(
 ) -> Iterator[Comparison]:
     parameters, state = dict(model.named_parameters()), model.state_dict()
     for name, reference in outputs["gradients"].items():
-        yield from compared(f"gradient of {name}", parameters[our_name(name)[0]].grad, reference, tolerance)
+        yield from recorded(f"gradient of {name}", parameters[our_name(name)[0]].grad, reference, tolerance)
     for layer, statistics in outputs["statistics_after_step_1"].items():
         mean, variance = (our_name(f"{layer}/{layer}_1/{v}:0")[0] for v in ("moving_mean", "moving_variance"))
         found = {"moving_mean": state[mean], "moving_variance_torch": state[variance]}
         for name, reference in statistics.items():
             if name in found:  # the population variance is Keras' own
-                yield from compared(f"{layer}: {name}", found[name], reference, tolerance)
+                yield from recorded(f"{layer}: {name}", found[name], reference, tolerance)
 
 
 # -- faces ---------------------------------------------------------------------------------------------------------------
@@ -225,7 +204,7 @@ def answer_for(
     padding = case["config"].get("padding", GRAY_PADDING)
     face = gray_square(frame, (left, top, left + width, top + height), tuple(offsets), padding)
     assert model.video_spec is not None
-    prepared = images.prepare([face], model.video_spec)[0]
+    prepared = images.prepare_video([face], model.video_spec)[0]
     return prepared, model(prepared[None]).softmax(-1)[0].numpy()
 
 

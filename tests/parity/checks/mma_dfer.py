@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,11 @@ from dfer_zoo.transforms.train.mma_dfer import augmented
 from dfer_zoo.weights.record import AudioSpec, VideoSpec
 
 from .. import seeded
-from ..compare import Comparison, close, same, summary, within
+from ..compare import Comparison, close, recorded, same, summary, within
+from ..making import RecordingRandom, seeded_input, seeded_state
 from ..published import cosine_with_restarts
 from ..runner import Case
+from ..taps import Taps
 
 # -- weights and inputs ------------------------------------------------------------------------------------------------
 
@@ -42,7 +43,7 @@ def authors_table(case: Case) -> dict[str, dict]:
 
 
 def authors_state(case: Case) -> dict[str, Tensor]:
-    state = {k: torch.from_numpy(v) for k, v in seeded.state_dict(authors_table(case), case["seed"]).items()}
+    state = seeded_state(authors_table(case), case["seed"])
     if "scaled" in case:
         for name in scaled_entries(case["scaled"]["entries"], state):
             state[name] = state[name] * np.float32(case["scaled"]["factor"])
@@ -60,17 +61,6 @@ def scaled_entries(text: str, names: Any) -> set[str]:
     return entries
 
 
-def input_tensor(rule: dict) -> Tensor:
-    total = None
-    for term in rule["terms"]:
-        values = getattr(seeded, term["call"])(term["name"], term["shape"], term["seed"])
-        for axis, times in enumerate(term.get("repeat", ())):
-            values = np.repeat(values, times, axis)
-        values = np.float32(term.get("scale", 1.0)) * values
-        total = values if total is None else total + values
-    return torch.from_numpy(total + np.float32(rule.get("offset", 0.0)))
-
-
 def build(kind: type[DferModel], conversion: Conversion) -> DferModel:
     with skip_init():
         model = kind(**conversion.model_args)
@@ -78,35 +68,12 @@ def build(kind: type[DferModel], conversion: Conversion) -> DferModel:
     return model.eval()
 
 
-def whole_or_summary(name: str, ours: Tensor, reference: dict, tolerance: float) -> Iterator[Comparison]:
-    if "values" in reference:
-        yield close(name, ours, np.reshape(reference["values"], reference["shape"]), tolerance)
-    else:
-        yield from summary(name, ours, reference, tolerance)
-
-
 def tolerance_of(case: Case, name: str) -> float:
     return case["tolerance"].get(name, case["tolerance"]["default"])
 
 
-class Taps:
-    """Tensors on their way through a model, by the authors' names, kept while the model runs."""
-
-    def __init__(self, wanted: Any) -> None:
-        self.wanted = set(wanted)
-        self.values: dict[str, Tensor] = {}
-        self.handles: list[Any] = []
-
-    def output(self, name: str, module: nn.Module, change: Callable[[Tensor], Tensor] = lambda t: t) -> None:
-        if name in self.wanted:
-            self.handles.append(module.register_forward_hook(lambda m, args, result: self._keep(name, change(result))))
-
-    def input(self, name: str, module: nn.Module) -> None:
-        if name in self.wanted:
-            self.handles.append(module.register_forward_pre_hook(lambda m, args: self._keep(name, args[0])))
-
-    def _keep(self, name: str, value: Tensor) -> None:
-        self.values[name] = value.detach()
+class ModelTaps(Taps):
+    """The tensors of MMA-DFER and its encoders, by the authors' names."""
 
     def encoder(self, encoder: Encoder, prefix: str = "", norm: str = "final_norm") -> None:
         self.output(f"{prefix}patch_embed", encoder.patch_embed, lambda t: t.flatten(2).transpose(1, 2))
@@ -135,15 +102,14 @@ class Taps:
             self.input(f"temporal.layer{i}.after_attention", block.norm2)
             self.output(f"temporal.layer{i}.out", block)
 
-    def compared(self, case: Case) -> Iterator[Comparison]:
-        taps = case.get("tap_order", ())
-        order = [*taps, *(n for n in case["outputs"] if n not in taps)]
-        for name in order:
-            yield from whole_or_summary(name, self.values[name], case["outputs"][name], tolerance_of(case, name))
-        for name, part in case.get("slices", {}).items():
-            yield close(
-                f"{name} slice", sliced(self.values[name], part["index"]), part["values"], tolerance_of(case, name)
-            )
+
+def compare_all(case: Case, ours: dict[str, Tensor]) -> Iterator[Comparison]:
+    """In the order of the data flow."""
+    taps = case.get("tap_order", ())
+    for name in (*taps, *(n for n in case["outputs"] if n not in taps)):
+        yield from recorded(name, ours[name], case["outputs"][name], tolerance_of(case, name))
+    for name, part in case.get("slices", {}).items():
+        yield close(f"{name} slice", sliced(ours[name], part["index"]), part["values"], tolerance_of(case, name))
 
 
 def sliced(tensor: Tensor, index: str) -> Tensor:
@@ -163,10 +129,10 @@ def check_model(case: Case) -> Iterator[Comparison]:
     conversion = convert_state_dict("mma_dfer", authors_state(case))
     yield same(
         "the shapes tell the configuration",
-        {k: conversion.model_args[k] for k in ("num_classes", "image_size", "temporal_depth")},
+        {k: conversion.model_args[k] for k in ("num_classes", "img_size", "temporal_depth")},
         {
             "num_classes": config["num_classes"],
-            "image_size": config["img_size"],
+            "img_size": config["img_size"],
             "temporal_depth": config["temporal_layers"],
         },
     )
@@ -175,19 +141,19 @@ def check_model(case: Case) -> Iterator[Comparison]:
     # constants of the model
     yield same("frames", model.video_spec.num_frames, config.get("num_frames", 16))
     yield same("audio shape", list(model.audio_spec.shape), config.get("audio_shape", [1, 512, 128]))
-    taps = Taps({*case["outputs"], *case.get("slices", {})})
+    taps = ModelTaps({*case["outputs"], *case.get("slices", {})})
     taps.exchange(model)
-    inputs = {name: input_tensor(rule) for name, rule in case["inputs"].items()}
+    inputs = {name: seeded_input(rule) for name, rule in case["inputs"].items()}
     features = model.forward_features(video=inputs["image"], audio=inputs["audio"])
-    taps.values |= {"video_features": features, "logits": model.forward_head(features)}
-    yield from taps.compared(case)
+    outputs = {"video_features": features, "logits": model.forward_head(features)}
+    yield from compare_all(case, {**taps.last, **outputs})
 
 
 def check_encoder_classifier(case: Case) -> Iterator[Comparison]:
     config = case["config"]
     arch, kind = {"mae_face": ("mae_face", MAEFace), "audio_mae": ("audio_mae", AudioMAE)}[case["kind"]]
     conversion = convert_state_dict(arch, authors_state(case))
-    size = {"image_size": config["img_size"]} if arch == "mae_face" else {"frames": config["input"][1]}
+    size = {"img_size": config["img_size"]} if arch == "mae_face" else {"num_frames": config["input"][1]}
     expected = {
         "num_classes": config["num_classes"],
         "preset": config["preset"],
@@ -200,21 +166,21 @@ def check_encoder_classifier(case: Case) -> Iterator[Comparison]:
 
 @torch.no_grad()
 def encoder_outputs(case: Case, model: MAEFace | AudioMAE) -> Iterator[Comparison]:
-    taps = Taps(case["outputs"])
-    taps.encoder(model.encoder, norm="tokens_normed")
-    features = model.forward_features(input_tensor(case["inputs"]["x"]))
-    taps.values |= {"features": features, "logits": model.forward_head(features), "cls": features}
-    for handle in taps.handles:
-        handle.remove()
+    image = seeded_input(case["inputs"]["x"])
+    with ModelTaps(case["outputs"]) as taps:
+        taps.encoder(model.encoder, norm="tokens_normed")
+        features = model.forward_features(image)
+        logits = model.forward_head(features)
+    outputs = {"features": features, "logits": logits, "cls": features}
     if "contextual" in case["outputs"]:
-        taps.values["contextual"] = model.contextual_tokens(input_tensor(case["inputs"]["x"]))
-    yield from taps.compared(case)
+        outputs["contextual"] = model.contextual_tokens(image)
+    yield from compare_all(case, {**taps.last, **outputs})
 
 
 def check_pretrain_encoder(case: Case) -> Iterator[Comparison]:
     config = case["config"]
     conversion = convert_state_dict("audio_mae", authors_state(case))
-    expected = {"num_classes": 0, "preset": config["preset"], "pooling": "class", "frames": config["input"][1]}
+    expected = {"num_classes": 0, "preset": config["preset"], "pooling": "class", "num_frames": config["input"][1]}
     yield same("the shapes tell the configuration", conversion.model_args, expected)
     model = build(AudioMAE, conversion)
     yield from encoder_outputs(case, model)
@@ -273,7 +239,7 @@ def check_train_step(case: Case) -> Iterator[Comparison]:
         betas=tuple(options["betas"]),
         eps=options["eps"],
     )
-    inputs = {name: input_tensor(rule) for name, rule in case["inputs"].items()}
+    inputs = {name: seeded_input(rule) for name, rule in case["inputs"].items()}
     inputs = {"video": inputs["image"], "audio": inputs["audio"]}
     targets = torch.tensor(case["labels"])
     losses = []
@@ -357,13 +323,12 @@ def check_backbone_init(case: Case) -> Iterator[Comparison]:
     states, conversions = {}, {}
     for kind, (part, arch, _) in parts.items():
         table = case[f"{kind}_checkpoint"]
-        theirs = seeded.state_dict(table["state_dict"], table["seed"])
-        conversions[kind] = convert_state_dict(arch, {k: torch.from_numpy(v) for k, v in theirs.items()})
+        conversions[kind] = convert_state_dict(arch, seeded_state(table["state_dict"], table["seed"]))
         states[part] = conversions[kind].state
     for item in case["items"]:
         config = item["config"]
         name = f"{config['img_size']}"
-        model = MMADFER(num_classes=config["num_classes"], image_size=config["img_size"])
+        model = MMADFER(num_classes=config["num_classes"], img_size=config["img_size"])
         drawn = {part: getattr(model, part).positions.detach().clone() for part in states}
         report = model.load_backbones(states)
         for kind, (part, _, authors) in parts.items():
@@ -443,29 +408,13 @@ def check_test_transform(case: Case) -> Iterator[Comparison]:
         if first is not None:
             yield same(f"{number} first pixels", frames[0].flatten()[: len(first)].tolist(), first)
         spec = VideoSpec(num_frames=len(frames), img_size=item["image_size"], sampling="segment_centres")
-        yield from compared_frames(str(number), images.prepare(frames, spec), item["output"])
-
-
-class Recorder:
-    """Python's generator, with every draw written down."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
-        self.draws: list[list] = []
-
-    def __getattr__(self, name: str) -> Callable:
-        def draw(*bounds):
-            value = getattr(self.rng, name)(*bounds)
-            self.draws.append([name, *bounds, value])
-            return value
-
-        return draw
+        yield from compared_frames(str(number), images.prepare_video(frames, spec), item["output"])
 
 
 def check_train_transform(case: Case) -> Iterator[Comparison]:
     for number, item in enumerate(case["items"]):
         frames, size = frames_of(item["frames"]), item["image_size"]
-        rng = Recorder(item["python_random_seed"])
+        rng = RecordingRandom(item["python_random_seed"])
         changed = augmented(frames, size, rng=rng)
         yield same(f"{number} draws", rng.draws, item["drawn_in_order"])
         spec = VideoSpec(num_frames=len(frames), img_size=size, sampling="segment_centres")
@@ -519,7 +468,7 @@ def check_audio(case: Case) -> Iterator[Comparison]:
                 yield close(f"{number} band {place[1]}", raw[: len(values), int(place[1])], values, tolerance)
         reference = item["model_input"]
         spec = AudioSpec(front_end="kaldi_fbank", shape=tuple(reference["shape"]))
-        ours = audio.prepare(waveform, rate, spec)
+        ours = audio.prepare_audio(waveform, rate, spec)
         both = {"": ours, " in a batch": audio.kaldi_front_end_batch([signal, signal[:, : 2 * rate]], rate, spec)[0]}
         for path, prepared in both.items():
             yield same(f"{number} input shape{path}", list(prepared.shape), reference["shape"])
@@ -529,7 +478,7 @@ def check_audio(case: Case) -> Iterator[Comparison]:
             if isinstance(last, str):
                 last = {"values": [case["padding_value_after_normalisation"]] * len(prepared[0, -1])}
             yield close(f"{number} last frame{path}", prepared[0, -1], last["values"], tolerance)
-    padding = MMADFER(preset="tiny", image_size=16).audio_spec.silence_value
+    padding = MMADFER(preset="tiny", img_size=16).audio_spec.silence_value
     yield within("padding", padding, case["padding_value_after_normalisation"], 1e-8)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -26,55 +25,22 @@ from dfer_zoo.models.mobile_face_net import LandmarkFeatures, MobileFaceNet, res
 from dfer_zoo.models.s2d import S2D, PromptBlock
 from dfer_zoo.registry import get_weights
 from dfer_zoo.training.batches import balanced_weights
-from dfer_zoo.training.criteria import soft_target_cross_entropy
 from dfer_zoo.training.optim import parameter_groups, warmup_then_cosine
 
-from .. import compare, seeded
-from ..compare import Comparison, close, same, within
+from .. import seeded
+from ..compare import Comparison, close, recorded, same, within
+from ..making import seeded_input, seeded_state
+from ..published import soft_target_cross_entropy
 from ..runner import Case
-from .mae_dfer import Taps, check_frame_indices, check_image_transform, check_test_time_merge
+from ..taps import Taps
+from .mae_dfer import check_frame_indices, check_image_transform, check_test_time_merge
 
 # -- weights and inputs --------------------------------------------------------------------------------------------------
-
-
-def seeded_state(table: Mapping, rule: Mapping) -> dict[str, Tensor]:
-    """Seeded values, then multiplied and increased where their names match."""
-    state = {k: torch.from_numpy(np.array(v)) for k, v in seeded.state_dict(table, rule["seed"]).items()}
-    for change in ("multiply", "add"):
-        for pattern, number in rule.get(change, []):
-            for name in filter(re.compile(pattern).search, state):
-                factor = np.float32(number)
-                state[name] = state[name] * factor if change == "multiply" else state[name] + factor
-    return state
-
-
-def seeded_input(rule: Mapping) -> Tensor:
-    """The sum of seeded terms, each with its axes repeated."""
-    total = np.float32(rule.get("offset", 0.0))
-    for term in rule.get("terms", [rule]):
-        values = getattr(seeded, term["call"].removeprefix("seeded."))(term["name"], term["shape"], term["seed"])
-        values = values * np.float32(term.get("scale", 1.0))
-        for axis, count in enumerate(term.get("repeat", [])):
-            values = np.repeat(values, count, axis=axis)
-        total = total + values
-    return torch.from_numpy(total)
 
 
 def video_input(case: Case) -> Tensor:
     """(B, 3, T, H, W) -> ours, (B, T, 3, H, W)"""
     return seeded_input(case["inputs"]["video"]).transpose(1, 2).contiguous()
-
-
-def recorded(output: str, ours: Tensor, reference: Mapping, tolerance: float) -> Iterator[Comparison]:
-    """An entry that holds all values, a summary, or both."""
-    full = reference.get("full", reference)
-    if "values" in full:
-        yield same(f"{output}.shape", list(ours.shape), full["shape"])
-        yield close(output, ours.flatten(), full["values"], tolerance)
-    elif "summary" not in reference:
-        yield from compare.summary(output, ours, reference, tolerance)
-    if "summary" in reference:
-        yield from compare.summary(output, ours, reference["summary"], tolerance)
 
 
 # -- the authors' options -> our arguments -------------------------------------------------------------------------------
@@ -173,7 +139,8 @@ def check_model_forward(case: Case) -> Iterator[Comparison]:
         taps.output(f"06_block_{i:02d}_2_temporal", block.adapter)
     video = video_input(case)
     frames = model.encode_clip(video)
-    outputs = {name: values[0] for name, values in taps.take_off().items()}
+    taps.remove()
+    outputs = taps.first
     outputs["03_patch_tokens"] = outputs["03_patch_tokens"].flatten(2).transpose(1, 2)
     outputs["07_frame_features"] = frames
     outputs["08_feature"] = model.forward_features(video)
@@ -212,7 +179,8 @@ def check_landmark_forward(case: Case) -> Iterator[Comparison]:
     images = resize_for_landmarks(rearrange(video_input(case), "b t c h w -> (b t) c h w"))
     landmarks = model(images)
     yield same("size", list(images.shape[-2:]), [case["config"]["size"]] * 2)
-    outputs = {name: values[0] for name, values in taps.take_off().items()}
+    taps.remove()
+    outputs = taps.first
     outputs |= {"resized": images, "landmarks": landmarks.flatten(1)}
     for name, reference in sorted(case["outputs"].items()):
         yield from recorded(name, outputs[name.partition("_")[2]], reference, tolerance)
@@ -235,7 +203,8 @@ def check_prompt_block(case: Case) -> Iterator[Comparison]:
     taps.output("04_prompt_squeezed", block.prompter.prompt_down)
     maps = [seeded_input(case["inputs"][name]) for name in ("image_map", "prompt_map")]
     prompt, temporal = block(*(rearrange(x, "n d h w -> n (h w) d") for x in maps))
-    outputs = {name: values[0] for name, values in taps.take_off().items()}
+    taps.remove()
+    outputs = taps.first
     outputs |= {"05_prompt": prompt, "06_temporal": temporal}
     height = maps[0].shape[2]
     for name, reference in sorted(case["outputs"].items()):

@@ -1,0 +1,101 @@
+"""Boxes of faces in a file, so that no later run searches the same frames again."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+
+Key = tuple[str, int, str, str]  # the clip, its number of frames, the detector, how it searched
+Found = dict[int, tuple[tuple[float, ...], ...]]  # boxes by frame number
+
+
+class BoxFile:
+    """A file with one JSON object per line: a clip, a detector, and the boxes that it found, by frame number.
+
+    Lines are appended, also by several processes at once. Clips are named relative to the folder of the file, so that
+    a folder of data can be moved together with its boxes. A clip with another number of frames is searched again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[Key, Found] = {}
+        self._read_until = 0
+        self._lock = threading.Lock()
+
+    def boxes(self, place: tuple[Any, ...]) -> Found:
+        """What is known of a clip: the boxes by frame number."""
+        with self._lock:
+            self._read_new_lines()
+            return self._known.get(self._key(place), {})
+
+    def add(self, place: tuple[Any, ...], found: Found) -> None:
+        """Append what was found in a clip; clips that are not files are left out."""
+        source, frames, detector, how = place
+        if not os.path.exists(source):
+            return
+        row = {"clip": self._key(place)[0], "frames": frames, "detector": detector, "search": how, "boxes": found}
+        line = json.dumps(row, separators=(",", ":")) + "\n"
+        with self._lock:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("ab") as stream:
+                    stream.write(line.encode())  # one call, so that lines of several processes do not mix
+            except OSError as error:
+                raise InputError(f"The boxes cannot be written to {self.path} ({error.strerror}).") from error
+
+    def _key(self, place: tuple[Any, ...]) -> Key:
+        source, frames, detector, how = place
+        path = os.path.abspath(source)
+        with contextlib.suppress(ValueError):  # on another drive
+            path = os.path.relpath(path, os.path.abspath(self.path.parent))
+        return Path(path).as_posix(), frames, detector, how
+
+    def _read_new_lines(self) -> None:
+        """Read what this or another process appended since the last time."""
+        try:
+            with self.path.open("rb") as stream:
+                stream.seek(self._read_until)
+                lines = stream.read()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise InputError(f"The boxes cannot be read from {self.path} ({error.strerror}).") from error
+        whole = lines.rfind(b"\n") + 1  # another process may be writing the last line
+        for line in lines[:whole].splitlines():
+            key, boxes = self._parsed(line)
+            self._known.setdefault(key, {}).update(boxes)
+        self._read_until += whole
+
+    def _parsed(self, line: bytes) -> tuple[Key, Found]:
+        try:
+            row = json.loads(line)
+            key = (str(row["clip"]), int(row["frames"]), str(row["detector"]), str(row["search"]))
+            boxes = {int(n): tuple(_box(box) for box in found) for n, found in row["boxes"].items()}
+            return key, boxes
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            text = line[:60].decode(errors="replace")
+            raise InputError(f"{self.path} is not a file of face boxes; it has a line that starts {text!r}.") from error
+
+
+def _box(values: Any) -> tuple[float, ...]:
+    left, top, right, bottom = map(float, values)
+    return left, top, right, bottom
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(path: str) -> BoxFile:
+    return BoxFile(Path(path))
+
+
+def box_file(path: str) -> BoxFile:
+    """The file at a path; one object in a process, so that it is read once."""
+    if not path or os.path.isdir(path):
+        raise InputError(f"boxes is {path!r}; expected a file, which is made if there is none.")
+    return _opened(os.path.abspath(path))
