@@ -39,7 +39,7 @@ def table(systems: list[Path]) -> str:
     head = ["system", "cases", "comparisons", "failed", "largest error", "nearest to its tolerance"]
     rows = [head, ["---"] * len(head), *map(measure, systems)]
     date = datetime.date.today().isoformat()
-    note = f"Relative L2 distances from the authors' code, run on {date} with torch {torch.__version__} on a CPU.\n\n"
+    note = f"Distances from the authors' code, in the measure of each comparison (mostly relative L2), run on {date} with torch {torch.__version__} on a CPU.\n\n"
     return "\n" + note + "".join(f"| {' | '.join(row)} |\n" for row in rows) + "\n"
 
 
