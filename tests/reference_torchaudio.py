@@ -1,10 +1,11 @@
-"""torchaudio to compare with, also beside a torch that its compiled part does not load into.
+"""torchaudio as a reference, even if its compiled part does not load with this torch.
 
-The transforms that the zoo compares with are Python; only `torchaudio._extension` loads a library, when it is imported.
+The transforms that the tests compare with are Python; only `torchaudio._extension` loads a library, on import.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import types
@@ -12,13 +13,11 @@ from typing import Any
 
 import pytest
 
-from dfer_zoo.transforms.audio import torchaudio_or_none
-
 
 def reference_torchaudio() -> Any:
-    """torchaudio, or its Python part; a skip where it is not installed."""
-    if torchaudio_or_none() is not None:
-        return torchaudio_or_none()
+    """Import torchaudio, or only its Python part; skip the test if it is not installed."""
+    with contextlib.suppress(ImportError, OSError, RuntimeError):  # OSError, RuntimeError: built for another torch
+        return importlib.import_module("torchaudio")
     before = {name for name in sys.modules if name.partition(".")[0] == "torchaudio"}
     extension = types.ModuleType("torchaudio._extension")
     extension.__dict__.update(
@@ -29,6 +28,6 @@ def reference_torchaudio() -> Any:
         return importlib.import_module("torchaudio")
     except ImportError:
         pytest.skip("torchaudio is not installed")
-    finally:  # for everybody else it stays what it is beside this torch
+    finally:  # other tests see the real module
         for name in [n for n in sys.modules if n.partition(".")[0] == "torchaudio" and n not in before]:
             del sys.modules[name]

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfer_zoo.data.annotations import Row, audio_path, read_clip_list, read_frame_list, read_row, read_rows
+from dfer_zoo.data.annotations import Row, read_row, read_rows
+from dfer_zoo.data.formats import audio_path, read_clip_list, read_frame_list
 from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.transforms.sampling import indices
 from dfer_zoo.weights.record import VideoSpec
@@ -62,7 +63,7 @@ def test_a_missing_sound_file_is_kept_left_out_or_an_error(tmp_path):
 
     assert sounds() == [there, absent]
     assert sounds(without_audio="none") == [there, None]
-    with pytest.raises(InputError, match="line 2: there is no sound file"):
+    with pytest.raises(InputError, match="line 2: no such sound file"):
         sounds(without_audio="error")
 
 
@@ -111,7 +112,7 @@ def test_a_frame_that_only_the_list_has_is_an_error_when_it_is_needed(tmp_path):
     (row,) = read_frame_list(write(tmp_path, f"{folder} 4 0\n"))
     clip = read_row(row)
     assert clip.num_frames == 4 and len(clip.take([0, 2])) == 2 and clip.notes["short"] == (4, 3)
-    with pytest.raises(MediaError, match=r"the list says 4 frames, the folder contains 3, and frame 3 \(counted"):
+    with pytest.raises(MediaError, match=r"the list says 4 frames, the folder has 3, and frame 3 \(from 0"):
         clip.take([3])
     assert read_row(row, frame_count="folder").num_frames == 3
 

@@ -13,7 +13,8 @@ import torch
 import dfer_zoo
 from dfer_zoo.checkpoints import convert_checkpoint
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.data.annotations import Row, read_audiovisual_list, read_ravdess, read_row
+from dfer_zoo.data.annotations import Row, read_row
+from dfer_zoo.data.formats import read_audiovisual_list, read_ravdess
 from dfer_zoo.errors import InputError, MediaError, WeightsError
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.media.faces.crops import crop_faces, largest_box
@@ -470,5 +471,5 @@ def test_ravdess_is_split_by_actor_and_labelled_by_name(tmp_path):
     with pytest.raises(InputError, match="in both testing and validation"):
         read_ravdess(tmp_path, testing=(1,), validation=(1,))
     (tmp_path / "holiday.mp4").touch()
-    with pytest.raises(InputError, match="not named as in RAVDESS"):
+    with pytest.raises(InputError, match="no file name of RAVDESS"):
         read_ravdess(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from dfer_zoo import cli
 from dfer_zoo.errors import MediaError
 from dfer_zoo.inference.evaluate import Evaluation
-from dfer_zoo.registry import MODELS
+from dfer_zoo.registry import MODELS, get_weights
 from tests.media_files import ffmpeg
 
 HEAVY = ("torch", "timm", "open_clip", "torchvision", "torchaudio", "av", "cv2", "numpy")
@@ -276,6 +276,22 @@ def test_evaluate_used_wrongly_is_status_2_and_one_sentence(place, tmp_path, cap
     assert message in err and len(err.splitlines()) == 1 and out == ""
 
 
+def test_published_rates_are_found_per_fold_and_as_their_mean():
+    from dfer_zoo.cli.evaluate import _published, _published_recalls
+    from dfer_zoo.inference import metrics
+
+    records = [get_weights(f"mae_dfer.dfew_fold{fold}") for fold in range(1, 6)]
+    each, mean = _published(records)
+    assert each[0] == {"uar": 62.59, "war": 74.88} and mean == {"uar": 63.41, "war": 74.43}
+    recalls = _published_recalls(records)
+    assert np.mean([*recalls.values()]) == pytest.approx(63.41, abs=0.006) and list(recalls) == list(records[0].labels)
+    each, mean = _published([get_weights(f"mma_dfer.mafw_fold{fold}") for fold in range(1, 6)])
+    assert not any(each) and mean == {"uar": 44.11, "war": 58.52}
+    tables = [np.eye(7, dtype=int)] * 2
+    text = metrics.folds_table([1, 2], tables, {"uar": 63.41}, [{"uar": 62.59, "war": 74.88}, {}])
+    assert text.splitlines()[1].endswith("62.59   74.88") and text.splitlines()[2].endswith("-       -")
+
+
 def test_folds_are_evaluated_one_by_one_and_together(place, tmp_path, capsys):
     for fold in (1, 2):
         (tmp_path / f"w{fold}").symlink_to(place / "weights")
@@ -294,5 +310,12 @@ def test_folds_are_evaluated_one_by_one_and_together(place, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:5]] == ["1", "2", "mean", "pooled"] and lines[4].split()[-1] == "12"
     assert (tmp_path / "table.png").stat().st_size > 1000
+    assert lines[6].split() == ["recall", "mean", "pooled"]
+    assert cli.main([*arguments, "--csv", str(tmp_path / "rates.csv")]) == 0
+    rates = (tmp_path / "rates.csv").read_text().splitlines()
+    assert rates[0].startswith("fold,uar,war,clips,recall ")
+    assert [line.split(",")[0] for line in rates[1:]] == ["1", "2", "mean", "pooled"]
+    assert float(rates[4].split(",")[2]) == pytest.approx(found["over_folds"]["pooled_war"], abs=1e-4)
+    capsys.readouterr()
     assert cli.main(["evaluate", name, "puppets:clips=6", "--folds", "1-2"]) == 2
     assert "--folds needs {fold} in DATA" in capsys.readouterr().err

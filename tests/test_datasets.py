@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dfer_zoo.data.annotations import Row, read_audiovisual_list, read_clip_list, read_frame_list, read_row, read_rows
+from dfer_zoo.data.annotations import Row, read_row, read_rows
+from dfer_zoo.data.formats import read_audiovisual_list, read_clip_list, read_frame_list
 from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.inference import evaluate as evaluation
@@ -64,7 +65,9 @@ def test_the_format_of_a_list_is_seen_in_its_first_line(tmp_path):
 
 def test_a_list_with_more_classes_than_labels_is_an_error_before_anything_is_computed(tmp_path):
     (tmp_path / "four.txt").write_text("a.npy;a.wav;1;training\nb.npy;b.wav;3;testing\n")
-    with pytest.raises(InputError, match=r"the clip b\.npy is of class 2, counted from 0; the 2 labels are happy, sad"):
+    with pytest.raises(
+        InputError, match=r"the clip b\.npy has the class index 2 \(from 0\), and there are 2 labels: happy, sad"
+    ):
         read_rows(tmp_path / "four.txt", LABELS)
     assert [row.label for row in read_rows(tmp_path / "four.txt")] == [0, 2]
     with pytest.raises(InputError, match=r"must be in 0\.\.1, found \[0, 1, 2\]"):
@@ -90,7 +93,7 @@ def test_an_option_that_a_reader_does_not_have_is_an_error(tmp_path):
 def test_a_list_that_cannot_be_read_is_one_sentence(tmp_path, line):
     (tmp_path / "list.txt").write_bytes(line.encode("latin-1"))
     for reader in (read_rows, read_frame_list, read_clip_list, read_audiovisual_list):
-        with pytest.raises(InputError, match="not text in UTF-8"):
+        with pytest.raises(InputError, match="is not UTF-8"):
             reader(tmp_path / "list.txt")
         with pytest.raises(InputError, match="no data set" if reader is read_rows else "No such file"):
             reader(tmp_path / "none.txt")

@@ -12,8 +12,9 @@ import torch
 import dfer_zoo
 from dfer_zoo import cli
 from dfer_zoo.convert import convert_state_dict
-from dfer_zoo.data.annotations import Row, read_rows, read_sound_list
+from dfer_zoo.data.annotations import Row, read_rows
 from dfer_zoo.data.crema_d import CODES, FOLDS, MAFW_WITHOUT_SOUND, list_lines, read_crema_d, without_silent_clips
+from dfer_zoo.data.formats import read_sound_list
 from dfer_zoo.errors import DferZooError, InputError, MediaError, WeightsError
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.media.write import write_mp4
@@ -354,7 +355,7 @@ def test_the_training_input_has_the_shapes_of_the_model(name):
     }
     assert not torch.equal(samples[0]["audio"], samples[1]["audio"])
     silent = dataclasses.replace(a_clip(), waveform=None)
-    with pytest.raises(MediaError, match="trained on clips with sound, and this clip has none"):
+    with pytest.raises(MediaError, match="trains on clips with sound, and this clip has none"):
         augmented(silent)
 
 
@@ -444,7 +445,7 @@ def test_wrong_folders_and_folds_are_one_sentence(tmp_path):
         read_crema_d(root, fold=6)
     with pytest.raises(InputError, match="subset is 'validation'"):
         read_crema_d(root, fold=1, subset="validation")
-    with pytest.raises(InputError, match="There is no sound"):
+    with pytest.raises(InputError, match="No such sound file"):
         read_crema_d(root / "VideoFlash", sounds=root)
     (root / "VideoFlash" / "1001_DFA_JOY_XX.flv").touch()
     with pytest.raises(InputError, match="'JOY' is not an emotion of CREMA-D"):
@@ -463,7 +464,7 @@ def test_lists_of_folder_sound_and_label_are_written_and_read(tmp_path):
     path.write_text("faces/1001_X audio/1001_X.wav 0.5 1.0 0.75\n")
     with pytest.raises(InputError, match="expected 'folder wav label'"):
         read_sound_list(path)
-    with pytest.raises(InputError, match="cannot stand in such a list"):
+    with pytest.raises(InputError, match="cannot be written to this list"):
         list_lines([Row("a folder", 0, "a.wav")])
 
 
@@ -475,4 +476,4 @@ def test_the_lists_of_a_fold_of_crema_d_are_written_by_one_command(tmp_path, cap
     rows = read_rows(tmp_path / "lists" / "test.csv", [code.lower() for code in CODES])
     assert [row.label for row in rows] == [*range(6), *range(6)] and rows[0].audio.endswith("1001_DFA_ANG_XX.wav")
     assert cli.main([*command, "--fold", "6", "--out", str(tmp_path / "lists")]) == 2
-    assert "CREMA-D has the folds 1 to 5" in capsys.readouterr().err
+    assert "crema_d has the folds 1 to 5" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def pretrain(*arguments):
     return main(["pretrain", *map(str, arguments), *SIZES])
 
 
-def test_the_loss_falls_and_fine_tuning_starts_from_the_encoder(tmp_path):
+def test_the_loss_falls_and_fine_tuning_starts_from_the_encoder(tmp_path, capsys):
     options = ("--epochs", 4, "--warmup-epochs", 1, "--batch-size", 8, "--lr", 0.1)
     assert pretrain("puppets:clips=32", "--out", tmp_path, *options) == 0
     losses = [float(line.split(",")[1]) for line in (tmp_path / "history.csv").read_text().splitlines()[1:]]
@@ -32,6 +32,17 @@ def test_the_loss_falls_and_fine_tuning_starts_from_the_encoder(tmp_path):
     state, _ = read_safetensors(tmp_path / "last" / "model.safetensors")
     model = dfer_zoo.create_model("mae_dfer", **TINY["mae_dfer"])
     assert len(model.load_backbones({"encoder": state}).loaded) > 0
+
+    sizes = [
+        f"--set=model.args.{name}={list(v) if isinstance(v, tuple) else v}" for name, v in TINY["mae_dfer"].items()
+    ]
+    recipe = ("train", "mae_dfer_own_pretraining", "--out", str(tmp_path / "tuned"), *sizes)
+    data = ("data.train=puppets:clips=4,size=64", "data.valid=puppets:clips=2,size=64,split=test", "data.workers=0")
+    short = ("train.epochs=1", "train.batch_size=4", "train.precision=no", 'model.labels=["neutral", "happiness"]')
+    changes = [f"--set={change}" for change in (*data, *short)]
+    assert main([*recipe, *changes, f"--set=model.backbones.encoder={tmp_path / 'last'}"]) == 0
+    assert main([*recipe[:3], str(tmp_path / "no"), *sizes, *changes, "--set=model.backbones.encoder=nowhere"]) == 2
+    assert "model.backbones.encoder: there is no nowhere/model.safetensors" in capsys.readouterr().err
     size = dfer_zoo.create_model("mae_dfer_pretrain", **TINY["mae_dfer_pretrain"]).video_spec.img_size
     assert Image.open(tmp_path / "reconstruction.png").height == 3 * size
 

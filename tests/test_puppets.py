@@ -129,7 +129,7 @@ def test_a_voice_of_its_own_leaves_the_face_alone():
 
 
 def test_what_cannot_be_drawn_is_said():
-    with pytest.raises(InputError, match=r"cannot feel 'hapiness'. Did you mean happiness"):
+    with pytest.raises(InputError, match=r"no emotion 'hapiness'. Did you mean happiness"):
         Puppet("hapiness")
     with pytest.raises(InputError, match="size starts at 16"):
         Puppet("fear", size=8)

@@ -121,8 +121,7 @@ def _published(records: Sequence[Weights]) -> tuple[list[dict[str, float]], dict
     Some systems publish a number per fold, others only the mean, which then stands in the records of all folds or of
     the first.
     """
-    each: list[dict[str, float]] = []
-    mean: dict[str, float] = {}
+    each, mean = [], {}
     for record in records:
         rates = {m.name: m.value for m in record.metrics if m.name in ("uar", "war") and not _is_mean(m.protocol)}
         mean |= {m.name: m.value for m in record.metrics if m.name in ("uar", "war") and _is_mean(m.protocol)}
@@ -160,10 +159,8 @@ def _evaluated(options: argparse.Namespace, name: str, data: str) -> tuple[Evalu
         raise DferZooError(f"{name} names no weights, so there is nothing to evaluate. Name some: ARCH.TAG.")
     if model.weights.distribution == "composed":
         raise DferZooError(f"{name}: its head is new and answers at random. Train it first, and evaluate that.")
-    if options.faces is None and options.boxes is None:
-        faces = faces_of_training(model.video_spec, "none")
-    else:
-        faces = parse_faces(options.faces or "auto", options.boxes)
+    faces = faces_of_training(model.video_spec, "none") if options.faces is None else options.faces
+    faces = faces if faces == "none" and not options.boxes else parse_faces(faces, options.boxes)
     transform = create_transform(model, faces=faces, no_face=options.no_face)
     rows = read_rows(data, model.labels, subset=options.subset, transform=transform, **reading(options))
     check_sound(model, rows, options.without)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .common import Command, parse_faces, parse_folds, parse_replace
+from .common import Command, in_options, parse_faces, parse_folds, parse_replace
 
 if TYPE_CHECKING:
     from ..data.prepare import Report
@@ -153,7 +153,7 @@ def _told(report: Report, options: argparse.Namespace) -> int:
     """Print the summary; status 1 if a clip has no face or cannot be read."""
     from ..data.prepare import REPORT, write_report
 
-    print(report.summary())
+    print(in_options(report.summary()))
     if options.report is not None:
         write_report(report, options.report)
     print(f"The report is {options.report or options.out / REPORT}.")

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import DferZooError, InputError
 from .common import Command, parse_folds, parse_replace, parse_values, table
@@ -48,7 +49,7 @@ def train_command(options: argparse.Namespace) -> int:
 
     done = [train(recipe, out, options.resume, options.strict) for recipe, (_, out) in zip(recipes, runs)]
     if options.folds:
-        _print_folds([fold for fold, _ in runs if fold is not None], [progress["table"] for progress in done])
+        _tell_folds([fold for fold, _ in runs if fold is not None], done, options.out)
     return _report_failed({path: why for progress in done for path, why in progress["failed"].items()})
 
 
@@ -68,14 +69,25 @@ def _needs_accelerate() -> None:
     del accelerate
 
 
-def _print_folds(folds: Sequence[int], tables: Sequence[list[list[int]]]) -> None:
+def _tell_folds(folds: Sequence[int], done: Sequence[dict[str, Any]], out: Path) -> None:
+    """Print the rates of the last epoch of all folds; write them as CSV and JSON, and the pooled confusion table."""
     import numpy as np
 
+    from ..atomic import write_atomically
     from ..inference import metrics
+    from ..inference.plots import confusion_figure, write_figure
 
     if not _is_main_process():
         return
-    print(metrics.folds_table(folds, [np.array(counts) for counts in tables]))
+    tables = [np.array(progress["table"]) for progress in done]
+    labels = done[0]["labels"]
+    print(metrics.folds_table(folds, tables))
+    write_atomically(out / "folds.csv", metrics.rates_csv(tables, labels, folds).encode())
+    rates = {name: None if np.isnan(rate) else rate for name, rate in metrics.over_folds(tables).items()}
+    told = {"labels": labels, "folds": dict(zip(folds, (table.tolist() for table in tables))), "over_folds": rates}
+    write_atomically(out / "folds.json", (json.dumps(told) + "\n").encode())
+    title = f"folds {', '.join(map(str, folds))}, last epoch"
+    write_figure(out / "confusion.png", confusion_figure(np.sum(tables, axis=0), labels, title))
 
 
 def _report_failed(failed: dict[str, str]) -> int:

@@ -1,1 +1,1 @@
-"""Data sets: annotation lists, and the drawn one."""
+"""Data sets: annotation files as rows, lists and prepared folders, and puppets, the drawn test data."""

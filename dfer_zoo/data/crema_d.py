@@ -1,6 +1,6 @@
-"""CREMA-D, which anybody can download, and the clips that HiCMAE's lists of CREMA-D and MAFW leave out.
+"""CREMA-D, which is free to download, and the clips that HiCMAE's lists of CREMA-D and MAFW leave out.
 
-The names of the files say everything: "1001_DFA_ANG_XX" is the actor, the sentence, the emotion and its intensity.
+A file name is the annotation: "1001_DFA_ANG_XX" means actor, sentence, emotion, intensity.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
-from .annotations import VIDEO_SUFFIXES, Row
+from .formats import VIDEO_SUFFIXES
+from .rows import Row
 
 CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")  # in the order of the labels
 NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_[A-Z]{1,3}")
 
-# the actors that each fold tests; MAE-DFER's and HiCMAE's folds
+# test actors of each fold of MAE-DFER and HiCMAE
 FOLDS = (range(1001, 1019), range(1019, 1037), range(1037, 1055), range(1055, 1073), range(1073, 1092))
 
-# in MAE-DFER's lists and, for want of a usable sound, not in HiCMAE's
+# in MAE-DFER's lists, but without usable sound and therefore not in HiCMAE's
 CREMA_D_WITHOUT_SOUND = frozenset(
     {"1040_ITH_SAD_XX", "1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SAD_XX"}
 )
@@ -52,20 +53,21 @@ def read_crema_d(
     sounds: str | Path | None = None,
     without_sound: Sequence[str] | frozenset[str] = CREMA_D_WITHOUT_SOUND,
 ) -> list[Row]:
-    """The clips of CREMA-D below a folder, in the order of their names.
+    """List the clips of CREMA-D below a folder, sorted by name.
 
     Args:
-        folder: Holds the videos (``VideoFlash/1001_DFA_ANG_XX.flv``) or a folder of face frames for each clip, anywhere
-            below it.
-        fold: 1 to 5. Rows have the subset "testing" if the fold tests their actor, else "training". There is no
-            validation set. Without a fold rows have no subset.
-        subset: Keeps the rows of "training" or "testing"; needs a fold.
-        sounds: The folder with ``1001_DFA_ANG_XX.wav`` (CREMA-D's ``AudioWAV``). Without it the sound is the video's own.
-        without_sound: Names of clips to leave out. The default leaves out those that HiCMAE's lists lack; give () for
-            all clips, as MAE-DFER's lists have them.
+        folder: The folder with the videos (``VideoFlash/1001_DFA_ANG_XX.flv``), or with a folder of face frames per clip,
+            at any depth.
+        fold: 1 to 5. Rows of test actors have the subset "testing", all others "training"; there is no validation set.
+            Without a fold, rows have no subset.
+        subset: Keep only the rows of "training" or "testing"; requires a fold.
+        sounds: The folder with ``1001_DFA_ANG_XX.wav`` (CREMA-D's ``AudioWAV``). By default the sound is in the
+            videos.
+        without_sound: Names of clips to leave out; by default those that HiCMAE leaves out. Pass () for all clips, as in
+            MAE-DFER's lists.
 
     Returns:
-        One row per clip; labels are numbers of `CODES`.
+        One row per clip; labels are indices into `CODES`.
 
     Raises:
         InputError: The folder holds no clip of CREMA-D, a sound is missing, or the fold does not exist.
@@ -89,13 +91,13 @@ def read_crema_d(
             rows.append(Row(str(path), CODES.index(emotion), sound, subset=part, order="string", upright=False))
     if not rows:
         raise InputError(
-            f"There is no clip of CREMA-D in {folder}; expected videos or folders of frames with names as 1001_DFA_ANG_XX."
+            f"There is no clip of CREMA-D in {folder}; expected videos or folders of frames with names like 1001_DFA_ANG_XX."
         )
     return rows
 
 
 def _clips(folder: Path) -> list[Path]:
-    """Videos, and folders that are named like a clip."""
+    """List videos and folders with the name of a clip."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected the one with CREMA-D's videos or face frames.")
     found: dict[str, Path] = {}
@@ -106,7 +108,7 @@ def _clips(folder: Path) -> list[Path]:
         if match[3] not in CODES:
             raise InputError(f"{path}: '{match[3]}' is not an emotion of CREMA-D; they are {', '.join(CODES)}.")
         if path.stem in found:
-            raise InputError(f"The clip {path.stem} is there twice: {found[path.stem]} and {path}.")
+            raise InputError(f"The clip {path.stem} exists twice: {found[path.stem]} and {path}.")
         found[path.stem] = path
     return [found[name] for name in sorted(found)]
 
@@ -116,19 +118,19 @@ def _sound(path: Path, sounds: str | Path | None) -> str | None:
         return None
     sound = Path(sounds) / f"{path.stem}.wav"
     if not sound.is_file():
-        raise InputError(f"There is no sound {sound} for the clip {path}.")
+        raise InputError(f"No such sound file: {sound}, for the clip {path}.")
     return str(sound)
 
 
 def without_silent_clips(rows: Sequence[Row], names: Sequence[str] | frozenset[str] = MAFW_WITHOUT_SOUND) -> list[Row]:
-    """The rows of a list whose clips have a usable sound: MAE-DFER's lists of MAFW become HiCMAE's.
+    """Leave out clips without usable sound: turns MAE-DFER's lists of MAFW into HiCMAE's.
 
     Args:
-        rows: Of any list; a clip is known by the name of its file or folder.
-        names: Of the clips to leave out: `MAFW_WITHOUT_SOUND` or `CREMA_D_WITHOUT_SOUND`.
+        rows: The rows of any list; clips are identified by the name of their file or folder.
+        names: Clips to leave out: `MAFW_WITHOUT_SOUND` or `CREMA_D_WITHOUT_SOUND`.
 
     Returns:
-        The other rows, in their order.
+        The other rows, in the same order.
 
     >>> rows = [Row("data/frames/00902", 3), Row("data/frames/00903", 1)]
     >>> [row.path for row in without_silent_clips(rows)]
@@ -139,7 +141,7 @@ def without_silent_clips(rows: Sequence[Row], names: Sequence[str] | frozenset[s
 
 
 def list_lines(rows: Sequence[Row]) -> list[str]:
-    """The lines of HiCMAE's lists: "folder wav label", with blanks between. `read_sound_list` reads them.
+    """Format rows as lines of HiCMAE's lists: "folder wav label". `read_sound_list` reads them.
 
     >>> list_lines([Row("faces/1001_DFA_ANG_XX", 0, "audio/1001_DFA_ANG_XX.wav")])
     ['faces/1001_DFA_ANG_XX audio/1001_DFA_ANG_XX.wav 0']
@@ -148,8 +150,8 @@ def list_lines(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.audio is None or any(re.search(r"\s", path) for path in (row.path, row.audio)):
             raise InputError(
-                f"The clip {row.path} cannot stand in such a list: it needs a sound file ({row.audio}), "
-                "and neither path may hold a blank."
+                f"The clip {row.path} cannot be written to this list: it needs a sound file (found {row.audio}), and the "
+                "paths must not contain spaces."
             )
         lines.append(f"{row.path} {row.audio} {row.label}")
     return lines

@@ -19,8 +19,9 @@ from pathlib import Path
 from ..atomic import write_atomically
 from ..errors import InputError, suggest
 from ..media.images import IMAGE_SUFFIXES
-from .annotations import Row, _lines
 from .crema_d import CREMA_D_WITHOUT_SOUND, MAFW_WITHOUT_SOUND, list_lines, read_crema_d
+from .formats import numbered_lines
+from .rows import Row
 
 # -- the labels of each system -----------------------------------------------------------------------------------------
 
@@ -108,13 +109,13 @@ def read_fold(dataset: str, fold: Fold) -> Lists:
     """
     known = DATASETS[dataset]
     if fold.system not in known.systems:
-        raise InputError(f"{fold.system} has no lists of {dataset}; --system is one of {', '.join(known.systems)}.")
+        raise InputError(f"{fold.system} has no lists of {known.name}; --system is one of {', '.join(known.systems)}.")
     if known.folds and fold.number not in range(1, known.folds + 1):
-        raise InputError(f"{dataset} has the folds 1 to {known.folds}; give --fold (it is {fold.number}).")
+        raise InputError(f"{known.name} has the folds 1 to {known.folds}; give --fold (it is {fold.number}).")
     if known.folds == 0 and fold.number not in (None, 1):
-        raise InputError(f"{dataset} has one official split and no folds; leave --fold out.")
+        raise InputError(f"{known.name} has one official split and no folds; leave --fold out.")
     if not fold.root.is_dir():
-        raise InputError(f"{fold.root} is not a folder; expected the folder of {dataset}.")
+        raise InputError(f"{fold.root} is not a folder; expected the folder of {known.name}.")
     return known.read(fold)
 
 
@@ -140,7 +141,7 @@ def _ferv39k(fold: Fold) -> Lists:
     lists: Lists = {}
     for name in ("train", "test"):
         rows = []
-        for where, line in _lines(fold.root / "4_setups" / "All_scenes" / f"{name}_All.csv"):
+        for where, line in numbered_lines(fold.root / "4_setups" / "All_scenes" / f"{name}_All.csv"):
             clip, _, emotion = line.rpartition(" ")
             rows.append(Row(str(folder / clip), _label(emotion, order, where)))
         lists[name] = rows
@@ -154,7 +155,9 @@ def _mafw(fold: Fold) -> Lists:
     lists: Lists = {}
     for name in ("train", "test"):
         rows = []
-        for where, line in _lines(fold.root / "split" / "single" / "no_caption" / f"set_{fold.number}" / f"{name}.txt"):
+        for where, line in numbered_lines(
+            fold.root / "split" / "single" / "no_caption" / f"set_{fold.number}" / f"{name}.txt"
+        ):
             clip, _, emotion = line.rpartition(" ")
             number = clip.partition(".")[0]
             if fold.system == "hicmae" and not fold.all_clips and number in MAFW_WITHOUT_SOUND:
@@ -283,7 +286,7 @@ def _ravdess_prepared(fold: Fold, split: Mapping[str, Sequence[int]]) -> Iterato
 
 def _folders(fold: Fold) -> Lists:
     """A folder per class: the clips of each class, or of each person, are dealt into folds by a fixed draw."""
-    from .annotations import read_class_folders
+    from .formats import read_class_folders
 
     if not fold.number or fold.number > fold.parts:
         raise InputError(f"The clips are dealt into {fold.parts} folds; give --fold 1 to {fold.parts}, or --parts.")
@@ -332,7 +335,7 @@ def _frames_folder(dataset: str, fold: Fold) -> Path:
 
 
 def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    lines = list(_lines(path))
+    lines = list(numbered_lines(path))
     header = [cell.strip() for cell in next(csv.reader([lines[0][1]]))] if lines else []
     if missing := [name for name in columns if name not in header]:
         raise InputError(
@@ -474,6 +477,7 @@ def lines_of(dataset: str, fold: Fold, rows: Sequence[Row]) -> list[str]:
 class Dataset:
     """A data set whose lists can be written."""
 
+    name: str
     read: Callable[[Fold], Lists]
     systems: tuple[str, ...]  # the first is the default
     folds: int | None  # 0: one official split; None: the reader checks
@@ -481,13 +485,13 @@ class Dataset:
 
 THREE = ("mma_dfer", "dfer_clip", "dk_clip")
 DATASETS: dict[str, Dataset] = {
-    "ravdess": Dataset(_ravdess, ("av_fusion", "mae_dfer", "hicmae"), None),
-    "dfew": Dataset(_dfew, (*THREE, "mae_dfer", "s2d"), 5),
-    "mafw": Dataset(_mafw, (*THREE, "mae_dfer", "hicmae", "s2d"), 5),
-    "ferv39k": Dataset(_ferv39k, ("dfer_clip", "dk_clip", "mae_dfer", "s2d"), 0),
-    "crema_d": Dataset(_crema_d, ("hicmae", "mae_dfer"), 5),
-    "enterface": Dataset(_enterface, ("mae_dfer",), 5),
-    "folders": Dataset(_folders, ("own",), None),
+    "ravdess": Dataset("RAVDESS", _ravdess, ("av_fusion", "mae_dfer", "hicmae"), None),
+    "dfew": Dataset("DFEW", _dfew, (*THREE, "mae_dfer", "s2d"), 5),
+    "mafw": Dataset("MAFW", _mafw, (*THREE, "mae_dfer", "hicmae", "s2d"), 5),
+    "ferv39k": Dataset("FERV39k", _ferv39k, ("dfer_clip", "dk_clip", "mae_dfer", "s2d"), 0),
+    "crema_d": Dataset("CREMA-D", _crema_d, ("hicmae", "mae_dfer"), 5),
+    "enterface": Dataset("eNTERFACE05", _enterface, ("mae_dfer",), 5),
+    "folders": Dataset("a folder per class", _folders, ("own",), None),
 }
 
 

@@ -24,7 +24,8 @@ from ..media.workers import Workers
 from ..registry import get_weights
 from ..weights.record import Weights
 from . import prepare_clips
-from .annotations import COLUMNS, VIDEO_SUFFIXES, Row, read_rows
+from .annotations import Row, read_rows
+from .formats import COLUMNS, VIDEO_SUFFIXES
 from .prepare_clips import SUFFIXES, Result, Source
 
 SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus"})
@@ -61,10 +62,15 @@ class Report:
         parts = [f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status]]
         again = f" ({self.resumed} by an earlier run)" if self.resumed else ""
         lines = [f"{len(self.results)} clips: {', '.join(parts)}{again}"]
-        for title, results in (("no face in", self.without_face), ("not written", self.failed)):
-            lines += [f"{title}: {r.clip}{f' ({r.reason})' * bool(r.reason)}" for r in results[:shown]]
-            lines += [f"{title}: {len(results) - shown} more"] * (len(results) > shown)
+        for title, results in (("no face in", self.without_face), ("not written:", self.failed)):
+            lines += [f"{title} {r.clip}{_without_name(r)}" for r in results[:shown]]
+            lines += [f"{title} {len(results) - shown} more"] * (len(results) > shown)
         return "\n".join(lines)
+
+
+def _without_name(result: Result) -> str:
+    """The reason, without the name of the clip in front."""
+    return f": {result.reason.removeprefix(f'{result.clip}: ')}" if result.reason else ""
 
 
 STATUS_WORDS = {"written": "written", "no face": "without a face", "failed": "failed"}
@@ -222,6 +228,8 @@ def read_sources(source: str | Path, suffix: str = "", *, sounds: bool = False, 
         InputError: There is no clip, or two clips would be written to one place.
     """
     path = Path(source)
+    if reading and (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
+        raise InputError(f"{source} is no list, so {', '.join(f'--{name}' for name in reading)} cannot be used.")
     if path.is_dir():
         sources = [*_sources_of_folder(path, suffix, sounds)]
     elif path.suffix.lower() in VIDEO_SUFFIXES | (SOUND_SUFFIXES if sounds else frozenset()):

@@ -25,7 +25,7 @@ from ..media.resize import RESIZES
 from ..media.sound import SoundFile
 from ..transforms import sampling
 from ..weights.record import VideoSpec
-from .annotations import Row, read_row
+from .rows import Row, read_row
 
 SUFFIXES = {"jpg": "", "png": "", "npy": "_facecroppad.npy"}  # of what is written for a clip; "" is a folder
 PREVIEW_FPS = 5  # of the .avi that shows prepared faces

@@ -1,13 +1,13 @@
 """Drawn faces that move by facial action units, with a synthetic voice: a test object.
 
-A puppet proves that a pipeline learns, agrees with itself and survives a file format. It says nothing about how well a
-model reads people: its feelings are ten numbers, and the weights that are trained on it know puppets only.
+Puppets test that a pipeline learns, is consistent and survives a file format. They say nothing about how well a model
+recognizes emotions of people: weights trained on puppets work on puppets only.
 
 >>> puppet = Puppet("surprise", identity=3, seed=7)
->>> clip = puppet.clip()  # 108 frames that are drawn when they are taken, and a voice
+>>> clip = puppet.clip()  # 108 frames, drawn on demand, and a voice
 >>> clip.num_frames, clip.fps, clip.sample_rate
 (108, 30.0, 22050)
->>> Puppet.parse(str(puppet)) == puppet                    # what it is fits into one line of an annotation
+>>> Puppet.parse(str(puppet)) == puppet                    # a puppet is one line of an annotation file
 True
 """
 
@@ -26,9 +26,9 @@ from ..media.clip import Clip
 from ..media.limits import check_limit
 from ..media.write import write_mp4
 
-SECONDS, FPS, SAMPLE_RATE = 3.6, 30.0, 22050  # what av_fusion looks at and hears, so that it is never resampled
+SECONDS, FPS, SAMPLE_RATE = 3.6, 30.0, 22050  # as av_fusion needs them, so that nothing is resampled
 SPLIT = 1_000_000  # identities from here on are those of the test split
-SUPERSAMPLING = 3  # drawn so many times larger, then averaged: soft edges
+SUPERSAMPLING = 3  # antialiasing factor
 DROOP, LEFT_SMIRK, LEFT_DIMPLE = 43, 112, 114  # eye closure, and the one-sided 12 and 14 of contempt
 
 # facial action units of every emotion at its apex (Ekman and Friesen's classic sets)
@@ -43,7 +43,7 @@ ACTION_UNITS: dict[str, dict[int, float]] = {
     "disgust": {9: 1.0, 15: 0.8},
     "contempt": {LEFT_SMIRK: 1.0, LEFT_DIMPLE: 1.0},
 }
-# what the systems' label lists call them
+# names in the label lists of the systems
 SYNONYMS = {
     "happy": "happiness", "sad": "sadness", "angry": "anger", "fearful": "fear", "afraid": "fear",
     "surprised": "surprise", "disgusted": "disgust", "contemptuous": "contempt",
@@ -52,7 +52,7 @@ SYNONYMS = {
 
 @dataclass(frozen=True)
 class Voice:
-    """How an emotion sounds. Pitch is relative to the speaker's own."""
+    """How an emotion sounds. Pitch is relative to the pitch of the speaker."""
 
     pitch: float = 1.0
     range: float = 2.0  # semitones up and down along a syllable
@@ -79,7 +79,7 @@ VOICES = {
 
 @dataclass(frozen=True)
 class Puppet:
-    """One clip, by everything that it is drawn from. Equal puppets give equal pixels and samples."""
+    """The parameters of one drawn clip. Equal puppets give equal pixels and samples."""
 
     emotion: str  # of the face
     identity: int = 0  # skin, hair, proportions, the pitch of the voice
@@ -93,7 +93,7 @@ class Puppet:
     def __post_init__(self) -> None:
         for emotion in (self.emotion, *([self.voice] if self.voice else [])):
             if emotion not in ACTION_UNITS:
-                raise InputError(f"A puppet cannot feel '{emotion}'.{suggest(emotion, ACTION_UNITS)}")
+                raise InputError(f"A puppet has no emotion '{emotion}'.{suggest(emotion, ACTION_UNITS)}")
         if isinstance(self.size, int):
             check_limit("puppet_size", self.size, "A puppet's size", InputError)
         if self.size < 16:
@@ -102,12 +102,12 @@ class Puppet:
             _check_range(name, getattr(self, name), 0)
 
     def clip(self) -> Clip:
-        """The frames are drawn when they are taken, so a rule that picks 15 of 108 pays for 15."""
+        """Return the clip. Frames are drawn on demand: a rule that takes 15 of 108 frames draws only 15."""
         frames = _PuppetFrames(self)
         return Clip(frames, FPS, frames.performance.sound, SAMPLE_RATE, source=str(self))
 
     def write(self, path: str | Path) -> Path:
-        """An mp4 file with sound (H.264 and AAC, through PyAV: the extra ``video``)."""
+        """Write an mp4 file with sound (H.264 and AAC; needs the extra ``video``)."""
         return write_mp4(self.clip(), path)
 
     def __str__(self) -> str:
@@ -116,7 +116,7 @@ class Puppet:
 
     @classmethod
     def parse(cls, text: str) -> Puppet:
-        """The puppet that `str` wrote."""
+        """Parse the output of `str`."""
         kinds = {"int": int, "float": float, "str": str}
         known = {f.name: kinds[str(f.type)] for f in dataclasses.fields(cls)}
         try:
@@ -139,10 +139,19 @@ def puppets(
     blur: float = 0.4,
     disagree: float = 0.0,
 ) -> list[tuple[Puppet, int]]:
-    """A data set of (puppet, class number), every class equally often. No identity is in both splits.
+    """Return a balanced data set of (puppet, class index). No identity is in both splits.
 
-    ``labels`` are a model's own, in its order; ``disagree`` is the share of clips whose voice has another emotion than
-    the face, which is what the label is for; ``intensity`` is drawn between two bounds for every clip.
+    Args:
+        labels: The labels of a model, in its order.
+        clips: The number of puppets.
+        split: "train" or "test".
+        seed: The seed.
+        identities: The number of faces to draw from.
+        size: Width and height in pixels.
+        intensity: Bounds of the intensity, which is drawn for every clip.
+        noise: Camera noise.
+        blur: Camera blur.
+        disagree: The share of clips whose voice has another emotion than the face; the label is that of the face.
 
     >>> len(puppets(["happy", "sad"], clips=10))
     10
@@ -193,7 +202,7 @@ def _check_range(name: str, value: float, low: float, high: float = np.inf) -> N
 
 
 def emotion_of(label: str) -> str:
-    """The emotion that a system's label means."""
+    """Return the emotion of a system's label."""
     name = SYNONYMS.get(label.lower(), label.lower())
     if name not in ACTION_UNITS:
         raise InputError(f"There is no puppet for the label '{label}'.{suggest(label, [*ACTION_UNITS, *SYNONYMS])}")
@@ -246,7 +255,7 @@ class _Identity:
 
 
 class _Performance:
-    """What one puppet does in its clip: when it feels, how its head moves, what it says, and the room around it."""
+    """What happens in the clip of one puppet: timing of the emotion, head motion, speech, light and background."""
 
     def __init__(self, puppet: Puppet) -> None:
         self.identity = _Identity.of(puppet.identity)
@@ -265,14 +274,14 @@ class _Performance:
         self.mirror = rng.random() < 0.5  # which side contempt takes
         self.sound, self.loudness = _speak(puppet, self.identity.pitch, rng)
 
-    def feeling(self, t: float) -> float:
+    def strength_at(self, t: float) -> float:
         """Neutral, then the apex, then almost neutral again."""
         return _smooth((t - self.onset) / self.rise) * (1 - 0.85 * _smooth((t - self.offset) / self.fall))
 
     def units(self, emotion: str, t: float) -> dict[int, float]:
-        feeling = self.feeling(t)
+        apex = self.strength_at(t)
         chosen = ACTION_UNITS[emotion].items()
-        return {unit: feeling * value * float(max(s, 0)) for (unit, value), s in zip(chosen, self.strength)}
+        return {unit: apex * value * float(max(s, 0)) for (unit, value), s in zip(chosen, self.strength)}
 
     def head(self, t: float) -> np.ndarray:
         """roll, x, y, scale, yaw"""
@@ -286,7 +295,7 @@ def _smooth(x: float) -> float:
 
 
 class _PuppetFrames:
-    """The frames of a puppet, drawn when they are asked for."""
+    """The frames of a puppet, drawn on demand."""
 
     def __init__(self, puppet: Puppet) -> None:
         self.puppet = puppet
@@ -597,9 +606,9 @@ def _speak(puppet: Puppet, own_pitch: float, rng: np.random.Generator) -> tuple[
     return np.clip(sound, -1, 1).astype(np.float32)[None], envelope[:: SAMPLE_RATE // 100]
 
 
-def _between(neutral: Voice, felt: Voice, intensity: float) -> Voice:
+def _between(neutral: Voice, emotional: Voice, intensity: float) -> Voice:
     values = {
-        f.name: (1 - intensity) * getattr(neutral, f.name) + intensity * getattr(felt, f.name)
+        f.name: (1 - intensity) * getattr(neutral, f.name) + intensity * getattr(emotional, f.name)
         for f in dataclasses.fields(Voice)
     }
     return Voice(**values)

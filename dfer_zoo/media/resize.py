@@ -1,4 +1,4 @@
-"""Resize frames to the byte as the libraries do that the published weights were trained with."""
+"""Resize frames byte-exactly as the libraries with which the published weights were trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def pillow_bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pillow's bilinear: antialiased when it shrinks. torch's own antialiased resize is a grey level off at times."""
+    """Pillow's bilinear: antialiased when it shrinks. torch's antialiased resize sometimes differs by one gray level."""
     if frame.shape[:2] == (height, width):
         return frame
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
@@ -32,13 +32,13 @@ def opencv_gray(frame: np.ndarray) -> np.ndarray:
 def opencv_bilinear(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """OpenCV's INTER_LINEAR on uint8, without OpenCV and to the pixel: not antialiased, in whole numbers.
 
-    A rounded float bilinear is one grey level off in every eighth pixel.
+    A rounded float bilinear differs by one gray level in every eighth pixel.
     """
     if frame.shape[:2] == (height, width):
         return frame
     left, right, left_weight, right_weight = _linear_taps(frame.shape[1], width, True)
     top, bottom, top_weight, bottom_weight = _linear_taps(frame.shape[0], height, False)
-    rows, places = np.unique(np.concatenate([top, bottom]), return_inverse=True)  # rows that nothing reads cost nothing
+    rows, places = np.unique(np.concatenate([top, bottom]), return_inverse=True)  # skip rows that no output needs
     source = frame[rows].astype(np.int32)  # (rows, W, 3)
     across = source.take(left, axis=1)
     across *= left_weight[:, None]

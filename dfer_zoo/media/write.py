@@ -9,12 +9,23 @@ import numpy as np
 from ..errors import MediaError
 from .clip import Clip
 
-DEFAULT_FPS = 25.0  # of a clip that has no rate of its own
+DEFAULT_FPS = 25.0  # for clips without a frame rate
 DEFAULT_SAMPLE_RATE = 16000
 
 
 def write_mp4(clip: Clip, path: str | Path) -> Path:
-    """A clip as H.264 and AAC. The width and height are even, as H.264 wants them."""
+    """Write a clip as H.264 and AAC. Odd widths and heights lose one pixel, because H.264 needs even ones.
+
+    Args:
+        clip: The clip.
+        path: The file.
+
+    Returns:
+        The path.
+
+    Raises:
+        MediaError: PyAV is missing, or the file cannot be written.
+    """
     try:
         import av
     except ImportError as error:

@@ -10,7 +10,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -31,17 +31,18 @@ from tqdm import tqdm
 
 from ..atomic import write_atomically
 from ..data.annotations import Row, read_row, read_rows
-from ..errors import DferZooError
+from ..errors import DferZooError, InputError
 from ..factory import create_model
 from ..inference import doctor, metrics
 from ..inference import evaluate as evaluation
 from ..inference.plots import confusion_figure, write_figure
 from ..media.clip import Clip
-from ..media.faces import known_detector
+from ..media.faces import keep_boxes, known_detector
 from ..saving import arch_of, save_pretrained
 from ..transforms import Transform, create_transform
 from ..transforms.train import augmentation
 from ..weights.record import Metric
+from ..weights.safetensors import read_safetensors
 from .batches import Clips, class_weights, seed_all, shares, update_batches
 from .mixing import MIXES, soft_targets
 from .optim import create_optimizer, set_learning_rates
@@ -95,11 +96,24 @@ def write_csv(path: Path, history: list[dict]) -> None:
     write_atomically(path, text.getvalue().encode())
 
 
+def load_backbones(model: Any, folders: Mapping[str, str]) -> None:
+    """Load parts of a model from the weights in these folders, such as ``last`` of a pre-training."""
+    states = {}
+    for part, folder in folders.items():
+        path = Path(folder) / "model.safetensors"
+        if not path.is_file():
+            raise InputError(f"model.backbones.{part}: there is no {path}. Give the folder `last` of a pre-training.")
+        states[part] = read_safetensors(path)[0]
+    model.load_backbones(states)
+
+
 def build(recipe: Recipe) -> tuple[Any, Any]:
     """Create the model of a recipe, and its transform."""
     model = create_model(
         recipe.model.name, recipe.model.pretrained or None, labels=recipe.model.labels or None, **recipe.model.args
     )
+    if recipe.model.backbones:
+        load_backbones(model, recipe.model.backbones)
     for pattern in recipe.model.freeze:
         model.freeze(*([] if pattern == "published" else [pattern]))
     transform = create_transform(model, faces=recipe.data.faces, no_face=recipe.data.no_face, **recipe.data.transform)
@@ -120,7 +134,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
         strict: Stop at the first unreadable clip. By default unreadable clips are replaced by others.
 
     Returns:
-        ``history`` (one dict per epoch), ``table`` (the last confusion table) and ``failed`` ({clip: reason}).
+        ``history`` (one dict per epoch), ``table`` (the last confusion table), ``labels`` and ``failed`` ({clip: reason}).
 
     Raises:
         InputError: The recipe does not fit the model or the data.
@@ -136,6 +150,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
     # model, data, optimizer
     seed_all(settings.seed)
     model, transform = build(recipe)
+    transform = replace(transform, faces=keep_boxes(transform.faces, out / "boxes.jsonl"))  # no epoch searches again
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, transform=transform, **data.options)
     valid_rows = read_rows(
         data.valid, model.labels, subset=data.valid_subset or None, transform=transform, **data.options
@@ -238,7 +253,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
             save_state(state_file, model, optimizer, scaler, progress)
         accelerator.wait_for_everyone()
     accelerator.end_training()
-    return progress
+    return progress | {"labels": list(model.labels)}
 
 
 def write_weights(model: Any, recipe: Recipe, out: Path, line: dict, better: bool, caution: str | None = None) -> None:

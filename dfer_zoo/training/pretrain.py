@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..atomic import write_atomically
-from ..data.annotations import VIDEO_SUFFIXES, Row, read_row, read_rows
+from ..data.annotations import Row, read_row, read_rows
+from ..data.formats import VIDEO_SUFFIXES
 from ..errors import DferZooError, InputError, MediaError
 from ..factory import create_model
 from ..saving import save_pretrained

@@ -27,6 +27,7 @@ else:
 class ModelSection:
     name: str
     pretrained: str = ""  # a tag, or "backbone"; empty: from scratch
+    backbones: Mapping[str, str] = field(default_factory=dict)  # part: a folder with weights, as `pretrain` writes it
     labels: tuple[str, ...] = ()  # empty: those of the weights or the model
     freeze: tuple[str, ...] = ()  # shell patterns; "published": what `model.freeze()` does
     args: Mapping[str, Any] = field(default_factory=dict)  # arguments of the constructor
@@ -108,8 +109,8 @@ _READER = Reader(InputError, defaults=True)
 def list_recipes() -> dict[str, str]:
     """List the recipes of the package: {name: first sentence}.
 
-    >>> list(list_recipes())[:2]
-    ['av_fusion_ravdess', 'av_fusion_ravdess_it']
+    >>> [name for name in list_recipes() if name.startswith("mma")]
+    ['mma_dfer_dfew', 'mma_dfer_mafw']
     """
     return {path.stem: _first_sentence(path) for path in sorted(RECIPES.glob("*.toml"))}
 

@@ -1,7 +1,7 @@
-"""Waveforms -> the audio input that a record asks for.
+"""Audio front ends: from a waveform to the audio input that a record describes.
 
-torchaudio is the reference for these numbers and is used where it imports; its last release imports beside some torch
-versions only, so the same arithmetic stands here in plain torch. Nothing else in the zoo touches torchaudio.
+Everything is plain torch. torchaudio is the reference in the tests, and computes the MFCCs only if you ask for it
+(`mfcc(..., backend="torchaudio")`): its last release imports with some torch versions only.
 """
 
 from __future__ import annotations
@@ -19,33 +19,19 @@ from torch.nn import functional as F
 from ..errors import InputError, MediaError
 from ..weights.record import AudioSpec
 
-
-@functools.cache
-def torchaudio_or_none() -> Any:
-    """torchaudio, or None where it is not installed or was built for another torch.
-
-    Beside a torch that it does not know its import raises a RuntimeError (CUDA versions) or an OSError (symbols).
-    """
-    try:
-        import torchaudio
-    except (ImportError, OSError, RuntimeError):
-        return None
-    return torchaudio
-
-
 WHOLE = (0.0, 1.0)
 
 
 def prepare_audio(
     waveform: Any, sample_rate: int | None, spec: AudioSpec, span: tuple[float, float] = WHOLE, *, gain: float = 1.0
 ) -> Tensor:
-    """One clip's sound, as the model takes it (without a batch axis).
+    """Compute the audio input of one clip, without a batch axis.
 
     Args:
         waveform: (channels, samples), or (samples,), in [-1, 1].
-        sample_rate: The rate at which it was recorded.
+        sample_rate: Samples per second.
         spec: The audio record of the weights.
-        span: The part of the clip that the view's frames cover, as shares of its length.
+        span: The part of the clip that the frames of the view cover, as shares of its length.
         gain: Factor on the waveform. Only the front ends of `WINDOW_FRONT_ENDS` use `span` and `gain`.
 
     Returns:
@@ -68,7 +54,7 @@ def prepare_audio(
 
 
 def silence(spec: AudioSpec) -> Tensor:
-    """What stands for a missing sound track."""
+    """Return the input that replaces a missing sound track."""
     return torch.full(spec.shape, spec.silence_value)
 
 
@@ -80,7 +66,7 @@ MELS = 128
 
 
 def mfcc_front_end(waveform: Tensor, sample_rate: int, spec: AudioSpec) -> Tensor:
-    """Mono, resampled, cut or padded to one length, rounded to 16 bits as the published files were, then MFCCs."""
+    """Mix to mono, resample, crop or pad to one length, round to 16 bits as in the published files, compute MFCCs."""
     assert spec.sample_rate is not None and spec.seconds is not None
     signal = kaiser_resample(waveform.mean(0), sample_rate, spec.sample_rate)
     signal = centre_crop_or_pad(signal, round(spec.seconds * spec.sample_rate))
@@ -88,10 +74,10 @@ def mfcc_front_end(waveform: Tensor, sample_rate: int, spec: AudioSpec) -> Tenso
 
 
 def centre_crop_or_pad(signal: Tensor, samples: int) -> Tensor:
-    """The middle of a long signal, zeros after a short one; along the last axis.
+    """Crop a long signal to its center, pad a short one with zeros at the end; along the last axis.
 
-    A surplus that is odd loses one sample more at the end. One that is zero stays whole (the published script saved an
-    empty file then).
+    An odd surplus loses one more sample at the end. A signal of exactly this length is kept (the published script writes
+    an empty file then).
     """
     surplus = signal.shape[-1] - samples
     if surplus <= 0:
@@ -100,28 +86,41 @@ def centre_crop_or_pad(signal: Tensor, samples: int) -> Tensor:
 
 
 def sixteen_bits(signal: Tensor) -> Tensor:
-    """What a signal in [-1, 1] is after it was saved as 16-bit PCM, rounded down, and read again."""
+    """Round a signal in [-1, 1] as writing and reading 16-bit PCM does; rounded down."""
     return signal.mul(32768).floor().clamp(-32768, 32767).div(32768)
 
 
-def mfcc(signal: Tensor, sample_rate: int, coefficients: int = 10) -> Tensor:
-    """(..., samples) -> (..., coefficients, frames), as librosa 0.8 computes them by default.
+def mfcc(signal: Tensor, sample_rate: int, coefficients: int = 10, *, backend: str = "torch") -> Tensor:
+    """Compute MFCCs as librosa 0.8 does by default.
 
-    Every signal has its own floor of 80 dB below its loudest point, whatever else is in the batch.
+    Every signal has its own floor, 80 dB below its loudest point, whatever else is in the batch.
+
+    Args:
+        signal: (..., samples).
+        sample_rate: Samples per second.
+        coefficients: The number of coefficients.
+        backend: "torch", or "torchaudio" for the same values computed by torchaudio.
+
+    Returns:
+        (..., coefficients, frames).
+
+    Raises:
+        InputError: The signal is too short, or the backend is unknown.
     """
     if signal.shape[-1] <= WINDOW // 2:
         raise InputError(f"MFCCs need more than {WINDOW // 2} samples, got {signal.shape[-1]}.")
+    if backend not in ("torch", "torchaudio"):
+        raise InputError(f"backend is '{backend}'; expected 'torch' or 'torchaudio'.")
     flat = signal.reshape(-1, signal.shape[-1])
-    torchaudio = torchaudio_or_none()
-    if torchaudio is None:
-        result = _mfcc_plain(flat, sample_rate, coefficients)
-    else:
-        result = _mfcc_torchaudio(torchaudio, flat, sample_rate, coefficients)
+    compute = _mfcc_torch if backend == "torch" else _mfcc_torchaudio
+    result = compute(flat, sample_rate, coefficients)
     return result.reshape(*signal.shape[:-1], *result.shape[-2:])
 
 
-def _mfcc_torchaudio(torchaudio: Any, signals: Tensor, sample_rate: int, coefficients: int) -> Tensor:
-    # torchaudio takes the loudest point over the axes in front of the last two: a channel axis keeps the clips apart
+def _mfcc_torchaudio(signals: Tensor, sample_rate: int, coefficients: int) -> Tensor:
+    import torchaudio
+
+    # torchaudio takes the maximum over all axes but the first: a channel axis keeps the clips apart
     transform = torchaudio.transforms.MFCC(
         sample_rate=sample_rate,
         n_mfcc=coefficients,
@@ -145,7 +144,7 @@ def _mfcc_torchaudio(torchaudio: Any, signals: Tensor, sample_rate: int, coeffic
     return transform(signals[:, None])[:, 0]
 
 
-def _mfcc_plain(signals: Tensor, sample_rate: int, coefficients: int) -> Tensor:
+def _mfcc_torch(signals: Tensor, sample_rate: int, coefficients: int) -> Tensor:
     """(B, samples) -> (B, coefficients, frames)"""
     window = torch.hann_window(WINDOW, device=signals.device, dtype=signals.dtype)
     spectrum = torch.stft(signals, WINDOW, HOP, window=window, center=True, pad_mode="reflect", return_complex=True)
@@ -203,14 +202,14 @@ _POINTS_PER_CROSSING = 512
 _BETA = 14.769656459379492
 _ROLL_OFF = 0.9475937167399596
 _LARGEST_KERNEL = 1 << 24  # elements; rates without a common divisor would need billions
-_BLOCK = 512  # windows, or filters, that are in memory at a time
+_BLOCK = 512  # windows, or filters, in memory at a time
 
 
 def kaiser_resample(signal: Tensor, old_rate: int, new_rate: int) -> Tensor:
     """Resample (..., samples) from one rate to another with the published filter.
 
-    The filter is read from a table in whole steps (`stride` in `_kaiser_filters`), as published. This changes the gain
-    by half a thousandth, and the weights were trained with it. Memory is needed for the signal and the result only.
+    As published, the filter is read from a table in whole steps (`stride` in `_kaiser_filters`). This changes the gain
+    by 0.05 %, and the weights were trained with it. Only the signal and the result are in memory.
 
     Args:
         signal: The samples.
@@ -305,7 +304,7 @@ def _kaiser_filters(old: int, new: int, phases: Tensor) -> tuple[Tensor, Tensor]
     return torch.cat([weights(fraction).flip(1), weights(1 - fraction)], 1), starts
 
 
-# -- log-mel spectra in the manner of Kaldi ----------------------------------------------------------------------------
+# -- Kaldi log-mel spectrograms ----------------------------------------------------------------------------------------
 
 AUDIOSET_MEAN, AUDIOSET_STD = -4.2677393, 4.5689974
 LOWEST_HERTZ = 20.0
@@ -313,10 +312,10 @@ SMALLEST_ENERGY = torch.finfo(torch.float32).eps
 
 
 def kaldi_front_end(waveform: Tensor, sample_rate: int, spec: AudioSpec, gain: float = 1.0) -> Tensor:
-    """(channels, samples) -> (1, frames, mel), scaled by AudioSet's statistics; zeros in the place of missing frames.
+    """Compute (1, frames, mel) from (channels, samples), scaled by AudioSet's statistics, zero-padded.
 
-    As published, the mean over all channels is taken from the first channel, which is the only one that is heard, and
-    nothing is resampled: the mel axis ends at half of the file's own rate.
+    As published: only the first channel is used, minus the mean over all channels, and nothing is resampled, so the mel
+    axis ends at half of the file's own rate.
     """
     _check_rate(sample_rate, spec)
     signal = (waveform[:1, : _kaldi_heard(sample_rate, spec)] - waveform.double().mean().to(waveform)) * gain
@@ -330,7 +329,7 @@ SHORTEST_WINDOW = 1024  # samples: a window must have more
 def kaldi_window_front_end(
     waveform: Tensor, sample_rate: int, spec: AudioSpec, span: tuple[float, float], gain: float
 ) -> Tensor:
-    """HiCMAE's: mono at the record's rate, as its training files were made; of that the part in the span."""
+    """HiCMAE's front end: mono, resampled to the record's rate like the training files, cropped to the span."""
     assert spec.sample_rate is not None
     mono = kaiser_resample(waveform.mean(0, keepdim=True), sample_rate, spec.sample_rate)
     first, last = sound_window(mono.shape[-1], span, _kaldi_sizes(spec.sample_rate)[0] * spec.shape[1])
@@ -338,8 +337,8 @@ def kaldi_window_front_end(
 
 
 def sound_window(samples: int, span: tuple[float, float], wanted: int) -> tuple[int, int]:
-    """(first, one past the last) sample of the part of a sound from one share of its length to another. A part that is
-    too short to hear is replaced by the whole sound, if that is shorter than the `wanted` samples.
+    """Return (first, last + 1) of the samples in a span. If the span is too short for a window, return the whole sound,
+    provided that it is shorter than ``wanted`` samples.
 
     >>> sound_window(100_000, (0.25, 0.75), 40960)
     (25000, 75000)
@@ -353,21 +352,21 @@ def sound_window(samples: int, span: tuple[float, float], wanted: int) -> tuple[
         return 0, samples
     raise MediaError(
         f"The frames cover {last - first} of the sound's {samples} samples; the model needs more than "
-        f"{SHORTEST_WINDOW}. The clip has too few frames for so long a sound."
+        f"{SHORTEST_WINDOW}. The sound is too long for the few frames of this clip."
     )
 
 
 def draw_gain(channels: int = 1, rng: Any = np.random) -> float:
-    """The gain of one clip in HiCMAE's training: 0.5 + Beta(10, 10)."""
-    rng.randint(channels)  # the published code draws a shift first, along the axis of the channels: mono stays as it is
+    """Draw the gain of one clip in HiCMAE's training: 0.5 + Beta(10, 10)."""
+    rng.randint(channels)  # the published code first draws a shift along the channel axis, which does nothing to mono
     return 0.5 + float(rng.beta(10, 10))
 
 
 def kaldi_front_end_batch(waveforms: Sequence[Tensor], sample_rate: int, spec: AudioSpec) -> Tensor:
-    """The same for many clips of one rate and any lengths at once: (B, 1, frames, mel)."""
+    """Run `kaldi_front_end` on many clips of one rate and any length at once: (B, 1, frames, mel)."""
     _check_rate(sample_rate, spec)
     if not waveforms:
-        raise InputError("There is no sound in this batch; it needs one or more.")
+        raise InputError("This batch has no sound; it needs at least one.")
     heard = _kaldi_heard(sample_rate, spec)
     waveforms = [torch.atleast_2d(waveform) for waveform in waveforms]
     counts = torch.tensor([_count_kaldi_frames(w.shape[-1], sample_rate) for w in waveforms])
@@ -376,14 +375,14 @@ def kaldi_front_end_batch(waveforms: Sequence[Tensor], sample_rate: int, spec: A
     spectra = _kaldi_log_mel_plain(
         torch.stack([F.pad(signal, (0, longest - len(signal))) for signal in signals]), sample_rate, spec.shape[2]
     )
-    # frames have no context: those that lie in a clip are right, and the others are padding
+    # frames are independent: those inside a clip are correct, the others are padding
     outside = torch.arange(spectra.shape[1])[None, :, None] >= counts[:, None, None]
     spectra = spectra.masked_fill(outside.to(spectra.device), 0.0)
     return _audioset_scaled(_cut_or_padded(spectra, spec.shape[1]))[:, None]
 
 
 def kaldi_log_mel(signals: Tensor, sample_rate: int, bands: int = 128) -> Tensor:
-    """(B, samples) -> (B, frames, bands), before any padding: windows of 25 ms every 10 ms, no padding at the edges."""
+    """Compute log-mel spectrograms (B, frames, bands) of (B, samples): 25 ms windows every 10 ms, no padding."""
     _count_kaldi_frames(signals.shape[-1], sample_rate)
     return _kaldi_log_mel_plain(signals, sample_rate, bands)
 
@@ -395,7 +394,7 @@ def _kaldi_log_mel_plain(signals: Tensor, sample_rate: int, bands: int) -> Tenso
     frames = frames - frames.mean(-1, keepdim=True)
     before = F.pad(frames, (1, 0), mode="replicate")[..., :-1]
     hann = torch.hann_window(window, periodic=False, dtype=signals.dtype, device=signals.device)
-    # in single precision the noise of the transform, which is another one in every library, is heard in quiet bands
+    # in float32 the rounding of the FFT, which differs between libraries, is visible in quiet bands
     windows = ((frames - 0.97 * before) * hann).double()
     spectrum = (torch.fft.rfft(windows, n=length).abs() ** 2).to(signals)
     energy = spectrum[..., :-1] @ _kaldi_filters(sample_rate, length, bands).to(signals)
@@ -408,7 +407,7 @@ def _kaldi_sizes(sample_rate: int) -> tuple[int, int]:
 
 
 def _kaldi_heard(sample_rate: int, spec: AudioSpec) -> int:
-    """How many samples the record's frames look at; what lies behind them would be cut off in the end."""
+    """Return how many samples the frames of the record cover; later samples are not used."""
     shift, window = _kaldi_sizes(sample_rate)
     return window + shift * (spec.shape[1] - 1)
 
@@ -428,7 +427,7 @@ def _kaldi_filters(sample_rate: int, length: int, bands: int) -> Tensor:
 
     lowest, highest = (1127 * math.log(1 + hertz / 700) for hertz in (LOWEST_HERTZ, sample_rate / 2))
     step = (highest - lowest) / (bands + 1)
-    # in single precision and in this order: so are the filters with which the published spectra were made
+    # float32 in this order of operations, like the filters of the published spectra
     band = torch.arange(bands)
     left, centre, right = (lowest + (band + corner) * step for corner in (0.0, 1.0, 2.0))
     place = (1127.0 * (1.0 + (sample_rate / length) * torch.arange(length // 2) / 700.0).log())[:, None]
@@ -439,12 +438,12 @@ def _check_rate(sample_rate: int, spec: AudioSpec) -> None:
     if spec.sample_rate is not None and sample_rate != spec.sample_rate:
         raise MediaError(
             f"The sound has {sample_rate} Hz and these weights were trained with {spec.sample_rate} Hz. Their mel axis "
-            "ends at half the rate, so nothing is resampled silently: resample the sound first."
+            "ends at half the rate, so the sound is not resampled silently. Resample it first."
         )
 
 
 def _cut_or_padded(spectra: Tensor, frames: int) -> Tensor:
-    """(..., any, mel) -> (..., frames, mel); the zeros are put in before the scaling, as published."""
+    """Crop or zero-pad (..., any, mel) to (..., frames, mel); the padding is scaled afterwards, as published."""
     return F.pad(spectra, (0, 0, 0, max(0, frames - spectra.shape[-2])))[..., :frames, :]
 
 
@@ -458,7 +457,7 @@ FRONT_ENDS: dict[str, Callable[[Tensor, int, AudioSpec], Tensor]] = {
     "mfcc": mfcc_front_end,
 }
 
-# those that hear the part of the sound that belongs to a view's frames:
+# front ends of the part of the sound that belongs to the frames of a view:
 # name -> (waveform, sample rate, record, (from, to) as shares of the clip's length, gain) -> tensor
 WINDOW_FRONT_ENDS: dict[str, Callable[[Tensor, int, AudioSpec, tuple[float, float], float], Tensor]] = {
     "kaldi_fbank_window": kaldi_window_front_end,

@@ -22,7 +22,7 @@ from ...errors import InputError
 from ..clip import Clip, Frames
 from .boxes import BoxFile, box_file
 from .cut import GivenCrops, PerFrameCrops, TrackedCrops, search_step
-from .detect import MTCNN, Cascade, Detector, YuNet, find_detector, known_detector, name_of
+from .detect import BOXES, MTCNN, Cascade, Detector, YuNet, find_detector, known_detector, name_of
 from .search import Search, can_search_near
 from .track import follow, overlap, smooth_track
 
@@ -37,6 +37,7 @@ __all__ = [
     "find",
     "find_detector",
     "follow",
+    "keep_boxes",
     "known_detector",
     "overlap",
     "smooth_track",
@@ -105,19 +106,29 @@ def _search(clip: Clip, faces: Any, crop: str, search: str, report: dict[str, An
     assert clip.frames is not None
     detector, file = _detector_and_file(faces)
     step = None
+    first = getattr(clip.frames, "first", 0)
     if search == "fast" and crop != "union_square" and can_search_near(detector):
         step = ANCHOR * search_step(len(clip.frames), clip.fps)
     report.update(detector=name_of(detector), crop=crop, search="fast" if step else "full")
     if fallback := getattr(detector, "fallback", None):
         report["fallback"] = fallback
-    return Search(clip.frames, detector, report, clip.source, step, file)
+    return Search(clip.frames, detector, report, clip.source, step, file, first)
+
+
+def keep_boxes(faces: Any, path: Any) -> Any:
+    """A detector's name with a file in which its boxes are kept; other values, and names with a file, as they are.
+
+    >>> keep_boxes("cascade", "boxes.jsonl"), keep_boxes("none", "boxes.jsonl")
+    ('cascade+boxes:boxes.jsonl', 'none')
+    """
+    return f"{faces}{BOXES}{path}" if isinstance(faces, str) and faces != "none" and BOXES not in faces else faces
 
 
 def _detector_and_file(faces: Any) -> tuple[Detector, BoxFile | None]:
     """The detector, and the file of "DETECTOR+boxes:FILE"."""
     if not isinstance(faces, str):
         return find_detector(faces), None
-    name, separator, path = faces.partition("+boxes:")
+    name, separator, path = faces.partition(BOXES)
     return find_detector(name), box_file(path) if separator else None
 
 

@@ -18,6 +18,7 @@ from ...errors import InputError, MediaError
 from .track import JUMP, largest_first, overlap
 
 NO_FACES = np.zeros((0, 4))
+BOXES = "+boxes:"  # between a detector's name and the file in which its boxes are kept
 # --no-deps, because facenet-pytorch asks for an old torch; its other dependencies are named
 INSTALL_MTCNN = "pip install --no-deps facenet-pytorch requests urllib3 charset-normalizer idna certifi"
 # RGB frame -> boxes (N, 4): left, top, right, bottom in pixels, the largest first
@@ -79,7 +80,7 @@ def known_detector(faces: Any) -> str | None:
     """
     if not isinstance(faces, str) or faces == "none":
         return None
-    detector = find_detector(faces.partition("+boxes:")[0])
+    detector = find_detector(faces.partition(BOXES)[0])
     return {Cascade: "cascade", MTCNN: "mtcnn", YuNet: "yunet"}.get(type(detector))
 
 

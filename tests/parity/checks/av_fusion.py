@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dfer_zoo.checkpoints import read_checkpoint
 from dfer_zoo.convert import Conversion, convert_state_dict
-from dfer_zoo.data.annotations import read_audiovisual_list
+from dfer_zoo.data.formats import read_audiovisual_list
 from dfer_zoo.factory import load_strictly
 from dfer_zoo.media.faces.crops import crop_faces
 from dfer_zoo.models.av_fusion import AVFusion, CrossScores, attention_received

@@ -1,0 +1,93 @@
+"""Data of your own: a folder per class, CSV files, lists in the five published formats; what is wrong is one sentence."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfer_zoo.cli import main
+from tests.drawn_data import draw_frames, draw_sound
+
+LABELS = "neutral,calm,happy,sad,angry,fearful,disgust,surprised"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Three clips of frames, a sound, and prepared faces."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("happy/a", "sad/b", "sad/c d"):
+        draw_frames(tmp_path / "clips" / name, 20, size=(64, 64))
+    draw_sound(tmp_path / "clips" / "a.wav", 1.0)
+    np.save(tmp_path / "clips" / "a.npy", np.zeros((15, 64, 64, 3), np.uint8))
+    return tmp_path
+
+
+def evaluated(place, capsys, data, *options):
+    status = main(["evaluate", "av_fusion.puppets", str(data), "--without", "audio", *options])
+    return status, *capsys.readouterr()
+
+
+GOOD = {
+    "a folder per class": ("clips", None),
+    "a CSV file": ("own.csv", "path,label\nclips/happy/a,happy\nclips/sad/b,3\n"),
+    "a CSV file with other columns": ("own.csv", "Split,Emotion,Video\ntest,happy,clips/happy/a\n"),
+    "folder count label": ("own.txt", "clips/happy/a 20 2\nclips/sad/c d 20 3\n"),
+    "folder label": ("own.txt", "clips/happy/a 2\nclips/sad/c d 3\n"),
+    "folder wav label": ("own.txt", "clips/happy/a clips/a.wav 2\n"),
+    "faces;sound;label;subset": ("own.txt", "clips/a.npy;clips/a.wav;3;testing\n"),
+    "the csv of S2D": ("own.csv", "video_name,label\nclips/happy/a,2\n"),
+}
+
+
+@pytest.mark.parametrize("what", GOOD)
+def test_data_of_your_own_are_read_as_they_are(place, capsys, what):
+    name, text = GOOD[what]
+    if text is None:
+        for stray in ("a.wav", "a.npy"):
+            (place / "clips" / stray).unlink()
+    else:
+        (place / name).write_text(text)
+    status, out, err = evaluated(place, capsys, name)
+    assert status == 0, err
+    assert f"{3 if text is None else len(text.splitlines()) - name.endswith('csv')} clips" in out
+
+
+WRONG = {
+    "path,emotion2\na,happy\n": r"no column is called 'label' \(or class, emotion, .*the columns are path, emotion2",
+    "file,label\n,happy\n": "line 2: the path of this clip is empty",
+    "path,label\nclips/happy/a\n": "line 2: expected 2 values, found 1",
+    "path,label\nclips/happy/a,hapy\n": f"'hapy' is not a class; the labels are {LABELS.replace(',', ', ')}. Did you mean happy",
+    "path,label\nclips/happy/a,8\n": "the clip .*clips/happy/a is of class 8, counted from 0; the 8 labels are",
+    "path,label,frames\nclips/happy/a,happy,many\n": "num_frames is 'many'; expected a number",
+    "clips/happy/a twenty happy\n": "the first line, 'clips/happy/a twenty happy', is not of a known format",
+    "clips/happy/a 20 2\nclips/sad/b 20\n": "line 2: expected 'folder count label'",
+    "clips/a.npy;clips/a.wav;0;testing\n": "expected 'faces;sound;label;subset' with a label from 1",
+    "\n": "the first line, '', is not of a known format",
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_wrong_with_a_list_is_one_sentence(place, capsys, text):
+    import re
+
+    (place / "own.csv").write_text(text)
+    status, out, err = evaluated(place, capsys, "own.csv")
+    assert status == 2 and err.count("\n") == 1 and not out
+    assert re.search(WRONG[text], err), err
+
+
+def test_a_clip_that_is_not_there_names_the_ways_to_find_it(place, capsys):
+    (place / "own.csv").write_text("path,label\n/theirs/happy/a,happy\nclips/sad/b,sad\n")
+    status, out, _ = evaluated(place, capsys, "own.csv")
+    assert status == 1 and "give the folder of the data (--root DIR), or replace the start of the paths" in out
+    (place / "own.csv").write_text("path,label\n/theirs/happy/a,happy\n")
+    assert evaluated(place, capsys, "own.csv", "--root", "clips")[0] == 0
+    assert evaluated(place, capsys, "own.csv", "--replace", "/theirs=clips")[0] == 0
+    status, _, err = evaluated(place, capsys, "own.csv", "--root", "nowhere")
+    assert status == 2 and "no part of /theirs/happy/a is below nowhere; looked from" in err
+
+
+def test_a_folder_that_is_no_class_is_named(place, capsys):
+    (place / "clips" / "bored").mkdir()
+    Image.new("RGB", (32, 32)).save(place / "clips" / "bored" / "0.png")
+    status, _, err = evaluated(place, capsys, "clips")
+    assert status == 2 and "found bored" in err
