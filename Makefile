@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 PYTEST = $(PYTHON) -m pytest -n auto
 
-.PHONY: check lint types test parity docs demo tables api
+.PHONY: check lint types test parity docs demo tables api pictures proven
 
 check: lint types
 	$(PYTEST) -m "not slow and not train and not hub and not people" --ignore=tests/test_parity.py
@@ -33,3 +33,10 @@ api:
 
 demo:
 	$(PYTHON) -m dfer_zoo demo
+
+pictures:
+	$(PYTHON) docs/pictures.py
+
+# run all parity cases and write the worst error of each system into docs/parity.md
+proven:
+	$(PYTHON) docs/proven.py

@@ -19,6 +19,7 @@ PAGE = ROOT / "docs" / "architecture.md"
 ORDER = (
     "__main__",
     "cli",
+    "app",
     "demo",
     "training",
     "inference",

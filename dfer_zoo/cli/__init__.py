@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from ..errors import DferZooError, printable
 from ..version import __version__
-from . import demo, doctor, embed, evaluate, export, predict, prepare, train, visualize, weights
+from . import app, demo, doctor, embed, evaluate, export, predict, prepare, train, visualize, weights
 from .common import in_options
 
 COMMANDS = {
@@ -30,6 +30,7 @@ COMMANDS = {
     **visualize.COMMANDS,
     **doctor.COMMANDS,
     **demo.COMMANDS,
+    **app.COMMANDS,
 }
 
 

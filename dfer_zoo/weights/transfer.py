@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import contextvars
 import ftplib
 import http.client
 import os
@@ -12,7 +13,7 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -24,18 +25,39 @@ MAX_BYTES = 16 << 30  # of a file whose size nobody announces
 BLOCK = 1 << 18
 
 
+Watcher = Callable[[int, "int | None"], None]  # (bytes that are here, bytes in all)
+_watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watcher", default=None)
+
+
+@contextlib.contextmanager
+def watch_downloads(watcher: Watcher) -> Iterator[None]:
+    """Tell a function how far the downloads of this thread are.
+
+    Args:
+        watcher: Called with the number of bytes that are here, and of all bytes if the host announces it.
+    """
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
 class Meter:
     """The progress of one download: a bar on a terminal, and the limit of its size."""
 
     def __init__(self, what: str, limit: int, expected: int | None):
         self.what, self.limit, self.expected = what, limit, expected
         self.bar: Any = None
+        self.total: int | None = expected
 
     def start(self, have: int, announced: int | None) -> None:
         """Check the announced size before anything is written."""
         if self.expected is not None and announced not in (None, self.expected):
             raise WeightsError(f"the host announces {announced:,} bytes, expected {self.expected:,}. Nothing was kept.")
-        self.check(announced or 0)
+        self.total = self.total if announced is None else announced
+        if (announced or 0) > self.limit:
+            self.check(announced or 0)
         if announced is not None:
             self.limit = min(self.limit, announced)
         if sys.stderr.isatty():
@@ -48,6 +70,8 @@ class Meter:
             raise WeightsError(f"the host sends more than {self.limit:,} bytes. Nothing was kept.")
         if self.bar is not None:
             self.bar.update(have - self.bar.n)
+        if (watcher := _watcher.get()) is not None:
+            watcher(have, self.total)
 
     def stop(self) -> None:
         if self.bar is not None:

@@ -1,0 +1,191 @@
+"""What the page does, without the page: which weights there are, and the files that answer a clip."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, printable
+from ..inference.plots import timeline_figure, write_figure
+from ..inference.prediction import Prediction
+from ..inference.recognizer import BASELINE, Recognizer
+from ..inference.tables import prediction_rows, write_table
+from ..inference.tiers import write_tiers
+from ..registry import get_weights, manifest
+from ..weights import store
+from ..weights.record import Weights
+from ..weights.transfer import watch_downloads
+
+Progress = Callable[[float, str], None]  # (share that is done, what is being done)
+
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer for one clip, as the page shows it.
+
+    Attributes:
+        prediction: The answer itself.
+        headline: Label and probability.
+        remarks: What the reader has to know: faces, cautions, missing inputs.
+        picture: The timeline, a PNG file.
+        rows: (from, to, label, probability) of every window, as text.
+        table: A CSV file with all probabilities.
+        tiers: An ELAN file; None if the clip has no times.
+    """
+
+    prediction: Prediction
+    headline: str
+    remarks: tuple[str, ...]
+    picture: Path
+    rows: tuple[tuple[str, str, str, str], ...]
+    table: Path
+    tiers: Path | None
+
+
+def choices() -> list[tuple[str, str]]:
+    """(what the menu shows, name of the weights): the baseline first, then what is on this machine, then what is fetched."""
+    records = [record for record in manifest().values() if is_offered(record)]
+    records.sort(key=lambda record: (record.name != BASELINE, not is_here(record), record.name))
+    return [(f"{record.name} ({_where(record)})", record.name) for record in records]
+
+
+def is_offered(record: Weights) -> bool:
+    """Weights of trained classifiers that are on this machine, or can be fetched without further steps."""
+    if not record.labels or record.distribution == "composed":
+        return False
+    return is_here(record) or any(origin.kind != "page" for origin in record.origin) or record.distribution == "hub"
+
+
+def is_here(record: Weights) -> bool:
+    """No download is needed."""
+    return record.distribution == "bundled" or store.is_complete(store.stored_path(record))
+
+
+def _where(record: Weights) -> str:
+    if is_here(record):
+        return "inside the package" if record.distribution == "bundled" else "on this machine"
+    size = next((origin.size for origin in record.origin if origin.size), record.size)
+    return f"download, {size / 1e6:,.0f} MB" if size else "download"
+
+
+def about(name: str) -> str:
+    """Licence, data, published numbers and cautions of weights, as Markdown.
+
+    >>> print(about("mini_xception.fer2013").splitlines()[0])
+    **mini_xception.fer2013**: 7 labels, trained on FER2013
+    """
+    record = get_weights(name)
+    lines = [f"**{record.name}**: {len(record.labels)} labels, trained on {record.dataset or 'unknown data'}"]
+    lines.append(f"- Licence of the weights: **{record.license}** ({record.license_source})")
+    lines += [f"- {m.name.upper()} {m.value:g} %: {m.protocol} ({m.source})" for m in record.metrics[:2]]
+    if "audio" in _inputs(record):
+        lines.append("- Uses the face and the voice.")
+    if record.caution:
+        lines.append(f"- {record.caution}")
+    if not is_here(record):
+        lines.append(f"- The file comes from {record.origin_page or 'its host'}.")
+    return "\n".join(lines)
+
+
+def _inputs(record: Weights) -> tuple[str, ...]:
+    return ("video", "audio") if record.video and record.audio else ("audio",) if record.audio else ("video",)
+
+
+def answer(
+    source: str | Path | None,
+    weights: str,
+    folder: str | Path,
+    *,
+    accepted: bool = False,
+    faces: str = "auto",
+    progress: Progress = lambda share, what: None,
+) -> Answer:
+    """Answer for one clip.
+
+    Args:
+        source: The video file.
+        weights: "arch.tag".
+        folder: Where the files of the answer go.
+        accepted: The reader accepts the licence, so weights that are not on this machine may be downloaded.
+        faces: How faces are found, see `media.faces.find`.
+        progress: Is told how far it is.
+
+    Returns:
+        The answer.
+
+    Raises:
+        InputError: There is no clip, or the licence is not accepted.
+        MediaError: The clip cannot be used.
+    """
+    if source is None:
+        raise InputError("There is no clip yet: drop a video file, or record one with the camera.")
+    recognizer = _recognizer(weights, faces, accepted, progress)
+    progress(0.5, "Reading the clip, finding faces")
+    (prediction,) = recognizer.many([source], progress=False)
+    assert isinstance(prediction, Prediction)
+    progress(0.95, "Drawing")
+    return _written(prediction, Path(source).name, Path(folder))
+
+
+def _recognizer(weights: str, faces: str, accepted: bool, progress: Progress) -> Recognizer:
+    record = get_weights(weights)
+    if not is_here(record) and not accepted:
+        raise InputError(
+            f"{record.name} has to be downloaded. Its licence is {record.license} ({record.license_source}): "
+            "tick the box below the menu if you accept it."
+        )
+
+    def told(done: int, total: int | None) -> None:
+        size = f"{done / 1e6:,.0f} of {total / 1e6:,.0f} MB" if total else f"{done / 1e6:,.0f} MB"
+        progress(0.5 * done / total if total else 0.1, f"Downloading {record.name}: {size}")
+
+    progress(0.05, f"Loading {record.name}")
+    with _loading, watch_downloads(told):
+        return _loaded(record.name, faces)
+
+
+@functools.lru_cache(maxsize=2)
+def _loaded(name: str, faces: str) -> Recognizer:
+    return Recognizer(name, faces=faces, thumbnails=8)
+
+
+def _written(prediction: Prediction, name: str, folder: Path) -> Answer:
+    stem = folder / (Path(name).stem[:60] or "clip")
+    title = f"{printable(name)}: {prediction.label}"
+    labels = prediction.labels
+    timed = all(window.stop is not None for window in prediction.windows)
+    chance = max(prediction.probabilities)
+    return Answer(
+        prediction=prediction,
+        headline=f"{prediction.label}, {chance:.0%}",
+        remarks=remarks(prediction),
+        picture=write_figure(f"{stem}.png", timeline_figure(prediction, title)),
+        rows=tuple(_row(window, labels) for window in prediction.windows),
+        table=write_table(f"{stem}.csv", prediction_rows(prediction, file=name), labels),
+        tiers=write_tiers([prediction], ["eaf"], stem)[0] if timed else None,
+    )
+
+
+def _row(window: Any, labels: Sequence[str]) -> tuple[str, str, str, str]:
+    chance = max(window.probabilities)
+    stop = "" if window.stop is None else f"{window.stop:.1f} s"
+    return f"{window.start:.1f} s", stop, labels[window.probabilities.index(chance)], f"{chance:.0%}"
+
+
+def remarks(prediction: Prediction) -> tuple[str, ...]:
+    """What has to be known beside the label, one sentence each."""
+    found = []
+    faces = prediction.faces or {}
+    if faces.get("searched"):
+        found.append(f"A face was found in {faces['found']} of {faces['searched']} frames ({faces['detector']}).")
+    found += prediction.cautions
+    if prediction.overlooked:
+        found.append(f"Only a part of the clip was seen: {prediction.overlooked}.")
+    found += [f"Computed without {name}: the clip has none that can be used." for name in prediction.missing]
+    return tuple(found)
