@@ -121,7 +121,8 @@ def _published(records: Sequence[Weights]) -> tuple[list[dict[str, float]], dict
     Some systems publish a number per fold, others only the mean, which then stands in the records of all folds or of
     the first.
     """
-    each, mean: dict[str, float] = [], {}
+    each: list[dict[str, float]] = []
+    mean: dict[str, float] = {}
     for record in records:
         rates = {m.name: m.value for m in record.metrics if m.name in ("uar", "war") and not _is_mean(m.protocol)}
         mean |= {m.name: m.value for m in record.metrics if m.name in ("uar", "war") and _is_mean(m.protocol)}
