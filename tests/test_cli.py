@@ -264,7 +264,7 @@ def test_evaluate_cuts_out_faces_on_request(place, tmp_path, capsys):
         ("puppets:clips=1", ("--batch-size", "0"), "--batch-size is 0"),
         ("puppets", ("--root", "/data"), "has no option 'root'"),
         ("faces.txt", ("--audio", "dfew"), "has no option 'audio'"),
-        ("faces.txt", (), "None of the 1 clips can be read; the first: none.npy: there is no such"),
+        ("faces.txt", (), "None of the 1 clips can be read; the first: none.npy: no such file or folder"),
         ("frames.txt", ("--faces", "magic", "--without", "audio"), "No face detector is called 'magic'"),
     ],
 )
