@@ -14,7 +14,7 @@ from .errors import InputError
 from .models.base import DferModel
 from .registry import MODELS, get_weights
 from .weights import store
-from .weights.card import REPOSITORY, config_json, model_card, without_folders
+from .weights.card import REPOSITORY, config_json, eval_results, model_card, without_folders
 from .weights.fetch import MODEL_FILE, fetch
 from .weights.publish import CONFIG_FILE, Publication, check_may_publish, publish
 from .weights.record import CONVERTED, Metric, Weights
@@ -113,6 +113,7 @@ def push_to_hub(
     pull_request: bool = False,
     dry_run: bool = False,
     i_have_permission: bool = False,
+    benchmark: str | None = None,
 ) -> Publication:
     """Publish weights on the Hub: model.safetensors, config.json and a model card in one commit.
 
@@ -127,6 +128,8 @@ def push_to_hub(
         pull_request: Open a pull request, for repositories of others.
         dry_run: Send nothing.
         i_have_permission: Publish weights whose licence does not allow it by itself.
+        benchmark: A data set on the Hub, "owner/dataset" or "owner/dataset:task". The numbers of the record are then
+            written to ``.eval_results`` too, for its leaderboard.
 
     Returns:
         What was published: files, pinned name, digest, and the lines for a manifest.
@@ -150,6 +153,8 @@ def push_to_hub(
             CONFIG_FILE: config_json(record),
             MODEL_FILE: path,
         }
+        if benchmark is not None:
+            files |= eval_results(record, benchmark)
         return publish(record, repo_id, files, private=private, gated=gated, pull_request=pull_request, dry_run=dry_run)
 
 

@@ -6,6 +6,7 @@ for the list of all models); what stands between that line and `<!-- end -->` is
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -13,12 +14,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from dfer_zoo import registry  # noqa: E402
 from dfer_zoo.registry import MODELS, manifest  # noqa: E402
 from dfer_zoo.weights.provenance import digest, terms_of  # noqa: E402
 from dfer_zoo.weights.record import Weights  # noqa: E402
 
 MARK = re.compile(
-    r"<!-- (results|recalls|models|labels|puppets|provenance)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?", re.DOTALL
+    r"<!-- (results|recalls|systems|models|labels|puppets|provenance)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?",
+    re.DOTALL,
 )
 
 
@@ -61,6 +64,85 @@ def puppets() -> str:
 
 def is_drawn(record: Weights) -> bool:
     return (record.dataset or "").startswith("puppets")
+
+
+COLUMNS = ("DFEW", "FERV39k", "MAFW")  # the data sets that most systems are compared on
+
+
+def systems(folder: str) -> str:
+    """One row per system that answers with an emotion: input, published rates per data set, size, cost, licence, arrival."""
+    flops = json.loads((ROOT / "docs" / "flops.json").read_text(encoding="utf-8"))
+    rows = [["system", "input", *COLUMNS, "other data sets", "parameters", "GFLOP", "licence", "how it arrives"]]
+    for arch in sorted(MODELS):
+        records = [record for record in records_of(arch) if not is_drawn(record)]
+        for kind in ("", "oversampled"):
+            chosen = [record for record in records if record.tag.endswith("_oversampled") == bool(kind)]
+            rates = published_rates(chosen)
+            if not rates:
+                continue
+            weights = [record for record in chosen if record.distribution != "composed"] or chosen
+            others = [f"{name} {rate}" for name, rate in rates.items() if name not in COLUMNS]
+            rows.append(
+                [
+                    f"[`{arch}`]({folder}models/{page_of(arch)}.md){' ' + kind if kind else ''}",
+                    input_of(chosen[0]),
+                    *(rates.get(name, "") for name in COLUMNS),
+                    "; ".join(others),
+                    f"{max(record.params for record in chosen) / 1e6:.1f} M",
+                    f"{flops[arch]:.3g}" if flops[arch] < 100 else f"{flops[arch]:.0f}",
+                    ", ".join(sorted({record.license for record in weights})),
+                    ", ".join(sorted({record.distribution for record in weights})),
+                ]
+            )
+    return table(rows)
+
+
+def published_rates(records: list[Weights]) -> dict[str, str]:
+    """The rates by data set: the mean over the folds where there are folds, else those of every file."""
+    found: dict[str, list[tuple[Weights, bool, dict[str, float]]]] = {}
+    for record in records:
+        for m in record.metrics:
+            several = record.dataset is None or "," in record.dataset  # then the protocol names the data set
+            name = re.split("[,:]", m.protocol)[0] if several else record.dataset
+            if m.label or re.search(r"fold \d", str(name)):
+                continue
+            entries = found.setdefault(str(name), [])
+            is_mean = re.search(r"mean of (the )?\w+ folds", m.protocol) is not None
+            entry = next((e for e in entries if e[0] is record and e[1] == is_mean), None)
+            if entry is None:
+                entries.append(entry := (record, is_mean, {}))
+            entry[2].setdefault(m.name, m.value)  # the first protocol that a record names
+    return {name: _rates(entries) for name, entries in found.items()}
+
+
+def _rates(entries: list[tuple[Weights, bool, dict[str, float]]]) -> str:
+    means = [values for _, is_mean, values in entries if is_mean]
+    if means:
+        return _rate(means[0])
+    if len(entries) > 1 and all(record.fold is not None for record, _, _ in entries):
+        names = entries[0][2]
+        return _rate({name: sum(values[name] for _, _, values in entries) / len(entries) for name in names})
+    if len(entries) == 1:
+        return _rate(entries[0][2])
+    return ", ".join(f"{_rate(values)} `{record.tag}`" for record, _, values in entries)
+
+
+def _rate(values: dict[str, float]) -> str:
+    if "accuracy" in values:
+        return f"{values['accuracy']:.2f} (accuracy)"
+    return " / ".join(f"{values[name]:.2f}" if name in values else "-" for name in ("uar", "war"))
+
+
+def input_of(record: Weights) -> str:
+    """What a forward pass takes."""
+    parts = []
+    if record.video is not None:
+        size, count = record.video.img_size, record.video.num_frames
+        kind = registry.model_class(record.arch)
+        parts.append(f"{'image' if 'image' in kind.inputs else f'{count} frames'}, {size} x {size}")
+    if record.audio is not None:
+        parts.append(f"sound ({record.audio.front_end}, {' x '.join(map(str, record.audio.shape))})")
+    return "; ".join(parts)
 
 
 def models(folder: str) -> str:
@@ -138,6 +220,7 @@ def rendered(text: str, folder: str = "") -> str:
     makers = {
         "results": results,
         "recalls": recalls,
+        "systems": lambda _: systems(folder),
         "models": lambda _: models(folder),
         "labels": labels,
         "puppets": lambda _: puppets(),

@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from dfer_zoo.cli import main
-from tests.drawn_data import draw_frames, draw_sound
+from dfer_zoo.data.rows import Row, read_row
+from dfer_zoo.errors import MediaError
+from tests.drawn_data import draw_dfew, draw_frames, draw_sound
 
 LABELS = "neutral,calm,happy,sad,angry,fearful,disgust,surprised"
 
@@ -53,15 +55,15 @@ def test_data_of_your_own_are_read_as_they_are(place, capsys, what):
 
 WRONG = {
     "path,emotion2\na,happy\n": r"no column is called 'label' \(or class, emotion, .*the columns are path, emotion2",
-    "file,label\n,happy\n": "line 2: the path of this clip is empty",
+    "file,label\n,happy\n": "line 2: this clip has no path",
     "path,label\nclips/happy/a\n": "line 2: expected 2 values, found 1",
     "path,label\nclips/happy/a,hapy\n": f"'hapy' is not a class; the labels are {LABELS.replace(',', ', ')}. Did you mean happy",
-    "path,label\nclips/happy/a,8\n": "the clip .*clips/happy/a is of class 8, counted from 0; the 8 labels are",
+    "path,label\nclips/happy/a,8\n": "clips/happy/a has the class index 8 .from 0., and there are 8 labels",
     "path,label,frames\nclips/happy/a,happy,many\n": "num_frames is 'many'; expected a number",
-    "clips/happy/a twenty happy\n": "the first line, 'clips/happy/a twenty happy', is not of a known format",
+    "clips/happy/a twenty happy\n": "the first line, 'clips/happy/a twenty happy', has no known format",
     "clips/happy/a 20 2\nclips/sad/b 20\n": "line 2: expected 'folder count label'",
     "clips/a.npy;clips/a.wav;0;testing\n": "expected 'faces;sound;label;subset' with a label from 1",
-    "\n": "the first line, '', is not of a known format",
+    "\n": "the first line, '', has no known format",
 }
 
 
@@ -91,3 +93,17 @@ def test_a_folder_that_is_no_class_is_named(place, capsys):
     Image.new("RGB", (32, 32)).save(place / "clips" / "bored" / "0.png")
     status, _, err = evaluated(place, capsys, "clips")
     assert status == 2 and "found bored" in err
+
+
+def test_a_missing_sound_file_names_the_rule_that_finds_it(tmp_path):
+    draw_dfew(tmp_path, counts=(3,))
+    row = Row(str(tmp_path / "dfew" / "clip_224x224" / "00001"), 0, audio=str(tmp_path / "elsewhere.wav"))
+    with pytest.raises(MediaError, match=r"elsewhere\.wav: no such sound file.*--audio dfew finds .*raw_wav/1\.wav"):
+        read_row(row)
+
+
+def test_a_missing_clip_names_the_root_that_finds_it(tmp_path, monkeypatch):
+    draw_dfew(tmp_path, counts=(3,))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MediaError, match=r"--root \. finds dfew/clip_224x224/00001 in the working folder"):
+        read_row(Row("/theirs/dfew/clip_224x224/00001", 0))

@@ -257,6 +257,9 @@ def publish_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", help="create the repository as a private one")
     parser.add_argument("--gated", action="store_true", help="readers must accept conditions first")
     parser.add_argument("--pull-request", action="store_true", help="open a pull request, for repositories of others")
+    parser.add_argument(
+        "--benchmark", metavar="OWNER/DATASET[:TASK]", help="write the numbers for this benchmark of the Hub too"
+    )
     parser.add_argument("--dry-run", action="store_true", help="send nothing; show what would be published")
     parser.add_argument("--i-have-permission", action="store_true", help="the authors allow it, where no licence does")
 
@@ -272,6 +275,7 @@ def publish_command(options: argparse.Namespace) -> int:
         pull_request=options.pull_request,
         dry_run=options.dry_run,
         i_have_permission=options.i_have_permission,
+        benchmark=options.benchmark,
     )
     print(table([("FILE", "SIZE"), *((name, _bytes(size)) for name, size in sorted(done.files.items()))]))
     print(f"\nsha256 of model.safetensors: {done.sha256}")

@@ -11,18 +11,11 @@ from pathlib import Path, PurePosixPath
 from ..errors import InputError, MediaError, suggest
 from ..media.container import open_file
 from ..media.limits import check_limit
-from .rows import Row, Rows
+from .rows import Row, Rows, audio_path
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".mpg", ".mpeg", ".m4v", ".wmv"})
 SPEECH = 1  # vocal channel in the file names of RAVDESS; 2 is song
 SUBSETS = ("training", "validation", "testing")
-
-# Where the sound of a folder of frames is. {name} is the name of the folder, {number} the name without leading zeros,
-# {parent} the path of its parent folder, {above} the path of the parent's parent.
-AUDIO_RULES = {
-    "dfew": "{above}/raw_wav/{number}.wav",
-    "mafw": "{above}/clips_wav/{name}.wav",
-}
 
 
 def read_frame_list(
@@ -137,40 +130,6 @@ def read_sound_list(
         folder, sound = (move(field, where) for field in fields[:2])
         rows.append(Row(folder, label, sound, subset=subset, order=order, upright=False))
     return Rows(rows)
-
-
-def audio_path(folder: str, rule: str | Callable[[str], str | None] | None) -> str | None:
-    """Return the sound file of a folder of frames.
-
-    Args:
-        folder: The folder.
-        rule: A key of `AUDIO_RULES`, a template like its values, a function of the folder, or None for no sound.
-
-    Raises:
-        InputError: The rule is unknown or does not fit the folder.
-
-    >>> audio_path("/data/dfew/clip_224x224/01234", "dfew")
-    '/data/dfew/raw_wav/1234.wav'
-    >>> audio_path("/data/mfaw/clips_faces/04321", "mafw")
-    '/data/mfaw/clips_wav/04321.wav'
-    """
-    if rule is None:
-        return None
-    if callable(rule):
-        return rule(folder)
-    if "{" not in rule and rule not in AUDIO_RULES:
-        raise InputError(f"There is no audio rule '{rule}', and it is not a template.{suggest(rule, AUDIO_RULES)}")
-    template, place = AUDIO_RULES.get(rule, rule), PurePosixPath(folder.replace("\\", "/"))
-    if "{number}" in template and not place.name.isdecimal():
-        raise InputError(f"The audio rule '{template}' needs folders named by a number; this is {folder}.")
-    number = int(place.name) if place.name.isdecimal() else None
-    try:
-        return template.format(name=place.name, number=number, parent=place.parent, above=place.parent.parent)
-    except (KeyError, IndexError, ValueError) as error:
-        raise InputError(
-            f"The audio rule '{template}' cannot be filled in ({error}); it may contain {{name}}, {{number}}, "
-            "{parent} and {above}."
-        ) from error
 
 
 def read_audiovisual_list(

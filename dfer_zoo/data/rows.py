@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from ..errors import MediaError
+from ..errors import InputError, MediaError, suggest
 from ..media.clip import Clip, Frames
 from ..media.container import open_file
 from ..media.limits import check_limit
+
+# Where the sound of a folder of frames is. {name} is the name of the folder, {number} the name without leading zeros,
+# {parent} the path of its parent folder, {above} the path of the parent's parent.
+AUDIO_RULES = {
+    "dfew": "{above}/raw_wav/{number}.wav",
+    "mafw": "{above}/clips_wav/{name}.wav",
+}
 
 
 @dataclass(frozen=True)
@@ -111,17 +119,69 @@ def _marked_as_crops(clip: Clip) -> Clip:
     return dataclasses.replace(clip, notes={**clip.notes, "faces": report})
 
 
+def audio_path(folder: str, rule: str | Callable[[str], str | None] | None) -> str | None:
+    """Return the sound file of a folder of frames.
+
+    Args:
+        folder: The folder.
+        rule: A key of `AUDIO_RULES`, a template like its values, a function of the folder, or None for no sound.
+
+    Raises:
+        InputError: The rule is unknown or does not fit the folder.
+
+    >>> audio_path("/data/dfew/clip_224x224/01234", "dfew")
+    '/data/dfew/raw_wav/1234.wav'
+    >>> audio_path("/data/mfaw/clips_faces/04321", "mafw")
+    '/data/mfaw/clips_wav/04321.wav'
+    """
+    if rule is None:
+        return None
+    if callable(rule):
+        return rule(folder)
+    if "{" not in rule and rule not in AUDIO_RULES:
+        raise InputError(f"There is no audio rule '{rule}', and it is not a template.{suggest(rule, AUDIO_RULES)}")
+    template, place = AUDIO_RULES.get(rule, rule), PurePosixPath(folder.replace("\\", "/"))
+    if "{number}" in template and not place.name.isdecimal():
+        raise InputError(f"The audio rule '{template}' needs folders named by a number; this is {folder}.")
+    number = int(place.name) if place.name.isdecimal() else None
+    try:
+        return template.format(name=place.name, number=number, parent=place.parent, above=place.parent.parent)
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(
+            f"The audio rule '{template}' cannot be filled in ({error}); it may contain {{name}}, {{number}}, "
+            "{parent} and {above}."
+        ) from error
+
+
 def _check_files(row: Row) -> None:
     if not Path(row.path).exists():
         raise MediaError(
             f"{row.path}: no such file or folder. If the list was made on another machine, give the folder of the data "
-            "(--root DIR), or replace the start of the paths (--replace OLD=NEW)."
+            "(--root DIR), or replace the start of the paths (--replace OLD=NEW)." + _root_that_finds(row.path)
         )
     if row.audio is not None and not Path(row.audio).exists():
         raise MediaError(
             f"{row.audio}: no such sound file, for the clip {row.path}. Use --audio to give another place, or "
-            "--missing-audio none to read such clips without sound."
+            "--missing-audio none to read such clips without sound." + _audio_rule_that_finds(row.path)
         )
+
+
+def _root_that_finds(path: str) -> str:
+    """A hint if the working folder holds the end of the path: at least the clip and the folder around it."""
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    for start in range(1, len(parts) - 1):
+        if Path(*parts[start:]).exists():
+            return f" --root . finds {PurePosixPath(*parts[start:])} in the working folder."
+    return ""
+
+
+def _audio_rule_that_finds(folder: str) -> str:
+    """A hint if one of the published rules leads to a sound file."""
+    for name in AUDIO_RULES:
+        with contextlib.suppress(InputError):  # the rule does not fit the name of this folder
+            if Path(sound := audio_path(folder, name) or "").is_file():
+                return f" --audio {name} finds {sound}."
+    return ""
 
 
 def _prepared_clip(row: Row) -> Clip:

@@ -6,8 +6,10 @@ import json
 import re
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..errors import InputError
 from ..version import __version__
 from .provenance import terms_of
 from .record import Weights
@@ -87,6 +89,44 @@ def _metadata(record: Weights) -> str:
             "eval_results": [_eval_result(record, metric) for metric in record.metrics],
         }
     return str(ModelCardData(**{name: value for name, value in values.items() if value is not None})).strip()
+
+
+def eval_results(record: Weights, benchmark: str) -> dict[str, bytes]:
+    """The published numbers as a file of ``.eval_results``, which the Hub shows on the leaderboard of a benchmark.
+
+    Args:
+        record: The weights.
+        benchmark: The data set's repository on the Hub, "owner/dataset", or a task of it, "owner/dataset:task".
+
+    Raises:
+        InputError: The name is malformed, the weights have no published numbers, or the client is too old.
+
+    >>> eval_results(get_weights("mma_dfer.dfew_fold1"), "someone/dfew").keys()  # doctest: +SKIP
+    dict_keys(['.eval_results/dfew.yaml'])
+    """
+    try:
+        from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    except ImportError as error:
+        raise InputError("--benchmark needs a newer Hub client: pip install -U huggingface_hub.") from error
+    repo_id, _, task = benchmark.partition(":")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise InputError(f"'{benchmark}' is not of the form 'owner/dataset' or 'owner/dataset:task'.")
+    numbers = [metric for metric in record.metrics if not metric.label]
+    if not numbers:
+        raise InputError(f"{record.name} has no published numbers for the benchmark {benchmark}.")
+    entries = [
+        EvalResultEntry(
+            dataset_id=repo_id,
+            task_id=task or "default",
+            value=metric.value,
+            source_url=record.origin_page or "https://huggingface.co",
+            source_name=metric.source,
+            notes=f"{metric.name.upper()}, {metric.protocol}",
+        )
+        for metric in numbers
+    ]
+    text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+    return {f".eval_results/{repo_id.partition('/')[2]}.yaml": text.encode()}
 
 
 def _eval_result(record: Weights, metric: Any) -> EvalResult:

@@ -6,6 +6,7 @@ import json
 import huggingface_hub
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard, _commit_api
 
 import dfer_zoo
@@ -133,6 +134,22 @@ def test_the_command_prints_the_pinned_name_and_the_manifests_change(hub, conver
     said = capsys.readouterr().out
     revision = next(iter(hub.commits))
     assert f"hf-hub:me/small_converted@{revision}" in said and '+ "repo_id": "me/small_converted",' in said
+
+
+def test_the_numbers_reach_the_leaderboard_of_a_benchmark(hub, converted, capsys):
+    if not hasattr(huggingface_hub, "EvalResultEntry"):
+        with pytest.raises(InputError, match="needs a newer Hub client"):
+            dfer_zoo.push_to_hub("small.converted", "me/small_converted", benchmark="someone/dfew")
+        return
+    assert (
+        cli.main(["publish", "small.converted", "--to", "me/small_converted", "--benchmark", "someone/dfew:fold1"]) == 0
+    )
+    (files,) = hub.commits.values()
+    (entry,) = huggingface_hub.parse_eval_result_entries(yaml.safe_load(files[".eval_results/dfew.yaml"]))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("someone/dfew", "fold1", 66.85)
+    assert entry.notes == "UAR, mean of the five folds" and entry.source_name == "the paper, table 2"
+    with pytest.raises(InputError, match="not of the form 'owner/dataset'"):
+        dfer_zoo.push_to_hub("small.converted", "me/small_converted", benchmark="dfew")
 
 
 def test_a_refusal_of_the_hub_is_one_sentence(hub, converted, capsys):
