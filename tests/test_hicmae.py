@@ -476,4 +476,4 @@ def test_the_lists_of_a_fold_of_crema_d_are_written_by_one_command(tmp_path, cap
     rows = read_rows(tmp_path / "lists" / "test.csv", [code.lower() for code in CODES])
     assert [row.label for row in rows] == [*range(6), *range(6)] and rows[0].audio.endswith("1001_DFA_ANG_XX.wav")
     assert cli.main([*command, "--fold", "6", "--out", str(tmp_path / "lists")]) == 2
-    assert "crema_d has the folds 1 to 5" in capsys.readouterr().err
+    assert "has the folds 1 to 5" in capsys.readouterr().err

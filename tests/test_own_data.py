@@ -85,7 +85,7 @@ def test_a_clip_that_is_not_there_names_the_ways_to_find_it(place, capsys):
     assert evaluated(place, capsys, "own.csv", "--root", "clips")[0] == 0
     assert evaluated(place, capsys, "own.csv", "--replace", "/theirs=clips")[0] == 0
     status, _, err = evaluated(place, capsys, "own.csv", "--root", "nowhere")
-    assert status == 2 and "no part of /theirs/happy/a is below nowhere; looked from" in err
+    assert status == 2 and "/theirs/happy/a is not below nowhere; tried nowhere/theirs/happy/a" in err
 
 
 def test_a_folder_that_is_no_class_is_named(place, capsys):
