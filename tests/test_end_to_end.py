@@ -114,7 +114,7 @@ def test_dk_clip_leaves_out_clips_that_are_listed_with_fewer_than_three_frames(t
     model, ferv = saved(tmp_path, "dk_clip"), draw_ferv39k(tmp_path)
     status, out, _ = run(capsys, "evaluate", model, ferv, "--root", tmp_path)
     assert status == 0 and "1 clip is left out:" in out
-    assert "line 2: 2_ClipsforFaceCrop/Interview/Sad/0002 has 1 frames, and 3 are needed" in out
+    assert "line 2: 2_ClipsforFaceCrop/Interview/Sad/0002 has 1 frames; 3 are needed" in out
 
 
 def test_a_list_that_counts_too_many_frames_does_not_end_the_run(tmp_path, capsys):
@@ -125,7 +125,7 @@ def test_a_list_that_counts_too_many_frames_does_not_end_the_run(tmp_path, capsy
     # of 41 frames the last is not chosen; of 4 all are, and one is not there
     assert status == 1 and "2 of 2 clips have fewer frames than the list says." in out
     assert "1 clip cannot be read and is not counted:" in out
-    assert "the list says 4 frames, the folder contains 3, and frame 3 (counted from 0) is needed" in out
+    assert "the list says 4 frames, the folder has 3, and frame 3 (from 0) is needed" in out
     status, out, err = run(capsys, "evaluate", model, dfew, *options, "--strict")
     assert status == 2 and not out and "the list says 4 frames" in err
     status, out, _ = run(capsys, "evaluate", saved(tmp_path, "dk_clip"), dfew, "--root", tmp_path)

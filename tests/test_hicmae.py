@@ -371,7 +371,7 @@ def test_a_clip_without_sound_is_an_error_that_names_other_systems():
 
 @pytest.mark.parametrize(
     ("frames", "seconds", "message"),
-    [(100, 0.06, "The sound has 960 samples; the model needs more than 1024"), (1, 4.0, "too few frames for so long")],
+    [(100, 0.06, "The sound has 960 samples; the model needs more than 1024"), (1, 4.0, "too long for the few frames")],
 )
 def test_too_little_sound_is_an_error(frames, seconds, message):
     with pytest.raises(MediaError, match=message):

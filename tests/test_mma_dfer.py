@@ -473,7 +473,7 @@ def test_a_batch_of_sounds_takes_mono_and_must_not_be_empty():
     mono = torch.from_numpy(noise(8000))
     together = audio.kaldi_front_end_batch([mono[0], mono], 16000, SPEC)
     assert torch.equal(together[0], together[1])
-    with pytest.raises(InputError, match="no sound in this batch"):
+    with pytest.raises(InputError, match="This batch has no sound"):
         audio.kaldi_front_end_batch([], 16000, SPEC)
 
 
