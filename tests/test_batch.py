@@ -2,6 +2,7 @@
 
 import csv
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from dfer_zoo import Recognizer
 from dfer_zoo.cli import main
 from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.errors import InputError
-from dfer_zoo.inference.batch import predict_table
+from dfer_zoo.inference.batch import Batch, predict_table
 from dfer_zoo.inference.inputs import Item, expand
 
 MODEL = ("--model", "av_fusion.puppets", "--faces", "none", "--window", "1.5")
@@ -141,3 +142,33 @@ def test_a_run_killed_several_times_ends_in_the_table_of_an_undisturbed_one(corp
 def test_options_that_do_not_go_together_are_one_sentence(corpus, capsys, options, sentence):
     assert main(["predict", str(corpus / "0.mp4"), *MODEL, *options]) == 2
     assert sentence in capsys.readouterr().err
+
+
+# -- for engines -------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_of_columns_gives_the_rows_of_the_table(corpus, recognizer, tmp_path):
+    paths = sorted(str(path) for path in corpus.iterdir())
+    predict_table(recognizer, [Item(path, path) for path in paths], tmp_path / "t.csv")
+    expected = read(tmp_path / "t.csv")
+    found = Batch("av_fusion", "puppets", faces="none", window=1.5)({"path": np.array(paths)})
+    assert found["file"] == [row["file"] for row in expected]
+    assert [text or "" for text in found["label"]] == [row["label"] for row in expected]
+    assert [text or "" for text in found["error"]] == [row["error"] for row in expected]
+
+
+def test_a_batch_is_pickled_without_its_model_and_takes_the_content_of_files(corpus):
+    batch = Batch("av_fusion", "puppets", path="video", id="name", faces="none", window=1.5)
+    content = [(corpus / "0.mp4").read_bytes(), b"not a video"]
+    columns = {"video": content, "name": ["zero", "broken"]}
+    before = batch(columns)
+    small = pickle.dumps(batch)
+    assert len(small) < 2000
+    assert pickle.loads(small)(columns) == before
+    assert set(before["file"]) == {"zero", "broken"}
+    assert [error is not None for error in before["error"]] == [name == "broken" for name in before["file"]]
+
+
+def test_a_column_that_is_missing_is_named():
+    with pytest.raises(InputError, match="no column 'path'; it has video"):
+        Batch("av_fusion", "puppets")({"video": []})

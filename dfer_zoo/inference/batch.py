@@ -33,6 +33,9 @@ from .tables import (
     write_table,
     write_vectors,
 )
+from .tables import (
+    columns as table_columns,
+)
 from .tiers import check_tier_kinds, write_tiers
 
 
@@ -172,6 +175,72 @@ def embed_table(
         retry_errors=retry_errors,
         shard=shard,
     )
+
+
+class Batch:
+    """Answers for a batch of an engine such as Ray Data: a dict of columns in, a dict of columns out.
+
+    It can be pickled. The model is created by the first call, once in every process that calls it.
+
+    Args:
+        model: As for `Recognizer`.
+        pretrained: As for `Recognizer`.
+        path: The column with paths, or with the content of files (`bytes`).
+        id: The column that names the clips in the result. By default the paths, or the numbers in the batch.
+        **options: Other options of `Recognizer`, such as faces, window and device.
+
+    Example:
+        >>> batch = Batch("av_fusion", "puppets", faces="none")
+        >>> batch({"path": ["missing.mp4"]})["error"]
+        ['missing.mp4: no such file or folder.']
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        pretrained: str | Sequence[str] | None = None,
+        *,
+        path: str = "path",
+        id: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.model, self.pretrained, self.path, self.id, self.options = model, pretrained, path, id, options
+        self._recognizer: Recognizer | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_recognizer": None}
+
+    def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+        """Answer the clips of one batch.
+
+        Args:
+            columns: Lists or arrays of one length. A column of `bytes` holds files; any other holds paths.
+
+        Returns:
+            The columns of `dfer-zoo predict --out`: a row per clip, person and window, and a row with ``error`` for a
+            clip without an answer.
+
+        Raises:
+            InputError: A column is missing, or an option of the `Recognizer` is wrong.
+        """
+        if self._recognizer is None:
+            self._recognizer = Recognizer(self.model, self.pretrained, **self.options)
+        recognizer = self._recognizer
+        items = list(self._items(columns))
+        read = ItemReader(visual_of(recognizer.transforms), {})
+        answers = recognizer.answers(items, read, "return", False, 0)
+        rows = [row for item, answer in zip(items, answers) for row in _rows(item, answer, recognizer.labels)]
+        return {name: [row[name] for row in rows] for name in table_columns(recognizer.labels)}
+
+    def _items(self, columns: Mapping[str, Sequence[Any]]) -> Iterator[Item]:
+        for name in filter(None, (self.path, self.id)):
+            if name not in columns:
+                raise InputError(f"The batch has no column '{name}'; it has {', '.join(map(str, columns)) or 'none'}.")
+        for number, source in enumerate(columns[self.path]):
+            is_path = isinstance(source, str | Path)
+            source = str(source) if is_path else source
+            named = columns[self.id][number] if self.id else (source if is_path else number)
+            yield Item(source, str(named), id=str(named) if self.id else None)
 
 
 def _run(
