@@ -17,6 +17,14 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from dfer_zoo.inference import export  # noqa: E402
 
+pytestmark = pytest.mark.skipif(not export.is_supported(torch.__version__), reason="exporting needs torch 2.9")
+
+
+def test_an_older_torch_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "is_supported", lambda version: False)
+    with pytest.raises(InputError, match=r"Exporting needs torch 2\.9 or newer; this is torch"):
+        export.export_onnx(tiny("av_fusion"), tmp_path / "model.onnx")
+
 
 def tiny(arch, **options):
     torch.manual_seed(0)

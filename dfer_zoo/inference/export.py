@@ -314,3 +314,15 @@ def _check_packages() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f'Exporting needs {error.name}: pip install "dfer-zoo[export]".') from error
+    if not is_supported(torch.__version__):
+        raise InputError(f"Exporting needs torch 2.9 or newer; this is torch {torch.__version__}.")
+
+
+def is_supported(version: str) -> bool:
+    """Whether the exporter of this version of torch works with the converters that the extra installs.
+
+    >>> is_supported("2.6.0+cpu"), is_supported("2.10.0")
+    (False, True)
+    """
+    major, minor = version.split(".")[:2]
+    return (int(major), int(minor)) >= (2, 9)
