@@ -59,12 +59,28 @@ def test_class_texts_are_numbers_in_the_file(arch, tmp_path):
     model(**model.example_inputs())
 
 
+@pytest.mark.skipif(
+    not export.is_supported(torch.__version__, (2, 14)),
+    reason="onnxruntime cannot quantize the graphs of older versions",
+)
 def test_int8_makes_the_file_smaller_and_keeps_the_label(tmp_path):
     model = tiny("video_mae", width=192, depth=2)
     plain = export.export_onnx(model, tmp_path / "plain.onnx", rounds=1)
     small = export.export_onnx(model, tmp_path / "small.onnx", int8=True, rounds=1)
     assert small.size < 0.6 * plain.size
     assert 0 < small.difference < 0.1 and small.same_label
+
+
+def test_a_graph_that_cannot_be_quantized_is_one_sentence(tmp_path, monkeypatch):
+    from onnxruntime import quantization
+
+    def fails(*arguments, **options):
+        raise onnx.shape_inference.InferenceError("[ShapeInferenceError] Inferred shape and existing shape differ")
+
+    monkeypatch.setattr(quantization, "quantize_dynamic", fails)
+    with pytest.raises(InputError, match=r"cannot quantize the graph of torch .* differ\. Export without --int8"):
+        export.export_onnx(tiny("video_mae"), tmp_path / "small.onnx", int8=True, rounds=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_int8_without_linear_layers_is_refused(tmp_path):

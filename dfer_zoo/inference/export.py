@@ -226,10 +226,16 @@ def _quiet() -> Iterator[None]:
 def _quantize(path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quiet():
-        quantize_dynamic(
-            path, path, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=list(QUANTIZED)
-        )
+    options = {"weight_type": QuantType.QInt8, "per_channel": True, "op_types_to_quantize": list(QUANTIZED)}
+    try:
+        with _quiet():
+            quantize_dynamic(path, path, **options)
+    except Exception as error:  # the shape inference of onnx has error classes of its own
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"onnxruntime cannot quantize the graph of torch {torch.__version__}: {reason}. Export without --int8, or with "
+            "torch 2.14 or newer."
+        ) from error
 
 
 def _describe(path: Path, model: DferModel) -> None:
@@ -318,11 +324,11 @@ def _check_packages() -> None:
         raise InputError(f"Exporting needs torch 2.9 or newer; this is torch {torch.__version__}.")
 
 
-def is_supported(version: str) -> bool:
+def is_supported(version: str, oldest: tuple[int, int] = (2, 9)) -> bool:
     """Whether the exporter of this version of torch works with the converters that the extra installs.
 
     >>> is_supported("2.6.0+cpu"), is_supported("2.10.0")
     (False, True)
     """
     major, minor = version.split(".")[:2]
-    return (int(major), int(minor)) >= (2, 9)
+    return (int(major), int(minor)) >= oldest
