@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
-from ..errors import DferZooError
-from .common import Command, boxes_option, in_options, parse_faces
-from .predict import given_items, input_options, table_options, told_report
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ..inference.inputs import Item
+from .common import Command, boxes_option, parse_faces
+from .predict import error_printer, given_items, input_options, table_options, told_report
 
 
 def embed_options(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +43,6 @@ def embed_command(options: argparse.Namespace) -> int:
         device=options.device,
     )
 
-    def told(item: Item, answer: np.ndarray | DferZooError) -> None:
-        if isinstance(answer, DferZooError):
-            print(f"dfer-zoo embed: {in_options(str(answer))}", file=sys.stderr, flush=True)
-
     report = embed_table(
         recognizer,
         items,
@@ -63,7 +52,7 @@ def embed_command(options: argparse.Namespace) -> int:
         shard=options.shard,
         workers=options.workers,
         progress=sys.stderr.isatty(),
-        told=told,
+        told=error_printer("embed"),
         fps=options.fps,
         order=options.order,
         recover=options.recover,

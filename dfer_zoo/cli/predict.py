@@ -187,10 +187,6 @@ def _predict_table(
 ) -> int:
     from ..inference.batch import predict_table
 
-    def told(item: Item, answer: Prediction | DferZooError) -> None:
-        if isinstance(answer, DferZooError):
-            print(f"dfer-zoo predict: {in_options(str(answer))}", file=sys.stderr, flush=True)
-
     report = predict_table(
         recognizer,
         items,
@@ -201,10 +197,20 @@ def _predict_table(
         workers=options.workers,
         tiers=options.tiers.split(",") if options.tiers else (),
         progress=sys.stderr.isatty(),
-        told=told,
+        told=error_printer("predict"),
         **reading,
     )
     return told_report(report)
+
+
+def error_printer(command: str) -> Callable[[Item, Any], None]:
+    """A function that prints the error of a clip without an answer."""
+
+    def told(item: Item, answer: Any) -> None:
+        if isinstance(answer, DferZooError):
+            print(f"dfer-zoo {command}: {in_options(str(answer))}", file=sys.stderr, flush=True)
+
+    return told
 
 
 def told_report(report: BatchReport) -> int:

@@ -106,13 +106,12 @@ def _search(clip: Clip, faces: Any, crop: str, search: str, report: dict[str, An
     assert clip.frames is not None
     detector, file = _detector_and_file(faces)
     step = None
-    first = getattr(clip.frames, "first", 0)
     if search == "fast" and crop != "union_square" and can_search_near(detector):
         step = ANCHOR * search_step(len(clip.frames), clip.fps)
     report.update(detector=name_of(detector), crop=crop, search="fast" if step else "full")
     if fallback := getattr(detector, "fallback", None):
         report["fallback"] = fallback
-    return Search(clip.frames, detector, report, clip.source, step, file, first)
+    return Search(clip.frames, detector, report, clip.source, step, file)
 
 
 def keep_boxes(faces: Any, path: Any) -> Any:

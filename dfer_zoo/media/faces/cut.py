@@ -133,11 +133,10 @@ class TrackedCrops(_Crops):
     def _path(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> tuple[list[tuple[int, np.ndarray]], int]:
         """([(frame number, box of the face)], frames from one search to the next)"""
         step = search_step(len(self.frames), self.fps)
-        start = -self.search.first % step  # the searches of a stream stay where they were when its window moves
-        grid: Sequence[int] = range(start, len(self.frames), step)
+        grid: Sequence[int] = range(0, len(self.frames), step)
         if self.search.anchor_step:
             around = range(-NEIGHBOURS, NEIGHBOURS + 2)
-            new = {(index - start) // step + other for index in indices for other in around}
+            new = {index // step + other for index in indices for other in around}
             new |= {place for place, number in enumerate(grid) if number in self.search.found}
             grid = [grid[place] for place in sorted(new) if 0 <= place < len(grid)]
         found = self.search.look_at(grid, indices, kept)

@@ -38,7 +38,6 @@ class Search:
     source: str
     anchor_step: int | None = None
     file: BoxFile | None = None
-    first: int = 0  # the number of the first frame in its stream; anchors are multiples of the step in the stream
     # tuples, since small arrays allocated between large frames would fragment the memory of a long file
     found: dict[int, Found] = field(default_factory=dict)
 
@@ -58,8 +57,7 @@ class Search:
         self._recall(indices)
         new = {index for index in indices if index not in self.found}
         if self.anchor_step:
-            anchors = {self._anchor(index) for index in new} - self.found.keys()
-            new |= {index for index in anchors if index >= 0}
+            new |= {self._anchor(index) for index in new} - self.found.keys()
         searched = {}
         for index, frame in self._pass(new, wanted, kept):
             searched[index] = self.found[index] = tuple(map(tuple, self._look(index, frame).tolist()))
@@ -93,7 +91,7 @@ class Search:
                 yield current, frame
 
     def _anchor(self, index: int) -> int:
-        return index - (index + self.first) % (self.anchor_step or 1)
+        return index - index % (self.anchor_step or 1)
 
     def _look(self, index: int, frame: np.ndarray) -> np.ndarray:
         if self.anchor_step is None:
@@ -102,8 +100,7 @@ class Search:
         if index == anchor:
             found = coarse_to_fine(self.detector, frame)
             return found if len(found) else self.detector(frame)
-        # a stream may have forgotten the anchor of its first frames
-        faces = np.array(self.found.get(anchor, ())).reshape(-1, 4)
+        faces = np.array(self.found[anchor]).reshape(-1, 4)
         if len(faces):
             again = near(self.detector, frame, faces)
             if again is not None:
