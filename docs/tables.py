@@ -258,13 +258,21 @@ def facts(record: Weights) -> str:
     known = digest(record)
     shown = re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1...", known)
     facts = {
-        "Trained on": "; ".join(f"{name} ({terms_of(name)})" for name in record.training_data) or "not stated",
+        "Trained on": trained_on(record),
         "Licence": f"{record.license} ({record.license_source})",
         "Not known": "; ".join(record.open_questions) or "nothing is open",
         "sha256": shown,
         "Opened by us": "yes" if record.opened else "no",
     }
     return "".join(f"- {name}: {value}\n" for name, value in facts.items())
+
+
+def trained_on(record: Weights) -> str:
+    """The data sets, those with equal terms together."""
+    by_terms: dict[str, list[str]] = {}
+    for name in record.training_data:
+        by_terms.setdefault(terms_of(name), []).append(name)
+    return "; ".join(f"{', '.join(names)} ({terms})" for terms, names in by_terms.items()) or "not stated"
 
 
 def provenance_table(folder: str) -> str:
