@@ -6,21 +6,24 @@ for the list of all models); what stands between that line and `<!-- end -->` is
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dfer_zoo import registry  # noqa: E402
+from dfer_zoo.cli import _parser  # noqa: E402
 from dfer_zoo.registry import MODELS, manifest  # noqa: E402
 from dfer_zoo.weights.provenance import digest, terms_of  # noqa: E402
 from dfer_zoo.weights.record import Weights  # noqa: E402
 
 MARK = re.compile(
-    r"<!-- (results|recalls|systems|models|labels|orders|puppets|provenance)(?:: (\w+))? -->\n"
+    r"<!-- (results|recalls|systems|models|labels|orders|puppets|provenance|commands)(?:: (\w+))? -->\n"
     r"(?:(?:(?!<!-- ).)*<!-- end -->\n)?",
     re.DOTALL,
 )
@@ -294,6 +297,34 @@ def provenance_table(folder: str) -> str:
     return table(rows)
 
 
+def commands() -> str:
+    """A section per command, with its arguments and what they mean."""
+    parts = []
+    for parser in _leaves(_parser()):
+        rows = [["argument", "meaning"]]
+        for action in parser._actions:
+            if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
+                continue
+            name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+            if action.option_strings and action.nargs != 0:
+                shown = "|".join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()
+                name += f" {shown}"
+            rows.append([f"`{name}`", " ".join((action.help or "").split()).replace("%%", "%")])
+        parts.append(f"## {parser.prog}\n\n{parser.description or ''}\n\n{table(rows)}")
+    return "\n".join(parts)
+
+
+def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not groups:
+        yield parser
+    for group in groups:
+        about = {choice.dest: choice.help for choice in group._choices_actions}
+        for name, child in group.choices.items():
+            child.description = child.description or f"{str(about[name])[:1].upper()}{str(about[name])[1:]}."
+            yield from _leaves(child)
+
+
 def records_of(arch: str) -> list[Weights]:
     return [record for (name, _), record in sorted(manifest().items()) if name == arch]
 
@@ -328,6 +359,7 @@ def rendered(text: str, folder: str = "") -> str:
         "models": lambda _: models(folder),
         "labels": labels,
         "orders": orders,
+        "commands": lambda _: commands(),
         "puppets": lambda _: puppets(),
         "provenance": lambda arch: provenance(arch) if arch else provenance_table(folder),
     }
