@@ -165,7 +165,7 @@ def systems(folder: str) -> str:
                     f"[`{arch}`]({folder}models/{page_of(arch)}.md){' ' + kind if kind else ''}",
                     input_of(chosen[0]),
                     *(rates.get(name, "") for name in COLUMNS),
-                    "; ".join(others),
+                    "<br>".join(others),
                     f"{max(record.params for record in chosen) / 1e6:.1f} M",
                     f"{flops[arch]:.3g}" if flops[arch] < 100 else f"{flops[arch]:.0f}",
                     ", ".join(sorted({record.license for record in weights})),
@@ -208,7 +208,7 @@ def _rates(entries: list[tuple[Weights, bool, dict[str, float]]]) -> str:
 def _rate(values: dict[str, float]) -> str:
     if "accuracy" in values:
         return f"{values['accuracy']:.2f} (accuracy)"
-    return " / ".join(f"{values[name]:.2f}" if name in values else "-" for name in ("uar", "war"))
+    return "\u00a0/\u00a0".join(f"{values[name]:.2f}" if name in values else "-" for name in ("uar", "war"))
 
 
 def input_of(record: Weights) -> str:
