@@ -78,7 +78,7 @@ def authors_file(path, name, prefix="module."):
     [("ravdess_ia", "model_ia_heads1", {}), ("ravdess_lt", "model_lt_heads4", {"num_heads": 4})],
 )
 @torch.no_grad()
-def test_an_authors_file_is_converted_once_and_found_by_its_name(tag, name, heads, tmp_path, monkeypatch):
+def test_a_converted_checkpoint_is_found_by_its_tag(tag, name, heads, tmp_path, monkeypatch):
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     convert_checkpoint("av_fusion", tag, authors_file(tmp_path / "RAVDESS_multimodalcnn_15_best0.pth", name))
     model = dfer_zoo.create_model("av_fusion", pretrained=tag, **heads)
@@ -99,7 +99,7 @@ def test_the_same_weights_take_fewer_frames(tmp_path, monkeypatch):
 
 
 @torch.no_grad()
-def test_the_frame_encoder_starts_from_a_converted_efficient_face(tmp_path, monkeypatch):
+def test_the_frame_encoder_loads_a_converted_efficient_face(tmp_path, monkeypatch):
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     init = case("visual_init_from_efficientface")
     state = seeded_state(init["state_dict"], init["checkpoint"]["weights"])
@@ -154,7 +154,7 @@ def parameters(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_the_parameters_are_the_published_ones_without_the_unused():
+def test_parameter_counts_are_the_published_ones_without_unused_layers():
     idle_classifiers = 2 * (128 * 8 + 8)
     idle_projections = 128 * 128 + 128 + 64 * 64 + 64
     assert parameters(AVFusion(fusion="ia")) == 1_854_766 - idle_classifiers - idle_projections
@@ -207,7 +207,7 @@ def test_two_missing_modalities_and_different_batch_sizes_are_errors():
         tiny()(video=tiny_inputs(2)["video"], audio=tiny_inputs(3)["audio"])
 
 
-def test_stand_ins_are_zeros_noise_or_a_disturbance():
+def test_missing_inputs_become_zeros_noise_or_added_noise():
     video = torch.full((2, 3, 3, 32, 32), 5.0)
     assert stand_in(video, "zeros").abs().sum() == 0
     torch.manual_seed(0)
@@ -363,7 +363,7 @@ def test_prepared_files_are_read_unchanged(tmp_path):
     assert torch.equal(sample["audio"], mfcc(torch.from_numpy(samples.astype(np.float32) / 32768), 22050))
 
 
-def test_a_box_beyond_the_frame_is_cut_at_its_border():
+def test_boxes_are_clipped_to_the_frame():
     assert largest_box((-3.6, 2.5, 50.5, 300.0), 60, 40) == (0, 2, 50, 38)
     with pytest.raises(MediaError, match="has no pixel in a frame of 60 x 40"):
         largest_box((61.0, 2.0, 70.0, 30.0), 60, 40)

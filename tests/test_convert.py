@@ -50,7 +50,7 @@ def authors_names(arch):
     }
 
 
-def test_every_converter_has_a_file_here():
+def test_every_converter_has_a_case():
     assert CASES.keys() == KEY_MAPS.keys()
 
 

@@ -233,7 +233,7 @@ def test_published_labels_get_published_texts_in_any_order():
     assert tiny(text_type="class_names").prompts[0] == "happiness."
 
 
-def test_own_labels_get_the_published_pattern_unless_texts_are_given():
+def test_your_own_labels_get_the_published_pattern_unless_prompts_are_given():
     assert tiny(labels=["calm", "fear"]).prompts == ("an expression of calm.", "an expression of fear.")
     model = dfer_zoo.create_model(
         "dfer_clip", labels=["calm", "tense"], prompts=["loose jaw.", "tight jaw."], **TINY_ARGS
@@ -269,7 +269,7 @@ def test_invalid_arguments_are_errors(arguments, message):
 
 
 @pytest.mark.parametrize("texts", ["tears", {"a": "a smile."}, {"a smile.", "tears"}, [], ["tears", 3], 3])
-def test_texts_are_a_list_of_texts(texts):
+def test_texts_must_be_a_list_of_strings(texts):
     model = tiny()
     with pytest.raises(InputError, match="texts must be a list of texts"):
         model.encode_text(texts)
@@ -285,7 +285,7 @@ def test_zero_shot_needs_a_frame():
 
 
 @torch.no_grad()
-def test_texts_and_options_survive_saving(tmp_path):
+def test_saving_keeps_prompts_and_options(tmp_path):
     model = tiny(
         labels=["x", "y"], prompts=["one.", "two two."], class_token_position="middle", class_specific_contexts=False
     )
@@ -406,7 +406,7 @@ def test_the_backbone_fills_both_towers_only(tiny_clip, monkeypatch):
         (lambda s: s.update({"visual.prompt_learner": s.pop("visual.proj")}), r"1 missing \(.*\); 1 unexpected"),
     ],
 )
-def test_another_clip_is_an_error_and_loads_nothing(tiny_clip, change, message):
+def test_a_clip_that_does_not_fit_is_an_error_and_loads_nothing(tiny_clip, change, message):
     state, model = dict(tiny_clip.state_dict()), tiny()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     change(state)
@@ -580,7 +580,7 @@ OWN_TEXTS = ["a resting face.", "half closed eyes, a resting chin.", "a raised b
 
 
 @torch.no_grad()
-def test_a_file_of_own_classes_becomes_a_folder(tmp_path, capsys):
+def test_convert_writes_a_checkpoint_of_your_own_classes_to_a_folder(tmp_path, capsys):
     model = tiny(labels=list("abcde"), prompts=OWN_TEXTS)
     torch.save(their_state(model), tmp_path / "own.pth")
     convert = ["convert", "dfer_clip", "own", str(tmp_path / "own.pth"), "--output", str(tmp_path / "own")]
@@ -595,7 +595,7 @@ def test_a_file_of_own_classes_becomes_a_folder(tmp_path, capsys):
     assert "own.pth has 5 classes, and there are 2 labels" in capsys.readouterr().err
 
 
-def test_own_texts_do_not_get_published_labels(tmp_path):
+def test_your_own_prompts_get_no_published_labels(tmp_path):
     """However many they are."""
     model = tiny(labels=list("abcdefg"), prompts=[*OWN_TEXTS, "a face.", "another face."])
     torch.save(their_state(model), tmp_path / "own.pth")
@@ -604,7 +604,7 @@ def test_own_texts_do_not_get_published_labels(tmp_path):
     assert not (tmp_path / "own").exists()
 
 
-def test_published_texts_of_a_file_can_get_other_labels(tmp_path):
+def test_published_prompts_in_a_checkpoint_can_get_other_labels(tmp_path):
     torch.save(their_state(tiny()), tmp_path / "own.pth")
     names = ("Freude", "Trauer", "nichts", "Wut", "Staunen", "Ekel", "Angst")
     convert_own("dfer_clip", tmp_path / "own.pth", tmp_path / "own", labels=names)
@@ -649,7 +649,7 @@ def without(part: str):
     return change
 
 
-def test_a_file_without_temporal_blocks_is_not_the_published_one(tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_without_temporal_blocks_is_refused(tmp_path, monkeypatch, capsys):
     state = their_state(tiny(num_contexts=8))
     without("temporal_net.temporal_transformer.")(state)
     torch.save(state, tmp_path / "cut.pth")
@@ -681,7 +681,7 @@ def write_released_file(path: Path, state: dict[str, torch.Tensor], monkeypatch)
 
 
 @torch.no_grad()
-def test_a_released_file_becomes_a_model_with_the_published_logits(tmp_path, monkeypatch):
+def test_a_released_checkpoint_gives_the_published_logits(tmp_path, monkeypatch):
     """All 618 names under their prefix, in a file of the published form, of the published size."""
     keys, case = (
         read_case(CASES / "checkpoint_keys.json"),
@@ -708,7 +708,7 @@ def test_a_released_file_becomes_a_model_with_the_published_logits(tmp_path, mon
     assert found.ok, found
 
 
-def test_a_file_that_was_trained_with_other_texts_is_not_the_published_one(tmp_path, monkeypatch):
+def test_a_checkpoint_trained_with_other_prompts_is_refused(tmp_path, monkeypatch):
     model = tiny(text_type="class_names", num_contexts=8)
     path = tmp_path / "other.pth"
     write_released_file(path, their_state(model), monkeypatch)

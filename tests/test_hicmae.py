@@ -93,7 +93,7 @@ def test_the_pooled_accuracy_of_the_folds_is_the_published_one():
         assert round(100 * sum(right) / sum(sizes[data]), 2) == total
 
 
-def test_data_sets_have_their_own_order_of_labels():
+def test_each_data_set_has_its_own_label_order():
     assert get_weights("hicmae.mafw_fold1").labels == get_weights("mae_dfer.mafw_fold1").labels
     assert get_weights("hicmae.crema_d_fold3").labels == ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
     assert [name[:3].upper() for name in get_weights("hicmae.crema_d_fold3").labels] == list(CODES)
@@ -206,7 +206,7 @@ def test_layer_weights_start_equal():
         assert not torch.allclose(model(**inputs), before)
 
 
-def test_both_blocks_of_a_pair_take_the_tokens_from_before_it():
+def test_both_blocks_of_a_fusion_pair_take_the_same_tokens():
     fusion, seen = tiny().fusion, []
     fusion.audio_blocks[0].register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
     frames, sound = torch.rand(1, 6, 24), torch.rand(1, 4, 24)

@@ -37,7 +37,7 @@ def test_treat_as_decides_what_a_folder_is(corpus):
         names(corpus, corpus, treat_as="both")
 
 
-def test_globs_match_also_when_the_shell_did_not_expand_them(corpus):
+def test_globs_are_expanded(corpus):
     assert names(corpus, f"{corpus}/**/*.mp4") == ["a.mp4", "mixed/d.mp4"]
     with pytest.raises(InputError, match="no file matches"):
         names(corpus, f"{corpus}/*.mkv")
@@ -83,12 +83,12 @@ def test_a_parquet_table_is_read_like_a_csv(corpus):
         ("path,box\na.mp4,1 2 3\n", "expected left, top, right, bottom"),
     ],
 )
-def test_a_wrong_table_is_one_sentence_that_names_the_row(corpus, content, sentence):
+def test_the_error_names_the_wrong_row_of_a_table(corpus, content, sentence):
     (corpus / "t.csv").write_text(content)
     with pytest.raises(InputError, match=f"row 1.*{sentence}"):
         list(expand([corpus / "t.csv"]))
 
 
-def test_clips_and_items_are_taken_as_they_are():
+def test_clips_and_items_pass_through():
     clip = Clip.from_arrays(np.zeros((2, 16, 16, 3), np.uint8), source="arrays")
     assert list(expand([clip, Item("a.mp4", "a")])) == [Item(clip, "arrays"), Item("a.mp4", "a")]

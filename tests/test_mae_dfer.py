@@ -87,7 +87,7 @@ def test_the_folds_have_the_published_means():
         assert means["uar"] == pytest.approx(uar, abs=0.006) and means["war"] == pytest.approx(war, abs=0.006)
 
 
-def test_data_sets_have_their_own_order_of_labels():
+def test_each_data_set_has_its_own_label_order():
     assert get_weights("mae_dfer.mafw_fold1").labels[:2] == ("anger", "disgust")
     assert get_weights("mae_dfer.dfew_fold1").labels[:2] == ("happy", "sad")
     assert get_weights("mae_dfer.ferv39k").video.rate == 1 and get_weights("mae_dfer.dfew_fold1").video.rate == 4
@@ -257,7 +257,7 @@ def test_attention_is_the_softmax_of_the_scaled_products():
     ],
     ids=str,
 )
-def test_the_shortcut_of_the_last_block_is_exact(changes, monkeypatch):
+def test_the_shortcut_in_the_last_block_is_exact(changes, monkeypatch):
     model = tiny(**changes)
     last, calls = model.encoder.blocks[-1], []
     forward = LGIBlock.forward
@@ -344,7 +344,7 @@ def test_a_wrong_size_is_an_error(kind, changes, sentence):
         tiny(kind, **changes)
 
 
-def test_images_need_not_be_square():
+def test_rectangular_images_are_supported():
     model = tiny(img_size=(64, 32), region=(2, 2, 2))
     assert model(**model.example_inputs(1)).shape == (1, 7)
 
@@ -421,7 +421,7 @@ def test_the_compiled_pre_training_takes_masks_of_its_own_ratio():
 
 
 @pytest.mark.parametrize(("ratio", "rows", "hidden"), [(0.94, 10, 94), (0.95, 12, 114), (0.7, 12, 84), (0.9, 10, 90)])
-def test_the_share_of_a_mask_is_one_product_of_ratio_and_places(ratio, rows, hidden):
+def test_mask_sizes_are_rounded_as_published(ratio, rows, hidden):
     """`ratio * rows * columns` rounds twice, so that one token less than expected is masked."""
     assert tube_mask((1, rows, 10), ratio).sum() == hidden
     half = (rows // 2, 10)
@@ -537,7 +537,7 @@ def test_a_mask_of_zeros_returns_all_tokens():
     assert model.forward_head(features, mask=torch.zeros(2, 64, dtype=torch.bool)).shape == (2, 0, 1536)
 
 
-def test_a_share_of_the_motion_needs_tubelets_of_two_frames():
+def test_motion_weight_needs_tubelets_of_two_frames():
     with pytest.raises(InputError, match="needs tubelet=2 and difference_group=2"):
         tiny(MAEDFERPretrain, motion_weight=0.5, difference_group=4)
 
@@ -589,7 +589,7 @@ def test_a_transform_without_frames_pixels_or_views_is_an_error(name):
 
 @pytest.mark.parametrize("frames", [1, 3, 17, 63, 64, 65, 400])
 @pytest.mark.parametrize("rate", [1, 4])
-def test_every_rule_gives_frames_that_exist(frames, rate):
+def test_sampling_rules_return_existing_frames(frames, rate):
     rng = np.random.RandomState(0)
     for segment in (None, 0, 1, 2):
         chosen = sampling.strided(frames, 16, rate, segment, 3)

@@ -81,7 +81,7 @@ class RecorderMeter:
         self.epoch_losses = np.zeros((2, 2), np.float32)
 
 
-def test_a_released_file_is_converted_once_and_gives_the_published_logits(tmp_path, monkeypatch):
+def test_a_released_checkpoint_gives_the_published_logits(tmp_path, monkeypatch):
     case = read_case(FOLDER / "dfew_64.json")
     monkeypatch.setattr(RecorderMeter, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "RecorderMeter", RecorderMeter, raising=False)
@@ -167,7 +167,7 @@ def test_a_file_of_another_model_is_an_error():
         convert_state_dict("mae_face", face | {"patch_embed.proj.weight": torch.zeros(200, 3, 16, 16)})
 
 
-def test_the_dropped_entries_make_up_the_difference_to_the_published_counts():
+def test_parameter_counts_are_the_published_ones_without_unused_layers():
     """179,312,147 parameters are published, 7,632,415 of them train; ours are those without what is never used."""
     model = MMADFER()
     heads = (12 + 1000) * (768 + 1)
@@ -180,7 +180,7 @@ def test_the_dropped_entries_make_up_the_difference_to_the_published_counts():
 @pytest.mark.parametrize(
     "name", [name for name in sorted(manifest()) if name[0] in ("mma_dfer", "mae_face", "audio_mae")]
 )
-def test_a_record_describes_the_model_that_it_makes(name):
+def test_every_record_matches_its_model(name):
     record = get_weights(*name)
     small = {"preset": "tiny"}
     model = dfer_zoo.create_model(name[0], **{**record.model_args, **small})
@@ -278,7 +278,7 @@ def test_positions_of_the_same_grid_are_unchanged():
 
 
 @torch.no_grad()
-def test_no_sound_is_the_published_constant():
+def test_missing_sound_is_the_published_constant():
     model, inputs = tiny(), tiny_inputs()
     quiet = torch.full((2, 1, 512, 128), model.audio_spec.silence_value)
     assert torch.equal(model(inputs["video"]), model(inputs["video"], quiet))
@@ -380,7 +380,7 @@ def test_stochastic_depth_of_frozen_encoders_is_off_unless_requested():
     assert torch.equal(live(**inputs), model.eval()(**inputs))
 
 
-def test_the_published_optimiser_decays_everything_that_trains():
+def test_the_published_optimizer_decays_all_trained_parameters():
     model = tiny()
     model.freeze()
     (group,) = parameter_groups(model, lr=1e-4, weight_decay=1e-2, decay_all=True)
@@ -411,7 +411,7 @@ def test_training_samples_are_random_and_may_lack_sound():
         augmentation("mma_dfer", dfer_zoo.create_transform(MAEFace(preset="tiny", img_size=32), faces="none"))
 
 
-def test_the_rate_falls_to_zero_and_restarts_where_asked():
+def test_the_learning_rate_falls_to_zero_and_can_restart():
     assert cosine(25, lr=1e-4, epochs=25) == 0 and cosine(12.5, lr=1e-4, epochs=25) == pytest.approx(5e-5)
     rates = [cosine_with_restarts(s, lr=1.0, floor=0.0, cycle=4, warmup=1, stretch=2, decay=0.5) for s in range(12)]
     assert rates[0] == rates[4] == rates[11] == 0 and rates[1] == 1 and rates[5] == 0.5
@@ -421,7 +421,7 @@ def test_the_rate_falls_to_zero_and_restarts_where_asked():
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
-def test_our_log_mels_are_torchaudios(rate):
+def test_log_mels_match_torchaudio(rate):
     signal = torch.from_numpy(noise(rate, seed=rate))
     theirs = reference_torchaudio().compliance.kaldi.fbank(
         signal,
@@ -447,7 +447,7 @@ def test_only_the_first_channel_is_used_minus_the_mean_of_all():
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
-def test_a_batch_of_sounds_of_any_length_is_each_of_them_alone(rate):
+def test_batched_sounds_match_single_sounds(rate):
     sounds = [
         torch.from_numpy(noise(n, channels=c)) for n, c in ((rate, 1), (rate // 40, 2), (7 * rate, 1), (3 * rate, 2))
     ]
@@ -477,7 +477,7 @@ def test_a_batch_of_sounds_takes_mono_and_must_not_be_empty():
         audio.kaldi_front_end_batch([], 16000, SPEC)
 
 
-def test_another_rate_than_the_records_is_an_error_and_nothing_is_resampled():
+def test_a_sample_rate_other_than_the_records_is_an_error():
     sound = noise(44100)
     spec = AudioMAE(preset="tiny").audio_spec
     with pytest.raises(MediaError, match="44100 Hz and these weights were trained with 16000 Hz"):
@@ -498,7 +498,7 @@ def test_a_sound_shorter_than_a_window_is_an_error():
 
 
 @pytest.mark.parametrize("dataset, classes", [("dfew", 7), ("mafw", 11)])
-def test_the_recipes_are_the_published_training(dataset, classes):
+def test_recipes_match_the_published_training(dataset, classes):
     recipe = read_recipe(Path(__file__).parent.parent / "dfer_zoo" / "recipes" / f"mma_dfer_{dataset}.toml")
     torch.manual_seed(0)
     options = {**recipe.model.args, **TINY}

@@ -41,7 +41,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("what", GOOD)
-def test_data_of_your_own_are_read_as_they_are(place, capsys, what):
+def test_your_own_data_are_read_in_every_format(place, capsys, what):
     name, text = GOOD[what]
     if text is None:
         for stray in ("a.wav", "a.npy"):
@@ -68,7 +68,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_wrong_with_a_list_is_one_sentence(place, capsys, text):
+def test_wrong_lists_are_one_line_errors(place, capsys, text):
     import re
 
     (place / "own.csv").write_text(text)
@@ -77,7 +77,7 @@ def test_what_is_wrong_with_a_list_is_one_sentence(place, capsys, text):
     assert re.search(WRONG[text], err), err
 
 
-def test_a_clip_that_is_not_there_names_the_ways_to_find_it(place, capsys):
+def test_the_error_for_a_missing_clip_suggests_root_and_replace(place, capsys):
     (place / "own.csv").write_text("path,label\n/theirs/happy/a,happy\nclips/sad/b,sad\n")
     status, out, _ = evaluated(place, capsys, "own.csv")
     assert status == 1 and "give the folder of the data (--root DIR), or replace the start of the paths" in out
@@ -88,21 +88,21 @@ def test_a_clip_that_is_not_there_names_the_ways_to_find_it(place, capsys):
     assert status == 2 and "/theirs/happy/a is not below nowhere; tried nowhere/theirs/happy/a" in err
 
 
-def test_a_folder_that_is_no_class_is_named(place, capsys):
+def test_the_error_names_a_folder_that_is_not_a_class(place, capsys):
     (place / "clips" / "bored").mkdir()
     Image.new("RGB", (32, 32)).save(place / "clips" / "bored" / "0.png")
     status, _, err = evaluated(place, capsys, "clips")
     assert status == 2 and "found bored" in err
 
 
-def test_a_missing_sound_file_names_the_rule_that_finds_it(tmp_path):
+def test_the_error_for_a_missing_sound_file_suggests_a_rule(tmp_path):
     draw_dfew(tmp_path, counts=(3,))
     row = Row(str(tmp_path / "dfew" / "clip_224x224" / "00001"), 0, audio=str(tmp_path / "elsewhere.wav"))
     with pytest.raises(MediaError, match=r"elsewhere\.wav: no such sound file.*--audio dfew finds .*raw_wav/1\.wav"):
         read_row(row)
 
 
-def test_a_missing_clip_names_the_root_that_finds_it(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_clip_suggests_a_root_that_works(tmp_path, monkeypatch):
     draw_dfew(tmp_path, counts=(3,))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MediaError, match=r"--root \. finds dfew/clip_224x224/00001 in the working folder"):

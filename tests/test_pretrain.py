@@ -47,7 +47,7 @@ def test_the_loss_falls_and_fine_tuning_starts_from_the_encoder(tmp_path, capsys
     assert Image.open(tmp_path / "reconstruction.png").height == 3 * size
 
 
-def test_it_resumes_to_identical_files(tmp_path, monkeypatch, capsys):
+def test_an_interrupted_pretraining_resumes_to_identical_files(tmp_path, monkeypatch, capsys):
     from dfer_zoo.training import pretrain as module
 
     options = ("--epochs", 2, "--warmup-epochs", 1, "--batch-size", 4, "--save-every", 1)
@@ -70,7 +70,7 @@ def test_it_resumes_to_identical_files(tmp_path, monkeypatch, capsys):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
 
 
-def test_a_folder_without_videos_and_a_setting_without_a_value_are_one_sentence(tmp_path, capsys):
+def test_a_folder_without_videos_is_a_one_line_error(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("no video")
     assert pretrain(tmp_path, "--out", tmp_path / "out") == 2
     assert f"There is no video below {tmp_path}" in capsys.readouterr().err
@@ -78,7 +78,7 @@ def test_a_folder_without_videos_and_a_setting_without_a_value_are_one_sentence(
     assert "--set depth: expected NAME=VALUE" in capsys.readouterr().err
 
 
-def test_clips_that_cannot_be_read_are_an_error_if_there_are_no_others(tmp_path):
+def test_a_data_set_without_any_readable_clip_is_an_error(tmp_path):
     from dfer_zoo.training.batches import Clips
     from dfer_zoo.training.pretrain import unlabeled
 

@@ -71,7 +71,7 @@ def records():
 
 
 @pytest.mark.parametrize("arch, video_spec", records())
-def test_the_lines_of_the_readme_equal_the_recognizer_for_every_record(arch, video_spec, video):
+def test_the_readme_lines_match_the_recognizer_for_every_record(arch, video_spec, video):
     model = with_record(arch, video_spec)
     prediction = Recognizer(model, faces=moving_faces, window=None)(video)
     np.testing.assert_allclose(four_lines(model, video), prediction.probabilities, rtol=1e-4, atol=1e-6)
@@ -81,7 +81,7 @@ def test_the_lines_of_the_readme_equal_the_recognizer_for_every_record(arch, vid
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("segments", [1, 2, 3])
-def test_the_lines_of_the_readme_equal_the_recognizer_for_every_crop_rule(rule, segments, video):
+def test_the_readme_lines_match_the_recognizer_for_any_number_of_views(rule, segments, video):
     own = model_class("mae_dfer")(**TINY["mae_dfer"]).video_spec
     model = with_record("mae_dfer", dataclasses.replace(own, face_crop=rule, segments=segments))
     prediction = Recognizer(model, faces=moving_faces, window=None)(video)
@@ -142,7 +142,7 @@ def test_a_clip_that_was_cropped_by_another_rule_is_refused(video):
     assert transform(given)["video"].shape[1] == 3
 
 
-def test_a_clip_without_a_face_is_refused_or_taken_whole(video):
+def test_a_clip_without_a_face_is_refused_or_used_whole(video):
     model = tiny("mae_dfer")
     with pytest.raises(MediaError, match="no face was found"):
         create_transform(model, faces=lambda frame: []).batch([video])
@@ -188,7 +188,7 @@ def test_a_transform_is_created_from_a_name_a_record_or_a_model():
 
 
 @pytest.mark.parametrize("arch", sorted({*PUBLISHED, "dfer_clip"}))
-def test_the_published_training_transform_gives_what_the_model_takes(arch, video):
+def test_the_published_training_transform_has_the_shapes_of_the_model(arch, video):
     model = tiny(arch) if arch in TINY else dfer_zoo.create_model(arch)
     transform = create_transform(model, faces=moving_faces, is_training=True)
     assert isinstance(transform, TrainingTransform)

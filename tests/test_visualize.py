@@ -37,7 +37,7 @@ class OneEyed(DferModel):
         return torch.stack([corner, -corner], -1)
 
 
-def test_the_place_and_the_moment_that_count_are_found():
+def test_occlusion_finds_the_place_and_the_frame_that_matter():
     video = torch.zeros(1, 4, 3, 8, 8)
     video[:, :, :, :4, :4] = 1
     found = visualize.occlusion(OneEyed(), {"video": video}, cells=2)
@@ -58,7 +58,7 @@ def test_a_wrong_option_of_an_occlusion_is_an_error(options, message):
         visualize.occlusion(OneEyed(), {"video": None})
 
 
-def test_colours_are_those_of_the_clip():
+def test_displayed_colors_match_the_clip():
     model = create_model("av_fusion", pretrained="puppets")
     clip = Puppet("fear", size=112).clip()
     transform = create_transform(model, faces="none")
@@ -116,7 +116,7 @@ def test_a_reconstruction_is_drawn_with_and_without_frame_difference(place, caps
     assert "AVFusion reconstructs nothing; use a pre-training model" in capsys.readouterr().err
 
 
-def test_snippets_are_drawn_and_those_that_are_erased_are_marked(place, capsys):
+def test_snippets_are_drawn_with_their_weights(place, capsys):
     name = saved("dk_clip", place)
     assert main(["visualize", "snippets", name, "happy.mp4", "--faces", "none", "--out", "snippets.svg"]) == 0
     drawn = (place / "snippets.svg").read_text()
@@ -132,7 +132,7 @@ def test_snippets_are_drawn_and_those_that_are_erased_are_marked(place, capsys):
     assert "AVFusion has no snippets; use dk_clip" in capsys.readouterr().err
 
 
-def test_embeddings_are_drawn_in_the_plane(place, capsys):
+def test_embeddings_are_drawn_by_tsne(place, capsys):
     pytest.importorskip("sklearn")
     data = "puppets:clips=16,size=64,split=test"
     assert main(["visualize", "tsne", "av_fusion.puppets", data, "--out", "tsne.png", "--csv", "tsne.csv"]) == 0
@@ -144,7 +144,7 @@ def test_embeddings_are_drawn_in_the_plane(place, capsys):
     assert "t-SNE needs three clips or more; there are 2" in capsys.readouterr().err
 
 
-def test_no_text_of_a_picture_is_cut_off(tmp_path):
+def test_all_texts_are_inside_the_figure(tmp_path):
     labels = ["anger", "contempt", "helplessness", "disappointment", "a very long label of somebody"]
     points = np.random.default_rng(0).normal(size=(40, 2))
     uncut(visualize.tsne_figure(points, np.arange(40) % 5, labels, "local-dir:runs/a/long/path/best on a list " * 3))

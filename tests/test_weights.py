@@ -28,7 +28,7 @@ def write(path, rows):
     return path
 
 
-def test_the_manifest_of_this_repository_is_whole():
+def test_every_record_in_the_manifest_is_complete():
     records = read_manifest(manifest_path(), MODELS)
     for record in records.values():
         assert record.license and record.license_source
@@ -38,7 +38,7 @@ def test_the_manifest_of_this_repository_is_whole():
             assert source.startswith("open_clip:") or get_weights(source).distribution != "composed"
 
 
-def test_a_number_stands_once_and_a_mean_of_folds_with_the_first_of_them():
+def test_metrics_are_listed_once_and_fold_means_with_the_first_fold():
     numbers = [(r.arch, m.name, m.value, m.protocol) for r in manifest().values() for m in r.metrics]
     assert len(set(numbers)) == len(numbers)
     for record in manifest().values():
@@ -75,7 +75,7 @@ def test_an_unknown_field_is_named(place):
 
 
 @pytest.mark.parametrize("field", ["rate", "face_crop"])
-def test_a_file_may_be_older_than_a_field_and_the_manifest_may_not(field):
+def test_old_headers_may_lack_a_field_and_the_manifest_may_not(field):
     data = row()
     del data["video"][field]
     assert (
@@ -140,7 +140,7 @@ def test_a_value_of_the_wrong_kind_is_named(field, value, expected):
         ({**HUB, "backbones": {"face": "mae_face.released"}}, "must not be given for the distribution 'hub'"),
     ],
 )
-def test_an_identity_that_is_none_is_refused(changes, sentence):
+def test_records_without_a_valid_identity_are_refused(changes, sentence):
     assert Weights.from_dict(row()) and Weights.from_dict(row(**{**HUB, "filename": "folds/model-1.safetensors"}))
     with pytest.raises(WeightsError, match=sentence):
         Weights.from_dict(row(**changes))
@@ -156,7 +156,7 @@ def test_an_identity_that_is_none_is_refused(changes, sentence):
         ("[{}]", "record 0: Weights has missing fields"),
     ],
 )
-def test_a_corrupted_manifest_is_one_sentence(tmp_path, content, sentence):
+def test_a_corrupted_manifest_is_a_one_line_error(tmp_path, content, sentence):
     path = tmp_path / "weights_manifest.json"
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(WeightsError, match=sentence) as caught:
@@ -164,7 +164,7 @@ def test_a_corrupted_manifest_is_one_sentence(tmp_path, content, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_a_manifest_that_is_not_there_is_one_sentence(tmp_path):
+def test_a_missing_manifest_is_a_one_line_error(tmp_path):
     with pytest.raises(WeightsError, match=r"cannot be read.*Install dfer_zoo again"):
         read_manifest(tmp_path / "nothing.json", MODELS)
 
@@ -175,7 +175,7 @@ def test_the_same_weights_twice_are_refused(tmp_path):
         read_manifest(path, MODELS)
 
 
-def test_weights_of_no_model_are_refused(tmp_path):
+def test_weights_of_an_unknown_model_are_refused(tmp_path):
     path = write(tmp_path / "m.json", [row(arch="mma")])
     with pytest.raises(WeightsError, match="no model is called 'mma'"):
         read_manifest(path, MODELS)
@@ -198,7 +198,7 @@ def test_a_record_is_found_by_pair_and_by_name(zoo):
     assert get_weights("small", "dfew_fold2") is get_weights("small.dfew_fold2")
 
 
-def test_near_spellings_are_offered(zoo):
+def test_unknown_names_suggest_similar_ones(zoo):
     with pytest.raises(UnknownModel, match=r"no model 'smal'. Did you mean small"):
         get_weights("smal", "dfew_fold1")
     with pytest.raises(UnknownTag, match=r"small has no weights 'dfew_1'. Did you mean dfew_fold[12], dfew_fold[12]"):

