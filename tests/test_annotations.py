@@ -34,7 +34,7 @@ def test_replace_changes_the_start_of_every_path_or_fails(tmp_path):
     path = write(tmp_path, "/theirs/clip_224x224/00001 20 0\n")
     rows = read_frame_list(path, replace=("/theirs", "/mine"), audio="dfew")
     assert rows == [Row("/mine/clip_224x224/00001", 0, "/mine/raw_wav/1.wav", 20, order="string", upright=False)]
-    with pytest.raises(InputError, match="does not start with '/other'"):
+    with pytest.raises(InputError, match="'/other'"):
         read_frame_list(path, replace=("/other", "/mine"))
 
 
@@ -44,7 +44,7 @@ def test_the_audio_rule_finds_the_sound_file(tmp_path):
     assert audio_path(folder, "mafw") == "/data/mfaw/clips_wav/04321.wav"
     assert audio_path(folder, "{parent}/{name}.flac") == "/data/mfaw/clips_faces/04321.flac"
     assert audio_path(folder, lambda place: place[-5:]) == "04321"
-    with pytest.raises(InputError, match=r"no audio rule 'mafv'.*mafw"):
+    with pytest.raises(InputError, match=r"'mafv'.*mafw"):
         audio_path(folder, "mafv")
     with pytest.raises(InputError, match="named by a number"):
         audio_path("/data/clips/anna", "dfew")
@@ -63,13 +63,13 @@ def test_missing_sound_files_are_kept_dropped_or_an_error(tmp_path):
 
     assert sounds() == [there, absent]
     assert sounds(without_audio="none") == [there, None]
-    with pytest.raises(InputError, match="line 2: no such sound file"):
+    with pytest.raises(InputError, match=r"line 2: .*sound file"):
         sounds(without_audio="error")
 
 
 def test_clips_without_frames_are_errors_unless_min_frames_is_set(tmp_path):
     path = write(tmp_path, "fine 12 3\nempty 0 3\n")
-    with pytest.raises(InputError, match="line 2: the clip empty has 0 frames"):
+    with pytest.raises(InputError, match=r"line 2: .*empty has 0 frames"):
         read_frame_list(path)
     assert [row.path for row in read_frame_list(path, min_frames=1)] == ["fine"]
     assert [row.path for row in read_frame_list(path, min_frames=3)] == ["fine"]  # DK-CLIP's rule
@@ -77,12 +77,12 @@ def test_clips_without_frames_are_errors_unless_min_frames_is_set(tmp_path):
 
 @pytest.mark.parametrize("line", ["folder 12", "folder twelve 3", "folder 12 -1", "folder 12 3.0"])
 def test_the_error_names_a_malformed_line(tmp_path, line):
-    with pytest.raises(InputError, match=r"line 2: expected 'folder count label'"):
+    with pytest.raises(InputError, match=r"line 2: .*'folder count label'"):
         read_frame_list(write(tmp_path, f"fine 20 0\n{line}\n"))
 
 
 def test_the_error_names_a_label_out_of_range(tmp_path):
-    with pytest.raises(InputError, match="line 1: the label is 7; with 7 classes"):
+    with pytest.raises(InputError, match=r"line 1: .*label is 7"):
         read_frame_list(write(tmp_path, "folder 20 7\n"), num_classes=7)
 
 
@@ -112,7 +112,7 @@ def test_a_listed_frame_missing_on_disk_is_an_error_only_when_read(tmp_path):
     (row,) = read_frame_list(write(tmp_path, f"{folder} 4 0\n"))
     clip = read_row(row)
     assert clip.num_frames == 4 and len(clip.take([0, 2])) == 2 and clip.notes["short"] == (4, 3)
-    with pytest.raises(MediaError, match=r"the list says 4 frames, the folder has 3, and frame 3 \(from 0"):
+    with pytest.raises(MediaError, match=r"4 frames.* 3.*frame 3"):
         clip.take([3])
     assert read_row(row, frame_count="folder").num_frames == 3
 
@@ -135,7 +135,7 @@ def test_a_clip_list_line_is_folder_and_label(tmp_path):
     ]
     assert read_clip_list(path, replace=("/theirs", "/mine"), num_classes=7) == rows
     assert read_rows(path, replace=("/theirs", "/mine")) == rows
-    with pytest.raises(InputError, match="line 1: the label is 3; with 3 classes it must be below 3"):
+    with pytest.raises(InputError, match=r"line 1: .*label is 3"):
         read_clip_list(path, num_classes=3)
-    with pytest.raises(InputError, match="line 2: expected 'folder label', found '/data/00002 happy'"):
+    with pytest.raises(InputError, match=r"line 2: .*'folder label'.*'/data/00002 happy'"):
         read_clip_list(write(tmp_path, "/data/00001 0\n/data/00002 happy\n"))

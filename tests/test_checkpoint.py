@@ -172,7 +172,7 @@ def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, form):
         torch.save(content, path, pickle_protocol=4)
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(WeightsError, match=r"refused.*nothing of the file was run") as caught:
+    with pytest.raises(WeightsError, match="refused") as caught:
         read_checkpoint(path)
     if form != "protocol 4":
         assert f"{os.system.__module__}.system" in str(caught.value)
@@ -205,7 +205,7 @@ def test_reading_leaves_no_safe_globals_behind(tmp_path, training_script):
         (b"", "is empty"),
         (b"  <!DOCTYPE html><html>Google Drive can't scan this file for viruses", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "is a Git LFS pointer"),
-        (b"\x00\x01 what is this", "is not a whole checkpoint"),
+        (b"\x00\x01 what is this", "not a whole checkpoint"),
     ],
 )
 def test_failed_downloads_are_recognised(tmp_path, content, sentence):
@@ -220,15 +220,15 @@ def test_a_truncated_file_is_an_error(tmp_path, share, legacy):
     path = authors_file(tmp_path / "a.pth", small.authors_state(), _use_new_zipfile_serialization=not legacy)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(WeightsError, match="is not a whole checkpoint"):
+    with pytest.raises(WeightsError, match="not a whole checkpoint"):
         read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
     "content, sentence",
     [
-        ({"epoch": 3, "optimizer": {"lr": 0.1}}, "holds no state dict under .*epoch, optimizer are not tensors"),
-        ({}, "nothing is not a tensor"),
+        ({"epoch": 3, "optimizer": {"lr": 0.1}}, "no state dict.*epoch, optimizer"),
+        ({}, "no state dict"),
         ([torch.zeros(2)], "holds a list"),
         (torch.zeros(2), "holds a Tensor"),
     ],
@@ -292,13 +292,13 @@ def test_converting_again_writes_the_same_bytes(zoo, tmp_path):
 @pytest.mark.parametrize(
     "tag, change, sentence",
     [
-        ("converted", lambda s: s.pop("fc.bias"), "not a checkpoint of small: it has no entry 'fc.bias'"),
-        ("converted", lambda s: s.update({"fc.weight": torch.zeros(3, 9)}), "1 of another shape .*(3, 9).*Nothing was"),
+        ("converted", lambda s: s.pop("fc.bias"), "not a checkpoint of small.*'fc.bias'"),
+        ("converted", lambda s: s.update({"fc.weight": torch.zeros(3, 9)}), "1 of another shape .*(3, 9)"),
         ("converted", lambda s: s.update({"encoder.steps": torch.zeros(())}), "1 of another kind .*float32.*int64"),
-        ("eight", lambda s: None, "it has 3 classes, and small.eight has 8"),
-        ("known_origin", lambda s: None, "is not the file that small.known_origin is made from"),
-        ("heavy", lambda s: None, "it makes 419 parameters, 5 were expected"),
-        ("wide", lambda s: None, "it has width=8, and 16 was expected"),
+        ("eight", lambda s: None, "3 classes.*small.eight.* 8"),
+        ("known_origin", lambda s: None, "not the file.*small.known_origin"),
+        ("heavy", lambda s: None, "419 parameters.* 5"),
+        ("wide", lambda s: None, "width=8.* 16"),
     ],
 )
 def test_a_file_that_does_not_fit_leaves_nothing_behind(zoo, tmp_path, tag, change, sentence):
@@ -317,7 +317,7 @@ def test_needless_and_impossible_conversions_are_errors(zoo, tmp_path):
     with pytest.raises(WeightsError, match="There is no file"):
         convert_checkpoint("small", "converted", tmp_path / "a.pth")
     stored = convert_checkpoint("small", "converted", authors_file(tmp_path / "a.pth", small.authors_state()))
-    with pytest.raises(WeightsError, match="a file of dfer_zoo already"):
+    with pytest.raises(WeightsError, match="already"):
         convert_checkpoint("small", "converted", stored)
 
 
@@ -325,7 +325,7 @@ def test_an_unwritable_store_is_a_one_line_error(zoo, tmp_path, monkeypatch):
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "file"))
-    with pytest.raises(WeightsError, match=r"cannot be written.*Set DFER_ZOO_WEIGHTS"):
+    with pytest.raises(WeightsError, match=r"cannot be written.*DFER_ZOO_WEIGHTS"):
         convert_checkpoint("small", "converted", path)
 
 
@@ -370,14 +370,14 @@ def test_a_changed_file_is_not_loaded(stored):
 
 def test_an_interrupted_conversion_is_not_loaded(stored):
     stored.with_suffix(".sha256").unlink()
-    with pytest.raises(WeightsError, match=r"was not finished. Convert it again"):
+    with pytest.raises(WeightsError, match="not finished"):
         dfer_zoo.create_model("small.converted")
 
 
 def test_a_file_of_another_tag_is_not_loaded(zoo, stored, monkeypatch):
     for suffix in (".safetensors", ".sha256"):
         stored.with_suffix(suffix).rename(zoo / f"small.eight{suffix}")
-    with pytest.raises(WeightsError, match=r"converted file of small.eight is another model's"):
+    with pytest.raises(WeightsError, match=r"small.eight.*another model"):
         dfer_zoo.create_model("small.eight")
 
 
@@ -392,7 +392,7 @@ def test_verify_once_hashes_a_file_once(stored, monkeypatch):
     os.utime(stored, ns=(0, 0))
     dfer_zoo.create_model("small.converted", verify="once")
     assert len(read) == 3
-    with pytest.raises(InputError, match="verify is 'never'; expected one of always, once"):
+    with pytest.raises(InputError, match=r"verify is 'never';.*always, once"):
         dfer_zoo.create_model("small.converted", verify="never")
 
 
@@ -467,7 +467,7 @@ def test_convert_writes_your_own_checkpoint_to_a_folder(zoo, tmp_path, capsys):
     assert torch.equal(model.body.weight, state["encoder.weight"])
     assert not zoo.exists()
     assert cli.main(["convert", "small", "mine", str(path), "--output", str(tmp_path / "x"), "--labels", "a,b,c"]) == 2
-    assert "has 2 classes, and there are 3 labels" in capsys.readouterr().err
+    assert "has 2 classes" in capsys.readouterr().err
     assert cli.main(["convert", "small", "converted", str(path), "--labels", "a,b"]) == 2
     assert cli.main(["convert", "smal", "mine", str(path), "--output", str(tmp_path / "x")]) == 2
     assert "Did you mean small" in capsys.readouterr().err
@@ -478,5 +478,5 @@ def test_convert_takes_constructor_arguments_for_your_own_checkpoint(zoo, tmp_pa
     path = authors_file(tmp_path / "best.pth", small.authors_state())
     stored = convert_own("small", path, tmp_path / "mine", num_frames=5)
     assert dfer_zoo.create_model(f"local-dir:{stored.parent}").video_spec.num_frames == 5
-    with pytest.raises(InputError, match=r"small has no argument num_frame\. Did you mean num_frames"):
+    with pytest.raises(InputError, match=r"num_frame\. Did you mean num_frames"):
         convert_own("small", path, tmp_path / "mine", num_frame=5)

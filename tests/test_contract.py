@@ -44,7 +44,7 @@ def test_there_is_a_tiny_configuration(arch):
 def test_the_constructor_takes_keywords_and_rejects_unknown_ones(arch):
     kinds = {p.kind for p in inspect.signature(model_class(arch)).parameters.values()}
     assert kinds <= {inspect.Parameter.KEYWORD_ONLY}
-    with pytest.raises(InputError, match="has no argument 'frobnicate'"):
+    with pytest.raises(InputError, match="'frobnicate'"):
         dfer_zoo.create_model(arch, frobnicate=1)
 
 
@@ -124,7 +124,7 @@ def test_a_new_head_keeps_device_dtype_and_other_layers(arch):
     elsewhere.reset_classifier(("yes", "no", "maybe"))
     assert {tensor.device.type for tensor in (*elsewhere.parameters(), *elsewhere.buffers())} == {"meta"}
     for nonsense in ("ab", -1, 2.0, True):
-        with pytest.raises(InputError, match="neither a number of classes, 0 or more, nor a list of labels"):
+        with pytest.raises(InputError, match=r"number of classes.*list of labels"):
             model.reset_classifier(nonsense)
     model.reset_classifier(np.int64(7))  # what numpy counts in
     assert model.num_classes == len(model.labels) == 7
@@ -295,7 +295,7 @@ def test_integer_pixels_are_an_error(arch):
     model = build(arch)
     inputs = inputs_of(model)
     for name, tensor in inputs.items():
-        with pytest.raises(InputError, match=rf"{name} must be floating point .* got torch\.uint8"):
+        with pytest.raises(InputError, match=rf"{name} must be .*torch\.uint8"):
             model(**{**inputs, name: tensor.to(torch.uint8)})
 
 
@@ -303,15 +303,15 @@ def test_integer_pixels_are_an_error(arch):
 def test_constructors_check_whole_numbers_and_rates(arch):
     known = inspect.signature(model_class(arch)).parameters
     for name in known.keys() & {"num_classes", "img_size", "num_frames"}:
-        with pytest.raises(InputError, match=rf"{name} is 48\.0; expected a whole number"):
+        with pytest.raises(InputError, match=rf"{name} is 48\.0;"):
             model_class(arch)(**{name: 48.0})
     for rate in (-0.1, 1.0, 1.5) if "drop_path_rate" in known else ():
-        with pytest.raises(InputError, match=rf"drop_path_rate is {rate}; expected a probability"):
+        with pytest.raises(InputError, match=f"drop_path_rate is {rate};"):
             model_class(arch)(drop_path_rate=rate)
 
 
 def test_an_empty_batch_is_an_error():
-    with pytest.raises(InputError, match="This batch has no clips"):
+    with pytest.raises(InputError, match="no clips"):
         dfer_zoo.create_transform(build("av_fusion"), faces="none").batch([])
 
 

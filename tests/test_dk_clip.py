@@ -121,9 +121,9 @@ def test_a_checkpoint_of_your_own_classes_is_converted_with_their_labels(authors
 
 
 def test_files_of_other_models_are_errors(authors_state):
-    with pytest.raises(WeightsError, match=r"not a checkpoint of DK-CLIP: it has no entry 'msim.positional_embedding'"):
+    with pytest.raises(WeightsError, match=r"not a checkpoint of DK-CLIP.*'msim.positional_embedding'"):
         convert_state_dict("dk_clip", {"visual.conv1.weight": torch.zeros(1)})
-    with pytest.raises(WeightsError, match=r"1 of its .* unknown, the first are surprise"):
+    with pytest.raises(WeightsError, match=r"1 of .* unknown.* surprise"):
         convert_state_dict("dk_clip", {**authors_state, "surprise": torch.zeros(1)})
     conversion = convert_state_dict("dk_clip", {k: v for k, v in authors_state.items() if "alpha" not in k})
     with pytest.raises(WeightsError, match=r"1 missing \(conditioning.alpha\)"):
@@ -133,18 +133,18 @@ def test_files_of_other_models_are_errors(authors_state):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ({"num_frames": 5}, "5 frames cannot be cut into snippets of 2"),
-        ({"patch_size": 7}, "16 pixels cannot be cut into patches of 7"),
-        ({"width": 100}, "width is 100; expected a multiple of 64"),
+        ({"num_frames": 5}, "5 frames .*snippets of 2"),
+        ({"patch_size": 7}, "16 pixels .*patches of 7"),
+        ({"width": 100}, "width is 100;.* 64"),
         *(
-            ({name: wrong}, f"{name} is {wrong}; expected a whole number")
+            ({name: wrong}, f"{name} is {wrong};")
             for name in ("num_frames", "frames_per_snippet", "img_size", "patch_size", "depth", "text_depth")
             for wrong in (0, -4, 2.0)
         ),
-        ({"width": 64.0}, "width is 64.0; expected a whole number"),
-        ({"interaction_depth": 0}, "interaction_depth is 0; expected a whole number from 1 on"),
-        ({"context_length": 0}, "context_length is 0; expected a whole number from 1 on"),
-        ({"vocab_size": 100}, "vocab_size is 100; expected 49408 or more"),
+        ({"width": 64.0}, "width is 64.0;"),
+        ({"interaction_depth": 0}, "interaction_depth is 0;"),
+        ({"context_length": 0}, "context_length is 0;"),
+        ({"vocab_size": 100}, "vocab_size is 100;.* 49408"),
     ],
 )
 def test_invalid_sizes_are_errors(argument, sentence):
@@ -215,9 +215,9 @@ def test_a_clip_that_does_not_fit_loads_nothing(model):
         model.load_backbones(
             convert_parts("dk_clip", {"clip": {**state, "visual.positional_embedding": torch.zeros(50, 64)}})
         )
-    with pytest.raises(WeightsError, match="not a checkpoint of CLIP with a ViT"):
+    with pytest.raises(WeightsError, match="not a checkpoint of CLIP"):
         convert_parts("dk_clip", {"clip": {"conv1.weight": torch.zeros(1)}})
-    with pytest.raises(InputError, match="composed of the backbones clip; got face"):
+    with pytest.raises(InputError, match=r"backbones clip;.*face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -331,11 +331,11 @@ def test_published_labels_get_published_prompts_and_others_their_names(model):
     assert model.labels[-1] == "disappointment" and model.prompts[:7] == tuple(published[n] for n in model.labels[:7])
     model.reset_classifier(("fear", "calm"))
     assert model.prompts == ("fear", "calm")
-    with pytest.raises(InputError, match="no published ones for 5 classes"):
+    with pytest.raises(InputError, match="5 classes"):
         model.reset_classifier(5)
     with pytest.raises(InputError, match="2 prompts and 1 labels"):
         model.reset_classifier(("calm",), prompts=("a", "b"))
-    with pytest.raises(InputError, match="num_classes is 3 and there are 2 labels"):
+    with pytest.raises(InputError, match=r"num_classes is 3 .*2 labels"):
         DKCLIP(**{**TINY["dk_clip"], "labels": ("a", "b"), "num_classes": 3})
 
 
@@ -569,5 +569,5 @@ def test_saved_weights_take_other_texts_for_the_same_labels(model, tmp_path):
 def test_weights_do_not_load_into_a_model_with_other_texts(model, tmp_path):
     path = dfer_zoo.save_pretrained(model, tmp_path)
     other = dfer_zoo.create_model("dk_clip", **{**TINY["dk_clip"], "prompts": ["a face"] * 7})
-    with pytest.raises(WeightsError, match="was made with prompts="):
+    with pytest.raises(WeightsError, match="prompts="):
         dfer_zoo.load_weights(other, path)

@@ -57,34 +57,34 @@ def test_every_form_of_a_name_gives_the_same_model(zoo, tmp_path):
     [
         ("smal", {}, UnknownModel, "Did you mean small"),
         ("smal", {"pretrained": "inside"}, UnknownModel, "Did you mean small"),
-        ("small.insid", {}, UnknownTag, "small has no weights 'insid'. Did you mean inside"),
+        ("small.insid", {}, UnknownTag, "'insid'. Did you mean inside"),
         ("small", {"pretrained": "insid"}, UnknownTag, "Did you mean inside"),
-        ("small", {"pretrained": True}, UnknownTag, "does not say which weights of small. There are: composed, inside"),
-        ("other", {"pretrained": True}, UnknownTag, "There are: none"),
-        ("small", {"pretrained": ""}, UnknownTag, "Which weights of small"),
-        ("small.", {}, UnknownTag, "Which weights of small"),
-        ("small.inside", {"pretrained": "composed"}, InputError, "name different weights"),
+        ("small", {"pretrained": True}, UnknownTag, "small.*composed, inside"),
+        ("other", {"pretrained": True}, UnknownTag, "other.*none"),
+        ("small", {"pretrained": ""}, UnknownTag, "weights of small"),
+        ("small.", {}, UnknownTag, "weights of small"),
+        ("small.inside", {"pretrained": "composed"}, InputError, "small.inside.*composed|composed.*small.inside"),
         ("small", {"pretrained": "inside", "checkpoint_path": "x"}, InputError, "not both"),
-        ("local-dir:x", {"pretrained": "inside"}, InputError, "already says which weights"),
-        ("hf-hub:a/b", {"checkpoint_path": "x"}, InputError, "already says which weights"),
-        ("owner/repo", {}, UnknownModel, "write 'local-dir:owner/repo' or 'hf-hub:owner/repo'"),
+        ("local-dir:x", {"pretrained": "inside"}, InputError, "which weights"),
+        ("hf-hub:a/b", {"checkpoint_path": "x"}, InputError, "which weights"),
+        ("owner/repo", {}, UnknownModel, "'local-dir:owner/repo' or 'hf-hub:owner/repo'"),
         ("./folder", {}, UnknownModel, "looks like a path"),
-        ("local-dir:/nowhere", {}, WeightsError, "There is no model.safetensors in /nowhere"),
-        ("small", {"checkpoint_path": "/nowhere.safetensors"}, WeightsError, "There is no weights file /nowhere"),
-        ("small", {"widht": 4}, InputError, "small has no argument 'widht'. Did you mean width"),
+        ("local-dir:/nowhere", {}, WeightsError, "model.safetensors.*/nowhere"),
+        ("small", {"checkpoint_path": "/nowhere.safetensors"}, WeightsError, "/nowhere.safetensors"),
+        ("small", {"widht": 4}, InputError, "'widht'. Did you mean width"),
         ("small", {"pretrained": "inside", "widht": 4}, InputError, "Did you mean width"),
         ("small", {"num_classes": -1}, InputError, "num_classes is -1"),
-        ("small", {"num_classes": 2.0}, InputError, "num_classes is 2.0; expected a whole number"),
-        ("small", {"num_classes": True}, InputError, "num_classes is True; expected a whole number"),
-        ("small", {"device": "toaster"}, InputError, "device 'toaster' cannot be used here"),
-        ("small", {"dtype": "half"}, InputError, "dtype is 'half'; expected torch.float32"),
-        (None, {}, UnknownModel, "name must be a string, not NoneType"),
-        ("small", {"labels": "happiness"}, InputError, "labels is the text 'happiness'"),
-        ("small", {"labels": 3}, InputError, "labels is 3; expected a list of class names"),
-        ("small", {"labels": ("a", 1)}, InputError, "expected a list of class names"),
-        ("small", {"dtype": torch.int8}, InputError, "dtype is torch.int8; expected torch.float32"),
+        ("small", {"num_classes": 2.0}, InputError, "num_classes is 2.0;"),
+        ("small", {"num_classes": True}, InputError, "num_classes is True;"),
+        ("small", {"device": "toaster"}, InputError, "device 'toaster'"),
+        ("small", {"dtype": "half"}, InputError, "dtype is 'half';.*torch.float32"),
+        (None, {}, UnknownModel, "NoneType"),
+        ("small", {"labels": "happiness"}, InputError, "labels is .*'happiness'"),
+        ("small", {"labels": 3}, InputError, "labels is 3;"),
+        ("small", {"labels": ("a", 1)}, InputError, "labels is .*list"),
+        ("small", {"dtype": torch.int8}, InputError, "dtype is torch.int8;.*torch.float32"),
         ("small", {"labels": ["a", "a"]}, InputError, "not distinct"),
-        ("small", {"labels": ["a", "b"], "num_classes": 3}, InputError, "num_classes is 3 and there are 2 labels"),
+        ("small", {"labels": ["a", "b"], "num_classes": 3}, InputError, "num_classes is 3 .*2 labels"),
     ],
 )
 def test_wrong_names_and_arguments_are_one_line_errors(zoo, name, options, error, sentence):
@@ -176,7 +176,7 @@ def test_a_file_with_other_classes_does_not_fill_a_model(zoo, tmp_path):
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small", num_classes=7), tmp_path / "seven")
     model = dfer_zoo.create_model("small", num_classes=8)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(WeightsError, match="was made with num_classes=7, and this Small with 8"):
+    with pytest.raises(WeightsError, match=r"num_classes=7.* 8"):
         dfer_zoo.load_weights(model, path)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert model.weights is None
@@ -193,9 +193,9 @@ def test_load_weights_fills_an_existing_model(zoo):
 
 def test_weights_of_another_architecture_are_refused(zoo, tmp_path):
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("other"), tmp_path / "other")
-    with pytest.raises(WeightsError, match="holds weights of other, and small was asked for"):
+    with pytest.raises(WeightsError, match=r"weights of other.*small"):
         dfer_zoo.create_model("small", checkpoint_path=path)
-    with pytest.raises(WeightsError, match="holds weights of other; the model is a Small"):
+    with pytest.raises(WeightsError, match=r"weights of other.*Small"):
         dfer_zoo.load_weights(dfer_zoo.create_model("small"), path)
 
 
@@ -207,10 +207,10 @@ def test_a_truncated_file_is_a_one_line_error(zoo, share):
         (f"local-dir:{zoo.parent}", {}),
         ("small", {"checkpoint_path": zoo}),
     ]:
-        with pytest.raises(WeightsError, match="is not a readable safetensors file") as caught:
+        with pytest.raises(WeightsError, match="not a readable safetensors file") as caught:
             dfer_zoo.create_model(name, **options)
         assert "\n" not in str(caught.value)
-    with pytest.raises(WeightsError, match=r"small.inside inside the package is damaged: its sha256 is .* expected"):
+    with pytest.raises(WeightsError, match=r"small.inside .*damaged.*sha256"):
         dfer_zoo.create_model("small.inside")
 
 
@@ -226,7 +226,7 @@ def test_the_error_for_a_wrong_digest_shows_both_digests(zoo):
 
 def test_a_pickle_is_not_opened(zoo, tmp_path):
     torch.save(small.authors_state(), tmp_path / "model.pth")
-    with pytest.raises(WeightsError, match=r"not a readable safetensors file.*dfer-zoo convert ARCH TAG FILE"):
+    with pytest.raises(WeightsError, match=r"not a readable safetensors file.*dfer-zoo convert"):
         dfer_zoo.create_model("small", checkpoint_path=tmp_path / "model.pth")
 
 
@@ -240,19 +240,19 @@ def rewritten(path, change):
 
 def test_a_file_without_our_header_is_refused(zoo):
     save_file(load_file(zoo), zoo)
-    with pytest.raises(WeightsError, match=r"has no dfer_zoo header.*dfer-zoo convert ARCH TAG"):
+    with pytest.raises(WeightsError, match=r"no dfer_zoo header.*dfer-zoo convert"):
         dfer_zoo.create_model("small", checkpoint_path=zoo)
     save_file(load_file(zoo), zoo, metadata={METADATA_KEY: "{"})
-    with pytest.raises(WeightsError, match="the header is not JSON"):
+    with pytest.raises(WeightsError, match="not JSON"):
         dfer_zoo.create_model("small", checkpoint_path=zoo)
 
 
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        (lambda h: h.update(arch="future"), "weights of 'future', which dfer_zoo .* does not know"),
-        (lambda h: h["model_args"].update(depth=3), "asks for a small with depth, which dfer_zoo .* does not know"),
-        (lambda h: h.update(labels=["a", "b"]), "names 2 labels for 3 classes"),
+        (lambda h: h.update(arch="future"), "'future'"),
+        (lambda h: h["model_args"].update(depth=3), "small with depth"),
+        (lambda h: h.update(labels=["a", "b"]), "2 labels for 3 classes"),
         (lambda h: h.update(colour="blue"), r"unknown fields \['colour'\]"),
         (lambda h: h.pop("labels"), r"missing fields \['labels'\]"),
         (lambda h: h["model_args"].update(width=9), "of another shape"),
@@ -292,7 +292,7 @@ def test_wrappers_are_removed_before_saving(zoo, tmp_path):
     for wrapped in (torch.nn.DataParallel(model), torch.compile(model, backend="eager")):
         path = dfer_zoo.save_pretrained(wrapped, tmp_path / "wrapped")
         assert load_file(path).keys() == load_file(zoo).keys()
-    with pytest.raises(InputError, match="Linear is not a model of dfer_zoo"):
+    with pytest.raises(InputError, match="Linear"):
         unwrap(torch.nn.Linear(1, 1))
 
 

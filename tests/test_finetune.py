@@ -257,15 +257,15 @@ def test_two_processes_are_one(small, tmp_path, finetune):
 
 
 def test_wrong_recipes_are_errors(small, tmp_path):
-    with pytest.raises(InputError, match=r"train: TrainSection has unknown fields \['epoch'\]. Did you mean epochs"):
+    with pytest.raises(InputError, match=r"train: .*\['epoch'\]. Did you mean epochs"):
         read_recipe(small, ["train.epoch=3"])
-    with pytest.raises(InputError, match=r"optimizer.name is 'adamW'. Did you mean adamw"):
+    with pytest.raises(InputError, match=r"'adamW'. Did you mean adamw"):
         read_recipe(small, ["optimizer.name=adamW"])
-    with pytest.raises(InputError, match=r"train.epochs: expected int, found 'many'"):
+    with pytest.raises(InputError, match=r"train.epochs: .*int.*'many'"):
         read_recipe(small, ["train.epochs=many"])
-    with pytest.raises(InputError, match="has no value; expected SECTION"):
+    with pytest.raises(InputError, match="no value"):
         read_recipe(small, ["train.epochs"])
-    with pytest.raises(InputError, match=r"Recipe has missing fields \['optimizer', 'train'\]"):
+    with pytest.raises(InputError, match=r"\['optimizer', 'train'\]"):
         (tmp_path / "empty.toml").write_text('source = "x"\n[model]\nname = "a"\n[data]\ntrain = "a"\nvalid = "b"\n')
         read_recipe(tmp_path / "empty.toml")
     with pytest.raises(InputError, match="is not TOML"):
@@ -281,28 +281,28 @@ def test_wrong_recipes_are_errors(small, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("train.epochs.x=3", "train.epochs is a value"),
-        ("train.mix=mixupp", "train.mix is 'mixupp'. Did you mean mixup_cutmix"),
+        ("train.epochs.x=3", "train.epochs is"),
+        ("train.mix=mixupp", "'mixupp'. Did you mean mixup_cutmix"),
         (
             "train.mix_options={vidio=0.1}",
-            "mix_options.vidio: 'drop_modalities' has no such option. Did you mean video",
+            "mix_options.vidio: .*Did you mean video",
         ),
-        ('train.mix_options={video="0.1"}', "mix_options.video: expected float, found '0.1'"),
-        ("train.micro_batch=-2", "train.micro_batch is -2; expected 0 or more"),
-        ("train.seed=-1", "train.seed is -1; expected 0 or more"),
-        ("train.clip_norm=-1", "train.clip_norm is -1.0; expected 0 or more"),
-        ("train.smoothing=3.0", "train.smoothing is 3.0; expected 0 or more and less than 1"),
-        ("train.epochs=0", "train.epochs is 0; expected 1 or more"),
-        ("optimizer.lr=-1", "optimizer.lr is -1.0; expected 0 or more"),
+        ('train.mix_options={video="0.1"}', "mix_options.video: .*float.*'0.1'"),
+        ("train.micro_batch=-2", "train.micro_batch is -2;"),
+        ("train.seed=-1", "train.seed is -1;"),
+        ("train.clip_norm=-1", "train.clip_norm is -1.0;"),
+        ("train.smoothing=3.0", "train.smoothing is 3.0;"),
+        ("train.epochs=0", "train.epochs is 0;"),
+        ("optimizer.lr=-1", "optimizer.lr is -1.0;"),
         ("optimizer.lr=nan", "optimizer.lr is nan"),
         ("optimizer.lr=inf", "optimizer.lr is inf"),
-        ("optimizer.betas=[0.9]", "betas: expected tuple\\[float, float\\], found \\[0.9\\]"),
-        ("optimizer.betas=[0.9, 1]", "optimizer.betas is 1.0; expected 0 or more and less than 1"),
-        ('optimizer.rates={"look.*"="fast"}', "rates\\[look.\\*\\]: expected float, found 'fast'"),
-        ('optimizer.rates={"look.*"=-1}', "optimizer.rates is -1.0; expected 0 or more"),
-        ("optimizer.layer_decay=0.0", "optimizer.layer_decay is 0.0; expected more than 0 and at most 1"),
-        ('schedule.milestones=["a"]', "milestones\\[0\\]: expected int, found 'a'"),
-        ("model.labels=[1, 2]", "labels\\[0\\]: expected str, found 1"),
+        ("optimizer.betas=[0.9]", "betas: .*tuple\\[float, float\\].*\\[0.9\\]"),
+        ("optimizer.betas=[0.9, 1]", "optimizer.betas is 1.0;"),
+        ('optimizer.rates={"look.*"="fast"}', "rates\\[look.\\*\\]: .*float.*'fast'"),
+        ('optimizer.rates={"look.*"=-1}', "optimizer.rates is -1.0;"),
+        ("optimizer.layer_decay=0.0", "optimizer.layer_decay is 0.0;"),
+        ('schedule.milestones=["a"]', "milestones\\[0\\]: .*int.*'a'"),
+        ("model.labels=[1, 2]", "labels\\[0\\]: .*str.* 1"),
     ],
 )
 def test_invalid_recipe_values_are_refused_on_reading(small, change, sentence):
@@ -312,13 +312,13 @@ def test_invalid_recipe_values_are_refused_on_reading(small, change, sentence):
 
 def test_layer_decay_excludes_other_group_options(small):
     for other in ('optimizer.rates={"look.*"=1e-3}', "optimizer.decay_all=true"):
-        with pytest.raises(InputError, match="layer_decay excludes"):
+        with pytest.raises(InputError, match="layer_decay"):
             read_recipe(small, ["optimizer.layer_decay=0.5", other])
 
 
 def test_an_update_has_a_clip_for_every_process(small, finetune):
     for changes in (["train.batch_size=1"], ["train.batch_size=1", "train.drop_last=true"]):
-        with pytest.raises(InputError, match="of 1 clip cannot be shared by 2 processes"):
+        with pytest.raises(InputError, match=r"1 clip .*2 processes"):
             finetune.update_batches(read_recipe(small, changes), clips=22, epoch=0, world=2)
     assert [len(b) for b in finetune.update_batches(read_recipe(small), clips=7, epoch=0, world=2)] == [6]
 
@@ -335,21 +335,21 @@ def test_a_balanced_epoch_draws_all_classes_equally_often(small, finetune):
 
 
 def test_freezing_nothing_or_everything_is_an_error(small, tmp_path, finetune):
-    with pytest.raises(InputError, match=r"StandIn has no parameter 'lok\.\*'"):
+    with pytest.raises(InputError, match=r"'lok\.\*'"):
         finetune.train(read_recipe(small, ['model.freeze=["lok.*"]']), tmp_path)
-    with pytest.raises(InputError, match="All parameters are frozen"):
+    with pytest.raises(InputError, match="frozen"):
         finetune.train(read_recipe(small, ['model.freeze=["*"]']), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (("train", "none.toml", "--out", "OUT"), "The recipe none.toml cannot be read"),
-        (("train", "mae_dfer_dfw", "--out", "OUT"), "no recipe 'mae_dfer_dfw'. Did you mean mae_dfer_dfew"),
-        (("train",), "Give a recipe and --out FOLDER"),
-        (("train", "puppets_demo", "--out", "OUT", "--replace", "x"), "expected OLD=NEW"),
-        (("train", "puppets_demo", "--out", "OUT", "--folds", "2-1"), "expected numbers such as 1-5"),
-        (("pretrain", "none", "--out", "OUT"), "There is no data set 'none'"),
+        (("train", "none.toml", "--out", "OUT"), "none.toml"),
+        (("train", "mae_dfer_dfw", "--out", "OUT"), "'mae_dfer_dfw'. Did you mean mae_dfer_dfew"),
+        (("train",), "--out"),
+        (("train", "puppets_demo", "--out", "OUT", "--replace", "x"), "OLD=NEW"),
+        (("train", "puppets_demo", "--out", "OUT", "--folds", "2-1"), "1-5"),
+        (("pretrain", "none", "--out", "OUT"), "'none'"),
     ],
 )
 def test_wrong_commands_are_one_line_errors(command, message, tmp_path, capsys):
@@ -368,7 +368,7 @@ def test_the_recipes_of_the_package_are_listed(capsys):
 
 def test_folds_fill_in_the_recipe_and_are_pooled(small, tmp_path, capsys):
     small.write_text(small.read_text().replace("puppets:clips=22,seed=1", "puppets:clips=22,seed={fold}"))
-    with pytest.raises(InputError, match="needs a fold; give --folds"):
+    with pytest.raises(InputError, match="--folds"):
         read_recipe(small)
     assert read_recipe(small, fold=3).data.train == "puppets:clips=22,seed=3,size=32"
     assert main(["train", str(small), "--out", str(tmp_path), "--folds", "1-2", "--set", "train.epochs=1"]) == 0
@@ -396,7 +396,7 @@ def test_unreadable_clips_are_replaced_and_reported(small, tmp_path, finetune, c
     command += [f"--set=data.{part}={lists}" for part in ("train", "valid")] + ['--set=data.without=["audio"]']
     assert main(command) == 1
     out = capsys.readouterr().out
-    assert "2 clips cannot be read, and others took their place:" in out and "/nowhere/1: no such file" in out
+    assert "2 clips cannot be read" in out and "/nowhere/1" in out
     command[3] = str(tmp_path / "strict")
     assert main([*command, "--strict"]) == 2
     assert "/nowhere/" in capsys.readouterr().err
@@ -405,7 +405,7 @@ def test_unreadable_clips_are_replaced_and_reported(small, tmp_path, finetune, c
 def test_training_an_audio_model_without_sound_needs_an_option(small, tmp_path, finetune):
     place = draw_frames(tmp_path / "frames", 3)
     lists = write_list(tmp_path / "list.txt", [f"{place} 0"])
-    with pytest.raises(InputError, match="none of the 1 clips has sound"):
+    with pytest.raises(InputError, match="1 clips has sound"):
         finetune.train(read_recipe(small, [f"data.train={lists}"]), tmp_path / "out")
 
 
@@ -432,7 +432,7 @@ def test_clips_without_sound_share_a_batch_with_others(small, tmp_path, finetune
 
 
 def test_a_learning_rate_for_an_unknown_parameter_is_an_error(small, tmp_path, finetune):
-    with pytest.raises(InputError, match=r"no parameter is called 'visual\.\*'"):
+    with pytest.raises(InputError, match=r"'visual\.\*'"):
         finetune.train(read_recipe(small, ['optimizer.rates={"visual.*"=1e-3}']), tmp_path / "out")
 
 
@@ -487,7 +487,7 @@ def test_weights_record_the_face_detector_of_their_training(small, tmp_path, fin
 
 def test_a_state_of_another_model_is_refused(small, tmp_path, finetune):
     finetune.train(read_recipe(small, ["train.epochs=1"]), tmp_path / "out")
-    with pytest.raises(WeightsError, match="the state of another model"):
+    with pytest.raises(WeightsError, match="another model"):
         finetune.train(read_recipe(small, ["model.args.size=16"]), tmp_path / "out", resume=True)
 
 

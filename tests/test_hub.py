@@ -106,7 +106,7 @@ def test_a_file_is_fetched_once_and_then_needs_no_request(record, server, cache)
 
 
 def test_offline_works_from_the_cache_without_a_request(record, server, cache, monkeypatch):
-    with pytest.raises(WeightsUnavailable, match=r"offline was asked for.*hf download small/weights model.safetensors"):
+    with pytest.raises(WeightsUnavailable, match=r"offline.*hf download small/weights model.safetensors"):
         fetch.fetch(record, Cache(cache, offline=True))
     assert server.requests == []
     path = fetch.fetch(record, Cache(cache))
@@ -114,7 +114,7 @@ def test_offline_works_from_the_cache_without_a_request(record, server, cache, m
     assert fetch.fetch(record, Cache(cache, offline=True)) == path
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert fetch.fetch(record, Cache(cache)) == path
-    with pytest.raises(WeightsUnavailable, match="offline was asked for"):
+    with pytest.raises(WeightsUnavailable, match="offline"):
         fetch.fetch(record, Cache(cache / "another"))
     assert server.requests == []
 
@@ -137,7 +137,7 @@ def test_a_damaged_file_is_an_error_offline(record, server, cache):
 def test_the_error_names_the_damage_and_the_failed_download(record, server, cache):
     damage(fetch.fetch(record, Cache(cache)))
     server.fault = "down"
-    with pytest.raises(WeightsError, match=r"damaged in the cache: .*Fetching it again failed: .*status 503"):
+    with pytest.raises(WeightsError, match=r"damaged in the cache: .*status 503"):
         fetch.fetch(record, Cache(cache))
 
 
@@ -197,16 +197,16 @@ def test_verify_reads_the_hub_cache_too(record, server, cache, capsys):
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 FAULTS = {
-    "unauthorized": r"no repository small/weights at http://127.*, or it is private. If it is yours, run `hf auth login`",
-    "gated": r"small/weights is gated. \(1\) Accept its conditions at http://.*/small/weights. \(2\) Then run `hf auth",
-    "forbidden": r"refuses access to small/weights",
-    "no repository": r"no repository small/weights",
-    "no revision": rf"small/weights has no revision {REVISION}.*/commits/main lists",
-    "no file": rf"small/weights has no file model.safetensors at {REVISION}.*/tree/{REVISION} lists",
-    "too many": r"too many requests from here. Wait a while, fetch in one process first",
-    "down": r"has a fault of its own \(status 503\). Try later, or set HF_ENDPOINT to a mirror",
-    "portal": r"does not answer as a Hub does.*login page",
-    "cut": r"the connection broke off in the middle of the file.*Try again",
+    "unauthorized": r"small/weights at http://127.*`hf auth login`",
+    "gated": r"small/weights is gated.*http://.*/small/weights.*`hf auth",
+    "forbidden": "access to small/weights",
+    "no repository": "small/weights",
+    "no revision": rf"small/weights .*{REVISION}.*/commits/main",
+    "no file": rf"small/weights .*model.safetensors at {REVISION}.*/tree/{REVISION}",
+    "too many": "too many requests",
+    "down": r"\(status 503\).*HF_ENDPOINT",
+    "portal": "login page",
+    "cut": "connection.*Try again",
 }
 
 
@@ -233,7 +233,7 @@ def test_wrong_bytes_of_the_right_size_are_an_error_after_a_second_download(reco
     wrong = bytearray(server.content)
     wrong[-1] ^= 1
     server.served = bytes(wrong)
-    with pytest.raises(WeightsError, match="was fetched twice") as caught:
+    with pytest.raises(WeightsError, match="twice") as caught:
         dfer_zoo.create_model("small.hub", cache_dir=cache)
     assert record.sha256 in str(caught.value)
     assert sum(request.startswith("GET") for request in server.requests) == 2
@@ -243,14 +243,14 @@ def test_wrong_bytes_of_the_right_size_are_an_error_after_a_second_download(reco
 
 def test_a_wrong_size_is_detected_before_the_download(record, server, cache):
     server.served = server.content + b"more"
-    with pytest.raises(WeightsError, match=f"has {record.size + 4:,} bytes .* {record.size:,} were expected"):
+    with pytest.raises(WeightsError, match=f"{record.size + 4:,} bytes .* {record.size:,}"):
         fetch.fetch(record, Cache(cache))
     assert not any(request.startswith("GET") for request in server.requests)
 
 
 def test_a_mirror_that_answers_with_another_commit_is_refused(record, server, cache):
     server.fault = "moved"
-    with pytest.raises(WeightsError, match=f"answers with the commit {'f' * 40}, and {REVISION} was asked for"):
+    with pytest.raises(WeightsError, match=f"{'f' * 40}.*{REVISION}"):
         fetch.fetch(record, Cache(cache))
     assert not any(request.startswith("GET") for request in server.requests)
 
@@ -263,14 +263,12 @@ def test_no_network_fails_at_once(record, cache, monkeypatch):
         tried = []
         connect = socket.socket.connect
         monkeypatch.setattr(socket.socket, "connect", lambda s, to: tried.append(to) or connect(s, to))
-        with pytest.raises(WeightsUnavailable, match=r"cannot be reached .*Try again.*hf download small/weights"):
+        with pytest.raises(WeightsUnavailable, match=r"cannot be reached .*hf download small/weights"):
             fetch.fetch(record, Cache(cache))
     assert len(tried) <= 1
 
 
-@pytest.mark.parametrize(
-    "number, sentence", [(errno.ENOSPC, "no room left for it"), (errno.EROFS, "cannot be written to")]
-)
+@pytest.mark.parametrize("number, sentence", [(errno.ENOSPC, "no room left"), (errno.EROFS, "cannot be written")])
 def test_a_full_or_read_only_disk_is_a_one_line_error(record, server, cache, monkeypatch, number, sentence):
     def fails(*args, **options):
         raise OSError(number, os.strerror(number), str(cache))
@@ -282,7 +280,7 @@ def test_a_full_or_read_only_disk_is_a_one_line_error(record, server, cache, mon
 
 def test_a_file_in_the_place_of_the_cache_folder_is_a_one_line_error(record, server, cache):
     cache.write_text("in the way")
-    with pytest.raises(WeightsUnavailable, match=r"the cache folder .* cannot be written to"):
+    with pytest.raises(WeightsUnavailable, match=r"cache folder .*cannot be written"):
         fetch.fetch(record, Cache(cache))
 
 
@@ -321,7 +319,7 @@ def test_a_read_only_cache_works_if_it_holds_the_file(record, server, cache, tmp
     assert done.returncode == 0, done.stderr
     found, sentence = done.stdout.splitlines()
     assert found == str(path)
-    assert f"the cache folder {empty} cannot be written to (Permission denied)" in sentence
+    assert f"{empty} cannot be written" in sentence
 
 
 # -- repositories of users ---------------------------------------------------------------------------------------------
@@ -351,7 +349,7 @@ def test_a_repository_of_a_user_is_checked_against_the_digest_of_the_hub(server,
     assert fetch.hub_repository(f"small/weights@{REVISION}", Cache(cache)).read_bytes() == server.content
     damage(path)
     server.served = path.read_bytes()
-    with pytest.raises(WeightsError, match="fetched twice"):
+    with pytest.raises(WeightsError, match="twice"):
         fetch.hub_repository(f"small/weights@{REVISION}", Cache(cache))
 
 
@@ -359,13 +357,13 @@ def test_a_repository_of_a_user_is_checked_against_the_digest_of_the_hub(server,
     "name", ["weights", "small/weights/x", "small/weights@", "https://huggingface.co/a/b", "a/b c"]
 )
 def test_malformed_repository_names_are_refused_without_a_request(server, name):
-    with pytest.raises(InputError, match="not of the form 'hf-hub:owner/repo'"):
+    with pytest.raises(InputError, match="'hf-hub:owner/repo'"):
         dfer_zoo.create_model(f"hf-hub:{name}")
     assert server.requests == []
 
 
 def test_a_repository_without_our_file_is_a_one_line_error(server, cache):
-    with pytest.raises(WeightsUnavailable, match=r"small/others has no file model.safetensors at main"):
+    with pytest.raises(WeightsUnavailable, match=r"small/others .*model.safetensors"):
         dfer_zoo.create_model("hf-hub:small/others", cache_dir=cache)
 
 
@@ -407,11 +405,11 @@ def test_a_cached_clip_backbone_needs_no_request(server, cache, tmp_path):
 
 
 def test_an_unavailable_clip_backbone_is_a_one_line_error(server, cache):
-    with pytest.raises(WeightsUnavailable, match=f"^{CLIP} is not in the cache .* offline was asked for"):
+    with pytest.raises(WeightsUnavailable, match=f"^{CLIP} .*offline"):
         fetch.backbone_state(CLIP, Cache(cache, offline=True))
     server.fault = "down"
     with pytest.raises(WeightsUnavailable, match=f"^{CLIP}: .*status 503"):
         fetch.backbone_state(CLIP, Cache(cache))
     assert len(server.requests) == 1
-    with pytest.raises(UnknownTag, match=r"open_clip has no weights 'ViT-B-32/openia'. Did you mean .*ViT-B-32/openai"):
+    with pytest.raises(UnknownTag, match=r"'ViT-B-32/openia'. Did you mean .*ViT-B-32/openai"):
         fetch.backbone_state("open_clip:ViT-B-32/openia")

@@ -53,13 +53,13 @@ def test_a_header_cut_at_any_byte_starts_again(path):
 
 
 def test_an_unfinished_run_is_not_overwritten(path):
-    with pytest.raises(InputError, match="Continue it with --resume"), Journal.opened(path, SETTINGS, resume=False):
+    with pytest.raises(InputError, match="--resume"), Journal.opened(path, SETTINGS, resume=False):
         pass
 
 
 def test_the_error_names_the_changed_setting(path):
     with (
-        pytest.raises(InputError, match=r"window was 2.0 and is 3.0"),
+        pytest.raises(InputError, match=r"window.* 2.0 .* 3.0"),
         Journal.opened(path, {**SETTINGS, "window": 3.0}, resume=True),
     ):
         pass

@@ -197,7 +197,7 @@ def test_sound_is_resampled_on_request_only(plain):
     assert tone == 440
     with pytest.raises(InputError, match="sample_rate is 0"):
         read_clip(plain, sample_rate=0)
-    with pytest.raises(InputError, match="only sound from a file"):
+    with pytest.raises(InputError, match="from a file"):
         read_clip(read_clip(plain), sample_rate=8000)
 
 
@@ -206,7 +206,7 @@ def test_sound_can_be_left_out_or_come_from_another_file(folder, plain):
     silent = remade(folder, plain, "variable_rate.mp4")
     assert read_clip(silent).waveform is None
     assert np.array_equal(read_clip(silent, audio=plain).waveform, read_clip(plain).waveform)
-    with pytest.raises(MediaError, match="no sound in this file"):
+    with pytest.raises(MediaError, match="no sound"):
         read_clip(plain, audio=silent)
 
 
@@ -301,7 +301,7 @@ def test_arrays_and_clips_pass_through():
 
 def test_samples_that_are_integers_are_refused():
     samples = np.zeros(1600, np.int16)
-    with pytest.raises(MediaError, match=r"the waveform is int16; expected floating point.*divide int16 by 32768"):
+    with pytest.raises(MediaError, match=r"waveform is int16;.*32768"):
         Clip.from_arrays(waveform=samples, sample_rate=16000)
     clip = Clip.from_arrays(waveform=samples / 32768, sample_rate=16000)
     assert clip.waveform.dtype == np.float32 and clip.waveform.shape == (1, 1600)
@@ -379,13 +379,13 @@ def bad_file(folder, plain, kind):
         ("list_of_addresses.mp4", "cannot be decoded|not a video"),
         ("list_of_files.mp4", "not a video or sound file"),
         ("cut_off.mp4", "cannot be decoded"),
-        ("cut_off_at_the_end.mp4", r"header says 3\.0 s, but the file ends after 1\.\d s"),
-        ("cut_off.mkv", r"header says 3\.0 s, but the file ends after 1\.\d s"),
-        ("tiny.mkv", "1 x 1; each side must be"),
-        ("huge.mov", "10000 x 10000; the number of pixels is 100000000; at most 67108864"),
+        ("cut_off_at_the_end.mp4", r"3\.0 s.* 1\.\d s"),
+        ("cut_off.mkv", r"3\.0 s.* 1\.\d s"),
+        ("tiny.mkv", "1 x 1"),
+        ("huge.mov", "10000 x 10000.*100000000.*67108864"),
         ("not_a_number.wav", "not finite"),
         ("zero_rate.wav", "cannot be decoded|sample rate"),
-        ("many_channels.wav", "channels is 500; at most 64|cannot be decoded"),
+        ("many_channels.wav", "500.* 64|cannot be decoded"),
     ],
 )
 def test_a_broken_file_is_a_one_line_error_within_seconds(folder, plain, kind, message):
@@ -442,9 +442,9 @@ def test_other_wrong_inputs_are_one_line_errors(tmp_path):
     Image.new("L", (10_000, 10_000)).save(tmp_path / "huge.png")
     Image.new("L", (1, 1)).save(tmp_path / "tiny.png")
     cases = [
-        (tmp_path / "empty", MediaError, "no images in this folder"),
-        (3, InputError, "Cannot read a clip from int"),
-        ([], InputError, "Cannot read a clip from list"),
+        (tmp_path / "empty", MediaError, "empty: .*no images"),
+        (3, InputError, "clip from int"),
+        ([], InputError, "clip from list"),
         (np.zeros((0, 8, 8, 3), np.uint8), MediaError, "no frames"),
         (np.zeros((2, 8, 8, 3)), MediaError, "frame 0 is float64"),
         (np.zeros((2, 1, 1, 3), np.uint8), MediaError, "1 x 1"),
@@ -457,7 +457,7 @@ def test_other_wrong_inputs_are_one_line_errors(tmp_path):
             warnings.simplefilter("ignore")  # Pillow's own, about large images
             read_clip(tmp_path / name).take([0])
     for fps in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="expected frames per second"):
+        with pytest.raises(InputError, match="fps is "):
             read_clip(np.zeros((2, 8, 8, 3), np.uint8), fps=fps)
 
 
@@ -477,18 +477,18 @@ def test_a_picture_with_more_bits_is_refused_and_a_turned_one_is_upright(tmp_pat
 def test_invalid_arrays_are_one_line_errors(plain):
     frames, tone = np.zeros((3, 16, 16, 3), np.uint8), np.zeros(800, np.float32)
     for fps in (0, -5, float("nan"), float("inf"), 1e9, "25"):
-        with pytest.raises(InputError, match="expected frames per second"):
+        with pytest.raises(InputError, match="fps is "):
             Clip.from_arrays(frames, fps=fps)
     for shape in ((1, 1), (0, 64), (10_000, 10_000)):
-        with pytest.raises(MediaError, match=f"the frames are {shape[1]} x {shape[0]}"):
+        with pytest.raises(MediaError, match=f"{shape[1]} x {shape[0]}"):
             Clip.from_arrays([np.broadcast_to(np.uint8(0), (*shape, 3))])
     for rate in (None, 0, 0.5, float("nan"), float("inf"), 1e12, "16000"):
         with pytest.raises(MediaError, match="sample rate is"):
             Clip.from_arrays(None, tone, sample_rate=rate)
     for waveform, message in [
-        (np.zeros((0, 800), np.float32), "expected .channels, samples."),
-        (["a", "b"], "expected floating point"),
-        ([[1.0], [1.0, 2.0]], "channels differ in length"),
+        (np.zeros((0, 800), np.float32), r"\(channels, samples\)"),
+        (["a", "b"], "floating point"),
+        ([[1.0], [1.0, 2.0]], "length"),
     ]:
         with pytest.raises(MediaError, match=message):
             Clip.from_arrays(None, waveform, sample_rate=16000)
@@ -502,9 +502,9 @@ def test_invalid_arrays_are_one_line_errors(plain):
 
 def test_a_frame_index_out_of_range_is_an_error(plain):
     clip = read_clip(plain)
-    with pytest.raises(MediaError, match=r"no frame 90; the file has 90 frames"):
+    with pytest.raises(MediaError, match=r"frame 90;.*90 frames"):
         clip.take([90])
-    with pytest.raises(MediaError, match="no frame -1"):
+    with pytest.raises(MediaError, match="frame -1"):
         clip.take([-1])
 
 

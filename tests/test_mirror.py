@@ -94,7 +94,7 @@ def test_what_is_cached_needs_no_request(zoo, tmp_path, monkeypatch):
     assert fetch.fetch(zoo[0], Cache(cache)) == path
     with pytest.raises(AssertionError, match="a request"):
         fetch.fetch(zoo[1], Cache(cache))
-    with pytest.raises(WeightsUnavailable, match="offline was asked for"):
+    with pytest.raises(WeightsUnavailable, match="offline"):
         fetch.fetch(zoo[1], Cache(cache, offline=True))
 
 
@@ -114,7 +114,7 @@ def test_changed_bytes_of_the_same_size_are_refused(hub, zoo, tmp_path):
     wrong[-1] ^= 1
     repository.object(content).write_bytes(wrong)
     try:
-        with pytest.raises(WeightsError, match="fetched twice") as caught:
+        with pytest.raises(WeightsError, match="twice") as caught:
             dfer_zoo.create_model("small.v1", cache_dir=tmp_path / "cache")
     finally:
         repository.object(content).write_bytes(content)

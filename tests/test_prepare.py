@@ -163,7 +163,7 @@ def test_an_interrupted_run_is_resumed(films, tmp_path, monkeypatch):
     assert calls == ["anger/1", "happiness/0", "happiness/0"] and report.resumed == 1
     assert [r.status for r in report.results] == ["written", "written"]
     assert not [path for path in tmp_path.rglob(".*") if path.is_dir()]
-    with pytest.raises(InputError, match=r"prepared with other options \(crop=largest there, aligned here\)"):
+    with pytest.raises(InputError, match=r"crop=largest .*aligned"):
         prepare.faces(films, tmp_path, rule="aligned", detector=corner)
 
 
@@ -193,25 +193,25 @@ def test_a_list_keeps_its_labels_and_a_damaged_file_fails_alone(films, tmp_path,
 @pytest.mark.parametrize(
     "command, sentence",
     [
-        ("faces {films} --rule square --out {out}", "There is no crop rule 'square'; expected aligned, largest"),
-        ("faces {films} --rule mae_face.nothing --out {out}", "There is no crop rule 'mae_face.nothing'"),
-        ("faces {films} --rule largest --avi --out {out}", "An .avi is written for .npy files only"),
-        ("faces {empty} --rule largest --out {out}", "There is no clip in"),
-        ("faces {twins} --rule whole --out {out}", "2 clips of .*twins.csv would be written to 0. Give --root DIR"),
-        ("frames {films} --fps 0 --out {out}", "fps is 0.0; expected more than 0"),
+        ("faces {films} --rule square --out {out}", "'square';.*aligned, largest"),
+        ("faces {films} --rule mae_face.nothing --out {out}", "'mae_face.nothing'"),
+        ("faces {films} --rule largest --avi --out {out}", ".avi .*.npy"),
+        ("faces {empty} --rule largest --out {out}", "empty"),
+        ("faces {twins} --rule whole --out {out}", "2 clips of .*twins.csv.*--root DIR"),
+        ("frames {films} --fps 0 --out {out}", "fps is 0.0;"),
         (
             "frames {films} --root {out} --subset testing --out {out}",
-            "films0 is no list, so --root, --subset cannot be used",
+            "films0 .*--root, --subset",
         ),
-        ("audio {films} --workers -1 --out {out}", "--workers is -1; expected 0 or more"),
-        ("annotations dfew {films} --fold 6 --out {out}", "DFEW has the folds 1 to 5; give --fold"),
-        ("annotations ferv39k {films} --fold 2 --out {out}", "FERV39k has one official split and no folds"),
-        ("annotations dfew {films} --fold 1-2 --out {out}", "put {{fold}} into --out"),
-        ("annotations dfew {films} --fold 1 --out {out}", "The list cannot be read: .*set_1.csv"),
-        ("annotations dfew {films} --fold 1 --system hicmae --out {out}", "hicmae has no lists of DFEW"),
-        ("annotations folders {films} --fold 9 --out {out}", "dealt into 5 folds; give --fold 1 to 5"),
+        ("audio {films} --workers -1 --out {out}", "--workers is -1;"),
+        ("annotations dfew {films} --fold 6 --out {out}", "DFEW .*1 to 5.*--fold"),
+        ("annotations ferv39k {films} --fold 2 --out {out}", "FERV39k .*no folds"),
+        ("annotations dfew {films} --fold 1-2 --out {out}", "{{fold}} .*--out"),
+        ("annotations dfew {films} --fold 1 --out {out}", "set_1.csv"),
+        ("annotations dfew {films} --fold 1 --system hicmae --out {out}", "hicmae .*DFEW"),
+        ("annotations folders {films} --fold 9 --out {out}", "5 folds.*--fold 1 to 5"),
         ("annotations folders {films} --fold 1 --group x(.) --out {out}", "matches nothing in"),
-        ("annotations ravdess {films} --out {out}", "Write them first: dfer-zoo prepare faces"),
+        ("annotations ravdess {films} --out {out}", "dfer-zoo prepare faces"),
     ],
 )
 def test_wrong_commands_are_one_line_errors(films, tmp_path, capsys, command, sentence):
@@ -276,13 +276,13 @@ def test_a_clip_without_frames_is_an_error_or_is_left_out(dfew, tmp_path, capsys
     shutil.rmtree(dfew / "Clip" / "clip_224x224" / "00007")
     command = ["prepare", "annotations", "dfew", str(dfew), "--fold", "2", "--out", str(tmp_path / "out")]
     assert main(command) == 2
-    assert "1 of 2 clips of the train list have no frames; the first is" in capsys.readouterr().err
+    assert "1 of 2 clips of the train list have no frames" in capsys.readouterr().err
     assert main([*command, "--skip-missing"]) == 0
     assert "train.txt: 1 clips" in capsys.readouterr().out
     header = dfew / "EmoLabel_DataSplit" / "train(single-labeled)" / "set_2.csv"
     header.write_text("name,emotion\n12,1\n")
     assert main(command) == 2
-    assert "there is no column video_name or label; its columns are name, emotion" in capsys.readouterr().err
+    assert "name, emotion" in capsys.readouterr().err
 
 
 @pytest.fixture

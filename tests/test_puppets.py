@@ -88,7 +88,7 @@ def test_a_puppet_is_parsed_from_its_text():
     assert Puppet.parse(str(puppet)) == puppet
     assert Puppet.parse(str(Puppet("calm"))) == Puppet("calm")
     for text in ("puppet:", "puppet:emotion", "puppet:emotion=fear,legs=2", "puppet:emotion=fear,seed=x"):
-        with pytest.raises(InputError, match="is not a puppet"):
+        with pytest.raises(InputError, match="puppet"):
             Puppet.parse(text)
 
 
@@ -129,32 +129,32 @@ def test_another_voice_does_not_change_the_face():
 
 
 def test_invalid_puppets_are_errors():
-    with pytest.raises(InputError, match=r"no emotion 'hapiness'. Did you mean happiness"):
+    with pytest.raises(InputError, match=r"'hapiness'. Did you mean happiness"):
         Puppet("hapiness")
-    with pytest.raises(InputError, match="size starts at 16"):
+    with pytest.raises(InputError, match="16"):
         Puppet("fear", size=8)
-    with pytest.raises(InputError, match="no puppet for the label 'helplessness'"):
+    with pytest.raises(InputError, match="'helplessness'"):
         puppets(["happy", "helplessness"])
     with pytest.raises(InputError, match="different emotions"):
         puppets(["happy", "happiness"])
     with pytest.raises(InputError, match="'train' and 'test'"):
         puppets(split="val")
-    with pytest.raises(MediaError, match="there is no frame 108"):
+    with pytest.raises(MediaError, match="frame 108"):
         Puppet("fear").clip().take([108])
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"clips": 0}, "clips is 0; expected 1 or more"),
+        ({"clips": 0}, "clips is 0;"),
         ({"clips": -3}, "clips is -3"),
-        ({"seed": -1}, "seed is -1; expected 0 or more"),
-        ({"identities": 0}, "identities is 0; expected 1 to 1000000"),
-        ({"identities": 1_000_001}, "expected 1 to 1000000"),  # the first stranger would be one of the test
-        ({"disagree": -0.5}, "disagree is -0.5; expected 0 to 1"),
-        ({"disagree": 2}, "disagree is 2; expected 0 to 1"),
+        ({"seed": -1}, "seed is -1;"),
+        ({"identities": 0}, "identities is 0;.*1000000"),
+        ({"identities": 1_000_001}, "identities is 1000001;.*1000000"),  # the first stranger would be one of the test
+        ({"disagree": -0.5}, "disagree is -0.5;"),
+        ({"disagree": 2}, "disagree is 2;"),
         ({"noise": float("nan")}, "noise is nan"),
-        ({"intensity": 0.5}, "intensity is 0.5; expected two bounds"),
+        ({"intensity": 0.5}, "intensity is 0.5;"),
         ({"intensity": (0.9, 0.1)}, "expected two bounds"),
         ({"intensity": (-1, 1)}, "expected two bounds"),
     ],
@@ -166,7 +166,7 @@ def test_invalid_puppet_data_sets_are_errors(options, sentence):
 
 @pytest.mark.parametrize("name", ["identity", "seed", "intensity", "noise", "blur"])
 def test_negative_puppet_options_are_errors(name):
-    with pytest.raises(InputError, match=f"{name} is -1; expected 0 or more"):
+    with pytest.raises(InputError, match=f"{name} is -1;"):
         Puppet("fear", **{name: -1})
 
 

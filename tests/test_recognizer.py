@@ -295,16 +295,16 @@ def test_a_stream_matches_the_windows_of_the_file(video):
 
 def test_wrong_stream_arguments_are_errors():
     frame = np.zeros((20, 20, 3), np.uint8)
-    with pytest.raises(InputError, match="needs windows"):
+    with pytest.raises(InputError, match="window"):
         Recognizer(Colours().eval(), faces="none", window=None).stream(fps=30)
     recognizer = Recognizer(Colours().eval(), faces="none", window=0.1)
     with pytest.raises(InputError, match="fps is 0"):
         recognizer.stream(fps=0)
-    with pytest.raises(InputError, match="rate is not known"):
+    with pytest.raises(InputError, match="sample_rate="):
         recognizer.stream(fps=30).push(frame, np.zeros((1, 100), np.float32))
-    with pytest.raises(MediaError, match="expected uint8"):
+    with pytest.raises(MediaError, match="uint8"):
         recognizer.stream(fps=30).push(frame.astype(float))
-    with pytest.raises(MediaError, match="the waveform is int16"):
+    with pytest.raises(MediaError, match="waveform is int16"):
         recognizer.stream(fps=30, sample_rate=16000).push(frame, np.zeros((1, 100), np.int16))
     for rate in (0, -1):
         with pytest.raises(MediaError, match=f"sample rate is {rate}"):
@@ -312,7 +312,7 @@ def test_wrong_stream_arguments_are_errors():
     live = recognizer.stream(fps=30, sample_rate=16000)
     live.push(frame, np.zeros((1, 100), np.float32))
     for other in (np.zeros((2, 100), np.float32), np.zeros((0, 100), np.float32), np.zeros((1, 1, 9), np.float32)):
-        with pytest.raises(InputError, match="always as many"):
+        with pytest.raises(InputError, match="channels"):
             live.push(frame, other)
     assert recognizer.stream(fps=2).push(frame).label in LABELS
 
@@ -347,7 +347,7 @@ def test_the_crop_rule_is_that_of_the_weights():
     model.video_spec = dataclasses.replace(model.video_spec, face_crop="union_square")
     frames = np.zeros((20, 60, 80, 3), np.uint8)
     assert Recognizer(model, faces=lambda frame: [(10, 10, 40, 40)])(frames).faces["crop"] == "union_square"
-    with pytest.raises(InputError, match="different face crops"):
+    with pytest.raises(InputError, match="face crop"):
         Recognizer([model, Colours().eval()])
 
 
@@ -359,7 +359,7 @@ def test_a_prediction_becomes_json_and_a_plot(video, tmp_path):
     assert list(data["probabilities"]) == list(LABELS) and len(data["windows"]) == 5
     assert data["models"] == [{"model": "Colours", "weights": None}]
     pytest.importorskip("matplotlib")
-    with pytest.raises(InputError, match=r"cannot be written to .*plot\.nonsense"):
+    with pytest.raises(InputError, match=r"plot\.nonsense"):
         prediction.plot(tmp_path / "plot.nonsense")
     for one in (prediction, Recognizer(Colours().eval(), faces="none")(video)):
         one.plot(tmp_path / "plot.png")
@@ -377,7 +377,7 @@ def test_a_prediction_names_the_saved_weights(tmp_path, video):
 def test_an_untrained_head_is_refused(tmp_path):
     dfer_zoo.save_pretrained(dfer_zoo.create_model("av_fusion", **TINY["av_fusion"]), tmp_path)
     for options in ({"labels": ["yes", "no"]}, {"num_classes": 3}):
-        with pytest.raises(InputError, match=r"has not learned the labels .* answers at random"):
+        with pytest.raises(InputError, match="answers at random"):
             Recognizer(f"local-dir:{tmp_path}", **options)
 
 
@@ -415,12 +415,12 @@ def test_a_clip_too_short_for_any_sampled_frame_is_an_error(video):
     model = dfer_zoo.create_model("av_fusion", **TINY["av_fusion"])
     needed = next(i for i in create_transform(model, faces="none").plan(read_clip(video)).views[0] if i >= 0) + 1
     frames = np.random.default_rng(0).integers(0, 256, (needed - 1, 32, 32, 3), dtype=np.uint8)
-    with pytest.raises(MediaError, match=f"takes no frame of a clip of {needed - 1} frames; it needs {needed}"):
+    with pytest.raises(MediaError, match=f"{needed - 1} frames;.* {needed}"):
         Recognizer(model, faces="none")(Clip.from_arrays(frames, fps=30))
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     heard = Recognizer(model, faces="none")(Clip.from_arrays(frames, noise, fps=30, sample_rate=16000))
     assert heard.missing == ("video",)
-    with pytest.raises(MediaError, match="takes no frame of a clip of"):
+    with pytest.raises(MediaError, match=f"{needed - 1} frames"):
         Recognizer(model, faces="none", window=(needed - 1) / 30)(read_clip(video, audio=False))
 
 
@@ -437,34 +437,34 @@ def test_nonfinite_logits_are_an_error_of_their_file(video):
     with torch.no_grad():
         model.classifier.bias[0] = float("nan")
     recognizer = Recognizer(model, faces="none")
-    with pytest.raises(DferZooError, match="answer is not finite"):
+    with pytest.raises(DferZooError, match="not finite"):
         recognizer(video)
     (error,) = recognizer.many([video], on_error="return")
     assert isinstance(error, DferZooError) and str(video) in str(error)
 
 
 def test_too_many_windows_are_an_error():
-    with pytest.raises(MediaError, match="more than 100000 windows"):
+    with pytest.raises(MediaError, match="100000 windows"):
         Recognizer(Colours().eval(), faces="none", window=1.0)(np.zeros((12, 20, 20, 3), np.uint8), fps=1e-6)
 
 
 def test_wrong_arguments_are_one_line_errors():
     small = Colours().eval()
     for arguments, options, message in [
-        (("mma_dfer",), {}, "without weights answers at random"),
-        (([],), {}, "list of models, or of weights, is empty"),
+        (("mma_dfer",), {}, "mma_dfer.*weights"),
+        (([],), {}, "empty"),
         (([small, Colours(num_classes=2).eval()],), {}, "cannot be averaged"),
-        ((Colours(num_classes=0).eval(),), {}, "has no classes"),
+        ((Colours(num_classes=0).eval(),), {}, "no classes"),
         ((small,), {"window": 0}, "window is 0"),
         ((small,), {"window": float("nan")}, "window is nan"),
-        ((small,), {"stride": 1.0, "window": None}, "stride without a window"),
-        ((small,), {"window": "long"}, "expected seconds, .auto., or None"),
-        ((None, "fer2013"), {}, "without a model means nothing"),
+        ((small,), {"stride": 1.0, "window": None}, "stride"),
+        ((small,), {"window": "long"}, "seconds.*auto.*None"),
+        ((None, "fer2013"), {}, "without a model"),
         ((small,), {"batch_size": 0}, "batch_size is 0"),
-        ((small,), {"device": "toaster"}, "device 'toaster' cannot be used here"),
-        ((small,), {"device": "meta"}, "device 'meta' cannot be used here"),
-        ((small, "dfew_fold1"), {}, "pretrained cannot be given with a model instance"),
-        ((small,), {"num_classes": 7, "typo": 1}, "num_classes, typo cannot be given with a model"),
+        ((small,), {"device": "toaster"}, "device 'toaster'"),
+        ((small,), {"device": "meta"}, "device 'meta'"),
+        ((small, "dfew_fold1"), {}, "pretrained"),
+        ((small,), {"num_classes": 7, "typo": 1}, "num_classes, typo"),
         ((small,), {"no_face": "foo"}, "no_face is 'foo'"),
         ((small,), {"faces": [float("nan"), 0, 1, 1]}, "not finite"),
     ]:
@@ -472,7 +472,7 @@ def test_wrong_arguments_are_one_line_errors():
             Recognizer(*arguments, **options)
     with pytest.raises(InputError, match="on_error is 'cry'"):
         list(Recognizer(small).many([], on_error="cry"))
-    with pytest.raises(InputError, match="takes a list of sources"):
+    with pytest.raises(InputError, match="list of sources"):
         list(Recognizer(small).many("talk.mp4"))
 
 
@@ -519,7 +519,7 @@ def test_an_embedding_is_the_mean_of_the_features_before_the_classifier(video):
         parts = [model.forward_features(**transform.batch([clip.cut(s, s + 2.0)])) for s in (0.0, 2.0, 4.0)]
     assert found.shape == (2, model.num_features) and np.array_equal(found[0], found[1])
     np.testing.assert_allclose(found[0], torch.cat(parts).mean(0), rtol=1e-4, atol=1e-6)
-    with pytest.raises(InputError, match="takes one model, and this Recognizer has 2"):
+    with pytest.raises(InputError, match=r"one model.* 2"):
         Recognizer([model, Colours(seed=1).eval()], faces="none").embed([video])
     assert recognizer.embed([]).shape == (0, model.num_features)
 
@@ -553,7 +553,7 @@ def test_embed_writes_a_file_and_continues_after_a_bad_clip(suffix, tmp_path, ca
         found = np.array(table["embedding"][0], np.float32)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert cli.main([*arguments[:-1], str(tmp_path / "e.txt")]) == 2
-    assert "expected one of .csv, .jsonl, .parquet, .npz" in capsys.readouterr().err
+    assert ".csv, .jsonl, .parquet, .npz" in capsys.readouterr().err
 
 
 def test_thumbnails_are_the_cropped_faces(video, tmp_path):

@@ -112,15 +112,15 @@ def test_short_false_detections_are_not_people():
 
 
 def test_wrong_people_options_are_one_line_errors(pair):
-    with pytest.raises(InputError, match="expected largest or all"):
+    with pytest.raises(InputError, match="largest or all"):
         Recognizer("av_fusion", "puppets", people="everybody")
-    with pytest.raises(InputError, match="searches faces"):
+    with pytest.raises(InputError, match="people='all'"):
         Recognizer("av_fusion", "puppets", people="all", faces="none")(pair)
     with pytest.raises(MediaError, match="no face was found in 18 frames"):
         Recognizer("av_fusion", "puppets", people="all", faces=lambda frame: [])(pair)
     whole = Recognizer("av_fusion", "puppets", people="all", faces=lambda frame: [], no_face="frame")(pair)
     assert whole.people[0].faces["whole_frame"] and len(whole.people) == 1
-    with pytest.raises(InputError, match="were trained on 'whole'"):
+    with pytest.raises(InputError, match="'whole'"):
         people_module.find_people(pair, detector, crop="whole")
 
 

@@ -82,7 +82,7 @@ def test_urls_are_opened_only_for_allowed_schemes(clip, recognizer):
     assert asked[0].source == Remote("memory://clips/a.mp4")
     answer, missing = recognizer.many([item.source for item in asked], on_error="return")
     assert answer.label == "happy" and answer.source == "memory://clips/a.mp4"
-    assert "memory://clips/none.mp4: this URL cannot be read" in str(missing)
+    assert "memory://clips/none.mp4" in str(missing)
 
 
 def test_a_temporary_file_of_a_killed_run_is_removed_by_the_next_one(tmp_path):

@@ -73,7 +73,7 @@ def test_pandas_reads_back_what_was_written(rows, tmp_path, suffix):
 
 
 def test_an_unknown_table_format_is_a_one_line_error(rows, tmp_path):
-    with pytest.raises(InputError, match=r"expected one of \.csv, \.jsonl, \.parquet"):
+    with pytest.raises(InputError, match=r"\.csv, \.jsonl, \.parquet"):
         write_table(tmp_path / "t.xlsx", rows, LABELS)
 
 
@@ -132,7 +132,7 @@ def test_players_open_the_subtitles(answer, tmp_path, kind):
 
 
 def test_an_unknown_tier_format_and_a_clip_without_times_are_one_line_errors(answer, tmp_path):
-    with pytest.raises(InputError, match="expected eaf, textgrid, vtt, srt"):
+    with pytest.raises(InputError, match="eaf, textgrid, vtt, srt"):
         write_tiers([answer], ["ass"], tmp_path / "a")
-    with pytest.raises(InputError, match="Give fps"):
+    with pytest.raises(InputError, match="fps"):
         write_tiers([prediction((0.0, None, 0.5))], ["vtt"], tmp_path / "a")

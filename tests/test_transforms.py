@@ -129,14 +129,14 @@ def test_a_transform_takes_what_read_clip_takes(video):
     assert torch.equal(transform(str(video))["video"], transform(read_clip(video))["video"])
     assert torch.equal(transform(transform.read(video))["video"], transform(video)["video"])  # cropped once
     for one in (video, str(video), read_clip(video), np.zeros((9, 40, 40, 3), np.uint8)):
-        with pytest.raises(InputError, match=r"takes a list of clips; got one \(.*write batch"):
+        with pytest.raises(InputError, match="list of clips"):
             transform.batch(one)
 
 
 def test_a_clip_that_was_cropped_by_another_rule_is_refused(video):
     model = tiny("mae_dfer")
     transform = create_transform(model, faces="none", face_crop="union_square")
-    with pytest.raises(InputError, match=r"cropped by the rule 'aligned', and the weights .* on 'union_square'"):
+    with pytest.raises(InputError, match=r"'aligned'.*'union_square'"):
         transform(find(read_clip(video), moving_faces))
     given = find(read_clip(video), (10, 10, 50, 50))  # boxes from the user follow no rule
     assert transform(given)["video"].shape[1] == 3
@@ -162,7 +162,7 @@ def test_a_plan_names_frames_and_what_is_missing():
     assert plan.frames == {index for view in plan.views for index in view}
     deaf = create_transform(tiny("audio_mae")).plan(Clip.from_arrays(np.zeros((9, 40, 40, 3), np.uint8)))
     assert isinstance(deaf, Plan) and deaf.missing == {"audio": "this clip has no sound"}
-    assert "the model needs audio, and this clip has no sound" in deaf.refusal and deaf.views == ((),)
+    assert "no sound" in deaf.refusal and deaf.views == ((),)
 
 
 def test_a_window_is_planned_once(video, monkeypatch):
@@ -202,5 +202,5 @@ def test_the_training_transform_follows_the_data_set_of_the_weights():
     assert published_augmentation(dfer_zoo.get_weights("dfer_clip", "mafw_fold1")) == "dfer_clip_mafw"
     assert published_augmentation(tiny("dfer_clip")) == "dfer_clip_dfew"
     assert set(PUBLISHED.values()) <= AUGMENTATIONS.keys()
-    with pytest.raises(InputError, match="mini_xception has no published training transform; there is one for av_"):
+    with pytest.raises(InputError, match=r"mini_xception .*av_fusion"):
         create_transform("mini_xception.fer2013", is_training=True)

@@ -116,7 +116,7 @@ def test_a_member_larger_than_recorded_is_not_unpacked(host, checkpoint, monkeyp
 
 def test_an_interrupted_download_is_continued(release, tmp_path, checkpoint):
     release.fault = "cut once"
-    with pytest.raises(WeightsUnavailable, match=r"broke off after .* of .* bytes.*dfer-zoo convert small fold1 FILE"):
+    with pytest.raises(WeightsUnavailable, match=r"broke off .*dfer-zoo convert small fold1 FILE"):
         dfer_zoo.create_model("small.fold1")
     assert "fold1.pth.part" in leftovers(tmp_path)
     check_model(dfer_zoo.create_model("small.fold1"))
@@ -137,18 +137,18 @@ def test_a_file_that_changed_is_downloaded_from_the_start(host, checkpoint, monk
 @pytest.mark.parametrize(
     "fault, sentence",
     [
-        ("cut", "broke off after"),
-        ("wrong bytes", r"sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
+        ("cut", "broke off"),
+        ("wrong bytes", "sha256 .*[0-9a-f]{64}.*[0-9a-f]{64}"),
         ("larger", r"announces [\d,]+ bytes, expected"),
         ("endless", r"sends more than [\d,]+ bytes"),
         ("html", "has|announces .* bytes, expected|web page instead of the file"),
-        ("hang", "nothing arrived for 1 seconds"),
-        ("login", r"wants a login \(status 401\)"),
-        ("forbidden", r"refuses access \(status 403\)"),
-        ("gone", r"no such file any more \(status 404\)"),
-        ("removed", r"removed \(status 410\)"),
-        ("too many", r"too many requests from here; try again later \(status 429\)"),
-        ("down", r"fault of its own \(status 503\)"),
+        ("hang", "1 second"),
+        ("login", "status 401"),
+        ("forbidden", "status 403"),
+        ("gone", "status 404"),
+        ("removed", "status 410"),
+        ("too many", "too many requests.*status 429"),
+        ("down", "status 503"),
     ],
 )
 def test_host_faults_are_one_line_errors_with_advice(release, monkeypatch, fault, sentence):
@@ -167,20 +167,20 @@ def test_host_faults_are_one_line_errors_with_advice(release, monkeypatch, fault
 def test_a_web_page_of_unknown_size_is_recognised(host, monkeypatch, tmp_path):
     host.fault = "html"
     zoo(monkeypatch, tmp_path, Origin("https", f"{host.url}/fold1.pth"))
-    with pytest.raises(WeightsUnavailable, match=r"web page instead of the file\. Open the link in a browser"):
+    with pytest.raises(WeightsUnavailable, match=r"web page.*browser"):
         dfer_zoo.create_model("small.fold1")
     assert leftovers(tmp_path) == []
 
 
 def test_a_redirect_away_from_https_is_refused(release):
     release.redirects["/owner/code/releases/download/v1/fold1.pth"] = "http://127.0.0.1:9/fold1.pth"
-    with pytest.raises(WeightsUnavailable, match=r"redirects to http://127.0.0.1:9/fold1.pth, which is not https"):
+    with pytest.raises(WeightsUnavailable, match=r"http://127.0.0.1:9/fold1.pth.*not https"):
         dfer_zoo.create_model("small.fold1")
 
 
 def test_an_untrusted_certificate_is_refused(release, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
-    with pytest.raises(WeightsUnavailable, match="certificate is not trusted"):
+    with pytest.raises(WeightsUnavailable, match="certificate"):
         dfer_zoo.create_model("small.fold1")
 
 
@@ -210,9 +210,7 @@ def test_a_download_that_does_not_match_the_record_is_deleted(host, monkeypatch,
 def test_without_downloads_the_error_explains_the_manual_way(release, monkeypatch, options, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(
-        WeightsUnavailable, match=r"\(1\) Get the file from https://localhost.*licence: CC BY-NC 4.0.*FILE"
-    ):
+    with pytest.raises(WeightsUnavailable, match=r"https://localhost.*licence: CC BY-NC 4.0.*FILE"):
         dfer_zoo.create_model("small.fold1", **options)
     assert release.requests == []
 
@@ -221,14 +219,14 @@ def test_the_hub_offline_switch_applies_to_every_host(release, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsUnavailable, match=r"Downloads are switched off\."):
+    with pytest.raises(WeightsUnavailable, match=r"[Dd]ownloads .*off"):
         dfer_zoo.create_model("small.fold1")
     assert release.requests == []
 
 
 def test_an_unknown_setting_is_refused(release, monkeypatch):
     monkeypatch.setenv("DFER_ZOO_DOWNLOAD", "maybe")
-    with pytest.raises(InputError, match="DFER_ZOO_DOWNLOAD is 'maybe'; expected 'never'"):
+    with pytest.raises(InputError, match=r"DFER_ZOO_DOWNLOAD is 'maybe';.*'never'"):
         dfer_zoo.create_model("small.fold1")
 
 
@@ -249,7 +247,7 @@ def test_a_drive_file_is_downloaded(drive, checkpoint, monkeypatch, tmp_path, fa
 @pytest.mark.parametrize(
     "fault, sentence",
     [
-        ("quota", "quota of this file is used up.*Too many users"),
+        ("quota", "quota.*Too many users"),
         ("gone", "Drive.s answer was not understood|status 404"),
         ("down", "Drive.s answer was not understood|status 503"),
         ("html", "does not give the file|quota"),
@@ -257,7 +255,7 @@ def test_a_drive_file_is_downloaded(drive, checkpoint, monkeypatch, tmp_path, fa
         ("wrong bytes", "sha256 is"),
         ("larger", r"announces [\d,]+ bytes, expected"),
         ("endless", r"more than [\d,]+ bytes|bytes, expected"),
-        ("hang", "nothing arrived for 1 seconds|broke off"),
+        ("hang", "1 second|broke off"),
     ],
 )
 def test_drive_faults_are_one_line_errors_with_the_link(drive, checkpoint, monkeypatch, tmp_path, fault, sentence):
@@ -296,7 +294,7 @@ def test_a_file_of_a_drive_folder_is_found_by_its_name(drive, checkpoint, monkey
 def test_a_pattern_that_names_no_file_or_several_lists_the_folder(drive, monkeypatch, tmp_path, pattern, count):
     drive.folder = {FILE_ID: "fold1_224.pth", FILE_ID[:-1] + "x": "fold2_224.pth"}
     zoo(monkeypatch, tmp_path, Origin("gdrive_folder", FOLDER_ID, member=pattern))
-    with pytest.raises(WeightsUnavailable, match=rf"{count} files in the folder match.*fold1_224.pth, fold2_224.pth"):
+    with pytest.raises(WeightsUnavailable, match=f"{count} files.*fold1_224.pth, fold2_224.pth"):
         dfer_zoo.create_model("small.fold1")
 
 
@@ -386,7 +384,7 @@ def test_the_index_of_pips_configuration_file_is_used(index, monkeypatch, tmp_pa
 
 def test_the_error_for_an_unlisted_wheel_hides_the_password(index):
     index.files["/simple/weights-in-a-wheel/"] = b"<html></html>"
-    with pytest.raises(WeightsUnavailable, match=r"does not list weights_in_a_wheel-1.0.*PIP_INDEX_URL") as caught:
+    with pytest.raises(WeightsUnavailable, match=r"weights_in_a_wheel-1.0.*PIP_INDEX_URL") as caught:
         dfer_zoo.create_model("small.fold1")
     assert "secret" not in str(caught.value)
 
@@ -402,7 +400,7 @@ def test_a_pickle_on_the_hub_is_downloaded_and_converted(checkpoint, monkeypatch
         where = f"small/weights@{hub_server.REVISION}/model.safetensors"
         zoo(monkeypatch, tmp_path, Origin("hub", where, **facts(checkpoint)))
         # the server knows one name; the reader goes by the content
-        with pytest.raises(DferZooError, match="not a readable safetensors file"):
+        with pytest.raises(DferZooError, match="safetensors"):
             dfer_zoo.create_model("small.fold1")
         hub.filename = "fold1.pt"
         zoo(monkeypatch, tmp_path, Origin("hub", where.replace("model.safetensors", "fold1.pt"), **facts(checkpoint)))
@@ -509,7 +507,7 @@ def test_fetch_downloads_all_matching_weights(release, capsys):
 def test_a_fetch_that_fails_ends_with_status_1(release, capsys):
     release.fault = "gone"
     assert cli.main(["fetch", "small"]) == 1
-    assert "no such file any more" in capsys.readouterr().err
+    assert "status 404" in capsys.readouterr().err
 
 
 def test_convert_takes_a_link_an_id_or_nothing(drive, checkpoint, monkeypatch, tmp_path, capsys):

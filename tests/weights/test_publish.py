@@ -117,7 +117,7 @@ def test_weights_can_be_offered_as_a_pull_request(hub, converted):
 )
 def test_weights_without_a_licence_need_their_authors_permission(hub, converted, monkeypatch, tmp_path, changes):
     small.open_zoo(monkeypatch, tmp_path, dataclasses.replace(converted, **changes))
-    with pytest.raises(InputError, match=r"must not be published without its authors' permission.*--i-have-permission"):
+    with pytest.raises(InputError, match=r"permission.*--i-have-permission"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted")
     assert hub.created == []
     assert dfer_zoo.push_to_hub("small.converted", "me/small_converted", i_have_permission=True).revision
@@ -138,7 +138,7 @@ def test_the_command_prints_the_pinned_name_and_the_manifests_change(hub, conver
 
 def test_metrics_are_published_to_a_benchmark(hub, converted, capsys):
     if not hasattr(huggingface_hub, "EvalResultEntry"):
-        with pytest.raises(InputError, match="needs a newer Hub client"):
+        with pytest.raises(InputError, match="newer"):
             dfer_zoo.push_to_hub("small.converted", "me/small_converted", benchmark="someone/dfew")
         return
     assert (
@@ -148,29 +148,29 @@ def test_metrics_are_published_to_a_benchmark(hub, converted, capsys):
     (entry,) = huggingface_hub.parse_eval_result_entries(yaml.safe_load(files[".eval_results/dfew.yaml"]))
     assert (entry.dataset_id, entry.task_id, entry.value) == ("someone/dfew", "fold1", 66.85)
     assert entry.notes == "UAR, mean of the five folds" and entry.source_name == "the paper, table 2"
-    with pytest.raises(InputError, match="not of the form 'owner/dataset'"):
+    with pytest.raises(InputError, match="'owner/dataset'"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted", benchmark="dfew")
 
 
 def test_a_refusal_of_the_hub_is_a_one_line_error(hub, converted, capsys):
     hub.fault = "forbidden"
-    with pytest.raises(WeightsUnavailable, match="refuses access to me/small_converted"):
+    with pytest.raises(WeightsUnavailable, match="access to me/small_converted"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted")
 
 
 def test_a_file_that_comes_back_changed_is_an_error(hub, converted):
     hub.fault = "changes files"
-    with pytest.raises(WeightsError, match=r"gives back model.safetensors with the sha256 .* Do not use this commit"):
+    with pytest.raises(WeightsError, match=r"model.safetensors .*sha256"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted")
 
 
 @pytest.mark.parametrize("name", ["small", "../small", "me/../small", "me/a b"])
 def test_malformed_repository_names_are_refused(hub, converted, name):
-    with pytest.raises(InputError, match=r"not a valid repository name|not of the form 'owner/repo'"):
+    with pytest.raises(InputError, match=r"not a valid repository name|'owner/repo'"):
         dfer_zoo.push_to_hub("small.converted", name)
 
 
 def test_weights_that_are_not_on_this_machine_cannot_be_published(hub, monkeypatch, tmp_path):
     small.open_zoo(monkeypatch, tmp_path, small.record(license="mit"))
-    with pytest.raises(WeightsUnavailable, match="is not on this machine"):
+    with pytest.raises(WeightsUnavailable, match=r"small.converted .*not on this machine"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted")
