@@ -576,9 +576,7 @@ def pictures() -> dict[Path, str]:
 
 
 def main() -> int:
-    stale = [
-        path for path, svg in pictures().items() if not path.exists() or path.read_text(encoding="utf-8") != svg
-    ]
+    stale = [path for path, svg in pictures().items() if not path.exists() or path.read_text(encoding="utf-8") != svg]
     for path in stale:
         print(f"{'stale' if '--check' in sys.argv else 'wrote'}: {path.relative_to(ROOT)}")
         if "--check" not in sys.argv:

@@ -106,7 +106,9 @@ def orders(name: str) -> str:
         if dataset_of(record) == name:
             tags = columns.setdefault(record.labels, {}).setdefault(record.arch, [])
             tags.append(record.tag)
-    several = {arch for held in columns.values() for arch in held if sum(arch in other for other in columns.values()) > 1}
+    several = {
+        arch for held in columns.values() for arch in held if sum(arch in other for other in columns.values()) > 1
+    }
 
     def head(held: dict[str, list[str]]) -> str:
         return ", ".join(f"`{arch}.{tags[0]}`" if arch in several else f"`{arch}`" for arch, tags in held.items())

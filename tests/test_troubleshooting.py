@@ -57,7 +57,9 @@ def command(text: str) -> Callable[[], None]:
 
 def another_model() -> None:
     dfer_zoo.save_pretrained(dfer_zoo.create_model("efficient_face", img_size=64), "faces")
-    dfer_zoo.load_weights(dfer_zoo.create_model("efficient_face", num_classes=8, img_size=64), "faces/model.safetensors")
+    dfer_zoo.load_weights(
+        dfer_zoo.create_model("efficient_face", num_classes=8, img_size=64), "faces/model.safetensors"
+    )
 
 
 RAISED: dict[str, Callable[[], object]] = {
