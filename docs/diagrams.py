@@ -259,7 +259,7 @@ DIAGRAMS["mae_dfer"] = Diagram(
     "MAE-DFER: local, global and interaction attention over eight regions of a clip",
     [
         [box("frames", "16 face frames", "3 x 160 x 160", kind="input", at=3, width=6)],
-        [box("tokens", "800 tubelets of 2 x 16 x 16", "8 regions of 2 x 5 x 10 tubelets, each with a region token", at=1, width=10)],
+        [box("tokens", "800 tubelets of 2 x 16 x 16", "512 numbers each; 8 regions of 2 x 5 x 10, each with a region token", at=1, width=10)],
         [box("local", "Local attention", "the 100 tokens of a region and its region token attend", "to each other", at=1, width=10)],
         [box("global", "Global attention", "the 8 region tokens attend to each other", at=1, width=10)],
         [box("inter", "Interaction", "all 800 tokens attend to the 8 region tokens", at=1, width=10)],
@@ -271,7 +271,7 @@ DIAGRAMS["mae_dfer"] = Diagram(
         ("frames>tokens", ""), ("tokens>local", ""), ("local>global", ""), ("global>inter", ""), ("inter>mlp", ""),
         ("mlp>mean", ""), ("mean>out", ""),
     ],
-    [("local global inter mlp", "LGI-Former block x 16, width 512")],
+    [("local global inter mlp", "LGI-Former block x 16")],
 )  # fmt: skip
 
 DIAGRAMS["mae_dfer_pretrain"] = Diagram(
@@ -470,7 +470,7 @@ DIAGRAMS["s2d"] = Diagram(
         ],
         [box("add", "Added to the patches", "the prompt goes on to the next prompt block", kind="fixed")],
         [box("block", "ViT block", "each frame alone", kind="frozen")],
-        [box("mean", "Class token of every frame, norm, mean over the frames", at=1, width=10)],
+        [box("mean", "Class token of every frame, norm", "mean over the frames", at=1, width=10)],
         [box("out", "Linear classifier", kind="output", at=3, width=6)],
     ],
     [

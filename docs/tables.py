@@ -309,7 +309,9 @@ def commands() -> str:
                 continue
             name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
             if action.option_strings and action.nargs != 0:
-                shown = "|".join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()
+                shown = (
+                    " or ".join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()
+                )
                 name += f" {shown}"
             rows.append([f"`{name}`", " ".join((action.help or "").split()).replace("%%", "%")])
         parts.append(f"## {parser.prog}\n\n{parser.description or ''}\n\n{table(rows)}")

@@ -59,7 +59,7 @@ def test_no_text_of_a_drawing_is_wider_than_its_box():
         diagram.place()
         for box in diagram.boxes().values():
             room = box.right - box.left - 8
-            assert len(box.title) * diagrams.TITLE * 0.56 <= room, f"{name}: {box.title}"
+            assert len(box.title) * diagrams.TITLE * 0.6 <= room, f"{name}: {box.title}"
             assert all(len(line) * diagrams.LINE * 0.5 <= room for line in box.lines), f"{name}: {box.lines}"
 
 
