@@ -259,7 +259,7 @@ DIAGRAMS["mae_dfer"] = Diagram(
     "MAE-DFER: local, global and interaction attention over eight regions of a clip",
     [
         [box("frames", "16 face frames", "3 x 160 x 160", kind="input", at=3, width=6)],
-        [box("tokens", "800 tubelets of 2 x 16 x 16", "512 numbers each; 8 regions of 2 x 5 x 10, each with a region token", at=1, width=10)],
+        [box("tokens", "800 tubelets of 2 x 16 x 16", "8 regions of 2 x 5 x 10 tubelets,", "each with a region token; width 512", at=1, width=10)],
         [box("local", "Local attention", "the 100 tokens of a region and its region token attend", "to each other", at=1, width=10)],
         [box("global", "Global attention", "the 8 region tokens attend to each other", at=1, width=10)],
         [box("inter", "Interaction", "all 800 tokens attend to the 8 region tokens", at=1, width=10)],

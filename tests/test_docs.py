@@ -91,6 +91,17 @@ def test_every_page_is_in_the_navigation():
     assert listed == there
 
 
+def test_no_page_is_too_long():
+    for page in pages():
+        text = re.sub(r"^\|.*\n|<!-- commands -->.*", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert len(text.split()) < 2200, f"{page.name} has {len(text.split())} words besides its tables; split it"
+
+
+def test_the_files_that_the_readme_links_exist():
+    for path in re.findall(r"\]\(([\w/.]+)(?:#[\w-]+)?\)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        assert (ROOT / path).exists(), path
+
+
 # -- code --------------------------------------------------------------------------------------------------------------
 
 
