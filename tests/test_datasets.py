@@ -14,7 +14,7 @@ from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.inference import evaluate as evaluation
 from dfer_zoo.inference import plots
 from dfer_zoo.media.faces import find
-from tests.stand_in import StandIn
+from tests.small import StandIn
 
 LABELS = ("happy", "sad")
 

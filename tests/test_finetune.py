@@ -28,7 +28,7 @@ from dfer_zoo.registry import get_weights
 from dfer_zoo.training.optim import create_optimizer, learning_rate
 from dfer_zoo.training.recipe import ScheduleSection, read_recipe
 from dfer_zoo.weights.safetensors import read_header, read_safetensors
-from tests import stand_in
+from tests import small as small_models
 from tests.drawn_data import draw_frames, write_list
 from tests.parity.published import step_decay
 from tests.tiny import TINY
@@ -77,12 +77,8 @@ def finetune():
 
 
 @pytest.fixture(autouse=True)
-def registered():
-    from dfer_zoo.registry import MODELS
-
-    stand_in.register()
-    yield
-    MODELS.pop("stand_in")
+def registered(monkeypatch):
+    small_models.register(monkeypatch)
 
 
 @pytest.fixture
@@ -101,7 +97,7 @@ def small(tmp_path):
 
 
 def start(recipe, out, *options, launcher=(), env=None):
-    command = [sys.executable, *launcher, "-m", "tests.stand_in", str(recipe), "--out", str(out), *options]
+    command = [sys.executable, *launcher, "-m", "tests.small", str(recipe), "--out", str(out), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", **(env or {})}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -298,8 +294,8 @@ def test_wrong_recipes_are_errors(small, tmp_path):
         ("optimizer.lr=inf", "optimizer.lr is inf"),
         ("optimizer.betas=[0.9]", "betas: .*tuple\\[float, float\\].*\\[0.9\\]"),
         ("optimizer.betas=[0.9, 1]", "optimizer.betas is 1.0;"),
-        ('optimizer.rates={"look.*"="fast"}', "rates\\[look.\\*\\]: .*float.*'fast'"),
-        ('optimizer.rates={"look.*"=-1}', "optimizer.rates is -1.0;"),
+        ('optimizer.rates={"body.*"="fast"}', "rates\\[body.\\*\\]: .*float.*'fast'"),
+        ('optimizer.rates={"body.*"=-1}', "optimizer.rates is -1.0;"),
         ("optimizer.layer_decay=0.0", "optimizer.layer_decay is 0.0;"),
         ('schedule.milestones=["a"]', "milestones\\[0\\]: .*int.*'a'"),
         ("model.labels=[1, 2]", "labels\\[0\\]: .*str.* 1"),
@@ -311,7 +307,7 @@ def test_invalid_recipe_values_are_refused_on_reading(small, change, sentence):
 
 
 def test_layer_decay_excludes_other_group_options(small):
-    for other in ('optimizer.rates={"look.*"=1e-3}', "optimizer.decay_all=true"):
+    for other in ('optimizer.rates={"body.*"=1e-3}', "optimizer.decay_all=true"):
         with pytest.raises(InputError, match="layer_decay"):
             read_recipe(small, ["optimizer.layer_decay=0.5", other])
 
@@ -488,7 +484,7 @@ def test_weights_record_the_face_detector_of_their_training(small, tmp_path, fin
 def test_a_state_of_another_model_is_refused(small, tmp_path, finetune):
     finetune.train(read_recipe(small, ["train.epochs=1"]), tmp_path / "out")
     with pytest.raises(WeightsError, match="another model"):
-        finetune.train(read_recipe(small, ["model.args.size=16"]), tmp_path / "out", resume=True)
+        finetune.train(read_recipe(small, ["model.args.img_size=16"]), tmp_path / "out", resume=True)
 
 
 def test_learning_rates_are_the_published_ones():
