@@ -10,6 +10,7 @@ import pytest
 
 import dfer_zoo
 
+ROOT = Path(dfer_zoo.__file__).parent.parent
 SNAPSHOT = Path(__file__).parent / "api.txt"
 NAMES = sorted(set(dfer_zoo.__all__) - {"__version__"})
 
@@ -41,10 +42,10 @@ def test_mypy_knows_the_type_of_every_public_name(tmp_path):
     script.write_text("import dfer_zoo\n" + "".join(f"reveal_type(dfer_zoo.{name})\n" for name in NAMES))
     command = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent", "--ignore-missing-imports"]
     done = subprocess.run(
-        [*command, f"--cache-dir={tmp_path / 'mypy'}", str(script)],
+        [*command, f"--cache-dir={ROOT / '.mypy_cache' / 'api'}", str(script)],
         capture_output=True,
         text=True,
-        cwd=Path(dfer_zoo.__file__).parent.parent,
+        cwd=ROOT,
     )
     revealed = [line for line in done.stdout.splitlines() if "Revealed type is" in line]
     assert len(revealed) == len(NAMES), done.stdout + done.stderr

@@ -230,6 +230,7 @@ def test_encoded_frames_can_be_reused(fusion):
     assert torch.equal(model.fuse(frames, inputs["audio"]), model.forward_features(**inputs))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("fusion", ["it", "lt"])  # "ia" is in the contract of all models
 @torch.no_grad()
 def test_the_other_fusions_compile_as_one_graph(fusion):
@@ -238,6 +239,7 @@ def test_the_other_fusions_compile_as_one_graph(fusion):
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(**inputs), model(**inputs))
 
 
+@pytest.mark.graph
 @torch.no_grad()
 def test_a_model_for_sound_alone_can_be_exported():
     model, audio = tiny(), tiny_inputs()["audio"]

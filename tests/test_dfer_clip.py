@@ -202,6 +202,7 @@ def test_returned_class_texts_may_be_modified():
     assert torch.equal(model.encode_text(), kept)
 
 
+@pytest.mark.graph
 @torch.no_grad()
 def test_a_compiled_model_follows_its_weights():
     model = tiny()
@@ -680,6 +681,7 @@ def write_released_file(path: Path, state: dict[str, torch.Tensor], monkeypatch)
         torch.save(content, path)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_released_checkpoint_gives_the_published_logits(tmp_path, monkeypatch):
     """All 618 names under their prefix, in a file of the published form, of the published size."""

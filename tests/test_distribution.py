@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 IGNORED = shutil.ignore_patterns(
-    ".git", ".venv*", "__pycache__", "*.egg-info", ".*_cache", "build", "dist", "site", "runs"
+    ".git", ".venv*", ".wheels", "__pycache__", "*.egg-info", ".*_cache", "build", "dist", "site", "runs"
 )
 
 

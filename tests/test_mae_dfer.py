@@ -407,6 +407,7 @@ def test_matched_positions_need_as_many_visible_tokens_in_each_frame_of_a_region
         model(video, ~visible.flatten(1))
 
 
+@pytest.mark.graph
 def test_the_compiled_pre_training_takes_masks_of_its_own_ratio():
     model = tiny(MAEDFERPretrain, depth=1, decoder_depth=1, decoder_positions="matched").train()
     video, mask = model.example_inputs(2)["video"], model.draw_mask(2)

@@ -81,6 +81,7 @@ class RecorderMeter:
         self.epoch_losses = np.zeros((2, 2), np.float32)
 
 
+@pytest.mark.slow
 def test_a_released_checkpoint_gives_the_published_logits(tmp_path, monkeypatch):
     case = read_case(FOLDER / "dfew_64.json")
     monkeypatch.setattr(RecorderMeter, "__module__", "__main__")

@@ -21,6 +21,8 @@ from tests import small
 from tests.weights import servers
 from tests.weights.servers import FILE_ID, FOLDER_ID
 
+pytestmark = pytest.mark.hub
+
 
 def zoo(monkeypatch, tmp_path, *origins, **changes):
     """The small model, whose record names these origins."""

@@ -17,10 +17,13 @@ from dfer_zoo.weights.record import Metric, Origin
 from tests import small
 from tests.weights import publish_hub
 
-pytestmark = pytest.mark.skipif(
-    int(huggingface_hub.__version__.partition(".")[0]) < 1,
-    reason="clients before 1.0 publish to the public Hub only, and not to a server on this machine",
-)
+pytestmark = [
+    pytest.mark.hub,
+    pytest.mark.skipif(
+        int(huggingface_hub.__version__.partition(".")[0]) < 1,
+        reason="clients before 1.0 publish to the public Hub only, and not to a server on this machine",
+    ),
+]
 
 AUTHORS = Origin("page", "https://example.org/weights")
 METRICS = (Metric("uar", 66.85, "mean of the five folds", "the paper, table 2"),)

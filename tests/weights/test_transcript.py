@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import pytest
 import torch
 
 import dfer_zoo
@@ -9,6 +10,8 @@ from dfer_zoo.registry import manifest
 from dfer_zoo.weights.record import Origin
 from tests.test_mae_dfer import CASES, authors_file, our_arguments, read_case, record_of, seeded_state
 from tests.weights.servers import FILE_ID
+
+pytestmark = pytest.mark.hub
 
 
 def test_mae_dfer_is_downloaded_on_an_empty_machine(drive, monkeypatch, tmp_path, capsys):

@@ -18,6 +18,8 @@ from tests.weights import publish_hub
 CASE = Path(__file__).parents[1] / "parity" / "emo_affectnet" / "video_64.json"
 RECORDS = {"static": ("emo_affectnet_static", "affectnet"), "temporal": ("emo_affectnet", "ravdess")}
 
+pytestmark = pytest.mark.hub
+
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
