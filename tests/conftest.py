@@ -4,7 +4,7 @@ import ipaddress
 import os
 import socket
 
-# before torch is imported: parallel test processes with a thread pool each are slower than one thread each
+# set before torch is imported: parallel test processes are faster with one thread each
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -13,7 +13,7 @@ import pytest
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """In CI a skipped test is a failure: DFER_ZOO_NO_SKIPS=1, or a list of words of which an allowed skip names one."""
+    """Fail skipped tests if DFER_ZOO_NO_SKIPS is set: to 1, or to a list of words that allowed skips mention."""
     report = (yield).get_result()
     chosen = os.environ.get("DFER_ZOO_NO_SKIPS", "")
     allowed = [word for word in chosen.split(",") if word not in ("", "1")]

@@ -1,4 +1,4 @@
-"""A Hub with one file and a chosen fault, on this machine, for as long as a test runs."""
+"""A Hub on this machine, with one file and a fault of choice."""
 
 import contextlib
 import hashlib

@@ -1,4 +1,4 @@
-"""The public interface: every name is typed, documented with an example, and has the signature it had."""
+"""The public API: every name is typed, documented with an example, and keeps its signature."""
 
 import inspect
 import subprocess
@@ -33,7 +33,7 @@ def signatures() -> str:
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="annotations print differently in other versions")
 def test_signatures_match_the_snapshot():
-    """A deliberate change: `python -m tests.test_api` writes the snapshot again; say it in CHANGELOG.md."""
+    """After a deliberate change run `python -m tests.test_api`, and mention it in CHANGELOG.md."""
     assert signatures() == SNAPSHOT.read_text(encoding="utf-8")
 
 

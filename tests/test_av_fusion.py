@@ -1,4 +1,4 @@
-"""av_fusion and efficient_face, beyond the numbers of the parity cases: files, missing modalities, clips, training."""
+"""av_fusion and efficient_face beyond the parity cases: files, missing modalities, clips, training."""
 
 import random
 import wave
@@ -39,7 +39,7 @@ def case(name):
 
 
 def tiny(fusion="ia", seed=0, **changes):
-    """A random model with batch statistics for which logits depend on the input in eval mode."""
+    """A random model whose batch statistics let logits depend on the input in eval mode."""
     torch.manual_seed(seed)
     model = AVFusion(fusion=fusion, **{**TINY, **changes}).eval()
     for name, buffer in model.named_buffers():
@@ -60,7 +60,7 @@ def tiny_inputs(batch=2):
 
 
 def authors_file(path, name, prefix="module."):
-    """A checkpoint as the training script writes it on a GPU."""
+    """Write a checkpoint in the format of the training script on a GPU."""
     state = seeded_state(case(name)["state_dict"], case(name)["weights"])
     content = {
         "epoch": 87,

@@ -1,4 +1,4 @@
-"""Authors' checkpoint files: what is read, what is refused, and what comes of it."""
+"""Checkpoint files of the authors: reading, refusing, converting."""
 
 import argparse
 import io
@@ -44,7 +44,7 @@ def zoo(monkeypatch, tmp_path):
 
 @pytest.fixture
 def training_script(monkeypatch):
-    """Puts classes into ``__main__`` while a file is written, and takes them away before it is read."""
+    """Define classes in ``__main__``, as a training script does; they are removed after the test."""
     main = sys.modules["__main__"]
 
     def define(name, base=object):
@@ -72,7 +72,7 @@ def assert_same(state, expected):
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before torch 1.6"])
 def test_a_checkpoint_of_a_training_script_is_read(tmp_path, training_script, monkeypatch, legacy):
-    """Wrapper key, DataParallel prefix, optimizer, a meter of the script's own, numpy arrays and scalars, CUDA tensors."""
+    """Wrapper key, DataParallel prefix, optimizer, a class of the script, numpy arrays and scalars, CUDA tensors."""
     meter = training_script("RecorderMeter")()
     meter.epoch_losses = np.zeros((25, 2), dtype=np.float32)
     meter.epoch_accuracy = np.ones((25, 2), dtype=np.float64)
@@ -102,7 +102,7 @@ def test_training_options_in_a_checkpoint_are_ignored(tmp_path):
 
 
 def test_a_yacs_config_in_a_checkpoint_is_ignored(tmp_path, monkeypatch):
-    """yacs' CfgNode is a dict with attributes; it is imitated here and not installed when the file is read."""
+    """The CfgNode of yacs is a dict with attributes. A copy is defined here; yacs is not installed."""
     module = types.ModuleType("yacs.config")
     node = type("CfgNode", (dict,), {"__module__": "yacs.config", "__qualname__": "CfgNode"})
     module.CfgNode = node
@@ -117,7 +117,7 @@ def test_a_yacs_config_in_a_checkpoint_is_ignored(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("written_by", ["numpy.core", "numpy._core"])
 def test_numpy_1_and_2_scalars_in_a_checkpoint_are_ignored(tmp_path, written_by):
-    """The names differ between numpy's versions, whichever is installed here."""
+    """Module names differ between the two versions; both are tested, whichever is installed."""
     content = {"model": small.authors_state(), "best": np.float64(1.5), "curve": np.arange(3.0)}
     path = authors_file(tmp_path / "a.pth", content)
     with zipfile.ZipFile(path) as archive:
@@ -153,7 +153,7 @@ def test_a_plain_safetensors_file_is_read(tmp_path):
 
 
 class Malicious:
-    """Unpickled the usual way, this makes a file."""
+    """Creates a file if it is unpickled the usual way."""
 
     def __init__(self, target):
         self.target = target
@@ -182,7 +182,7 @@ def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, form):
 
 
 def test_code_of_classes_in_main_does_not_run(tmp_path, training_script, monkeypatch):
-    """A name below __main__ gets a stand-in, even where the running program has something of that name."""
+    """Names in __main__ are replaced, even if the running program defines them."""
     ran = []
     cls = training_script("RecorderMeter")
     cls.__setstate__ = lambda self, state: ran.append(state)
@@ -328,7 +328,7 @@ def test_an_unwritable_store_is_a_one_line_error(zoo, tmp_path, monkeypatch):
 
 
 def test_a_full_disk_leaves_no_partial_file(zoo, tmp_path):
-    """A limit on the size of files stands for the full disk; the process that meets it is another one."""
+    """A file size limit in another process simulates the full disk."""
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     script = (
         "import sys, pathlib, pytest, resource, signal; from tests import small; "

@@ -21,7 +21,7 @@ every_model = pytest.mark.parametrize("arch", sorted(MODELS))
 
 
 def build(arch: str, seed: int = 0) -> DferModel:
-    """A tiny model whose output depends on every parameter: zero-initialised gates and heads would hide faults."""
+    """A tiny model whose output depends on every parameter. Zero-initialised gates and heads would hide errors."""
     torch.manual_seed(seed)
     model = dfer_zoo.create_model(arch, **TINY[arch])
     generator = torch.Generator().manual_seed(seed)
@@ -249,7 +249,7 @@ def test_a_saved_model_gives_the_same_outputs(arch, tmp_path):
 @every_model
 @torch.no_grad()
 def test_skipping_the_initialisation_keeps_computed_values(arch):
-    """What no file holds (position tables, masks) must be there although the random fills were left out."""
+    """Values that no file stores (position tables, masks) are computed although random initialisation is skipped."""
     model = build(arch)
     with skip_init():
         bare = model_class(arch)(**model.config())
@@ -301,7 +301,7 @@ def test_integer_pixels_are_an_error(arch):
 
 
 def arguments(*names):
-    """(architecture, argument) for those of these arguments that an architecture has."""
+    """(architecture, argument) pairs, for the architectures that take the argument."""
     return [
         (arch, name) for arch in sorted(MODELS) for name in names if name in signature(model_class(arch)).parameters
     ]

@@ -1,4 +1,4 @@
-"""From any kind of data set to rows, clips and rates."""
+"""Data sets of every kind become rows, clips and rates."""
 
 import dataclasses
 
@@ -160,7 +160,7 @@ def test_batched_probabilities_match_single_clips():
 
 @pytest.fixture
 def room(tmp_path):
-    """Whole frames in a folder; the red of a pixel is its column, the green its row."""
+    """A folder of frames. The red value of a pixel is its column, the green value its row."""
     frame = np.zeros((60, 80, 3), np.uint8)
     frame[..., 0], frame[..., 1] = np.arange(80), np.arange(60)[:, None]
     (tmp_path / "room").mkdir()

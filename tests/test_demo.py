@@ -1,4 +1,4 @@
-"""The demonstration: weights inside the package, a drawn person, no network."""
+"""The demo: bundled weights, a drawn person, no network."""
 
 import json
 import socket
@@ -28,7 +28,7 @@ def test_the_demo_runs_without_a_network(tmp_path, no_network, capsys):
     assert cli.main(["demo", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "test object" in text
-    # the windows that hold one feeling each, from neutral to its apex and back
+    # the windows that cover exactly one emotion, from neutral to its apex and back
     answers = [line.split()[3] for line in text.splitlines() if line.startswith(("0.0 -", "3.6 -", "7.2 -"))]
     assert answers == ["happy", "angry", "surprised"]
     assert (tmp_path / "puppet.mp4").stat().st_size > 10_000

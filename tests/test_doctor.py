@@ -1,4 +1,4 @@
-"""`dfer-zoo doctor`: an annotation file held against the disk and against the order of the labels."""
+"""`dfer-zoo doctor`: it compares an annotation file with the files on disk and with the label order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = get_weights("mma_dfer.dfew_fold1").labels
 
 
 def boxes(share):
-    """A detector that finds a face of this share of every frame."""
+    """A detector whose box covers this share of every frame."""
 
     def detect(frame):
         height, width = np.array(frame.shape[:2]) * np.sqrt(share)

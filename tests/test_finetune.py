@@ -1,4 +1,4 @@
-"""Training: resuming, several processes, recipes, and that it learns."""
+"""Training: resuming, several processes, recipes, and learning."""
 
 from __future__ import annotations
 
@@ -128,14 +128,14 @@ def kill_and_resume(recipe, out, kills, rng):
 
 
 def epochs_done(out):
-    """By the state in the folder; -1 where there is none."""
+    """The number of finished epochs in the saved state; -1 if there is none."""
     try:
         return read_header(out / "state.safetensors")["progress"]["epoch"]
     except WeightsError:
         return -1
 
 
-# what a training leaves behind; the state too, for it holds the optimiser's moments
+# the files of a training, including the state with the moments of the optimizer
 FILES = ("last/model.safetensors", "best/model.safetensors", "state.safetensors", "history.csv", "confusion.png")
 
 
@@ -151,7 +151,7 @@ def test_a_killed_training_resumes_to_identical_files(small, tmp_path):
 
 
 def test_a_training_interrupted_before_validation_resumes_to_identical_files(small, tmp_path, finetune, monkeypatch):
-    """The state then holds all updates of the epoch and one line of history; neither columns nor rates may differ."""
+    """The state then has all updates of the epoch and one line of history; columns and rates must be the same."""
     finetune.train(read_recipe(small), tmp_path / "whole")
     validate, calls = finetune.validate, []
 
@@ -178,7 +178,7 @@ def test_saved_weights_record_the_transform(small, tmp_path, finetune):
 
 
 def best_epoch(finetune, monkeypatch, recipe, out, *tables):
-    """Which epoch a training kept whose validations gave these tables, as {(true, answer): clips}."""
+    """Train with these confusion tables, {(true, predicted): clips}, as validation. Returns the best epoch."""
     answers = iter(tables)
 
     def validate(*_):
@@ -213,12 +213,12 @@ def test_a_folder_with_a_training_is_not_overwritten(small, tmp_path, capsys):
 
 
 def test_data_workers_do_not_change_the_result(small, tmp_path, finetune, one_thread):
-    """Where torch uses one thread; a worker does, and a spectrum by two threads differs in its last digits."""
+    """With one torch thread, as in a worker: spectra by two threads differ in the last digits."""
     runs = []
     for workers in (0, 2):
         finetune.train(read_recipe(small, [f"data.workers={workers}", "train.epochs=1"]), tmp_path / str(workers))
         runs.append((tmp_path / str(workers) / "last" / "model.safetensors").read_bytes())
-    # the record in the header is the same, so the files are
+    # the headers are the same too
     assert runs[0] == runs[1]
 
 
@@ -415,7 +415,7 @@ def test_a_balanced_training_runs(small, tmp_path, finetune, change):
 
 
 def test_clips_without_sound_share_a_batch_with_others(small, tmp_path, finetune, monkeypatch):
-    """As mma_dfer's augmentation has it: what stands for silence, for the clips that have none."""
+    """As in the augmentation of mma_dfer: clips without sound get the value for silence."""
 
     def read(row, **_):
         clip = read_row(row)
@@ -503,7 +503,7 @@ def test_learning_rates_are_the_published_ones():
 
 @pytest.mark.parametrize("data", ["dfew", "ferv39k", "mafw"])
 def test_dk_clip_learning_rates_are_the_published_ones(data):
-    """With 584 iterations an epoch, as its parity case has them: update u runs at the rate of iteration 2u - 1."""
+    """With 584 iterations per epoch, as in the parity case: update u has the rate of iteration 2u - 1."""
     recipe = read_recipe(ROOT / "dfer_zoo" / "recipes" / f"dk_clip_{data}.toml")
     case = json.loads((ROOT / "tests" / "parity" / "dk_clip" / "optimizer_and_schedule.json").read_text())
     published = {(entry["step"] + 1) // 2: entry["lr_base"] for entry in case["schedule"] if entry["step"] % 2}
@@ -514,11 +514,11 @@ def test_dk_clip_learning_rates_are_the_published_ones(data):
 
 
 def tiny(recipe, **changes):
-    """A recipe with a tiny model, drawn clips and no files; all that it says of the training stays."""
+    """The recipe with a tiny model and drawn clips; its training section is kept."""
     name = recipe.model.name
     args = {k: v for k, v in {**recipe.model.args, **TINY[name]}.items() if k not in ("labels", "num_classes")}
     labels = recipe.model.labels if recipe.source == "our own" else SEVEN
-    # freezing by names finds the same names in the small model
+    # the tiny model has the same parameter names, so that freezing works
     model = dataclasses.replace(recipe.model, pretrained="", backbones={}, args=args, labels=tuple(labels))
     data = dataclasses.replace(
         recipe.data,
@@ -546,7 +546,7 @@ def test_every_recipe_trains_one_epoch(path, tmp_path, finetune, one_thread):
 
 
 def trained_by(recipe, out, finetune, monkeypatch):
-    """The names of what this recipe trains."""
+    """Train with a recipe. Returns the names of the trained parameters."""
     models = []
 
     def seen(model, recipe):
@@ -560,7 +560,7 @@ def trained_by(recipe, out, finetune, monkeypatch):
 
 @pytest.mark.parametrize("data", ["dfew", "ferv39k", "mafw"])
 def test_dk_clip_recipes_train_the_published_modules(data, tmp_path, finetune, monkeypatch):
-    """The rates for what is frozen then stay in the recipe and do no harm."""
+    """Learning rates for frozen parameters may stay in the recipe."""
     path = ROOT / "dfer_zoo" / "recipes" / f"dk_clip_{data}.toml"
     recipe = tiny(read_recipe(path))
     trained = trained_by(recipe, tmp_path, finetune, monkeypatch)
@@ -575,7 +575,7 @@ def test_freeze_patterns_can_extend_the_published_freezing(small, tmp_path, fine
         for name, patterns in (("alone", ["published"]), ("more", ["published", "conditioning.alpha"]))
     )
     assert more == alone - {"conditioning.alpha"} != alone
-    # the stand-in's training freezes nothing, so "published" leaves its head
+    # the stand-in has no published freezing, so "published" leaves only its head
     recipe = read_recipe(small, ['model.freeze=["published", "classifier.bias"]', "train.epochs=1"])
     assert trained_by(recipe, tmp_path / "head", finetune, monkeypatch) == {"classifier.weight"}
 
@@ -594,7 +594,7 @@ def test_there_is_a_recipe_for_every_published_run():
 
 
 def test_av_fusion_learns_puppets_and_generalises_to_new_identities(tmp_path, finetune):
-    """Four classes, small pictures, a minute or so of one core: UAR above 80 on identities that it never saw."""
+    """Four classes, small pictures, about a minute on one core: UAR above 80 on new identities."""
     labels = '["neutral", "happy", "angry", "surprised"]'
     changes = [
         f"model.labels={labels}",
@@ -611,8 +611,8 @@ def test_av_fusion_learns_puppets_and_generalises_to_new_identities(tmp_path, fi
     assert evaluation.metrics.uar(evaluation.confusion(rows, answers)) == pytest.approx(out["history"][-1]["uar"])
 
 
-# What a tiny configuration needs to see a face within seconds: model arguments, clips, epochs, learning rate, the feelings.
-# The frozen texts and the soft temperature are for a text tower that was never trained.
+# What a tiny configuration needs to learn within seconds: model arguments, clips, epochs, learning rate, emotions.
+# The text tower is not pre-trained, so it is frozen and the temperature is high.
 PATCHES = {"img_size": 32, "patch_size": 8}
 CLIP = {"embed_dim": 64, "quick_gelu": True, "text_cfg": {"width": 64, "heads": 1, "layers": 2}}
 CLIP["vision_cfg"] = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2}
@@ -628,7 +628,7 @@ LEARNERS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", LEARNERS)
 def test_every_architecture_learns_above_chance(arch, tmp_path, finetune, one_thread, monkeypatch):
-    """Tiny, from scratch, two feelings of strangers (mma_dfer hears them too): clearly above the 50 of chance."""
+    """Tiny, from scratch, two emotions of new identities (mma_dfer has sound too): clearly above chance, 50."""
     from dfer_zoo.data import puppets
     from dfer_zoo.data.annotations import read_row
 

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "keys"
 
 
 def keys(name: str) -> str:
-    """One entry a line, at the default arguments."""
+    """One line per entry, for the default arguments."""
     with skip_init():
         state = model_class(name)().state_dict()
     return "".join(f"{key} {tuple(tensor.shape)}\n" for key, tensor in sorted(state.items()))

@@ -1,4 +1,4 @@
-"""Files to clips: the frames that were asked for, to the byte, and a sentence for every file that is none."""
+"""Reading clips: frames and sound match ffmpeg exactly, and every broken file is a one-line error."""
 
 import copy
 import hashlib
@@ -35,7 +35,7 @@ def plain(folder):
 
 
 def remade(folder, plain, kind):
-    """The plain file in another guise: (path, options with which ffmpeg shows all of its frames)."""
+    """Convert the plain file with ffmpeg to this kind of file. Returns its path."""
     path = folder / kind
     if not path.exists():
         before, after = {
@@ -115,7 +115,7 @@ def test_the_waveform_matches_ffmpeg(folder, plain, kind):
     clip = read_clip(path)
     written = sound_by_ffmpeg(path, clip.waveform.shape[0])
     assert clip.waveform.dtype == np.float32 and clip.sample_rate == (48000 if kind == "vp9.webm" else 44100)
-    # whether the filling of the last packet is heard depends on the version of ffmpeg: less than 1024 samples
+    # versions of ffmpeg differ in the padding of the last packet, less than 1024 samples
     assert 0 <= clip.waveform.shape[1] - written.shape[1] < 1024
     np.testing.assert_allclose(clip.waveform[:, : written.shape[1]], written, rtol=0, atol=1e-6)
 
@@ -429,7 +429,7 @@ def test_damaged_bytes_give_a_clip_or_a_media_error(folder, plain, tmp_path, suf
 
 
 def test_a_log_level_that_deadlocks_decoders_is_reset(plain):
-    """What old versions of torchvision set at their import; a level that somebody chose stays."""
+    """Old versions of torchvision set it on import. A level set by the user is kept."""
     for level, left in [(av.logging.ERROR, None), (av.logging.INFO, av.logging.INFO), (None, None)]:
         av.logging.set_level(level)
         try:

@@ -1,4 +1,4 @@
-"""Every case in tests/parity, with the code of `python -m tests.parity`."""
+"""Every case in tests/parity, checked by the code of `python -m tests.parity`."""
 
 import json
 import math
@@ -24,7 +24,7 @@ OLD_PILLOW = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason=
 
 
 def numbers(value) -> int:
-    """How many numbers the tensors have that a case describes by their shapes."""
+    """The number of values in the tensors that a case describes by their shapes."""
     if isinstance(value, dict):
         shape = value.get("shape")
         own = math.prod(shape) if isinstance(shape, list) and all(isinstance(n, int) for n in shape) else 0

@@ -1,4 +1,4 @@
-"""The picture of a prediction: a feeling has one color everywhere, nothing is cut off, and there is a dark one."""
+"""The plot of a prediction: emotions keep their color, no text is cut off, and there is a dark theme."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Prepared clips: the same pixels as the whole-file way, resumable, in parallel, and with a report."""
+"""Prepared clips: same pixels as from whole files, resuming, worker processes, reports."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytest.importorskip("av")
 
 
 def corner(frame):
-    """A detector: two faces, of which one moves with the brightness of the frame."""
+    """Detect two faces, one of which moves with the brightness of the frame."""
     shift = int(frame.mean()) % 5
     return np.array([[20 + shift, 12, 70 + shift, 72], [80, 30, 96, 50]], float)
 
@@ -39,7 +39,7 @@ def nobody(frame):
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """Two drawn clips of a class each, 96 pixels wide, with sound."""
+    """Two drawn clips with sound, one per class."""
     root = tmp_path_factory.mktemp("films")
     for number, emotion in enumerate(("happiness", "anger")):
         (root / emotion).mkdir()
@@ -68,7 +68,7 @@ def test_prepared_frames_give_the_pixels_of_the_whole_file(films, tmp_path, rule
 
 
 def test_prepared_arrays_give_the_pixels_of_the_whole_file(tmp_path):
-    """RAVDESS: 15 faces in blue, green, red; black where the film has ended; the sound is that of 3.6 seconds."""
+    """RAVDESS: 15 faces in BGR, black after the end of the video, and 3.6 seconds of sound."""
     root = tmp_path / "RAVDESS" / "ACTOR05"
     root.mkdir(parents=True)
     Puppet("sadness", size=112).write(root / "01-01-04-01-01-01-05.mp4")
@@ -135,7 +135,7 @@ def test_clips_without_a_face_are_reported(films, tmp_path):
     lines = rows_of(tmp_path / "out" / "report.csv")
     assert [line["status"] for line in lines] == ["no face"] * 2 and int(lines[0]["searched"]) > 0
     assert "no face was found" in lines[0]["reason"]
-    # the published rule of MAFW writes the middle of the frame, and such clips are reported too
+    # the published rule of MAFW writes the center of the frame; such clips are reported too
     report = prepare.faces(films, tmp_path / "middle", rule="union_square", detector=nobody, no_face="frame")
     assert len(report.without_face) == 2 and (tmp_path / "middle" / "anger" / "1" / "0.jpg").is_file()
     prepare.write_report(report, tmp_path / "report.json")
@@ -234,7 +234,7 @@ def frame_folder(folder: Path, count: int = 3) -> None:
 
 
 def prepared(out, command):
-    """What the command writes: {name of the list: its lines}."""
+    """Run the command. Returns {name of a list: its lines}."""
     assert main(["prepare", "annotations", *command.split(), "--out", str(out)]) == 0
     return {path.stem: path.read_text().splitlines() for path in sorted(Path(out).iterdir())}
 

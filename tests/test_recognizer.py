@@ -1,4 +1,4 @@
-"""The Recognizer does what is done by hand, window by window, and says with what."""
+"""The Recognizer matches the manual steps for every window, and reports what it used."""
 
 import copy
 import dataclasses

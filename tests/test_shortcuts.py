@@ -1,4 +1,4 @@
-"""The shortcuts of inference give the numbers of the plain path, and leave alone whatever is watched or trained."""
+"""Inference shortcuts match the plain computation, and are off for training, gradients and hooks."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def relative(ours, expected):
 
 
 def shaken(model):
-    """Away from the initial values, so that norms and statistics do something."""
+    """Perturb all values, so that norms and batch statistics matter."""
     generator = torch.Generator().manual_seed(1)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():

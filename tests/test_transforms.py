@@ -1,4 +1,4 @@
-"""The transform owns the way from a file to tensors: the README's lines and the Recognizer give the same answers."""
+"""Transforms, from files to tensors: the lines of the README and the Recognizer give the same logits."""
 
 import copy
 import dataclasses
@@ -29,7 +29,7 @@ def video(tmp_path_factory):
 
 
 def moving_faces(frame):
-    """Two faces, so that every crop rule gives another crop; they follow the content of the frame."""
+    """Detect two faces, so that every crop rule gives another crop. They move with the content of the frame."""
     shift = int(frame.mean()) % 7
     return [(10 + shift, 8, 44 + shift, 48), (60, 20, 80, 44)]
 

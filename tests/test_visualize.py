@@ -1,4 +1,4 @@
-"""Pictures of what a model does: a model that looks at one place and one moment is found out, and nothing is cut off."""
+"""Plots of what a model uses: occlusion finds the one place and frame that matter, and no text is cut off."""
 
 from typing import ClassVar
 
@@ -24,7 +24,7 @@ pytest.importorskip("matplotlib")
 
 
 class OneEyed(DferModel):
-    """Its first label is as likely as the upper left corner of the third frame is bright."""
+    """The probability of its first label rises with the brightness of the upper left corner of the third frame."""
 
     default_labels: ClassVar = {2: ("bright", "dark")}
 
@@ -43,7 +43,7 @@ def test_occlusion_finds_the_place_and_the_frame_that_matter():
     found = visualize.occlusion(OneEyed(), {"video": video}, cells=2)
     assert (found.label, found.without) == ("bright", {})
     assert found.probability == pytest.approx(1 / (1 + np.exp(-2)))
-    # the mean colour, a quarter, comes in place of 1
+    # the mean color, a quarter, replaces 1
     assert np.allclose(found.places, [[1.5, 0], [0, 0]], atol=1e-6)
     assert np.allclose(found.moments, [0, 0, 1.5, 0], atol=1e-6)
     other = visualize.occlusion(OneEyed(), {"video": video}, cells=2, label="dark")
@@ -84,7 +84,7 @@ def saved(name: str, folder) -> str:
 
 
 def uncut(figure) -> None:
-    """Nothing sticks out of the figure."""
+    """Check that every artist is inside the figure."""
     figure.draw_without_rendering()
     box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert min(box.x0, box.y0) >= -0.02 and box.x1 <= width + 0.02 and box.y1 <= height + 0.02, box

@@ -169,7 +169,7 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
 
 @contextlib.contextmanager
 def https_host(folder: Path) -> Iterator[tuple[Host, Path]]:
-    """(an HTTPS host for "localhost" and for Drive's names, the file of its certificate authority)."""
+    """(an HTTPS host for "localhost" and the host names of Drive, the file of its certificate authority)"""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", *DRIVE).configure_cert(context)
