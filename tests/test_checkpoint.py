@@ -178,7 +178,7 @@ def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, form):
         assert f"{os.system.__module__}.system" in str(caught.value)
     assert not target.exists()
     torch.load(path, weights_only=False) if form != "bare pickle" else pickle.loads(path.read_bytes())
-    assert target.exists(), "the file above was harmless, so this test would have shown nothing"
+    assert target.exists(), "the file is harmless, so this test shows nothing"
 
 
 def test_code_of_classes_in_main_does_not_run(tmp_path, training_script, monkeypatch):

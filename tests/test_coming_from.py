@@ -1,7 +1,7 @@
-"""Every command of docs/coming_from.md runs: on drawn data in the layouts of the data sets, and with tiny models.
+"""Every command of docs/coming_from.md runs, on drawn data in the layouts of the data sets and with tiny models.
 
-The rows are read out of the page, so the page cannot drift from what works. Names of published weights stand for tiny
-models with their labels and crop rule, and recipes train tiny models for one epoch; all else is the command as written.
+The rows are read from the page. Names of published weights are replaced by tiny models with their labels and crop rule,
+and recipes train tiny models for one epoch; everything else is the command as written.
 """
 
 from __future__ import annotations
@@ -220,17 +220,17 @@ def place(drawn, tmp_path, monkeypatch):
     for name in ("own", "own.csv", "videos"):
         (tmp_path / name).symlink_to(drawn / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(detect, "find_detector", lambda faces: middle)
+    monkeypatch.setattr(detect, "find_detector", lambda faces: detect_middle)
     from dfer_zoo.media import faces
 
-    monkeypatch.setattr(faces, "find_detector", lambda faces: middle)
+    monkeypatch.setattr(faces, "find_detector", lambda faces: detect_middle)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path
     torch.set_num_threads(threads)
 
 
-def middle(frame):
+def detect_middle(frame):
     """A face detector for puppets."""
     height, width = frame.shape[:2]
     return np.array([[width * 0.2, height * 0.2, width * 0.8, height * 0.8]])

@@ -111,17 +111,19 @@ def finish(process):
 
 
 def kill_and_resume(recipe, out, kills, rng):
-    """Kill -9 a random part of a second after the first state is there, then, so often, after one of the second epoch;
-    then let it end. What the runs printed."""
+    """Kill a training at random times, first early in its work, then after the first epoch; finally let it finish.
+
+    Returns what the runs printed.
+    """
     outputs = []
     for number in range(kills):
         process = start(recipe, out, "--resume")
-        for line in process.stdout:  # until the data are there: what is killed before is no training
+        for line in process.stdout:  # until training starts
             if "clips for training" in line:
                 break
         while process.poll() is None and epochs_done(out) < min(number, 1):
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.2))  # an epoch takes a third of a second, and fast machines have it done sooner
+        time.sleep(rng.uniform(0, 0.2))  # an epoch takes a third of a second or less
         process.send_signal(signal.SIGKILL)
         outputs.append(process.communicate()[0])
     return [*outputs, finish(start(recipe, out, "--resume"))]
@@ -144,10 +146,12 @@ def test_a_killed_training_resumes_to_identical_files(small, tmp_path):
     rng = random.Random(int(os.environ.get("DFER_ZOO_KILL_SEED", "0")))
     finish(start(small, tmp_path / "whole"))
     outputs = kill_and_resume(small, tmp_path / "killed", kills, rng)
-    assert any(re.search(r"continuing at epoch [23],", output) for output in outputs), "no kill hit it within its work"
+    assert any(re.search(r"continuing at epoch [23],", output) for output in outputs), (
+        "no kill interrupted the training"
+    )
     for name in FILES:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
-    assert not list((tmp_path / "whole").rglob(".*")), "a temporary file was left by a run that was not killed"
+    assert not list((tmp_path / "whole").rglob(".*")), "a run that was not killed left a temporary file"
 
 
 def test_a_training_interrupted_before_validation_resumes_to_identical_files(small, tmp_path, finetune, monkeypatch):
@@ -513,12 +517,12 @@ def test_dk_clip_learning_rates_are_the_published_ones(data):
         assert ours == pytest.approx(rate, rel=1e-6)
 
 
-def tiny(recipe, **changes):
-    """The recipe with a tiny model and drawn clips; its training section is kept."""
+def tiny_recipe(recipe, **changes):
+    """The recipe with a tiny_recipe model and drawn clips; its training section is kept."""
     name = recipe.model.name
     args = {k: v for k, v in {**recipe.model.args, **TINY[name]}.items() if k not in ("labels", "num_classes")}
     labels = recipe.model.labels if recipe.source == "our own" else SEVEN
-    # the tiny model has the same parameter names, so that freezing works
+    # the tiny_recipe model has the same parameter names, so that freezing works
     model = dataclasses.replace(recipe.model, pretrained="", backbones={}, args=args, labels=tuple(labels))
     data = dataclasses.replace(
         recipe.data,
@@ -538,7 +542,7 @@ def test_every_recipe_trains_one_epoch(path, tmp_path, finetune, one_thread):
     recipe = read_recipe(path, fold=1)
     if recipe.model.pretrained:
         get_weights(recipe.model.name, recipe.model.pretrained)  # an unknown tag would be an exception
-    progress = finetune.train(tiny(recipe), tmp_path)
+    progress = finetune.train(tiny_recipe(recipe), tmp_path)
     (line,) = progress["history"]
     assert np.isfinite(line["loss"]) and line["loss"] > 0.1
     saved = create_model(f"local-dir:{tmp_path / 'last'}")
@@ -562,7 +566,7 @@ def trained_by(recipe, out, finetune, monkeypatch):
 def test_dk_clip_recipes_train_the_published_modules(data, tmp_path, finetune, monkeypatch):
     """Learning rates for frozen parameters may stay in the recipe."""
     path = ROOT / "dfer_zoo" / "recipes" / f"dk_clip_{data}.toml"
-    recipe = tiny(read_recipe(path))
+    recipe = tiny_recipe(read_recipe(path))
     trained = trained_by(recipe, tmp_path, finetune, monkeypatch)
     parts = {"local_tower", "semantic_norm", "semantic_projection", "conditioning"}
     assert {name.split(".")[0] for name in trained} == parts
@@ -571,7 +575,7 @@ def test_dk_clip_recipes_train_the_published_modules(data, tmp_path, finetune, m
 def test_freeze_patterns_can_extend_the_published_freezing(small, tmp_path, finetune, monkeypatch):
     path = ROOT / "dfer_zoo" / "recipes" / "dk_clip_dfew.toml"
     alone, more = (
-        trained_by(tiny(read_recipe(path, [f"model.freeze={patterns}"])), tmp_path / name, finetune, monkeypatch)
+        trained_by(tiny_recipe(read_recipe(path, [f"model.freeze={patterns}"])), tmp_path / name, finetune, monkeypatch)
         for name, patterns in (("alone", ["published"]), ("more", ["published", "conditioning.alpha"]))
     )
     assert more == alone - {"conditioning.alpha"} != alone
@@ -611,7 +615,7 @@ def test_av_fusion_learns_puppets_and_generalises_to_new_identities(tmp_path, fi
     assert evaluation.metrics.uar(evaluation.confusion(rows, answers)) == pytest.approx(out["history"][-1]["uar"])
 
 
-# What a tiny configuration needs to learn within seconds: model arguments, clips, epochs, learning rate, emotions.
+# What a tiny_recipe configuration needs to learn within seconds: model arguments, clips, epochs, learning rate, emotions.
 # The text tower is not pre-trained, so it is frozen and the temperature is high.
 PATCHES = {"img_size": 32, "patch_size": 8}
 CLIP = {"embed_dim": 64, "quick_gelu": True, "text_cfg": {"width": 64, "heads": 1, "layers": 2}}

