@@ -143,11 +143,11 @@ def _draw_winners(axes: Any, times: Sequence[float], values: np.ndarray, predict
         axes.add_patch(Rectangle((left, 1.03), right - left, 0.085, facecolor=colors[label], **place))
         if (right - left) / borders[-1] > 0.011 * len(label):  # else it does not fit
             axes.text((left + right) / 2, 1.072, label, ha="center", va="center", fontsize="small", weight="bold",
-                      color=_readable_on(colors[label]), parse_math=False, **place)  # fmt: skip
+                      color=readable_on(colors[label]), parse_math=False, **place)  # fmt: skip
         start = number
 
 
-def _readable_on(color: str) -> str:
+def readable_on(color: str) -> str:
     red, green, blue = (int(color[place : place + 2], 16) for place in (1, 3, 5))
     return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 125 else "#FFFFFF"
 
