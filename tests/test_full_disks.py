@@ -20,9 +20,9 @@ pytest.importorskip("resource")
 pytest.importorskip("av")
 pytest.importorskip("matplotlib")
 
-from tests import small  # noqa: E402
-from tests.disks import full_disk, leftovers  # noqa: E402
-from tests.tiny import TINY  # noqa: E402
+from tests import small
+from tests.disks import full_disk, leftovers
+from tests.tiny import TINY
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ("--model", "av_fusion.puppets", "--faces", "none")
@@ -214,7 +214,7 @@ def test_a_full_disk_is_one_sentence_and_the_files_before_stay_whole(writer, cli
     if writer.startswith("prepare") and "annotations" not in writer:  # it goes on: what is done is not done again
         return
     for room in (0, max(map(len, whole.values())) // 2):
-        with full_disk(room), pytest.raises(DferZooError, match="too large|room"):
+        with full_disk(room), pytest.raises(DferZooError, match=r"too large|room"):
             write(clip, out) if "run" not in os.listdir(out) else _again(write, clip, out)
         found = contents(out)
         assert all(found[name] == whole[name] for name in found if _is_same(writer, name)), writer

@@ -203,7 +203,7 @@ def training() -> Task:
 
     import dfer_zoo.training.loop  # noqa: F401
 
-    changes = ("train.epochs=3", "train.batch_size=4", "train.save_every=1", "data.train=puppets:clips=12,size=32")
+    changes = ("train.epochs=2", "train.batch_size=4", "train.save_every=1", "data.train=puppets:clips=12,size=32")
     changes = (*changes, "data.valid=puppets:clips=4,size=32,split=test", "model.args.img_size=32")
     sets = [f"--set={change}" for change in changes]
     return Task(
