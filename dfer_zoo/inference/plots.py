@@ -200,7 +200,8 @@ def write_figure(path: str | Path, figure: Any) -> Path:
         figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=130)
         write_atomically(path, content.getvalue())
     except (OSError, ValueError) as error:
-        raise InputError(f"The plot cannot be written to {path} ({error}).") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"The plot cannot be written to {path} ({reason}).") from error
     return path
 
 
