@@ -102,4 +102,5 @@ class Stream:
         start = (self.seen - self.length) / self.fps
         (window,) = prediction.windows
         moved = dataclasses.replace(window, start=start, stop=self.seen / self.fps)
-        return dataclasses.replace(prediction, windows=(moved,))
+        track = tuple((start + second, box) for second, box in prediction.track)
+        return dataclasses.replace(prediction, windows=(moved,), track=track)

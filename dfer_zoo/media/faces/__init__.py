@@ -55,7 +55,8 @@ def find(
 ) -> Clip:
     """Return the clip with its frames cropped to the face. Nothing is searched until frames are taken.
 
-    ``clip.notes["faces"]`` then says which detector searched how many frames, and in how many it found a face.
+    ``clip.notes["faces"]`` then says which detector searched how many frames, and in how many it found a face;
+    ``clip.notes["boxes"]`` holds the boxes of the face, by frame number.
 
     Args:
         clip: A clip.
@@ -93,13 +94,15 @@ def find(
     cut: Frames
     if boxes is not None:
         cut = GivenCrops(clip.frames, boxes)
+        used = {number: tuple(box.tolist()) for number, box in enumerate(boxes)}
     else:
         searching = _search(clip, faces, crop, search, report)
         if crop == "aligned":
             cut = TrackedCrops(searching, no_face, clip.fps)
         else:
             cut = PerFrameCrops(searching, crop, no_face)
-    return replace(clip, frames=cut, notes={**clip.notes, "faces": report})
+        used = searching.used
+    return replace(clip, frames=cut, notes={**clip.notes, "faces": report, "boxes": used})
 
 
 def _search(clip: Clip, faces: Any, crop: str, search: str, report: dict[str, Any]) -> Search:
