@@ -25,3 +25,10 @@ def test_predict_with_weights_in_the_package_imports_no_slow_library(tmp_path, m
     imported = set(done.stdout.partition("imported:")[2].split())
     assert "torch" in imported and "av" in imported
     assert not imported & set(SLOW)
+
+
+@pytest.mark.parametrize("arguments, status", [(["list"], 0), (["list", "--nonsense"], 2), (["info", "nobody"], 2)])
+def test_the_program_ends_with_the_status_and_all_output(arguments, status):
+    done = subprocess.run([sys.executable, "-m", "dfer_zoo", *arguments], capture_output=True, text=True)
+    assert done.returncode == status
+    assert "mma_dfer" in done.stdout if status == 0 else done.stderr

@@ -41,7 +41,7 @@ class Block(TimmBlock):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"mlp_layer": Mlp, **options})
         if rate := options.get("drop_path", 0.0):
-            self.drop_path1, self.drop_path2 = DropPath(rate), DropPath(rate)
+            self.drop_path1, self.drop_path2 = DropPath(rate), DropPath(rate)  # type: ignore[assignment]
 
 
 class TemporalTransformer(nn.Module):

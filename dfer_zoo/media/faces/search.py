@@ -107,6 +107,11 @@ class Search:
                 return again
         return coarse_to_fine(self.detector, frame)
 
+    def forget(self, before: int) -> None:
+        """Drop the boxes of frames before this one: a stream has passed them."""
+        for index in [index for index in self.found if index < before]:
+            del self.found[index]
+
     # -- boxes of earlier runs -----------------------------------------------------------------------------------------
 
     def _place(self) -> tuple[Any, ...]:
