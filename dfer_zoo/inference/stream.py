@@ -237,7 +237,9 @@ class _Memory:
     def boxes(self) -> list[tuple[int, tuple[float, ...]]]:
         """The boxes of the face in the window, by number of the frame in the stream."""
         if isinstance(self.cropped, GivenCrops):
-            return [(number, tuple(self.cropped.boxes[number].tolist())) for number in range(self.start, self.ring.count)]
+            return [
+                (number, tuple(self.cropped.boxes[number].tolist())) for number in range(self.start, self.ring.count)
+            ]
         search = getattr(self.cropped, "search", None)
         used = {} if search is None else search.used
         return sorted((number, box) for number, box in used.items() if number >= self.start)
