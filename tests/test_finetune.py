@@ -96,12 +96,27 @@ def small(tmp_path):
     return path
 
 
-def start(recipe, out, *options, launcher=(), env=None):
-    command = [sys.executable, *launcher, "-m", "tests.small", str(recipe), "--out", str(out), *options]
+def start(recipe, out, *options, env=None):
+    command = [sys.executable, "-m", "tests.small", str(recipe), "--out", str(out), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", **(env or {})}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def start_two(recipe, out, *options):
+    """Two processes with the environment that torchrun gives them.
+
+    tests/test_processes.py runs the real launchers. They are left out here because the launcher of torch 2.6 sometimes
+    hangs at its exit, after both processes have ended. USE_LIBUV=0 selects the older store, also for that torch.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "USE_LIBUV": "0"}
+    return [
+        start(recipe, out, *options, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)
+    ]
 
 
 def finish(process):
@@ -235,15 +250,12 @@ def test_gradient_accumulation_matches_the_whole_batch(small, tmp_path, finetune
         torch.testing.assert_close(pieces[name], whole[name], rtol=1e-4, atol=1e-6)
 
 
-def test_two_processes_are_one(small, tmp_path, finetune):
+def test_two_processes_match_one_process(small, tmp_path, finetune):
     """The same global batches, gradients averaged by gloo; nothing random per process and no batch statistics."""
     still = ["model.args.dropout=0.0", "train.mix=none", "optimizer.name=sgd", "optimizer.lr=0.01"]
     finetune.train(read_recipe(small, still), tmp_path / "one")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
-    finish(start(small, tmp_path / "two", *(f"--set={c}" for c in still), launcher=launcher))
+    for process in start_two(small, tmp_path / "two", *(f"--set={change}" for change in still)):
+        finish(process)
     one, two = (read_safetensors(tmp_path / n / "last" / "model.safetensors")[0] for n in ("one", "two"))
     start_model = create_model("stand_in", labels=LABELS, dropout=0.0).state_dict()
     for name in one:
