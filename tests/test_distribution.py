@@ -41,10 +41,10 @@ def files(*patterns):
 
 
 def test_the_sdist_has_its_tests_and_what_they_read(built):
-    wanted = files(
-        "tests/**/*", "docs/**/*", "examples/*.py", "dfer_zoo/**/*.py", "dfer_zoo/recipes/*", ".ci/*", "*.md"
+    wanted = files("tests/**/*", "docs/**/*", "examples/*", "dfer_zoo/**/*.py", "dfer_zoo/recipes/*", ".ci/*", "*.md")
+    wanted |= files(
+        "setup.*", "pyproject.toml", "mkdocs.yml", "Makefile", "Dockerfile", "weights_manifest.json", "LICENSE*"
     )
-    wanted |= files("setup.*", "pyproject.toml", "mkdocs.yml", "Makefile", "weights_manifest.json", "LICENSE*")
     assert not sorted(wanted - built[0])
 
 

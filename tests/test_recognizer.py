@@ -240,7 +240,7 @@ def test_a_stream_matches_the_windows_of_the_file(video):
     expected = recognizer(Clip.from_arrays(clip.take(range(180)), clip.waveform[:, :264600], fps=30, sample_rate=44100))
     assert [(a.windows[0].start, a.windows[0].stop) for a in answers] == [(0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]
     np.testing.assert_allclose(np.concatenate([a.logits for a in answers]), expected.logits, rtol=1e-4, atol=1e-5)
-    assert len(live._frames) == 60 and sum(part.shape[1] for _, part in live._sound) < 88200 + 1470
+    assert len(live._memory.ring.frames) == 60 and sum(part.shape[1] for _, part in live._sound) < 88200 + 1470
 
 
 def test_wrong_stream_arguments_are_errors():
