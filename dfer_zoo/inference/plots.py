@@ -125,7 +125,13 @@ def _draw_lines(axes: Any, prediction: Prediction, theme: str, narrow: bool) -> 
         shape: dict[str, Any] = {"linewidth": 1, "alpha": 0.6} if faint else {"linewidth": 2.4, "marker": "o"}
         axes.plot(times, values[:, k], label=label, color=colors[label], markersize=4, clip_on=False, **shape)
     axes.set(xlabel="seconds", xlim=(0, prediction.windows[-1].stop), ylim=(0, 1), ylabel="probability")
-    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 3, "columnspacing": 1.0, "handlelength": 1.2}
+    below = {
+        "loc": "upper center",
+        "bbox_to_anchor": (0.5, -0.16),
+        "ncols": 3,
+        "columnspacing": 1.0,
+        "handlelength": 1.2,
+    }
     beside = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5)}
     legend = axes.legend(frameon=False, **(below if narrow else beside))
     for entry in legend.get_texts():
