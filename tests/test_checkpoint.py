@@ -172,7 +172,7 @@ def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, form):
         torch.save(content, path, pickle_protocol=4)
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(WeightsError, match=r"refused.*nothing of the file was run") as caught:
+    with pytest.raises(WeightsError, match=r"refused.*No code from the file was run") as caught:
         read_checkpoint(path)
     if form != "protocol 4":
         assert f"{os.system.__module__}.system" in str(caught.value)
@@ -205,7 +205,7 @@ def test_no_stand_in_is_left_behind(tmp_path, training_script):
         (b"", "is empty"),
         (b"  <!DOCTYPE html><html>Google Drive can't scan this file for viruses", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "is a Git LFS pointer"),
-        (b"\x00\x01 what is this", "is not a whole checkpoint"),
+        (b"\x00\x01 what is this", "is not a complete torch checkpoint"),
     ],
 )
 def test_what_a_broken_download_leaves_is_recognised(tmp_path, content, sentence):
@@ -220,7 +220,7 @@ def test_a_cut_file_is_an_error(tmp_path, share, legacy):
     path = authors_file(tmp_path / "a.pth", small.authors_state(), _use_new_zipfile_serialization=not legacy)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(WeightsError, match="is not a whole checkpoint"):
+    with pytest.raises(WeightsError, match="is not a complete torch checkpoint"):
         read_checkpoint(path)
 
 
@@ -433,7 +433,7 @@ def test_the_header_is_one_json_text(stored):
 def test_the_command_line_converts_and_verifies(zoo, tmp_path, capsys):
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     assert cli.main(["verify"]) == 0
-    assert capsys.readouterr().out == "There are no weights on this machine yet.\n"
+    assert capsys.readouterr().out == "No weights on this machine yet.\n"
     assert cli.main(["convert", "small", "converted", str(path)]) == 0
     stored = zoo / "small.converted.safetensors"
     assert capsys.readouterr().out == f"{stored}\n"
@@ -467,7 +467,7 @@ def test_a_checkpoint_of_ones_own_training_becomes_a_folder(zoo, tmp_path, capsy
     assert torch.equal(model.body.weight, state["encoder.weight"])
     assert not zoo.exists()
     assert cli.main(["convert", "small", "mine", str(path), "--output", str(tmp_path / "x"), "--labels", "a,b,c"]) == 2
-    assert "has 2 classes, and there are 3 labels" in capsys.readouterr().err
+    assert "has 2 classes, but 3 labels were given" in capsys.readouterr().err
     assert cli.main(["convert", "small", "converted", str(path), "--labels", "a,b"]) == 2
     assert cli.main(["convert", "smal", "mine", str(path), "--output", str(tmp_path / "x")]) == 2
     assert "Did you mean small" in capsys.readouterr().err

@@ -46,7 +46,7 @@ def test_the_module_runs_as_a_command():
 @pytest.mark.parametrize("arch", ["mma_dfer", "dfer_clip"])
 def test_a_fold_without_numbers_of_its_own_names_the_one_that_has_their_mean(arch, capsys):
     assert cli.main(["info", f"{arch}.mafw_fold3"]) == 0
-    assert f"the mean over the folds is with {arch}.mafw_fold1" in capsys.readouterr().out
+    assert f"see {arch}.mafw_fold1 for the mean over the folds" in capsys.readouterr().out
 
 
 def test_a_name_that_is_not_there_is_one_line_and_status_2(capsys):
@@ -178,7 +178,7 @@ def test_what_the_system_refuses_is_one_sentence(place, capsys, monkeypatch, tmp
     assert "this folder cannot be read (Permission denied)" in capsys.readouterr().err
     (tmp_path / "taken").write_text("a file")
     assert cli.main(["demo", "--out", str(tmp_path / "taken")]) == 2
-    assert "this folder cannot be made" in capsys.readouterr().err
+    assert "this folder cannot be created" in capsys.readouterr().err
     assert cli.main(["demo", "--seed", "-1", "--out", str(tmp_path / "demo")]) == 2
     assert "--seed is -1" in capsys.readouterr().err
 
@@ -211,7 +211,7 @@ def test_a_full_disk_is_one_sentence(place, tmp_path, capsys):
         (("--device", "meta"), "device 'meta' cannot be used"),
         (("--fps", "0"), "fps is 0"),
         (("--faces", "nan,0,1,1"), "not finite"),
-        (("--pretrained", "no_such_tag"), "already says which weights"),
+        (("--pretrained", "no_such_tag"), "already names the weights"),
         (("--faces", "1,2,3,x"), "expected a detector's name"),
         (("--json", "no/such/folder/out.jsonl"), "cannot be written"),
         (("--dtype", "int8"), "invalid choice"),
@@ -225,7 +225,7 @@ def test_predict_used_wrongly_is_status_2_and_one_sentence(place, capsys, argume
 
 def test_predict_needs_weights(place, capsys):
     assert cli.main(["predict", "--model", "av_fusion", str(place / "frames")]) == 2
-    assert "without weights answers at random" in capsys.readouterr().err
+    assert "without weights predicts at random" in capsys.readouterr().err
 
 
 def test_a_face_box_can_be_given(place, capsys):

@@ -66,7 +66,7 @@ def test_the_format_of_a_list_is_seen_in_its_first_line(tmp_path):
 def test_a_list_with_more_classes_than_labels_is_an_error_before_anything_is_computed(tmp_path):
     (tmp_path / "four.txt").write_text("a.npy;a.wav;1;training\nb.npy;b.wav;3;testing\n")
     with pytest.raises(
-        InputError, match=r"the clip b\.npy has the class index 2 \(from 0\), and there are 2 labels: happy, sad"
+        InputError, match=r"the clip b\.npy has the class index 2 \(from 0\), but there are 2 labels: happy, sad"
     ):
         read_rows(tmp_path / "four.txt", LABELS)
     assert [row.label for row in read_rows(tmp_path / "four.txt")] == [0, 2]
@@ -156,7 +156,7 @@ def test_probabilities_are_those_of_the_clips_one_by_one():
     assert not np.allclose(mute, together)
     with pytest.raises(InputError, match="batch_size is 0; expected 1 or more"):
         evaluation.probabilities(model, rows, batch_size=0)
-    with pytest.raises(InputError, match="cannot do without image"):
+    with pytest.raises(InputError, match="needs image"):
         evaluation.probabilities(model, rows, without=("image",))
 
 

@@ -247,7 +247,7 @@ def test_own_labels_get_the_published_pattern_unless_texts_are_given():
     ("arguments", "message"),
     [
         ({"num_classes": 5}, "no published ones for 5 classes: pass labels="),
-        ({"num_classes": 3, "labels": ["a", "b"]}, "num_classes is 3 and there are 2 labels"),
+        ({"num_classes": 3, "labels": ["a", "b"]}, "num_classes is 3, but labels has 2 names"),
         ({"labels": ["a", "b"], "prompts": ["one"]}, "There are 1 prompts and 2 labels"),
         ({"labels": "abc"}, "labels is the text 'abc'"),
         ({"labels": ["a", "a"]}, "not distinct"),
@@ -592,14 +592,14 @@ def test_a_file_of_own_classes_becomes_a_folder(tmp_path, capsys):
 
     capsys.readouterr()
     assert cli.main([*convert, "--labels", "calm,bored"]) == 2
-    assert "own.pth has 5 classes, and there are 2 labels" in capsys.readouterr().err
+    assert "own.pth has 5 classes, but 2 labels were given" in capsys.readouterr().err
 
 
 def test_own_texts_do_not_get_published_labels(tmp_path):
     """However many they are."""
     model = tiny(labels=list("abcdefg"), prompts=[*OWN_TEXTS, "a face.", "another face."])
     torch.save(their_state(model), tmp_path / "own.pth")
-    with pytest.raises(InputError, match=r"says no labels for its 7 class texts \('a resting face ?\.', .*labels="):
+    with pytest.raises(InputError, match=r"stores no labels for its 7 class texts \('a resting face ?\.', .*labels="):
         convert_own("dfer_clip", tmp_path / "own.pth", tmp_path / "own")
     assert not (tmp_path / "own").exists()
 

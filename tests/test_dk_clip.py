@@ -142,8 +142,8 @@ def test_files_of_other_models_are_errors(authors_state):
             for wrong in (0, -4, 2.0)
         ),
         ({"width": 64.0}, "width is 64.0; expected a whole number"),
-        ({"interaction_depth": 0}, "interaction_depth is 0; expected a whole number from 1 on"),
-        ({"context_length": 0}, "context_length is 0; expected a whole number from 1 on"),
+        ({"interaction_depth": 0}, "interaction_depth is 0; expected a positive integer"),
+        ({"context_length": 0}, "context_length is 0; expected a positive integer"),
         ({"vocab_size": 100}, "vocab_size is 100; expected 49408 or more"),
     ],
 )
@@ -335,7 +335,7 @@ def test_published_labels_have_published_texts_and_others_their_names(model):
         model.reset_classifier(5)
     with pytest.raises(InputError, match="2 prompts and 1 labels"):
         model.reset_classifier(("calm",), prompts=("a", "b"))
-    with pytest.raises(InputError, match="num_classes is 3 and there are 2 labels"):
+    with pytest.raises(InputError, match="num_classes is 3, but labels has 2 names"):
         DKCLIP(**{**TINY["dk_clip"], "labels": ("a", "b"), "num_classes": 3})
 
 

@@ -59,14 +59,14 @@ def test_one_model_by_all_its_names(zoo, tmp_path):
         ("smal", {"pretrained": "inside"}, UnknownModel, "Did you mean small"),
         ("small.insid", {}, UnknownTag, "small has no weights 'insid'. Did you mean inside"),
         ("small", {"pretrained": "insid"}, UnknownTag, "Did you mean inside"),
-        ("small", {"pretrained": True}, UnknownTag, "does not say which weights of small. There are: composed, inside"),
-        ("other", {"pretrained": True}, UnknownTag, "There are: none"),
-        ("small", {"pretrained": ""}, UnknownTag, "Which weights of small"),
-        ("small.", {}, UnknownTag, "Which weights of small"),
+        ("small", {"pretrained": True}, UnknownTag, "does not name weights of small. Available: composed, inside"),
+        ("other", {"pretrained": True}, UnknownTag, "Available: none"),
+        ("small", {"pretrained": ""}, UnknownTag, "small needs a tag"),
+        ("small.", {}, UnknownTag, "small needs a tag"),
         ("small.inside", {"pretrained": "composed"}, InputError, "name different weights"),
         ("small", {"pretrained": "inside", "checkpoint_path": "x"}, InputError, "not both"),
-        ("local-dir:x", {"pretrained": "inside"}, InputError, "already says which weights"),
-        ("hf-hub:a/b", {"checkpoint_path": "x"}, InputError, "already says which weights"),
+        ("local-dir:x", {"pretrained": "inside"}, InputError, "already names the weights"),
+        ("hf-hub:a/b", {"checkpoint_path": "x"}, InputError, "already names the weights"),
         ("owner/repo", {}, UnknownModel, "write 'local-dir:owner/repo' or 'hf-hub:owner/repo'"),
         ("./folder", {}, UnknownModel, "looks like a path"),
         ("local-dir:/nowhere", {}, WeightsError, "There is no model.safetensors in /nowhere"),
@@ -79,12 +79,12 @@ def test_one_model_by_all_its_names(zoo, tmp_path):
         ("small", {"device": "toaster"}, InputError, "device 'toaster' cannot be used here"),
         ("small", {"dtype": "half"}, InputError, "dtype is 'half'; expected torch.float32"),
         (None, {}, UnknownModel, "name must be a string, not NoneType"),
-        ("small", {"labels": "happiness"}, InputError, "labels is the text 'happiness'"),
+        ("small", {"labels": "happiness"}, InputError, "labels is the string 'happiness'"),
         ("small", {"labels": 3}, InputError, "labels is 3; expected a list of class names"),
         ("small", {"labels": ("a", 1)}, InputError, "expected a list of class names"),
         ("small", {"dtype": torch.int8}, InputError, "dtype is torch.int8; expected torch.float32"),
         ("small", {"labels": ["a", "a"]}, InputError, "not distinct"),
-        ("small", {"labels": ["a", "b"], "num_classes": 3}, InputError, "num_classes is 3 and there are 2 labels"),
+        ("small", {"labels": ["a", "b"], "num_classes": 3}, InputError, "num_classes is 3, but labels has 2 names"),
     ],
 )
 def test_what_cannot_be_made_is_one_sentence(zoo, name, options, error, sentence):
@@ -193,9 +193,9 @@ def test_weights_are_loaded_into_a_model_that_is_there(zoo):
 
 def test_weights_of_another_architecture_are_refused(zoo, tmp_path):
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("other"), tmp_path / "other")
-    with pytest.raises(WeightsError, match="holds weights of other, and small was asked for"):
+    with pytest.raises(WeightsError, match="contains weights of other, not of small"):
         dfer_zoo.create_model("small", checkpoint_path=path)
-    with pytest.raises(WeightsError, match="holds weights of other; the model is a Small"):
+    with pytest.raises(WeightsError, match="contains weights of other; the model is a Small"):
         dfer_zoo.load_weights(dfer_zoo.create_model("small"), path)
 
 

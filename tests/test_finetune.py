@@ -396,7 +396,7 @@ def test_clips_that_cannot_be_read_are_replaced_and_named(small, tmp_path, finet
     command += [f"--set=data.{part}={lists}" for part in ("train", "valid")] + ['--set=data.without=["audio"]']
     assert main(command) == 1
     out = capsys.readouterr().out
-    assert "2 clips cannot be read, and others took their place:" in out and "/nowhere/1: no such file" in out
+    assert "2 clips cannot be read and were replaced by others:" in out and "/nowhere/1: no such file" in out
     command[3] = str(tmp_path / "strict")
     assert main([*command, "--strict"]) == 2
     assert "/nowhere/" in capsys.readouterr().err

@@ -334,7 +334,7 @@ def test_a_wrong_option_is_an_error(changes, sentence):
         ({"img_size": (32,)}, r"img_size is \(32,\); expected a number of pixels, or two"),
         ({"img_size": 0}, "img_size is 0; expected a number of pixels, or two"),
         *(
-            ({name: 0}, f"{name} is 0; expected a whole number from 1 on")
+            ({name: 0}, f"{name} is 0; expected a positive integer")
             for name in ("num_heads", "width", "depth", "num_frames", "tubelet", "patch_size")
         ),
     ],
@@ -550,7 +550,7 @@ def test_a_share_of_the_motion_needs_tubelets_of_two_frames():
         ({"mask_ratio": -0.5}, "mask_ratio -0.5 masks -4 of the 8 tokens of a window"),
         ({"difference_group": 3}, "difference_group is 3; expected .* a divisor of the 8 frames"),
         ({"difference_group": 100}, "difference_group is 100; expected .* a divisor of the 8 frames"),
-        ({"decoder_width": 0}, "decoder_width is 0; expected a whole number from 1 on"),
+        ({"decoder_width": 0}, "decoder_width is 0; expected a positive integer"),
         ({"decoder_heads": 5}, "width is 36; expected a multiple of the 5 heads"),
         ({"layer_scale": 0.1}, "layer_scale is 0.1; expected 0: the blocks of the LGI-Former"),
     ],
@@ -583,7 +583,7 @@ def test_the_views_are_the_first_and_the_last_frames_and_one_view_is_in_the_midd
 
 @pytest.mark.parametrize("name", ["num_frames", "img_size", "rate", "segments"])
 def test_a_transform_without_frames_pixels_or_views_is_an_error(name):
-    with pytest.raises(InputError, match=f"create_transform: {name} is 0; expected a whole number from 1 on"):
+    with pytest.raises(InputError, match=f"create_transform: {name} is 0; expected a positive integer"):
         create_transform(tiny(), **{name: 0}, faces="none")
 
 

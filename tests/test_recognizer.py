@@ -451,15 +451,15 @@ def test_days_of_windows_are_not_begun():
 def test_wrong_arguments_are_one_sentence():
     small = Colours().eval()
     for arguments, options, message in [
-        (("mma_dfer",), {}, "without weights answers at random"),
+        (("mma_dfer",), {}, "without weights predicts at random"),
         (([],), {}, "list of models, or of weights, is empty"),
         (([small, Colours(num_classes=2).eval()],), {}, "cannot be averaged"),
         ((Colours(num_classes=0).eval(),), {}, "has no classes"),
         ((small,), {"window": 0}, "window is 0"),
         ((small,), {"window": float("nan")}, "window is nan"),
-        ((small,), {"stride": 1.0, "window": None}, "stride without a window"),
+        ((small,), {"stride": 1.0, "window": None}, "stride needs a window"),
         ((small,), {"window": "long"}, "expected seconds, .auto., or None"),
-        ((None, "fer2013"), {}, "without a model means nothing"),
+        ((None, "fer2013"), {}, "needs a model; give its name too"),
         ((small,), {"batch_size": 0}, "batch_size is 0"),
         ((small,), {"device": "toaster"}, "device 'toaster' cannot be used here"),
         ((small,), {"device": "meta"}, "device 'meta' cannot be used here"),

@@ -113,7 +113,7 @@ def test_a_reconstruction_is_drawn_with_and_without_frame_difference(place, caps
     name = saved("mae_dfer_pretrain", place)
     assert main(["visualize", "reconstruct", name, "happy.mp4", "--faces", "none", flag, "--seed", "3"]) == 0
     assert main(["visualize", "reconstruct", "av_fusion.puppets", "happy.mp4", "--faces", "none"]) == 2
-    assert "AVFusion reconstructs nothing; use a pre-training model" in capsys.readouterr().err
+    assert "AVFusion cannot reconstruct clips; use a pre-training model" in capsys.readouterr().err
 
 
 def test_snippets_are_drawn_and_those_that_are_erased_are_marked(place, capsys):

@@ -116,9 +116,9 @@ def test_a_value_of_the_wrong_kind_is_named(field, value, expected):
 @pytest.mark.parametrize(
     "changes, sentence",
     [
-        ({**HUB, "revision": "main"}, "not a 40-digit commit, so the weights could move"),
-        ({**HUB, "revision": "0" * 39}, "not a 40-digit commit"),
-        ({**HUB, "revision": None}, "not a 40-digit commit"),
+        ({**HUB, "revision": "main"}, "not a full commit of 40 digits, so the weights could change"),
+        ({**HUB, "revision": "0" * 39}, "not a full commit of 40 digits"),
+        ({**HUB, "revision": None}, "not a full commit of 40 digits"),
         ({**HUB, "sha256": None}, "sha256 must not be null for the distribution 'hub'"),
         ({**HUB, "size": None, "filename": None}, "filename, size must not be null"),
         ({**HUB, "repo_id": None}, "repo_id must not be null"),
@@ -203,9 +203,9 @@ def test_near_spellings_are_offered(zoo):
         get_weights("smal", "dfew_fold1")
     with pytest.raises(UnknownTag, match=r"small has no weights 'dfew_1'. Did you mean dfew_fold[12], dfew_fold[12]"):
         get_weights("small", "dfew_1")
-    with pytest.raises(UnknownTag, match=r"There are: dfew_fold1, dfew_fold2, mafw_fold1\."):
+    with pytest.raises(UnknownTag, match=r"Available: dfew_fold1, dfew_fold2, mafw_fold1\."):
         get_weights("small", "zzz")
-    with pytest.raises(UnknownTag, match=r"Which weights of small\? It has: dfew_fold1"):
+    with pytest.raises(UnknownTag, match=r"small needs a tag\? It has: dfew_fold1"):
         get_weights("small")
 
 

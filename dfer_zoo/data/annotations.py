@@ -99,7 +99,7 @@ def _check_classes(text: str, rows: Sequence[Row], labels: Sequence[str]) -> Non
     highest = max(rows, key=lambda row: row.label)
     if highest.label >= len(labels):
         raise InputError(
-            f"{text}: the clip {highest.path} has the class index {highest.label} (from 0), and there are {len(labels)} "
+            f"{text}: the clip {highest.path} has the class index {highest.label} (from 0), but there are {len(labels)} "
             f"labels: {', '.join(labels)}."
         )
 

@@ -1,4 +1,4 @@
-"""Many clips into one table, in a run that can be killed and continued."""
+"""Predict many clips into one table, in a run that can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from .tiers import check_tier_kinds, write_tiers
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What a batch did.
+    """Summary of a batch.
 
     Attributes:
         table: The file with one row per clip and window.
         clips: Clips in the table.
-        failed: Clips among them that have an error instead of an answer.
-        skipped: Clips that an earlier run had done.
+        failed: Clips among them with an error instead of a prediction.
+        skipped: Clips done by an earlier run.
         seconds: How long this run took.
     """
 
@@ -72,10 +72,10 @@ def predict_table(
     told: Callable[[Item, Prediction | DferZooError], None] | None = None,
     **reading: Any,
 ) -> BatchReport:
-    """Answer many clips and write one table.
+    """Predict many clips and write one table.
 
-    Every answer is appended to a journal beside the table (``<out>.journal``) when it comes, so a killed run loses only
-    the clips that were at work. The table is written at the end, in the order of the items.
+    Every result is appended at once to a journal next to the table (``<out>.journal``), so a killed run loses only the
+    clips in progress. The table is written at the end, in the order of the items.
 
     Args:
         recognizer: The models and their options.
@@ -85,9 +85,9 @@ def predict_table(
         retry_errors: When resuming, try clips again that had an error.
         shard: (number, count), from (1, 1): only every count-th clip, for one of several machines.
         workers: Processes that decode and find faces ahead of the model, as in `Recognizer.many`.
-        tiers: Annotation files to write beside each clip: "eaf", "textgrid", "vtt", "srt".
+        tiers: Annotation files to write next to each clip: "eaf", "textgrid", "vtt", "srt".
         progress: Show a progress bar; by default on a terminal.
-        told: Called with every clip and its answer.
+        told: Called with every clip and its prediction or error.
         **reading: Options of `read_clip`.
 
     Returns:
@@ -132,7 +132,7 @@ def embed_table(
     told: Callable[[Item, np.ndarray | DferZooError], None] | None = None,
     **reading: Any,
 ) -> BatchReport:
-    """Write the embeddings of many clips into one table, in a run that can be killed and continued.
+    """Write the embeddings of many clips into one table, in a run that can be interrupted and resumed.
 
     Args:
         recognizer: One model and its options.
@@ -143,7 +143,7 @@ def embed_table(
         shard: As in `predict_table`.
         workers: As in `predict_table`.
         progress: As in `predict_table`.
-        told: Called with every clip and its embedding.
+        told: Called with every clip and its embedding or error.
         **reading: Options of `read_clip`.
 
     Returns:
@@ -323,7 +323,7 @@ class ItemReader:
 
 def _part(item: Item, clip: Clip) -> Clip:
     if clip.duration is None:
-        raise InputError(f"{item.name}: start and stop are in seconds, and the frame rate is not known. Give fps.")
+        raise InputError(f"{item.name}: start and stop are in seconds, but the frame rate is unknown; give fps.")
     start = item.start or 0.0
     stop = clip.duration if item.stop is None else min(item.stop, clip.duration)
     if start >= stop:
@@ -346,7 +346,7 @@ def _moved(answer: Prediction, seconds: float) -> Prediction:
 
 
 def _with_tiers(item: Item, answer: Prediction | DferZooError, tiers: Sequence[str]) -> Prediction | DferZooError:
-    """The answer, after its annotation files are written beside the clip; or why they could not be written."""
+    """Write the annotation files next to the clip, and return the answer, or the error if writing fails."""
     if not tiers or isinstance(answer, DferZooError):
         return answer
     part = "" if item.start is None and item.stop is None else f".{item.start or 0:g}-{item.stop or 'end'}"

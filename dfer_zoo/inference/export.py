@@ -1,4 +1,4 @@
-"""Models as ONNX files, checked against torch on the inputs that the model's own transform makes (the extra "export").
+"""Export models to ONNX, and compare them with torch on inputs of their own transform (the extra "export").
 
 >>> from dfer_zoo import create_model                                         # doctest: +SKIP
 >>> export_onnx(create_model("mma_dfer", pretrained="dfew_fold1"), "mma.onnx")  # doctest: +SKIP
@@ -165,7 +165,7 @@ def _write(model: DferModel, path: Path) -> None:
 
 @contextlib.contextmanager
 def _text_as_numbers(model: DferModel) -> Iterator[None]:
-    """Class texts are computed now and become constants: traces would hold the text tower and its weights."""
+    """Compute class texts once and keep them as constants; otherwise the trace would contain the text tower."""
     caches = {name: value for name, value in vars(model).items() if isinstance(value, FeatureCache)}
     for name, cache in caches.items():
         setattr(model, name, _Constant(cache))
@@ -179,7 +179,7 @@ def _text_as_numbers(model: DferModel) -> Iterator[None]:
 
 
 class _Constant:
-    """Takes the place of a `FeatureCache`: computes at the first call, whatever the parameters are later."""
+    """Replaces a `FeatureCache`: computes on the first call only, and ignores later changes of the parameters."""
 
     def __init__(self, cache: FeatureCache) -> None:
         self.cache = cache
@@ -239,7 +239,7 @@ def _quantize(path: Path) -> None:
 
 
 def _describe(path: Path, model: DferModel) -> None:
-    """Index 3 of the logits means what the file says it means."""
+    """Store labels, weights and licence in the file's metadata."""
     import onnx
 
     graph = onnx.load(path)

@@ -1,4 +1,4 @@
-"""Predictions for frames that arrive one by one."""
+"""Predict frames that arrive one by one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Stream:
             raise InputError("A stream has no end, so it needs windows: Recognizer(..., window=2.0).")
         self.fps, self.sample_rate = fps, sample_rate
         self.recognizer = copy.copy(recognizer)
-        self.recognizer.window = self.recognizer.stride = None  # what is kept here is one window
+        self.recognizer.window = self.recognizer.stride = None  # a stream keeps one window only
         window = recognizer.window
         window = auto_window(recognizer.transforms, fps) if isinstance(window, str) else window
         self.length = max(1, round(window * fps))
@@ -46,7 +46,7 @@ class Stream:
         self.step = max(1, round(stride * fps))
         self.seen = 0
         self._frames: collections.deque[np.ndarray] = collections.deque(maxlen=self.length)
-        # (number of the frame that they came with, samples)
+        # (number of the frame that the samples arrived with, samples)
         self._sound: collections.deque[tuple[int, np.ndarray]] = collections.deque()
 
     def push(self, frame: np.ndarray, sound: np.ndarray | None = None) -> Prediction | None:
@@ -61,7 +61,7 @@ class Stream:
         """
         clip = Clip.from_arrays([frame], source="stream")  # checks the frame
         samples = None if sound is None else self._samples(sound)
-        self._frames.append(np.ascontiguousarray(clip.take([0])[0]))  # BGR turned round is a view that OpenCV refuses
+        self._frames.append(np.ascontiguousarray(clip.take([0])[0]))  # OpenCV refuses views with negative strides
         self.seen += 1
         if samples is not None:
             self._sound.append((self.seen, samples))
@@ -72,13 +72,13 @@ class Stream:
 
     def _samples(self, sound: np.ndarray) -> np.ndarray:
         if self.sample_rate is None:
-            raise InputError("Sound came in and its rate is not known: stream(fps, sample_rate=...).")
+            raise InputError("Sound needs a sample rate: stream(fps, sample_rate=...).")
         samples = np.atleast_2d(float_samples(sound, "stream"))
         allowed = {self._sound[0][1].shape[0]} if self._sound else range(1, MOST_CHANNELS + 1)
         if samples.ndim != 2 or samples.shape[0] not in allowed:
             raise InputError(
-                f"The sound that came in is {samples.shape}; expected (channels, samples), 1 to {MOST_CHANNELS} channels "
-                "and always as many."
+                f"The sound has shape {samples.shape}; expected (channels, samples), with 1 to {MOST_CHANNELS} channels "
+                "and always the same number."
             )
         return samples
 

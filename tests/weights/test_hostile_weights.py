@@ -163,7 +163,7 @@ def test_a_zip_of_endless_operations_is_refused_at_once(tmp_path):
         archive.writestr("archive/version", b"3\n")
     assert path.stat().st_size < 1_000_000
     started = time.monotonic()
-    with pytest.raises(WeightsError, match="holds pickles of more than"):
+    with pytest.raises(WeightsError, match="has more than .* bytes of pickles"):
         read_checkpoint(path)
     assert time.monotonic() - started < 10
 
@@ -177,7 +177,7 @@ def test_a_call_is_refused_by_name_and_without_advice_to_load_it_anyway(tmp_path
     torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Call()}, tmp_path / "call.pth")
     with pytest.raises(WeightsError, match=rf"was refused: it asks for .*{function.__name__}") as caught:
         read_checkpoint(tmp_path / "call.pth")
-    assert "weights_only" not in str(caught.value) and "nothing of the file was run" in str(caught.value)
+    assert "weights_only" not in str(caught.value) and "No code from the file was run" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From the boxes of a face detector to crops: the published arithmetic."""
+"""Crop rules: from the boxes of a face detector to crops, as published."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Box(NamedTuple):
 
 
 def crop(frame: np.ndarray, box: Box) -> np.ndarray:
-    """Pillow's crop: what lies outside a smaller frame is black."""
+    """Crop like Pillow: pixels outside of the frame are black."""
     corners = (box.left, box.top, box.left + box.width, box.top + box.height)
     return np.asarray(Image.fromarray(frame).crop(corners))
 
@@ -31,7 +31,7 @@ def crop(frame: np.ndarray, box: Box) -> np.ndarray:
 def largest_box(corners: Corners, width: int, height: int) -> Box:
     """The published crop of RAVDESS: the detector's box, rounded (halves to even), without margin, not squared.
 
-    What sticks out of the frame is cut off; the published script took a negative number as an index from the other end.
+    Parts outside of the frame are cut off; the published script took a negative number as an index from the end.
     """
     left, top, right, bottom = (round(float(value)) for value in corners)
     left, top, right, bottom = max(0, left), max(0, top), min(width, right), min(height, bottom)
@@ -59,8 +59,10 @@ def crop_faces(
 
 
 def union_square(boxes: Sequence[Corners], width: int, height: int) -> Box:
-    """The published crop of MAFW's frames for MMA-DFER: around all faces of the frame, made square as far as the frame
-    goes. Without a face it is the square in the middle, half as wide as the frame's shorter side."""
+    """The published crop of MAFW's frames for MMA-DFER: around all faces of the frame, made square within the frame.
+
+    Without a face it is the center square, half as wide as the frame's shorter side.
+    """
     if not len(boxes):
         side = max(1, min(width, height) // 2)
         return Box((width - side) // 2, (height - side) // 2, side, side)
@@ -76,7 +78,7 @@ def union_square(boxes: Sequence[Corners], width: int, height: int) -> Box:
 
 
 def aligned_square(corners: Corners, width: int, height: int, margin: float = 0.2) -> Box:
-    """A crop like those that the data sets ship: the face with a little around it, square, moved into the frame."""
+    """A crop like those of the data sets: a square with a margin around the face, moved into the frame."""
     left, top, right, bottom = (float(value) for value in corners)
     side = round(max(right - left, bottom - top) * (1 + margin))
     columns, rows = (max(1, min(side, limit)) for limit in (width, height))
@@ -118,7 +120,7 @@ def gray_square(
 ) -> np.ndarray:
     """The published crop of mini-Xception's most used package: (H, W, 3) uint8 -> a gray face (h, w, 3) uint8.
 
-    The box is made square along its shorter side and enlarged by ``offsets``, whatever its size. Outside of the frame
+    The box is made square along its shorter side and enlarged by ``offsets``, independent of its size. Outside of the frame
     there is one gray value for ``padding`` pixels, the mean of the frame's last two rows; a face near that edge gives a
     crop that is not square.
     """
