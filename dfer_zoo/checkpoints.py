@@ -25,10 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .atomic import sha256_of
 from .convert import Conversion, convert_state_dict
 from .convert.options import stored_options
-from .errors import InputError, WeightsError, WeightsUnavailable, suggest
+from .errors import InputError, WeightsError, WeightsUnavailable, first_line, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, manifest, model_class
 from .saving import save_pretrained
@@ -135,28 +134,6 @@ def _with_backbones(
     return dataclasses.replace(conversion, state=state)
 
 
-def bundle(record: Weights, file: str | Path, folder: str | Path) -> Path:
-    """Convert the checkpoint of bundled weights into the same bytes as the file inside the package.
-
-    The header describes the tensors only, and nothing that may change later, such as a metric.
-    """
-    state = read_checkpoint(file)
-    conversion = convert_state_dict(record.arch, state)
-    checked_record(record, conversion, Path(file))
-    header = {
-        "arch": record.arch,
-        "tag": record.tag,
-        "model_args": conversion.model_args,
-        "labels": list(record.labels),
-        "license": record.license,
-        "origin_sha256": sha256_of(Path(file)),
-    }
-    assert record.filename is not None
-    path = Path(folder) / record.filename
-    write_safetensors(path, conversion.state, header)
-    return path
-
-
 def convert_own(
     arch: str,
     file: str | Path,
@@ -227,7 +204,7 @@ def convert_own(
 def _check_agreement(file: str | Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise an error if an option is stored with another value than the given one."""
     for name in stored.keys() & given.keys():
-        if _plain(stored[name]) != _plain(given[name]):
+        if not is_same(stored[name], given[name]):
             raise WeightsError(
                 f"{file} stores {name}={stored[name]!r} among the options of its training, which contradicts "
                 f"{name}={given[name]!r}. Leave the argument out, or use the checkpoint that belongs to it."
@@ -253,7 +230,7 @@ def checked_record(record: Weights, conversion: Conversion, path: Path) -> Weigh
     """Return the record with the constructor arguments of this file, after a model built from them has loaded it."""
     for argument, value in conversion.model_args.items():
         known = record.model_args.get(argument, value)
-        if _plain(known) != _plain(value):
+        if not is_same(known, value):
             raise WeightsError(
                 f"{path} does not belong to {record.name}: it has {argument}={value!r}, and {known!r} was expected."
             )
@@ -278,8 +255,14 @@ def build(arch: str, model_args: Mapping[str, Any]) -> DferModel:
         return model_class(arch)(**model_args)
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def is_same(one: Any, other: Any) -> bool:
+    """Compare two values of an argument. JSON turns tuples into lists.
+
+    >>> is_same((2, 5), [2, 5])
+    True
+    """
+    one, other = (list(value) if isinstance(value, tuple) else value for value in (one, other))
+    return bool(one == other)
 
 
 def _from(record: Weights) -> str:
@@ -369,8 +352,7 @@ def load_pickle(path: Path) -> Any:
         raise
     except Exception as error:  # a damaged pickle can make torch's reader fail in any way
         raise WeightsError(
-            f"{path} is not a complete torch checkpoint ({str(error).splitlines()[0] if str(error) else 'cut off'}). "
-            "Download it again."
+            f"{path} is not a complete torch checkpoint ({first_line(error) or 'cut off'}). Download it again."
         ) from error
 
 

@@ -69,6 +69,15 @@ def mask_passwords(text: str) -> str:
     return re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message. Those of torch have many.
+
+    >>> first_line(ValueError("wrong shape\\nCandidates: ..."))
+    'wrong shape'
+    """
+    return str(error).strip().partition("\n")[0]
+
+
 def suggest(wanted: str, known: Iterable[str]) -> str:
     """Return the end of an error message: ``' Did you mean a, b?'``, or all names if none is similar."""
     known = sorted(known)

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from .checkpoints import backbone_state, convert_checkpoint
+from .checkpoints import backbone_state, convert_checkpoint, is_same
 from .convert import convert_parts
-from .errors import DferZooError, InputError, UnknownModel, UnknownTag, WeightsError, suggest
+from .errors import DferZooError, InputError, UnknownModel, UnknownTag, WeightsError, first_line, suggest
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
 from .version import __version__
@@ -206,7 +206,7 @@ def check_place(device: Any, dtype: Any) -> None:
     # NotImplementedError is a RuntimeError; which of them comes depends on what this torch was built with
     except (RuntimeError, AssertionError, TypeError) as error:
         what = f"device '{device}'" if dtype is None else f"device '{device}' with dtype {dtype!r}"
-        raise InputError(f"{what} cannot be used here ({_first_line(error)}).") from error
+        raise InputError(f"{what} cannot be used here ({first_line(error)}).") from error
 
 
 def _check_arguments(arch: str, model_args: Mapping[str, Any]) -> None:
@@ -301,7 +301,7 @@ def _build(kind: type[DferModel], arguments: Mapping[str, Any], path: Path) -> D
         raise
     except Exception as error:
         raise WeightsError(
-            f"{path} asks for a {kind.__name__} that cannot be built ({type(error).__name__}: {_first_line(error)})."
+            f"{path} asks for a {kind.__name__} that cannot be built ({type(error).__name__}: {first_line(error)})."
         ) from error
 
 
@@ -331,7 +331,7 @@ def _replace_head(
     """Replace the head if other classes, another order, or other class texts are requested."""
     count = _count(num_classes, labels)
     head = dict([(name, value) for name, value in head.items() if value is not None][:1])
-    differs = any(_plain(value) != _plain(getattr(model, name)) for name, value in head.items())
+    differs = any(not is_same(value, getattr(model, name)) for name, value in head.items())
     if labels is not None and (differs or tuple(labels) != model.labels):
         model.reset_classifier(tuple(labels), **head)
     elif count is not None and count != model.num_classes:
@@ -345,20 +345,11 @@ def _check_same_arguments(model: DferModel, record: Weights, path: str | Path) -
     parameters = inspect.signature(type(model)).parameters
     built = {**{name: parameter.default for name, parameter in parameters.items()}, **model.config()}
     for name, value in record.model_args.items():
-        if built.get(name) is not None and _plain(built[name]) != _plain(value):
+        if built.get(name) is not None and not is_same(built[name], value):
             raise WeightsError(
                 f"{path} was made with {name}={value!r}, and this {type(model).__name__} with {built[name]!r}. "
                 "create_model(..., checkpoint_path=...) builds the model that fits."
             )
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error: torch appends every signature of a function."""
-    return str(error).partition("\n")[0]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:

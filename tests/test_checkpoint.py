@@ -227,10 +227,10 @@ def test_a_cut_file_is_an_error(tmp_path, share, legacy):
 @pytest.mark.parametrize(
     "content, sentence",
     [
-        ({"epoch": 3, "optimizer": {"lr": 0.1}}, "holds no state dict under .*epoch, optimizer are not tensors"),
+        ({"epoch": 3, "optimizer": {"lr": 0.1}}, "has no state dict under .*epoch, optimizer are not tensors"),
         ({}, "nothing is not a tensor"),
-        ([torch.zeros(2)], "holds a list"),
-        (torch.zeros(2), "holds a Tensor"),
+        ([torch.zeros(2)], "contains a list"),
+        (torch.zeros(2), "contains a Tensor"),
     ],
 )
 def test_a_file_without_a_state_dict_is_an_error(tmp_path, content, sentence):
@@ -297,7 +297,7 @@ def test_converting_again_changes_nothing(zoo, tmp_path):
         ("converted", lambda s: s.update({"encoder.steps": torch.zeros(())}), "1 of another kind .*float32.*int64"),
         ("eight", lambda s: None, "it has 3 classes, and small.eight has 8"),
         ("known_origin", lambda s: None, "is not the file that small.known_origin is made from"),
-        ("heavy", lambda s: None, "it makes 419 parameters, 5 were expected"),
+        ("heavy", lambda s: None, "it has 419 parameters, 5 were expected"),
         ("wide", lambda s: None, "it has width=8, and 16 was expected"),
     ],
 )
@@ -317,7 +317,7 @@ def test_what_needs_no_conversion_says_so(zoo, tmp_path):
     with pytest.raises(WeightsError, match="There is no file"):
         convert_checkpoint("small", "converted", tmp_path / "a.pth")
     stored = convert_checkpoint("small", "converted", authors_file(tmp_path / "a.pth", small.authors_state()))
-    with pytest.raises(WeightsError, match="a file of dfer_zoo already"):
+    with pytest.raises(WeightsError, match="already a file of dfer_zoo"):
         convert_checkpoint("small", "converted", stored)
 
 
@@ -377,7 +377,7 @@ def test_an_interrupted_conversion_is_not_loaded(stored):
 def test_a_file_of_another_tag_is_not_loaded(zoo, stored, monkeypatch):
     for suffix in (".safetensors", ".sha256"):
         stored.with_suffix(suffix).rename(zoo / f"small.eight{suffix}")
-    with pytest.raises(WeightsError, match=r"converted file of small.eight is another model's"):
+    with pytest.raises(WeightsError, match=r"converted file of small.eight contains another model"):
         dfer_zoo.create_model("small.eight")
 
 
@@ -440,7 +440,7 @@ def test_the_command_line_converts_and_verifies(zoo, tmp_path, capsys):
     assert cli.main(["verify"]) == 0
     assert capsys.readouterr().out == f"small.converted  {stored}  ok\n1 files, 0 damaged\n"
     assert cli.main(["verify", "other*"]) == 0
-    assert "no weights" in capsys.readouterr().out
+    assert "No weights" in capsys.readouterr().out
     stored.write_bytes(stored.read_bytes()[:-1])
     assert cli.main(["verify", "small"]) == 1
     assert "its sha256 is" in capsys.readouterr().out

@@ -119,7 +119,7 @@ def test_predict_prints_a_line_for_a_file(place, capsys):
     assert predict(place, place / "frames") == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{place / 'frames'}: ") and out.count(" %") == 3
-    assert "without audio: there is none that can be used" in out and err == ""
+    assert "without audio: no usable audio" in out and err == ""
 
 
 def test_predict_prints_a_timeline_for_windows(place, capsys):

@@ -71,7 +71,7 @@ def test_a_list_with_more_classes_than_labels_is_an_error_before_anything_is_com
         read_rows(tmp_path / "four.txt", LABELS)
     assert [row.label for row in read_rows(tmp_path / "four.txt")] == [0, 2]
     with pytest.raises(InputError, match=r"must be in 0\.\.1, found \[0, 1, 2\]"):
-        evaluation.confusion([Row("a", 0), Row("b", 2)], np.eye(2))
+        _ = evaluation.Evaluation((Row("a", 0), Row("b", 2)), np.eye(2)).confusion
 
 
 def test_an_option_that_a_reader_does_not_have_is_an_error(tmp_path):
@@ -148,16 +148,16 @@ def test_probabilities_are_those_of_the_clips_one_by_one():
     model = StandIn(num_classes=2).eval()
     rows = read_rows("puppets:clips=5,size=32", LABELS)
     transform = evaluation.create_transform(model, faces="none")
-    together = evaluation.probabilities(model, rows, batch_size=2)
+    together = evaluation.evaluate(model, rows, batch_size=2, strict=True).answers
     with torch.no_grad():
         alone = [model(**transform.batch([read_row(row)])).softmax(-1)[0].numpy() for row in rows]
     np.testing.assert_allclose(together, np.stack(alone), rtol=1e-4, atol=1e-6)
-    mute = evaluation.probabilities(model, rows, batch_size=2, without=("audio",))
+    mute = evaluation.evaluate(model, rows, batch_size=2, without=("audio",), strict=True).answers
     assert not np.allclose(mute, together)
     with pytest.raises(InputError, match="batch_size is 0; expected 1 or more"):
-        evaluation.probabilities(model, rows, batch_size=0)
+        evaluation.evaluate(model, rows, batch_size=0)
     with pytest.raises(InputError, match="needs image"):
-        evaluation.probabilities(model, rows, without=("image",))
+        evaluation.evaluate(model, rows, without=("image",))
 
 
 @pytest.fixture
@@ -199,8 +199,8 @@ def test_an_evaluation_cuts_faces_by_the_rule_of_the_weights(room, crop):
     model = StandIn(num_classes=2).eval()
     model.video_spec = dataclasses.replace(model.video_spec, face_crop=crop)
     transform = evaluation.create_transform(model, faces=a_face)
-    found = evaluation.probabilities(model, [room], transform=transform)
-    uncropped = evaluation.probabilities(model, [room])
+    found = evaluation.evaluate(model, [room], transform=transform, strict=True).answers
+    uncropped = evaluation.evaluate(model, [room], strict=True).answers
     with torch.no_grad():
         (expected,) = model(**transform.batch([find(read_row(room), a_face, crop=crop)])).softmax(-1).numpy()
         (whole,) = model(**evaluation.create_transform(model, faces="none").batch([read_row(room)])).softmax(-1).numpy()

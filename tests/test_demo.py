@@ -47,7 +47,7 @@ def test_the_numbers_in_the_record_are_measured_again(without):
     record = get_weights("av_fusion", "puppets")
     model = create_model("av_fusion", "puppets")
     rows = read_rows("puppets:clips=160,seed=2026,split=test,size=64", model.labels)
-    table = evaluation.confusion(rows, evaluation.probabilities(model, rows, without=without, batch_size=16))
+    table = evaluation.evaluate(model, rows, without=without, batch_size=16).confusion
     what = {(): "both modalities", ("audio",): "video only", ("video",): "audio only"}[without]
     recorded = {m.name: m.value for m in record.metrics if m.protocol.startswith(what)}
     assert recorded.keys() == {"uar", "war"}
@@ -77,7 +77,7 @@ def test_evaluate_prints_a_table_or_json(tmp_path, capsys):
     numbers = json.loads(capsys.readouterr().out)
     assert np.sum(numbers["confusion"]) == 8
     assert cli.main(["evaluate", "av_fusion", data]) == 2
-    assert "names no weights" in capsys.readouterr().err
+    assert "has no weights to evaluate" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_a_head_that_is_new(monkeypatch, capsys):

@@ -268,9 +268,7 @@ def test_no_network_fails_at_once(record, cache, monkeypatch):
     assert len(tried) <= 1
 
 
-@pytest.mark.parametrize(
-    "number, sentence", [(errno.ENOSPC, "no space left in"), (errno.EROFS, "is not writable")]
-)
+@pytest.mark.parametrize("number, sentence", [(errno.ENOSPC, "no space left in"), (errno.EROFS, "is not writable")])
 def test_a_full_or_read_only_disk_is_one_sentence(record, server, cache, monkeypatch, number, sentence):
     def fails(*args, **options):
         raise OSError(number, os.strerror(number), str(cache))
@@ -282,7 +280,7 @@ def test_a_full_or_read_only_disk_is_one_sentence(record, server, cache, monkeyp
 
 def test_a_file_in_the_place_of_the_cache_folder_is_one_sentence(record, server, cache):
     cache.write_text("in the way")
-    with pytest.raises(WeightsUnavailable, match=r"the cache folder .* cannot be written to"):
+    with pytest.raises(WeightsUnavailable, match=r"the cache folder .* is not writable"):
         fetch.fetch(record, Cache(cache))
 
 
@@ -321,7 +319,7 @@ def test_a_read_only_cache_is_enough_when_the_file_is_there(record, server, cach
     assert done.returncode == 0, done.stderr
     found, sentence = done.stdout.splitlines()
     assert found == str(path)
-    assert f"the cache folder {empty} cannot be written to (Permission denied)" in sentence
+    assert f"the cache folder {empty} is not writable (Permission denied)" in sentence
 
 
 # -- repositories of users ---------------------------------------------------------------------------------------------

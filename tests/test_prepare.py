@@ -107,7 +107,7 @@ def test_a_file_without_sound_is_reported_and_the_status_is_1(tmp_path, capsys):
     (tmp_path / "films").mkdir()
     silent = test_pattern(tmp_path / "films" / "a.mp4", "-an", seconds=0.2)
     assert main(f"prepare audio {silent.parent} --out {tmp_path}/out --workers 0".split()) == 1
-    assert "1 clips: 1 failed" in (out := capsys.readouterr().out) and "there is no sound in it" in out
+    assert "1 clips: 1 failed" in (out := capsys.readouterr().out) and "no sound in this file" in out
 
 
 def test_frames_are_written_at_a_rate(tmp_path, capsys):
@@ -209,7 +209,7 @@ def test_a_list_is_prepared_with_its_labels_and_a_damaged_file_costs_itself_only
         ("annotations dfew {films} --fold 1-2 --out {out}", "put {{fold}} into --out"),
         ("annotations dfew {films} --fold 1 --out {out}", "The list cannot be read: .*set_1.csv"),
         ("annotations dfew {films} --fold 1 --system hicmae --out {out}", "hicmae has no lists of DFEW"),
-        ("annotations folders {films} --fold 9 --out {out}", "dealt into 5 folds; give --fold 1 to 5"),
+        ("annotations folders {films} --fold 9 --out {out}", "split into 5 folds; give --fold 1 to 5"),
         ("annotations folders {films} --fold 1 --group x(.) --out {out}", "does not match"),
         ("annotations ravdess {films} --out {out}", "Write them first: dfer-zoo prepare faces"),
     ],
@@ -282,7 +282,7 @@ def test_a_clip_without_frames_is_an_error_or_is_left_out(dfew, tmp_path, capsys
     header = dfew / "EmoLabel_DataSplit" / "train(single-labeled)" / "set_2.csv"
     header.write_text("name,emotion\n12,1\n")
     assert main(command) == 2
-    assert "there is no column video_name or label; its columns are name, emotion" in capsys.readouterr().err
+    assert "no column video_name or label; its columns are name, emotion" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -134,5 +134,5 @@ def test_players_open_the_subtitles(answer, tmp_path, kind):
 def test_an_unknown_tier_format_and_a_clip_without_times_are_one_sentence(answer, tmp_path):
     with pytest.raises(InputError, match="expected eaf, textgrid, vtt, srt"):
         write_tiers([answer], ["ass"], tmp_path / "a")
-    with pytest.raises(InputError, match="Give fps"):
+    with pytest.raises(InputError, match="give fps"):
         write_tiers([prediction((0.0, None, 0.5))], ["vtt"], tmp_path / "a")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,11 @@ def in_options(message: str) -> str:
     for pattern, option in IN_OPTIONS:
         message = re.sub(pattern, option, message)
     return message
+
+
+def defined(rate: float) -> float | None:
+    """Replace NaN, the rate of a class without clips, by None: JSON has no NaN."""
+    return None if math.isnan(rate) else rate
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DferZooError, InputError
-from .common import Command, boxes_option, parse_faces, parse_folds, reading, reading_options
+from .common import Command, boxes_option, defined, parse_faces, parse_folds, reading, reading_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +104,7 @@ def _evaluate_folds(options: argparse.Namespace, folds: Sequence[int]) -> int:
             _facts(options.name.replace("{fold}", str(k)), options.data.replace("{fold}", str(k)), e, labels)
             for k, e in zip(folds, evaluations)
         ]
-        rates = {name: _defined(rate) for name, rate in metrics.over_folds(tables).items()}
+        rates = {name: defined(rate) for name, rate in metrics.over_folds(tables).items()}
         told = {"folds": rows, "over_folds": rates, "published": mean, "published_folds": each}
         print(json.dumps(told))
     else:
@@ -199,24 +198,17 @@ def _write_files(
         write_atomically(Path(options.csv), rates_csv(tables, labels, folds).encode())
 
 
-def _defined(rate: float) -> float | None:
-    """Replace NaN, the rate of a class without clips, by None: JSON has no NaN."""
-    return None if math.isnan(rate) else rate
-
-
 def _facts(name: str, data: str, evaluation: Evaluation, labels: Sequence[str]) -> dict[str, Any]:
     """Return an evaluation as plain values, for JSON."""
     from ..inference import metrics
 
     table = evaluation.confusion
-    # a rate may be undefined, for a class that has no clips, and JSON has no NaN
-    uar, war = (None if math.isnan(rate) else rate for rate in (metrics.uar(table), metrics.war(table)))
     return {
         "model": name,
         "data": data,
         "labels": list(labels),
-        "uar": uar,
-        "war": war,
+        "uar": defined(metrics.uar(table)),
+        "war": defined(metrics.war(table)),
         "confusion": table.tolist(),
         "missing": dict(evaluation.missing),
         "short": evaluation.short,

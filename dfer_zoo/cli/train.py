@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DferZooError, InputError
-from .common import Command, parse_folds, parse_replace, parse_values, table
+from .common import Command, defined, parse_folds, parse_replace, parse_values, table
 
 SHOWN = 10  # clips that cannot be read; more are counted
 
@@ -85,7 +85,7 @@ def _tell_folds(folds: Sequence[int], done: Sequence[dict[str, Any]], out: Path)
     labels = done[0]["labels"]
     print(metrics.folds_table(folds, tables))
     write_atomically(out / "folds.csv", metrics.rates_csv(tables, labels, folds).encode())
-    rates = {name: None if np.isnan(rate) else rate for name, rate in metrics.over_folds(tables).items()}
+    rates = {name: defined(rate) for name, rate in metrics.over_folds(tables).items()}
     told = {"labels": labels, "folds": dict(zip(folds, (table.tolist() for table in tables))), "over_folds": rates}
     write_atomically(out / "folds.json", (json.dumps(told) + "\n").encode())
     title = f"folds {', '.join(map(str, folds))}, last epoch"

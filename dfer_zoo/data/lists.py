@@ -20,7 +20,7 @@ from ..atomic import write_atomically
 from ..errors import InputError, suggest
 from ..media.images import IMAGE_SUFFIXES
 from .crema_d import CREMA_D_WITHOUT_SOUND, MAFW_WITHOUT_SOUND, list_lines, read_crema_d
-from .formats import numbered_lines
+from .formats import RAVDESS_NAME, numbered_lines, read_class_folders
 from .rows import Row
 
 # -- the labels of each system -----------------------------------------------------------------------------------------
@@ -122,50 +122,46 @@ def read_fold(dataset: str, fold: Fold) -> Lists:
 def _dfew(fold: Fold) -> Lists:
     """EmoLabel_DataSplit/{train,test}(single-labeled)/set_K.csv with the columns video_name and label (1 to 7)."""
     folder = _frames_folder("dfew", fold)
-    lists: Lists = {}
-    for name in ("train", "test"):
+
+    def rows(name: str) -> Iterator[Row]:
         path = fold.root / "EmoLabel_DataSplit" / f"{name}(single-labeled)" / f"set_{fold.number}.csv"
-        rows = []
         for where, cells in _csv_rows(path, ("video_name", "label")):
             if not cells["label"].isdecimal() or not 1 <= int(cells["label"]) <= 7:
                 raise InputError(f"{where}: the label is {cells['label']!r}; expected 1 to 7.")
-            rows.append(Row(str(folder / cells["video_name"].zfill(5)), int(cells["label"]) - 1))
-        lists[name] = rows
-    return _with_frames(lists, fold)
+            yield Row(str(folder / cells["video_name"].zfill(5)), int(cells["label"]) - 1)
+
+    return _train_and_test(rows, fold)
 
 
 def _ferv39k(fold: Fold) -> Lists:
     """4_setups/All_scenes/{train,test}_All.csv: "Scene/Emotion/0001 Happy" without a header."""
     folder = _frames_folder("ferv39k", fold)
     order = label_order("ferv39k", fold.system)
-    lists: Lists = {}
-    for name in ("train", "test"):
-        rows = []
+
+    def rows(name: str) -> Iterator[Row]:
         for where, line in numbered_lines(fold.root / "4_setups" / "All_scenes" / f"{name}_All.csv"):
             clip, _, emotion = line.rpartition(" ")
-            rows.append(Row(str(folder / clip), _label(emotion, order, where)))
-        lists[name] = rows
-    return _with_frames(lists, fold)
+            yield Row(str(folder / clip), _label(emotion, order, where))
+
+    return _train_and_test(rows, fold)
 
 
 def _mafw(fold: Fold) -> Lists:
     """split/single/no_caption/set_K/{train,test}.txt: "00025.mp4 anger"."""
     folder = _frames_folder("mafw", fold)
     order = label_order("mafw", fold.system)
-    lists: Lists = {}
-    for name in ("train", "test"):
-        rows = []
-        for where, line in numbered_lines(
-            fold.root / "split" / "single" / "no_caption" / f"set_{fold.number}" / f"{name}.txt"
-        ):
+    splits = fold.root / "split" / "single" / "no_caption" / f"set_{fold.number}"
+
+    def rows(name: str) -> Iterator[Row]:
+        for where, line in numbered_lines(splits / f"{name}.txt"):
             clip, _, emotion = line.rpartition(" ")
             number = clip.partition(".")[0]
             if fold.system == "hicmae" and not fold.all_clips and number in MAFW_WITHOUT_SOUND:
                 continue
             sound = _sound_of(fold, number) if fold.system == "hicmae" else None
-            rows.append(Row(str(folder / number), _label(emotion, order, where), sound))
-        lists[name] = rows
-    return _with_frames(lists, fold)
+            yield Row(str(folder / number), _label(emotion, order, where), sound)
+
+    return _train_and_test(rows, fold)
 
 
 def _crema_d(fold: Fold) -> Lists:
@@ -205,7 +201,6 @@ def _enterface(fold: Fold) -> Lists:
     return lists
 
 
-RAVDESS_NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-\d\d-\d\d-\d\d-(\d\d)")
 RAVDESS_ACTORS = 24
 PUBLISHED_SPLIT: dict[str, tuple[int, ...]] = {
     "testing": (5, 10, 16, 19),
@@ -286,8 +281,6 @@ def _ravdess_prepared(fold: Fold, split: Mapping[str, Sequence[int]]) -> Iterato
 
 def _folders(fold: Fold) -> Lists:
     """A folder per class: the clips of each class, or of each person, are split into folds with a fixed seed."""
-    from .formats import read_class_folders
-
     if not fold.number or fold.number > fold.parts:
         raise InputError(f"The clips are split into {fold.parts} folds; give --fold 1 to {fold.parts}, or --parts.")
     rows = read_class_folders(fold.root)
@@ -369,11 +362,11 @@ def _sound_of(fold: Fold, name: str, clip: Path | None = None) -> str:
     return str(next((place for place in places if place.is_file()), places[0]))
 
 
-def _with_frames(lists: Lists, fold: Fold) -> Lists:
-    """Add the number of frames to the rows. Clips without frames are an error, or left out."""
+def _train_and_test(rows: Callable[[str], Iterable[Row]], fold: Fold) -> Lists:
+    """Make both lists, with the number of frames of each clip. Clips without frames are an error, or left out."""
     counted: Lists = {}
-    for name, rows in lists.items():
-        found = [dataclasses.replace(row, num_frames=_count_frames(Path(row.path))) for row in rows]
+    for name in ("train", "test"):
+        found = [dataclasses.replace(row, num_frames=_count_frames(Path(row.path))) for row in rows(name)]
         missing = [row.path for row in found if not row.num_frames]
         if missing and not fold.skip_missing:
             raise InputError(

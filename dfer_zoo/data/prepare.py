@@ -9,7 +9,6 @@ import io
 import itertools
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +18,15 @@ from typing import Any
 from ..atomic import write_atomically
 from ..errors import DferZooError, InputError, suggest
 from ..media.faces import RULES
-from ..media.images import IMAGE_SUFFIXES
+from ..media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from ..media.workers import Workers
 from ..registry import get_weights
 from ..weights.record import Weights
 from . import prepare_clips
 from .annotations import Row, read_rows
-from .formats import COLUMNS, VIDEO_SUFFIXES
+from .formats import COLUMNS, RAVDESS_NAME
 from .prepare_clips import SUFFIXES, Result, Source
 
-SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus"})
-RAVDESS_NAME = re.compile(r"\d\d(-\d\d){6}")
 JOURNAL, REPORT, LIST = "prepare.jsonl", "report.csv", "annotations.csv"
 PREPARED_ARRAYS = "av_fusion.ravdess_ia"  # its record says which frames an .npy file contains
 
@@ -264,10 +261,9 @@ def _sources_of_folder(root: Path, suffix: str, sounds: bool) -> Iterator[Source
     for path in found:
         place, label = path.relative_to(root), None
         if match := RAVDESS_NAME.fullmatch(path.stem):
-            fields = match.group().split("-")
-            if fields[1] == "02":  # songs
+            if match[2] == "02":  # songs
                 continue
-            label = str(int(fields[2]) - 1)
+            label = str(int(match[3]) - 1)
         elif per_class:
             label = place.parts[0]
         stem = place.with_suffix("") if path.is_file() else place

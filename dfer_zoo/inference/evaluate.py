@@ -44,8 +44,9 @@ class Evaluation:
 
     @property
     def confusion(self) -> np.ndarray:
-        """Counts: rows are the true classes, columns the predicted ones."""
-        return confusion(self.rows, self.answers)
+        """Counts of clips by true class (rows) and most probable class (columns)."""
+        predicted = self.answers.argmax(1).tolist()
+        return metrics.confusion([row.label for row in self.rows], predicted, self.answers.shape[1])
 
     def remarks(self) -> list[str]:
         """Sentences about the clips that were incomplete, failed or left out."""
@@ -225,23 +226,6 @@ def _evaluation(rows: Sequence[Row], found: Sequence[_Answer]) -> Evaluation:
     )
 
 
-def probabilities(model: Any, rows: Sequence[Row], **options: Any) -> np.ndarray:
-    """Return the probabilities (clips, classes). Every clip must be readable.
-
-    Args:
-        model: A model with labels.
-        rows: Clips from `data.annotations.read_rows`.
-        **options: Options of `evaluate`.
-
-    Returns:
-        Probabilities (clips, classes).
-
-    Raises:
-        MediaError: A clip cannot be read.
-    """
-    return evaluate(model, rows, strict=True, **options).answers
-
-
 def _check_arguments(model: Any, rows: Sequence[Row], without: Sequence[str]) -> None:
     for name in without:
         if name not in model.optional_inputs:
@@ -266,8 +250,3 @@ def report(evaluation: Evaluation, labels: Sequence[str]) -> str:
     if remarks := evaluation.remarks():
         lines += ["", *remarks]
     return "\n".join(lines)
-
-
-def confusion(rows: Sequence[Row], answers: np.ndarray) -> np.ndarray:
-    """Counts: rows are the true classes, columns the most probable ones."""
-    return metrics.confusion([row.label for row in rows], answers.argmax(1).tolist(), answers.shape[1])

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from ..data.puppets import Puppet
-from ..errors import DferZooError, InputError
+from ..errors import DferZooError, InputError, first_line
 from ..media.clip import Clip
 from ..models.base import DferModel
 from ..models.clip_towers import FeatureCache
@@ -157,9 +157,8 @@ def _write(model: DferModel, path: Path) -> None:
                 custom_translation_table={torch.ops.aten.sort.stable: _stable_sort()},
             )
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"{type(model).__name__} cannot be exported with torch {torch.__version__}: {reason}"
+            f"{type(model).__name__} cannot be exported with torch {torch.__version__}: {first_line(error)}"
         ) from error
 
 
@@ -231,9 +230,8 @@ def _quantize(path: Path) -> None:
         with _quiet():
             quantize_dynamic(path, path, **options)
     except Exception as error:  # the shape inference of onnx has error classes of its own
-        reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"onnxruntime cannot quantize the graph of torch {torch.__version__}: {reason}. Export without --int8, or with "
+            f"onnxruntime cannot quantize the graph of torch {torch.__version__}: {first_line(error)}. Export without --int8, or with "
             "torch 2.14 or newer."
         ) from error
 

@@ -25,12 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..media.files import IMAGE_SUFFIXES
+from ..media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".mts", ".ogv")
-)
-SOUND_SUFFIXES = frozenset((".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus"))
 TABLE_COLUMNS = ("path", "start", "stop", "audio", "box", "id")
 AS = ("auto", "clip", "files")
 

@@ -67,43 +67,6 @@ def uar_of_present(table: np.ndarray) -> float:
     return float(np.nanmean(each)) if table.sum() else float("nan")
 
 
-def regression(outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute metrics of continuous outputs, such as arousal and valence.
-
-    Args:
-        outputs: (clips, dimensions).
-        targets: The same shape.
-
-    Returns:
-        One value per dimension for each of "acc" (1 minus the mean absolute error), "mae", "mse", "rmse", "pcc" (Pearson's
-        correlation) and "ccc" (concordance, with unbiased moments).
-
-    Raises:
-        InputError: The shapes differ, or there are fewer than two clips.
-
-    >>> regression(np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]]))["mae"].tolist()
-    [0.5]
-    """
-    outputs, targets = np.asarray(outputs, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    if outputs.shape != targets.shape or outputs.ndim != 2 or len(outputs) < 2:
-        raise InputError(
-            f"The outputs have shape {outputs.shape} and the targets {targets.shape}; expected the same shape "
-            "(clips, dimensions), for two clips or more."
-        )
-    errors = outputs - targets
-    deviations = outputs - outputs.mean(0), targets - targets.mean(0)
-    covariance = (deviations[0] * deviations[1]).sum(0) / (len(outputs) - 1)
-    variances = outputs.var(0, ddof=1), targets.var(0, ddof=1)
-    return {
-        "acc": 1 - np.abs(errors).mean(0),
-        "mae": np.abs(errors).mean(0),
-        "mse": (errors**2).mean(0),
-        "rmse": np.sqrt((errors**2).mean(0)),
-        "pcc": covariance / np.sqrt(variances[0] * variances[1]),
-        "ccc": 2 * covariance / (variances[0] + variances[1] + errors.mean(0) ** 2),
-    }
-
-
 def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:
     """Return the mean rates of the folds (the published protocol), and the rates of the pooled clips."""
     pooled = np.sum(tables, axis=0)

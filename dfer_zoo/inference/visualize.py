@@ -77,7 +77,7 @@ def occlusion(model: Any, inputs: Inputs, *, label: str | None = None, cells: in
     """
     name = next((name for name in ("video", "image") if inputs.get(name) is not None), None)
     if name is None:
-        raise InputError(f"{type(model).__name__} takes no frames from this clip, so nothing can be covered.")
+        raise InputError(f"{type(model).__name__} has no frames of this clip, so nothing can be covered.")
     if not 1 <= cells <= model.video_spec.img_size:
         raise InputError(f"cells is {cells}; expected 1 to {model.video_spec.img_size}.")
     if label is not None and label not in model.labels:

@@ -80,7 +80,7 @@ def _explained(gdown: Any) -> Iterator[None]:
             ) from error
         raise WeightsUnavailable(f"Drive does not give the file ({text}). Open the link in a browser.") from error
     except gdown.exceptions.DownloadError as error:
-        raise WeightsUnavailable(f"the download broke off ({_plain(error)}). The same call continues.") from error
+        raise WeightsUnavailable(f"the connection broke ({_plain(error)}). The same call continues.") from error
     except requests.Timeout as error:
         raise WeightsUnavailable(f"nothing arrived for {timeout():g} seconds. The same call continues.") from error
     except requests.HTTPError as error:

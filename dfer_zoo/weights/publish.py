@@ -15,10 +15,10 @@ from ..errors import InputError, WeightsError
 from ..version import __version__
 from . import hub
 from .card import may_be_shared
+from .fetch import MODEL_FILE
 from .record import Weights
 
 CONFIG_FILE = "config.json"
-MODEL_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)

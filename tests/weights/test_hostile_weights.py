@@ -163,7 +163,7 @@ def test_a_zip_of_endless_operations_is_refused_at_once(tmp_path):
         archive.writestr("archive/version", b"3\n")
     assert path.stat().st_size < 1_000_000
     started = time.monotonic()
-    with pytest.raises(WeightsError, match="has more than .* bytes of pickles"):
+    with pytest.raises(WeightsError, match=r"has more than .* bytes of pickles"):
         read_checkpoint(path)
     assert time.monotonic() - started < 10
 

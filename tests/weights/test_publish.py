@@ -160,7 +160,7 @@ def test_a_refusal_of_the_hub_is_one_sentence(hub, converted, capsys):
 
 def test_a_file_that_comes_back_changed_is_an_error(hub, converted):
     hub.fault = "changes files"
-    with pytest.raises(WeightsError, match=r"gives back model.safetensors with the sha256 .* Do not use this commit"):
+    with pytest.raises(WeightsError, match=r"returns model.safetensors with the sha256 .* Do not use this commit"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted")
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ...errors import InputError, MediaError
-from ..resize import RESIZES, opencv_gray
+from ...errors import MediaError
+from ..resize import opencv_gray
 
 Corners = Sequence[float]  # left, top, right, bottom, in pixels
 
@@ -36,26 +35,12 @@ def largest_box(corners: Corners, width: int, height: int) -> Box:
     left, top, right, bottom = (round(float(value)) for value in corners)
     left, top, right, bottom = max(0, left), max(0, top), min(width, right), min(height, bottom)
     if right <= left or bottom <= top:
-        raise MediaError(f"The face box {[float(v) for v in corners]} has no pixel in a frame of {width} x {height}.")
+        raise _no_pixel(corners, width, height)
     return Box(left, top, right - left, bottom - top)
 
 
-def crop_faces(
-    frames: Sequence[np.ndarray], boxes: Sequence[Corners | None], size: int = 224, resize: str = "opencv_bilinear"
-) -> list[np.ndarray]:
-    """One face of size x size per frame. Where no face was found (None) the box of the frame before is used again."""
-    if len(frames) != len(boxes):
-        raise InputError(f"There are {len(frames)} frames and {len(boxes)} boxes.")
-    faces: list[np.ndarray] = []
-    last: Corners | None = None
-    for number, (frame, corners) in enumerate(zip(frames, boxes)):
-        last = last if corners is None else corners
-        if last is None:
-            raise MediaError(f"No face was found in frame {number} or before it, so there is no box to cut out.")
-        box = largest_box(last, frame.shape[1], frame.shape[0])
-        face = frame[box.top : box.top + box.height, box.left : box.left + box.width]
-        faces.append(RESIZES[resize](face, size, size))
-    return faces
+def _no_pixel(corners: Corners, width: int, height: int) -> MediaError:
+    return MediaError(f"The face box {[float(v) for v in corners]} has no pixel in a frame of {width} x {height}.")
 
 
 def union_square(boxes: Sequence[Corners], width: int, height: int) -> Box:
@@ -93,21 +78,9 @@ def detector_box(corners: Corners, width: int, height: int) -> Box:
     Right and bottom are at most the last column and row, and are not part of the crop.
     """
     left, top, right, bottom = (int(value) for value in corners)
-    return _box_inside(left, top, min(right, width - 1), min(bottom, height - 1), corners, width, height)
-
-
-def landmark_box(landmarks: Sequence[Sequence[float]], width: int, height: int) -> Box:
-    """The box around a face's landmarks, given in fractions of the frame, cut like `detector_box`."""
-    columns = [min(math.floor(x * width), width - 1) for x, _ in landmarks]
-    rows = [min(math.floor(y * height), height - 1) for _, y in landmarks]
-    corners = (min(columns), min(rows), max(columns), max(rows))
-    return _box_inside(*corners, corners, width, height)
-
-
-def _box_inside(left: int, top: int, right: int, bottom: int, corners: Corners, width: int, height: int) -> Box:
-    left, top = max(0, left), max(0, top)
+    left, top, right, bottom = max(0, left), max(0, top), min(right, width - 1), min(bottom, height - 1)
     if right <= left or bottom <= top:
-        raise MediaError(f"The face box {[float(v) for v in corners]} has no pixel in a frame of {width} x {height}.")
+        raise _no_pixel(corners, width, height)
     return Box(left, top, right - left, bottom - top)
 
 
@@ -137,7 +110,5 @@ def gray_square(
     top, bottom = top - offsets[1] + padding, top + height + offsets[1] + padding
     face = padded[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
     if not face.size:
-        raise MediaError(
-            f"The face box {[float(v) for v in corners]} has no pixel in a frame of {frame.shape[1]} x {frame.shape[0]}."
-        )
+        raise _no_pixel(corners, frame.shape[1], frame.shape[0])
     return face[..., None].repeat(3, axis=2)
