@@ -34,8 +34,10 @@ api:
 demo:
 	$(PYTHON) -m dfer_zoo demo
 
+# the timeline of a drawn clip, and the diagrams of the systems
 pictures:
 	$(PYTHON) docs/pictures.py
+	$(PYTHON) docs/diagrams.py
 
 # run all parity cases and write the worst error of each system into docs/parity.md
 proven:

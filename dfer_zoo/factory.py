@@ -357,5 +357,5 @@ def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:
         return num_classes
     check_labels(labels)
     if num_classes is not None and num_classes != len(labels):
-        raise InputError(f"num_classes is {num_classes}, but labels has {len(labels)} names.")
+        raise InputError(f"num_classes is {num_classes} but there are {len(labels)} labels.")
     return len(labels)

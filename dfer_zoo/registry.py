@@ -139,7 +139,7 @@ def get_weights(arch: str, tag: str | None = None) -> Weights:
     if (arch, tag) not in manifest():
         tags = [t for a, t in manifest() if a == arch]
         if not tag:
-            raise UnknownTag(f"{arch} needs a tag. Available: {', '.join(sorted(tags)) or 'none'}.")
+            raise UnknownTag(f"Name the weights of {arch}. Available: {', '.join(sorted(tags)) or 'none'}.")
         raise UnknownTag(f"{arch} has no weights '{tag}'.{suggest(tag, tags)}")
     return manifest()[arch, tag]
 

@@ -38,7 +38,7 @@ def recognizer():
     return Recognizer("av_fusion", "puppets", faces=detector, window=1.5)
 
 
-def test_workers_change_no_answer_and_a_file_that_kills_one_is_an_error_of_that_file(corpus, recognizer, tmp_path):
+def test_workers_give_the_same_predictions_and_a_crashing_file_fails_alone(corpus, recognizer, tmp_path):
     files = [corpus / name for name in ("0.mp4", "1_broken.mp4", "1.mp4", "2_killer.mp4", "2.mp4", "3.mp4")]
     answers = list(recognizer.many(files, workers=2, on_error="return", progress=False))
     for file, answer in zip(files, answers, strict=True):
@@ -54,7 +54,7 @@ def test_workers_change_no_answer_and_a_file_that_kills_one_is_an_error_of_that_
         np.testing.assert_allclose(answer.logits, alone.logits, rtol=1e-4, atol=1e-5)
 
 
-def test_a_table_by_workers_and_a_run_that_stops_at_an_error(corpus, recognizer, tmp_path):
+def test_workers_write_a_table_and_stop_at_the_first_error_by_default(corpus, recognizer, tmp_path):
     report = predict_table(recognizer, expand([corpus]), tmp_path / "t.jsonl", workers=2)
     assert (report.clips, report.failed) == (6, 2)
     rows = (tmp_path / "t.jsonl").read_text().splitlines()
@@ -80,7 +80,7 @@ class Counting:
 
 
 @pytest.mark.parametrize("window", [None, 1.0])
-def test_a_clip_is_decoded_once_although_faces_are_searched(window):
+def test_face_search_decodes_no_frame_twice(window):
     frames = Counting(120)
     recognizer = Recognizer("mini_xception", "fer2013", faces=lambda frame: [(2, 2, 14, 14)], window=window)
     answer = recognizer(Clip(frames, fps=30))

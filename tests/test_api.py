@@ -31,12 +31,12 @@ def signatures() -> str:
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="annotations print differently in other versions")
-def test_the_signatures_are_those_of_the_snapshot():
+def test_signatures_match_the_snapshot():
     """A deliberate change: `python -m tests.test_api` writes the snapshot again; say it in CHANGELOG.md."""
     assert signatures() == SNAPSHOT.read_text(encoding="utf-8")
 
 
-def test_no_public_name_is_any_to_a_type_checker(tmp_path):
+def test_mypy_knows_the_type_of_every_public_name(tmp_path):
     script = tmp_path / "uses.py"
     script.write_text("import dfer_zoo\n" + "".join(f"reveal_type(dfer_zoo.{name})\n" for name in NAMES))
     command = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent", "--ignore-missing-imports"]
@@ -66,13 +66,13 @@ def test_a_public_name_is_documented(name):
         assert "Returns:" in text, f"{name} does not say what it returns"
 
 
-def test_submodules_resolve_without_an_import_of_their_own():
+def test_submodules_are_imported_on_access():
     code = "import dfer_zoo; print(dfer_zoo.transforms.create_transform.__name__, dfer_zoo.weights.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["create_transform", "dfer_zoo.weights"], done.stderr
 
 
-def test_records_and_clips_have_a_short_repr_a_hash_and_an_equality():
+def test_records_and_clips_have_short_reprs_hashes_and_equality():
     record = dfer_zoo.get_weights("mae_dfer", "dfew_fold1")
     assert repr(record).startswith("Weights(mae_dfer.dfew_fold1: ") and len({record, record}) == 1
     clip = dfer_zoo.read_clip(np.zeros((3, 16, 16, 3), np.uint8), fps=25)

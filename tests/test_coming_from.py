@@ -80,12 +80,12 @@ def test_every_repository_has_a_table_of_commands():
 
 
 @pytest.mark.parametrize("option", THEIR_OPTIONS)
-def test_an_option_of_theirs_is_found(option):
+def test_the_page_mentions_every_option_of_the_authors_programs(option):
     assert re.search(rf"(?<![\w-]){re.escape(option)}(?!\w)", PAGE.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("section", [name for name in sections() if name != "own"])
-def test_our_names_in_the_page_exist(section):
+def test_every_name_of_ours_in_the_page_exists(section):
     known = set(inspect.signature(registry.model_class(section).__init__).parameters)
     fields = {f.name: {g.name for g in dataclasses.fields(kind)} for f, kind in recipe_sections()}
     for name in re.findall(r"model\.args\.(\w+)", sections()[section]):
@@ -366,7 +366,7 @@ def pretrain_sizes() -> list[str]:
 
 
 @pytest.mark.parametrize("section, command", rows(), ids=lambda text: re.sub(r"[^\w.-]+", "_", text)[:60])
-def test_a_command_of_the_page_runs(section, command, drawn, place, capsys):
+def test_every_command_in_the_page_runs(section, command, drawn, place, capsys):
     words = prepared_words(command, drawn, place)
     capsys.readouterr()
     status = main(words)

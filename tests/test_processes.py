@@ -62,7 +62,7 @@ def test_two_processes_train_together(launcher, tmp_path):
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_processes_share_the_clips_of_an_evaluation(launcher, tmp_path):
+def test_two_processes_evaluate_to_the_rates_of_one(launcher, tmp_path):
     from dfer_zoo.data.annotations import read_rows
     from dfer_zoo.factory import create_model
     from dfer_zoo.inference.evaluate import evaluate

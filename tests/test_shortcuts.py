@@ -27,7 +27,7 @@ def shaken(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", sorted(MODELS.keys() & TINY.keys()))
-def test_the_shortcuts_of_a_model_change_no_number(name):
+def test_shortcuts_match_the_plain_computation(name):
     torch.manual_seed(0)
     model = shaken(model_class(name)(**TINY[name]))
     inputs = model.example_inputs(batch=2)
@@ -37,7 +37,7 @@ def test_the_shortcuts_of_a_model_change_no_number(name):
 
 
 @torch.no_grad()
-def test_few_keys_are_attended_to_through_folded_matrices():
+def test_attention_to_few_keys_uses_folded_matrices():
     attention = shaken(Attention(16, 2)).double()
     queries, context = torch.randn(2, 40, 16).double(), torch.randn(2, 3, 16).double()
     assert attention.is_cheaper_folded(queries, context)

@@ -25,7 +25,7 @@ def fresh(seed=0):
     return dfer_zoo.create_model("mae_face", **TINY["mae_face"]).state_dict()
 
 
-def test_threads_that_load_weights_leave_fresh_models_alone(busy_interpreter):
+def test_loading_in_threads_does_not_disable_initialisation(busy_interpreter):
     """Loading skips random initialization; before, four threads left that switch on for the whole process."""
     expected = fresh()
     with ThreadPoolExecutor(4) as pool:

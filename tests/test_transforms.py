@@ -71,7 +71,7 @@ def records():
 
 
 @pytest.mark.parametrize("arch, video_spec", records())
-def test_the_lines_of_the_readme_equal_the_recognizer_for_every_record(arch, video_spec, video):
+def test_the_readme_lines_match_the_recognizer_for_every_record(arch, video_spec, video):
     model = with_record(arch, video_spec)
     prediction = Recognizer(model, faces=moving_faces, window=None)(video)
     np.testing.assert_allclose(four_lines(model, video), prediction.probabilities, rtol=1e-4, atol=1e-6)
@@ -81,7 +81,7 @@ def test_the_lines_of_the_readme_equal_the_recognizer_for_every_record(arch, vid
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("segments", [1, 2, 3])
-def test_the_lines_of_the_readme_equal_the_recognizer_for_every_crop_rule(rule, segments, video):
+def test_the_readme_lines_match_the_recognizer_for_any_number_of_views(rule, segments, video):
     own = model_class("mae_dfer")(**TINY["mae_dfer"]).video_spec
     model = with_record("mae_dfer", dataclasses.replace(own, face_crop=rule, segments=segments))
     prediction = Recognizer(model, faces=moving_faces, window=None)(video)
@@ -129,20 +129,20 @@ def test_a_transform_takes_what_read_clip_takes(video):
     assert torch.equal(transform(str(video))["video"], transform(read_clip(video))["video"])
     assert torch.equal(transform(transform.read(video))["video"], transform(video)["video"])  # cropped once
     for one in (video, str(video), read_clip(video), np.zeros((9, 40, 40, 3), np.uint8)):
-        with pytest.raises(InputError, match=r"takes a list of clips; got one \(.*write batch"):
+        with pytest.raises(InputError, match="list of clips"):
             transform.batch(one)
 
 
 def test_a_clip_that_was_cropped_by_another_rule_is_refused(video):
     model = tiny("mae_dfer")
     transform = create_transform(model, faces="none", face_crop="union_square")
-    with pytest.raises(InputError, match=r"cropped by the rule 'aligned', and the weights .* on 'union_square'"):
+    with pytest.raises(InputError, match=r"'aligned'.*'union_square'"):
         transform(find(read_clip(video), moving_faces))
     given = find(read_clip(video), (10, 10, 50, 50))  # boxes from the user follow no rule
     assert transform(given)["video"].shape[1] == 3
 
 
-def test_a_clip_without_a_face_is_refused_or_taken_whole(video):
+def test_a_clip_without_a_face_is_refused_or_used_whole(video):
     model = tiny("mae_dfer")
     with pytest.raises(MediaError, match="no face was found"):
         create_transform(model, faces=lambda frame: []).batch([video])
@@ -162,7 +162,7 @@ def test_a_plan_names_frames_and_what_is_missing():
     assert plan.frames == {index for view in plan.views for index in view}
     deaf = create_transform(tiny("audio_mae")).plan(Clip.from_arrays(np.zeros((9, 40, 40, 3), np.uint8)))
     assert isinstance(deaf, Plan) and deaf.missing == {"audio": "this clip has no sound"}
-    assert "the model needs audio, and this clip has no sound" in deaf.refusal and deaf.views == ((),)
+    assert "no sound" in deaf.refusal and deaf.views == ((),)
 
 
 def test_a_window_is_planned_once(video, monkeypatch):
@@ -188,7 +188,7 @@ def test_a_transform_is_created_from_a_name_a_record_or_a_model():
 
 
 @pytest.mark.parametrize("arch", sorted({*PUBLISHED, "dfer_clip"}))
-def test_the_published_training_transform_gives_what_the_model_takes(arch, video):
+def test_the_published_training_transform_has_the_shapes_of_the_model(arch, video):
     model = tiny(arch) if arch in TINY else dfer_zoo.create_model(arch)
     transform = create_transform(model, faces=moving_faces, is_training=True)
     assert isinstance(transform, TrainingTransform)
@@ -202,5 +202,5 @@ def test_the_training_transform_follows_the_data_set_of_the_weights():
     assert published_augmentation(dfer_zoo.get_weights("dfer_clip", "mafw_fold1")) == "dfer_clip_mafw"
     assert published_augmentation(tiny("dfer_clip")) == "dfer_clip_dfew"
     assert set(PUBLISHED.values()) <= AUGMENTATIONS.keys()
-    with pytest.raises(InputError, match="mini_xception has no published training transform; there is one for av_"):
+    with pytest.raises(InputError, match=r"mini_xception .*av_fusion"):
         create_transform("mini_xception.fer2013", is_training=True)

@@ -37,7 +37,7 @@ class OneEyed(DferModel):
         return torch.stack([corner, -corner], -1)
 
 
-def test_the_place_and_the_moment_that_count_are_found():
+def test_occlusion_finds_the_place_and_the_frame_that_matter():
     video = torch.zeros(1, 4, 3, 8, 8)
     video[:, :, :, :4, :4] = 1
     found = visualize.occlusion(OneEyed(), {"video": video}, cells=2)
@@ -50,15 +50,15 @@ def test_the_place_and_the_moment_that_count_are_found():
     assert np.allclose(other.places, -found.places)
 
 
-@pytest.mark.parametrize("options, message", [({"cells": 0}, "cells is 0"), ({"label": "bored"}, "no label 'bored'")])
+@pytest.mark.parametrize("options, message", [({"cells": 0}, "cells is 0"), ({"label": "bored"}, "'bored'")])
 def test_a_wrong_option_of_an_occlusion_is_an_error(options, message):
     with pytest.raises(InputError, match=message):
         visualize.occlusion(OneEyed(), {"video": torch.zeros(1, 4, 3, 8, 8)}, **options)
-    with pytest.raises(InputError, match="OneEyed has no frames of this clip"):
+    with pytest.raises(InputError, match="no frames"):
         visualize.occlusion(OneEyed(), {"video": None})
 
 
-def test_colours_are_those_of_the_clip():
+def test_displayed_colors_match_the_clip():
     model = create_model("av_fusion", pretrained="puppets")
     clip = Puppet("fear", size=112).clip()
     transform = create_transform(model, faces="none")
@@ -95,7 +95,7 @@ def test_occlusion_is_drawn(place, capsys):
     assert capsys.readouterr().out == "happy_occlusion.png\n"
     assert len(np.unique(np.asarray(Image.open("happy_occlusion.png")))) > 100
     command = ["visualize", "occlusion", "av_fusion.puppets", "happy.mp4", "--faces", "none", "--label", "bored"]
-    assert main(command) == 2 and "There is no label 'bored'" in capsys.readouterr().err
+    assert main(command) == 2 and "'bored'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag, rows", [("--difference", 5), ("--no-difference", 3)])
@@ -113,10 +113,10 @@ def test_a_reconstruction_is_drawn_with_and_without_frame_difference(place, caps
     name = saved("mae_dfer_pretrain", place)
     assert main(["visualize", "reconstruct", name, "happy.mp4", "--faces", "none", flag, "--seed", "3"]) == 0
     assert main(["visualize", "reconstruct", "av_fusion.puppets", "happy.mp4", "--faces", "none"]) == 2
-    assert "AVFusion cannot reconstruct clips; use a pre-training model" in capsys.readouterr().err
+    assert "mae_dfer_pretrain" in capsys.readouterr().err
 
 
-def test_snippets_are_drawn_and_those_that_are_erased_are_marked(place, capsys):
+def test_snippets_are_drawn_with_their_weights(place, capsys):
     name = saved("dk_clip", place)
     assert main(["visualize", "snippets", name, "happy.mp4", "--faces", "none", "--out", "snippets.svg"]) == 0
     drawn = (place / "snippets.svg").read_text()
@@ -129,10 +129,10 @@ def test_snippets_are_drawn_and_those_that_are_erased_are_marked(place, capsys):
     assert any(text.startswith(f"{weights[0]:.2f}") for text in texts)
     uncut(figure)
     assert main(["visualize", "snippets", "av_fusion.puppets", "happy.mp4", "--faces", "none"]) == 2
-    assert "AVFusion has no snippets; use dk_clip" in capsys.readouterr().err
+    assert "dk_clip" in capsys.readouterr().err
 
 
-def test_embeddings_are_drawn_in_the_plane(place, capsys):
+def test_embeddings_are_drawn_by_tsne(place, capsys):
     pytest.importorskip("sklearn")
     data = "puppets:clips=16,size=64,split=test"
     assert main(["visualize", "tsne", "av_fusion.puppets", data, "--out", "tsne.png", "--csv", "tsne.csv"]) == 0
@@ -141,10 +141,10 @@ def test_embeddings_are_drawn_in_the_plane(place, capsys):
     assert main(["visualize", "tsne", "av_fusion.puppets", data, "--out", "tsne.png", "--csv", "again.csv"]) == 0
     assert (place / "again.csv").read_text().splitlines() == lines
     assert main(["visualize", "tsne", "av_fusion.puppets", "puppets:clips=2,size=64"]) == 2
-    assert "t-SNE needs three clips or more; there are 2" in capsys.readouterr().err
+    assert "there are 2" in capsys.readouterr().err
 
 
-def test_no_text_of_a_picture_is_cut_off(tmp_path):
+def test_all_texts_are_inside_the_figure(tmp_path):
     labels = ["anger", "contempt", "helplessness", "disappointment", "a very long label of somebody"]
     points = np.random.default_rng(0).normal(size=(40, 2))
     uncut(visualize.tsne_figure(points, np.arange(40) % 5, labels, "local-dir:runs/a/long/path/best on a list " * 3))

@@ -83,7 +83,7 @@ def cached(file: HubFile, cache_dir: str | Path | None) -> Path | None:
 
 def not_cached(what: str, file: HubFile, cache_dir: str | Path | None) -> WeightsUnavailable:
     return WeightsUnavailable(
-        f"{what} is not in the cache ({cache_folder(cache_dir)}), and downloads are off. With a network, "
+        f"{what} is not in the cache ({cache_folder(cache_dir)}), and offline mode is on. With a network, "
         f"`{file.by_hand}` gets it. The cache folder can also be copied from another machine."
     )
 

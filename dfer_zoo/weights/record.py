@@ -301,7 +301,7 @@ def _check_identity(record: Weights, where: str) -> None:
         raise WeightsError(f"{where}: distribution '{record.distribution}' is not one of {', '.join(DISTRIBUTIONS)}.")
     if record.distribution == "hub" and not re.fullmatch(r"[0-9a-f]{40}", record.revision or ""):
         raise WeightsError(
-            f"{where}: revision {record.revision!r} is not a full commit of 40 digits, so the weights could change."
+            f"{where}: revision {record.revision!r} is not a 40-digit commit, so the weights could change."
         )
     for name in ("params", "size"):
         if (getattr(record, name) or 0) < 0:

@@ -11,7 +11,7 @@ from tests.test_mae_dfer import CASES, authors_file, our_arguments, read_case, r
 from tests.weights.servers import FILE_ID
 
 
-def test_mae_dfer_arrives_on_an_empty_machine(drive, monkeypatch, tmp_path, capsys):
+def test_mae_dfer_is_downloaded_on_an_empty_machine(drive, monkeypatch, tmp_path, capsys):
     """A file of the authors' form, smaller than theirs, in the place of theirs."""
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     case = read_case(CASES / "finetune_small_base.json")

@@ -40,7 +40,7 @@ def hub(monkeypatch, tmp_path):
         yield running
 
 
-def test_both_files_of_a_temporal_system_arrive_and_give_the_logits_of_the_case(hub, capsys):
+def test_both_files_of_a_temporal_system_are_downloaded_and_give_the_logits_of_the_case(hub, capsys):
     model = dfer_zoo.create_model("emo_affectnet", pretrained="ravdess")
     said = capsys.readouterr().err
     assert "FER_dinamic_LSTM_RAVDESS.pt" in said and "FER_static_ResNet50_AffectNet.pt" in said
