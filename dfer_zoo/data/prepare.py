@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..atomic import write_atomically
+from ..atomic import WriteError, write_atomically
 from ..errors import DferZooError, InputError, suggest
 from ..media.faces import RULES
 from ..media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
@@ -347,6 +347,8 @@ def _run(
         write_report(report, out / REPORT)
         if listed:
             _write_list(sources, report, out)
+    except WriteError:
+        raise
     except OSError as error:
         raise InputError(f"{out}: {error.strerror or error}.") from error
     return report
@@ -370,6 +372,8 @@ def _caught(work: Callable[[Source], Result], item: Source) -> Result | DferZooE
 
 
 def _result(item: Source, answer: Result | DferZooError) -> Result:
+    if isinstance(answer, WriteError):  # a full disk is no fault of the clip
+        raise answer
     if isinstance(answer, Result):
         return answer
     return Result(item.row.path, item.output, "failed", reason=str(answer))
@@ -379,7 +383,7 @@ def _read_journal(path: Path, header: Mapping[str, Any]) -> dict[str, Result]:
     """What earlier runs did, by output. A new journal starts with the options; others must have the same."""
     wanted = json.loads(json.dumps(header))
     if not path.exists():
-        path.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
+        write_atomically(path, (json.dumps(wanted) + "\n").encode())
         return {}
     lines = path.read_text(encoding="utf-8").splitlines()
     try:

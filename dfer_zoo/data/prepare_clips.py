@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import os
-import shutil
-import tempfile
 import wave
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..atomic import atomic_path, write_atomically
+from ..atomic import atomic_folder, atomic_path, write_atomically
 from ..errors import InputError, MediaError
 from ..media.clip import Clip, in_order
 from ..media.container import existing
@@ -234,26 +230,11 @@ def _write_frames(frames: Iterable[np.ndarray], place: Path, kind: str, names: s
         options = {"format": "JPEG", "quality": 95, "subsampling": "4:2:0"}
     digits = 5 if names == "padded" else 1
     count = 0
-    with _new_folder(place) as folder:
+    with atomic_folder(place) as folder:
         for frame in frames:
             Image.fromarray(frame).save(folder / f"{count:0{digits}d}.{kind}", **options)
             count += 1
     return count
-
-
-@contextlib.contextmanager
-def _new_folder(place: Path) -> Iterator[Path]:
-    """Yield a temporary folder, and move it to ``place`` at the end of the block."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if place.exists():
-            shutil.rmtree(place)
-        os.replace(temporary, place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 # -- sound -------------------------------------------------------------------------------------------------------------

@@ -46,9 +46,13 @@ class Journal:
             stream = path.open("r+b" if path.exists() else "w+b")
         except OSError as error:
             raise DferZooError(f"{path}: this file cannot be written ({error.strerror}).") from error
-        with stream:
-            places = _read(path, stream, header)
-            yield cls(path, stream, places)
+        try:
+            yield cls(path, stream, _read(path, stream, header))
+        finally:
+            with contextlib.suppress(OSError):  # a line that did not fit on the disk was told already
+                stream.close()
+            if path.is_file() and path.stat().st_size == 0:  # not even the header fitted
+                path.unlink()
 
     def done(self, key: str, *, retry_errors: bool = False) -> bool:
         """Whether the journal has the rows or the error of an item."""
@@ -103,8 +107,11 @@ def _read(path: Path, stream: IO[bytes], header: Mapping[str, Any]) -> dict[str,
     stream.seek(whole)
     stream.truncate()
     if whole == 0:
-        stream.write(json.dumps(header).encode("ascii") + b"\n")
-        stream.flush()
+        try:
+            stream.write(json.dumps(header).encode("ascii") + b"\n")
+            stream.flush()
+        except OSError as error:
+            raise DferZooError(f"{path}: this file cannot be written ({error.strerror}). Make room.") from error
     return places
 
 

@@ -205,17 +205,23 @@ class Recognizer:
             raise InputError(f"embed() takes one model, and this Recognizer has {len(self.models)}.")
         return self.answers(sources, self._opener(reading), on_error, progress, workers, embed=True)
 
-    def stream(self, fps: float, *, sample_rate: int | None = None) -> Stream:
+    def stream(
+        self, fps: float, *, sample_rate: int | None = None, live: bool = False, remember: bool = True
+    ) -> Stream:
         """Predict frames that arrive one by one, as from a camera.
 
         Args:
             fps: Frames per second.
             sample_rate: Sample rate of the sound, if any.
+            live: Skip predictions that would be more than half a stride late, so that frames never queue up;
+                ``Stream.dropped`` counts them.
+            remember: Reuse face boxes and frame features between predictions. False computes each prediction from its
+                frames: the same results, more slowly.
 
         Returns:
             A `Stream`: ``push(frame)`` returns a prediction after every stride.
         """
-        return Stream(self, fps, sample_rate)
+        return Stream(self, fps, sample_rate, live=live, remember=remember)
 
     def read(self, source: Any, **reading: Any) -> Clip:
         """Read a clip as the models take it. Frames are cropped to the face when they are taken."""

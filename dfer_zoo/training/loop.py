@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..atomic import write_atomically
+from ..atomic import writable_folder, write_atomically
 from ..data.annotations import Row, read_row, read_rows
 from ..errors import DferZooError, InputError
 from ..factory import create_model
@@ -151,6 +151,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
     # model, data, optimizer
     seed_all(settings.seed)
     model, transform = build(recipe)
+    writable_folder(out)
     transform = replace(transform, faces=keep_boxes(transform.faces, out / "boxes.jsonl"))  # no epoch searches again
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, transform=transform, **data.options)
     valid_rows = read_rows(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,13 @@ def write_safetensors(path: Path, state: Mapping[str, Tensor], header: Mapping[s
         try:
             save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:  # raised instead of an OSError when the disk is full
-            raise OSError(f"{path} cannot be written: {error}") from error
+            raise _as_os_error(error) from error
+
+
+def _as_os_error(error: SafetensorError) -> OSError:
+    """Parse the error number: messages of safetensors end in "... (os error 28)"."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
