@@ -1,4 +1,4 @@
-"""Boxes of faces in a file, so that no later run searches the same frames again."""
+"""A file of face boxes, so that later runs do not search the same frames again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BoxFile:
         self._lock = threading.Lock()
 
     def boxes(self, place: tuple[Any, ...]) -> Found:
-        """What is known of a clip: the boxes by frame number."""
+        """Return the known boxes of a clip by frame number."""
         with self._lock:
             self._read_new_lines()
             return self._known.get(self._key(place), {})
@@ -97,5 +97,5 @@ def _opened(path: str) -> BoxFile:
 def box_file(path: str) -> BoxFile:
     """The file at a path; one object in a process, so that it is read once."""
     if not path or os.path.isdir(path):
-        raise InputError(f"boxes is {path!r}; expected a file, which is made if there is none.")
+        raise InputError(f"boxes is {path!r}; expected a file; it is created if it does not exist.")
     return _opened(os.path.abspath(path))
