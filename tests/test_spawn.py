@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("av")
 
-import dfer_zoo  # noqa: E402
-from dfer_zoo.data.puppets import Puppet  # noqa: E402
-from dfer_zoo.errors import InputError  # noqa: E402
-from dfer_zoo.media.workers import Workers  # noqa: E402
+import dfer_zoo
+from dfer_zoo.data.puppets import Puppet
+from dfer_zoo.errors import InputError
+from dfer_zoo.media.workers import Workers
 
 ROOT = Path(__file__).resolve().parent.parent
 READ = """

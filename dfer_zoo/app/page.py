@@ -15,12 +15,12 @@ from typing import Any
 
 from ..errors import DferZooError, InputError, printable
 from ..inference.recognizer import BASELINE
+from ..media.limits import limit
 from .answer import about, answer, choices
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-MAX_MEGABYTES = 200  # of an upload
 KEEP_SECONDS = 900  # uploads and answers older than this are deleted
 WAITING = 20  # clips in the queue
 COLUMNS = ["From", "To", "Label", "Probability"]
@@ -52,7 +52,7 @@ def build(folder: Path) -> Any:
         with gr.Row():
             with gr.Column(min_width=320):
                 clip = gr.Video(
-                    label=f"Clip (up to {MAX_MEGABYTES} MB)",
+                    label=f"Clip (up to {limit('upload_megabytes')} MB)",
                     sources=["upload", "webcam"],
                     webcam_options=gr.WebcamOptions(mirror=False),
                     include_audio=True,
@@ -161,7 +161,7 @@ def _launched(page: Any, host: str, port: int) -> Any:
             share=False,
             prevent_thread_lock=True,
             quiet=True,
-            max_file_size=f"{MAX_MEGABYTES}mb",
+            max_file_size=f"{limit('upload_megabytes')}mb",
             allowed_paths=[],
             enable_monitoring=False,
             ssr_mode=False,
