@@ -1,4 +1,4 @@
-"""The public interface: every name is typed, documented with an example, and has the signature it had."""
+"""The public API: every name is typed, documented with an example, and keeps its signature."""
 
 import inspect
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 
 import dfer_zoo
 
+ROOT = Path(dfer_zoo.__file__).parent.parent
 SNAPSHOT = Path(__file__).parent / "api.txt"
 NAMES = sorted(set(dfer_zoo.__all__) - {"__version__"})
 
@@ -32,7 +33,7 @@ def signatures() -> str:
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="annotations print differently in other versions")
 def test_signatures_match_the_snapshot():
-    """A deliberate change: `python -m tests.test_api` writes the snapshot again; say it in CHANGELOG.md."""
+    """After a deliberate change run `python -m tests.test_api`, and mention it in CHANGELOG.md."""
     assert signatures() == SNAPSHOT.read_text(encoding="utf-8")
 
 
@@ -41,10 +42,10 @@ def test_mypy_knows_the_type_of_every_public_name(tmp_path):
     script.write_text("import dfer_zoo\n" + "".join(f"reveal_type(dfer_zoo.{name})\n" for name in NAMES))
     command = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent", "--ignore-missing-imports"]
     done = subprocess.run(
-        [*command, f"--cache-dir={tmp_path / 'mypy'}", str(script)],
+        [*command, f"--cache-dir={ROOT / '.mypy_cache' / 'api'}", str(script)],
         capture_output=True,
         text=True,
-        cwd=Path(dfer_zoo.__file__).parent.parent,
+        cwd=ROOT,
     )
     revealed = [line for line in done.stdout.splitlines() if "Revealed type is" in line]
     assert len(revealed) == len(NAMES), done.stdout + done.stderr

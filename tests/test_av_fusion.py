@@ -1,4 +1,4 @@
-"""av_fusion and efficient_face, beyond the numbers of the parity cases: files, missing modalities, clips, training."""
+"""av_fusion and efficient_face beyond the parity cases: files, missing modalities, clips, training."""
 
 import random
 import wave
@@ -39,7 +39,7 @@ def case(name):
 
 
 def tiny(fusion="ia", seed=0, **changes):
-    """A random model with batch statistics for which logits depend on the input in eval mode."""
+    """A random model whose batch statistics let logits depend on the input in eval mode."""
     torch.manual_seed(seed)
     model = AVFusion(fusion=fusion, **{**TINY, **changes}).eval()
     for name, buffer in model.named_buffers():
@@ -60,7 +60,7 @@ def tiny_inputs(batch=2):
 
 
 def authors_file(path, name, prefix="module."):
-    """A checkpoint as the training script writes it on a GPU."""
+    """Write a checkpoint in the format of the training script on a GPU."""
     state = seeded_state(case(name)["state_dict"], case(name)["weights"])
     content = {
         "epoch": 87,
@@ -230,6 +230,7 @@ def test_encoded_frames_can_be_reused(fusion):
     assert torch.equal(model.fuse(frames, inputs["audio"]), model.forward_features(**inputs))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("fusion", ["it", "lt"])  # "ia" is in the contract of all models
 @torch.no_grad()
 def test_the_other_fusions_compile_as_one_graph(fusion):
@@ -238,6 +239,7 @@ def test_the_other_fusions_compile_as_one_graph(fusion):
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(**inputs), model(**inputs))
 
 
+@pytest.mark.graph
 @torch.no_grad()
 def test_a_model_for_sound_alone_can_be_exported():
     model, audio = tiny(), tiny_inputs()["audio"]

@@ -1,4 +1,4 @@
-"""The command line: exit statuses, messages, and what it does not import."""
+"""The command line: exit codes, messages, imports."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ HEAVY = ("torch", "timm", "open_clip", "torchvision", "torchaudio", "av", "cv2",
 
 
 def loaded_after(code: str) -> set[str]:
-    """Which of the heavy packages a fresh interpreter has loaded after running this code."""
+    """The heavy packages that a new interpreter has imported after running this code."""
     script = f"{code}\nimport sys; print('|' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -92,7 +92,7 @@ def test_every_command_has_help(capsys):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with small saved weights, a folder of frames, a video and a file that is none."""
+    """A folder with small saved weights, a folder of frames, a video, and a broken video."""
     from PIL import Image
 
     import dfer_zoo

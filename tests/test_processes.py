@@ -1,4 +1,4 @@
-"""Two processes, started as the docs say: they train together, and they share the clips of an evaluation."""
+"""Training and evaluation in two processes, launched as in the docs."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def free_port() -> int:
 
 
 def launched(launcher, *command):
-    """Standard output of ``LAUNCHER -m dfer_zoo COMMAND`` in two processes."""
+    """Run ``LAUNCHER -m dfer_zoo COMMAND`` in two processes. Returns the standard output."""
     module, *options = (part.format(port=free_port()) for part in LAUNCHERS[launcher])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -72,7 +74,7 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(recognizer):
-    with Service(serve.create_app(recognizer, max_megabytes=2)) as running:
+    with Service(serve.create_app(recognizer, max_megabytes=20)) as running:
         yield running
 
 
@@ -116,20 +118,20 @@ def test_broken_clips_between_good_ones_are_sentences(service, clips):
 
 
 def test_an_upload_that_is_too_large_is_413(service):
-    answer = service.post("large.mp4", bytes(3_000_000))
-    assert answer.status_code == 413 and answer.json() == {"error": "The upload is larger than 2 MB."}
+    answer = service.post("large.mp4", bytes(30_000_000))
+    assert answer.status_code == 413 and answer.json() == {"error": "The upload is larger than 20 MB."}
 
 
 def test_an_upload_of_unknown_size_is_cut_off(service):
     def chunks():
         yield b'--x\r\nContent-Disposition: form-data; name="clip"; filename="a.mp4"\r\n\r\n'
         for _ in range(60):
-            yield bytes(50_000)
+            yield bytes(500_000)
         yield b"\r\n--x--\r\n"
 
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     answer = httpx.post(f"{service.address}/predict", content=chunks(), headers=headers, timeout=60)
-    assert answer.status_code == 413 and "larger than 2 MB" in answer.json()["error"]
+    assert answer.status_code == 413 and "larger than 20 MB" in answer.json()["error"]
     assert settled(lambda: not service.files())
 
 
@@ -270,6 +272,33 @@ def test_the_command_serves_until_it_is_stopped(clips, tmp_path):
             process.send_signal(signal.SIGTERM)
             log = process.communicate(timeout=60)[1]
     assert "Traceback" not in log and not list(Path(tmp_path).glob("dfer_zoo_serve_*"))
+
+
+def blocks(language):
+    """The code of docs/serve.md that needs the service."""
+    text = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    return re.findall(rf"<!-- runs against the service -->\n```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_code_of_the_page_runs(service, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    exec(code.replace("http://127.0.0.1:8000", service.address), {})
+    assert capsys.readouterr().out.startswith("happy {")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
+def test_the_commands_of_the_page_run(service, tmp_path):
+    (commands,) = blocks("bash")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"}
+    commands = commands.replace("http://127.0.0.1:8000", service.address)
+    commands = commands.replace("dfer-zoo ", f"{sys.executable} -m dfer_zoo ").replace("/predict\n", "/predict; echo\n")
+    done = subprocess.run(
+        ["bash", "-ec", commands], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    predicted, health = (json.loads(line) for line in done.stdout.splitlines()[-2:])
+    assert predicted["source"] == "puppet.mp4" and len(predicted["windows"]) > 1 and health["status"] == "ok"
 
 
 def test_a_wrong_option_is_one_sentence(capsys):

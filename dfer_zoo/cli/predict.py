@@ -55,6 +55,12 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", metavar="PATH", help="plot the probabilities over time with the faces; one picture per file"
     )
+    parser.add_argument(
+        "--overlay",
+        metavar="PATH",
+        help="write each video with face boxes, labels and bars drawn into it: a folder, beside (NAME.overlay.mp4 "
+        "beside each file), or FILE.mp4 for one clip",
+    )
     many = parser.add_argument_group("many files into one table")
     many.add_argument("--out", metavar="TABLE", help="write results.csv, .jsonl or .parquet, a row per file and window")
     table_options(many)
@@ -118,6 +124,7 @@ def _shard(text: str) -> tuple[int, int]:
 def predict_command(options: argparse.Namespace) -> int:
     import torch
 
+    from ..inference.batch import predict_items
     from ..inference.prediction import Prediction
     from ..inference.recognizer import Recognizer
     from ..media.clip import check_fps
@@ -144,8 +151,8 @@ def predict_command(options: argparse.Namespace) -> int:
     if options.out:
         return _predict_table(options, recognizer, items, reading)
     bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the answers themselves show the progress
-    answers = recognizer.many(
-        [item.source for item in items], on_error="return", progress=bar, workers=options.workers, **reading
+    answers = predict_items(
+        recognizer, items, overlay=options.overlay, progress=bar, workers=options.workers, **reading
     )
     plots = _plot_paths(options.plot, names) if options.plot else [None] * len(items)
     bad = 0
@@ -196,6 +203,7 @@ def _predict_table(
         shard=options.shard,
         workers=options.workers,
         tiers=options.tiers.split(",") if options.tiers else (),
+        overlay=options.overlay,
         progress=sys.stderr.isatty(),
         told=error_printer("predict"),
         **reading,

@@ -20,9 +20,11 @@ from ..transforms import Transform
 from .batcher import model_identity
 from .inputs import Item
 from .journal import Journal
+from .overlay import overlay_paths, write_overlay
 from .prediction import Prediction
 from .recognizer import Recognizer
 from .samples import visual_of
+from .sources import local
 from .tables import (
     VECTOR_SUFFIXES,
     check_table_path,
@@ -68,6 +70,7 @@ def predict_table(
     shard: tuple[int, int] = (1, 1),
     workers: int = 0,
     tiers: Sequence[str] = (),
+    overlay: str | Path | None = None,
     progress: bool | None = None,
     told: Callable[[Item, Prediction | DferZooError], None] | None = None,
     **reading: Any,
@@ -86,6 +89,7 @@ def predict_table(
         shard: (number, count), from (1, 1): only every count-th clip, for one of several machines.
         workers: Processes that decode and find faces ahead of the model, as in `Recognizer.many`.
         tiers: Annotation files to write beside each clip: "eaf", "textgrid", "vtt", "srt".
+        overlay: Write every clip with the answer drawn into it: "beside" the clip, or into a folder; see `overlay_paths`.
         progress: Show a progress bar; by default on a terminal.
         told: Called with every clip and its answer.
         **reading: Options of `read_clip`.
@@ -98,10 +102,12 @@ def predict_table(
     """
     check_table_path(out)
     check_tier_kinds(tiers)
+    items = list(items)
     read = ItemReader(visual_of(recognizer.transforms), reading)
+    beside = _FilesBeside(items, read, tiers, overlay)
 
     def finish(item: Item, answer: Prediction | DferZooError) -> list[dict[str, Any]]:
-        answer = _with_tiers(item, _in_file_time(item, answer), tiers)
+        answer = beside(item, answer)
         if told is not None:
             told(item, answer)
         return _rows(item, answer, recognizer.labels)
@@ -117,6 +123,33 @@ def predict_table(
         retry_errors=retry_errors,
         shard=shard,
     )
+
+
+def predict_items(
+    recognizer: Recognizer,
+    items: Sequence[Item],
+    *,
+    overlay: str | Path | None = None,
+    progress: bool | None = None,
+    workers: int = 0,
+    **reading: Any,
+) -> Iterator[Prediction | DferZooError]:
+    """Answer many clips, one by one, in order.
+
+    Args:
+        recognizer: The models and their options.
+        items: The clips, as `expand` lists them.
+        overlay: As in `predict_table`.
+        progress: As in `predict_table`.
+        workers: As in `predict_table`.
+        **reading: Options of `read_clip`.
+
+    Yields:
+        The answer, or the error, of each clip.
+    """
+    read = ItemReader(visual_of(recognizer.transforms), reading)
+    beside = _FilesBeside(items, read, (), overlay)
+    yield from map(beside, items, recognizer.answers(items, read, "return", progress, workers))
 
 
 def embed_table(
@@ -315,14 +348,17 @@ class ItemReader:
     reading: Mapping[str, Any]
 
     def __call__(self, item: Item) -> Clip:
+        clip = self.whole(item)
+        return clip if item.box is None else dataclasses.replace(self.visual, faces=item.box).crop(clip)
+
+    def whole(self, item: Item) -> Clip:
+        """The named part, with whole frames."""
         reading = dict(self.reading)
         if item.audio is not None:
             reading["audio"] = item.audio
         clip = read_clip(item.source, stream=True, **reading)
         if item.start is not None or item.stop is not None:
             clip = _part(item, clip)
-        if item.box is not None:
-            clip = dataclasses.replace(self.visual, faces=item.box).crop(clip)
         return clip
 
 
@@ -336,32 +372,55 @@ def _part(item: Item, clip: Clip) -> Clip:
     return clip.cut(start, stop)
 
 
-def _in_file_time(item: Item, answer: Prediction | DferZooError) -> Prediction | DferZooError:
-    """The answer for a part of a file, with the times of the whole file."""
-    return answer if isinstance(answer, DferZooError) or not item.start else _moved(answer, item.start)
-
-
 def _moved(answer: Prediction, seconds: float) -> Prediction:
+    """The answer for a part of a file that starts at this second, with the times of the file."""
     windows = [
         dataclasses.replace(w, start=w.start + seconds, stop=None if w.stop is None else w.stop + seconds)
         for w in answer.windows
     ]
+    track = tuple((second + seconds, box) for second, box in answer.track)
     people = tuple(_moved(person, seconds) for person in answer.people)
-    return dataclasses.replace(answer, windows=tuple(windows), people=people)
+    return dataclasses.replace(answer, windows=tuple(windows), track=track, people=people)
 
 
-def _with_tiers(item: Item, answer: Prediction | DferZooError, tiers: Sequence[str]) -> Prediction | DferZooError:
-    """The answer, after its annotation files are written beside the clip; or why they could not be written."""
-    if not tiers or isinstance(answer, DferZooError):
+class _FilesBeside:
+    """Writes what belongs to each clip: annotation files, and the video with the answer drawn into it.
+
+    Args:
+        items: All clips of the run.
+        read: How they are read.
+        tiers: As in `predict_table`.
+        overlay: As in `predict_table`.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], read: ItemReader, tiers: Sequence[str], overlay: str | Path | None
+    ) -> None:
+        self.read, self.tiers = read, tiers
+        paths = [None] * len(items) if overlay is None else overlay_paths(items, overlay)
+        self.overlays = {id(item): path for item, path in zip(items, paths) if path is not None}
+
+    def __call__(self, item: Item, answer: Prediction | DferZooError) -> Prediction | DferZooError:
+        """The answer in the times of the whole file, after the files are written; or why they cannot be written."""
+        if isinstance(answer, DferZooError):
+            return answer
+        try:
+            if id(item) in self.overlays:
+                with local(item) as (here, name):
+                    clip = self.read.whole(here)
+                    clip = clip if name is None else dataclasses.replace(clip, source=name)
+                    write_overlay(clip, answer, self.overlays[id(item)])
+            answer = _moved(answer, item.start) if item.start else answer
+            if self.tiers:
+                _write_tiers(item, answer, self.tiers)
+        except DferZooError as error:
+            return error
         return answer
-    part = "" if item.start is None and item.stop is None else f".{item.start or 0:g}-{item.stop or 'end'}"
-    try:
-        write_tiers(
-            answer.people or [answer], tiers, f"{Path(item.source).with_suffix('')}{part}", media=str(item.source)
-        )
-    except DferZooError as error:
-        return error
-    return answer
+
+
+def _write_tiers(item: Item, answer: Prediction, tiers: Sequence[str]) -> None:
+    stem = f"{Path(item.source).with_suffix('')}{item.part}"
+    write_tiers(answer.people or [answer], tiers, stem, media=str(item.source))
 
 
 def _rows(item: Item, answer: Prediction | DferZooError, labels: Sequence[str]) -> list[dict[str, Any]]:

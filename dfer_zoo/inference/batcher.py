@@ -67,6 +67,7 @@ class PendingPrediction:
             models=tuple(model_identity(model) for model in self.models),
             missing=tuple(sorted(set().union(*self.missing.values()))),
             faces=self.closed.faces,
+            track=self.closed.track,
             sample_rate=self.opened.sample_rate,
             seen=self.opened.seen,
             duration=self.opened.duration,
@@ -117,6 +118,8 @@ class Request:
 def shares_frames(model: DferModel, transform: Transform, embed: bool = False) -> bool:
     """Whether frames that several windows share are encoded once."""
     if embed or not model.frame_independent or not {"video", "image"} & set(model.inputs):
+        return False
+    if transform.remembers:  # a stream, which shares them between its answers
         return False
     # a clip whose frames are all resized like its first one is not encoded frame by frame
     return transform.video is not None and transform.video.frame_size == "own"

@@ -57,6 +57,13 @@ class Item:
     box: tuple[float, float, float, float] | None = None
     id: str | None = None
 
+    @property
+    def part(self) -> str:
+        """The part of the file, for names of files that belong to it: ".0.5-2", or nothing for a whole file."""
+        if self.start is None and self.stop is None:
+            return ""
+        return f".{self.start or 0:g}-{'end' if self.stop is None else f'{self.stop:g}'}"
+
 
 def expand(
     given: Iterable[Any], *, treat_as: str = "auto", stdin: Any = None, schemes: Sequence[str] = ()

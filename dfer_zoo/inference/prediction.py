@@ -49,6 +49,7 @@ class Prediction:
         duration: Seconds of the clip.
         thumbnails: (second, face crop) of some frames, see `Recognizer`.
         logits: Outputs of the models, (windows, models, views, classes); NaN where a model has fewer views.
+        track: The face through the clip, where it was searched: (second, (left, top, right, bottom)).
         people: With ``people="all"``, one prediction per person, the most prominent first; this is the first of them.
     """
 
@@ -64,6 +65,7 @@ class Prediction:
     duration: float | None = None
     thumbnails: tuple[tuple[float, np.ndarray], ...] = field(default=(), compare=False)
     logits: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
+    track: tuple[tuple[float, tuple[float, ...]], ...] = field(default=(), compare=False)
     people: tuple[Prediction, ...] = ()
 
     def __repr__(self) -> str:
@@ -203,5 +205,6 @@ def _of_one_person(parts: Sequence[Prediction]) -> Prediction:
         missing=tuple(sorted({name for part in parts for name in part.missing})),
         faces=faces,
         thumbnails=tuple(picture for part in parts for picture in part.thumbnails),
+        track=tuple(seen for part in parts for seen in part.track),
         logits=np.concatenate([part.logits for part in parts]),
     )

@@ -204,17 +204,23 @@ class Recognizer:
             raise InputError(f"embed() takes one model, and this Recognizer has {len(self.models)}.")
         return self.answers(sources, self._opener(reading), on_error, progress, workers, embed=True)
 
-    def stream(self, fps: float, *, sample_rate: int | None = None) -> Stream:
+    def stream(
+        self, fps: float, *, sample_rate: int | None = None, live: bool = False, remember: bool = True
+    ) -> Stream:
         """Predictions for frames that arrive one by one, as from a camera.
 
         Args:
             fps: Frames per second.
             sample_rate: Of the sound, if there is any.
+            live: Leave out an answer that would come more than half a stride late, so that frames never queue up;
+                ``Stream.dropped`` counts them.
+            remember: Keep face boxes and frame features between answers. False computes each answer from its frames;
+                the answers are the same, and slower.
 
         Returns:
             A `Stream`: ``push(frame)`` returns a prediction after every stride.
         """
-        return Stream(self, fps, sample_rate)
+        return Stream(self, fps, sample_rate, live=live, remember=remember)
 
     def read(self, source: Any, **reading: Any) -> Clip:
         """The clip as the models take it: opened, and cropped to the face when frames are taken."""

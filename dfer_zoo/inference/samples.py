@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import MediaError
 from ..media.clip import Clip, Frames, in_order
-from ..media.faces.people import find_people
+from ..media.faces.people import find_people, second_of
 from ..media.files import SoundCursor, SoundFile
 from ..media.resize import pillow_bilinear
 from ..transforms import Plan, Sample, Transform
@@ -79,6 +79,7 @@ class Closed:
     """What is known of a clip at its end: where faces were found, and small pictures of them."""
 
     faces: Mapping[str, Any] | None
+    track: tuple[tuple[float, tuple[float, ...]], ...] = ()  # (second of the clip, box of the face)
     thumbnails: tuple[tuple[float, np.ndarray], ...] = ()
     shift: float = 0.0  # seconds from the start of the clip to the first sight of this person
     refusal: str | None = None  # why this person, of several, has no answer
@@ -129,14 +130,14 @@ class Sampler:
         refusals: list[MediaError] = []
         for one in people:
             try:
-                yield from self._clip_parts(one.clip, one.start)
+                yield from self._clip_parts(one.clip, one.start, one.track)
             except MediaError as error:
                 refusals.append(error)
                 yield Closed(None, refusal=str(error))
         if len(refusals) == len(people):
             raise refusals[0]
 
-    def _clip_parts(self, clip: Clip, shift: float = 0.0) -> Iterator[Part]:
+    def _clip_parts(self, clip: Clip, shift: float = 0.0, track: Any = None) -> Iterator[Part]:
         if isinstance(clip.waveform, SoundFile):
             clip = dataclasses.replace(clip, waveform=SoundCursor(clip.waveform))
         times = self._times(clip)
@@ -166,7 +167,9 @@ class Sampler:
         if len(refusals) == len(times):
             raise MediaError(refusals[0])
         faces = clip.notes.get("faces")
-        yield Closed(None if faces is None else dict(faces), tuple(pictures), shift)
+        if track is None:
+            track = tuple((second_of(clip, number), box) for number, box in sorted(clip.notes.get("boxes", {}).items()))
+        yield Closed(None if faces is None else dict(faces), track, tuple(pictures), shift)
 
     def _samples(
         self, part: Clip, first: int, plan: Plan, place: tuple[int, int], lowest: int, several: bool, sent: set[int]
@@ -267,18 +270,14 @@ def _plans(clip: Clip, span: tuple[float, float | None], transforms: Sequence[Tr
 
 def _thumbnail(clip: Clip, buffer: FrameBuffer, index: int) -> tuple[float, np.ndarray]:
     """(seconds, a small picture) of a frame."""
-    second = float(clip.times[index]) if clip.times is not None else index / (clip.fps or 1.0)
-    return second, pillow_bilinear(buffer.take([index])[0], THUMBNAIL, THUMBNAIL)
+    return second_of(clip, index), pillow_bilinear(buffer.take([index])[0], THUMBNAIL, THUMBNAIL)
 
 
 def _seconds(clip: Clip, frames: Sequence[int]) -> tuple[float, float] | None:
     """First and last second of these frames, in order, if the clip has a frame rate."""
     if not frames or clip.duration is None or not (clip.fps or clip.times is not None):
         return None
-    first, last = (
-        float(clip.times[number]) if clip.times is not None else number / (clip.fps or 1.0)
-        for number in (frames[0], frames[-1])
-    )
+    first, last = (second_of(clip, number) for number in (frames[0], frames[-1]))
     return first, min(last + (1 / clip.fps if clip.fps else 0.0), clip.duration)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, suggest
 from ..weights.record import check_labels
-from .layers import call
+from .parts import call
 from .shortcuts import ClipMlp
 
 CONTEXT_LENGTH = 77  # rows of the published position table

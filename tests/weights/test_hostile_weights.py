@@ -1,4 +1,4 @@
-"""Weights files from strangers: every one is an answer or one sentence, and none costs more than its size."""
+"""Hostile weights files: each one loads or is a one-line error, at a cost in proportion to its size."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ VIDEO = dataclasses.asdict(small.record().video)
 
 @pytest.fixture
 def file(monkeypatch, tmp_path):
-    """A good file, and a way to write its header anew."""
+    """A function that changes the header of a valid file and returns its name."""
     small.open_zoo(monkeypatch, tmp_path)
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small"), tmp_path / "saved")
 
@@ -127,7 +127,7 @@ def test_a_converted_file_of_the_second_schema_is_read():
 
 
 def test_a_file_that_is_swapped_after_its_check_is_not_loaded(monkeypatch, tmp_path):
-    """Otherwise the digest of one file would be claimed for another."""
+    """Otherwise the digest of one file would be reported for another."""
     small.open_zoo(monkeypatch, tmp_path, small.record())
     torch.save({"state_dict": small.authors_state()}, tmp_path / "a.pth")
     path = dfer_zoo.checkpoints.convert_checkpoint("small", "converted", tmp_path / "a.pth")
@@ -223,8 +223,10 @@ def test_files_that_are_not_checkpoints_are_one_line_errors(tmp_path, content):
 
 def test_control_characters_and_endless_names_do_not_reach_a_terminal(tmp_path):
     torch.save({"state_dict": {"\x1b[31mred" + "x" * 100_000: 3}}, tmp_path / "x.pth")
+    started = time.process_time()
     with pytest.raises(WeightsError) as caught:
         read_checkpoint(tmp_path / "x.pth")
+    assert time.process_time() - started < 3
     assert "\x1b" not in str(caught.value) and "\\x1b[31mred" in str(caught.value)
     assert len(str(caught.value)) < MAX_MESSAGE + 200
 

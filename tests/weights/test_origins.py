@@ -1,4 +1,4 @@
-"""The authors' files arrive by themselves: real clients against hosts of this machine, faults included."""
+"""Automatic downloads of the authors' files: real clients against servers on this machine, including faults."""
 
 import hashlib
 import io
@@ -21,9 +21,11 @@ from tests import small
 from tests.weights import servers
 from tests.weights.servers import FILE_ID, FOLDER_ID
 
+pytestmark = pytest.mark.hub
+
 
 def zoo(monkeypatch, tmp_path, *origins, **changes):
-    """The small model, whose record names these origins."""
+    """Open a zoo whose record has these origins."""
     record = small.record("fold1", distribution="origin", origin=origins, **changes)
     small.open_zoo(monkeypatch, tmp_path, record)
     return record
@@ -34,7 +36,7 @@ def facts(content: bytes) -> dict:
 
 
 def check_model(model):
-    """The authors' values, in our model."""
+    """Check that the model has the values of the authors' file."""
     assert torch.equal(model.classifier.weight, small.authors_state()["fc.weight"])
     assert model.weights.name == "small.fold1" and model.labels == small.LABELS
 
@@ -45,7 +47,7 @@ def leftovers(tmp_path):
 
 @pytest.fixture
 def release(host, checkpoint, monkeypatch, tmp_path):
-    """A release asset, which its host serves from somewhere else, as code forges do."""
+    """A release asset behind a redirect, as on code forges."""
     host.redirects["/owner/code/releases/download/v1/fold1.pth"] = f"{host.url}/storage/83f1?signature=1"
     host.files["/storage/83f1"] = checkpoint
     zoo(
@@ -235,7 +237,7 @@ def test_an_unknown_setting_is_refused(release, monkeypatch):
 
 @pytest.mark.parametrize("fault", ["", "confirm"])
 def test_a_drive_file_is_downloaded(drive, checkpoint, monkeypatch, tmp_path, fault, capsys):
-    """Small files come at once; for large ones Drive first asks to confirm that it could not look for viruses."""
+    """Drive sends small files directly, and asks for a confirmation before large ones (no virus scan)."""
     drive.fault = fault
     zoo(monkeypatch, tmp_path, Origin("gdrive", FILE_ID, **facts(checkpoint)))
     check_model(dfer_zoo.create_model("small.fold1"))
@@ -272,7 +274,7 @@ def test_drive_faults_are_one_line_errors_with_the_link(drive, checkpoint, monke
 
 
 def test_an_interrupted_drive_download_is_continued(drive, monkeypatch, tmp_path):
-    """gdown writes half a megabyte at a time, so the file has several."""
+    """gdown writes in blocks of half a megabyte, so the file is larger than that."""
     stream = io.BytesIO()
     torch.save({"state_dict": small.authors_state(), "optimizer": torch.zeros(700_000)}, stream)
     drive.files[FILE_ID] = stream.getvalue()
@@ -399,7 +401,7 @@ def test_a_pickle_on_the_hub_is_downloaded_and_converted(checkpoint, monkeypatch
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         where = f"small/weights@{hub_server.REVISION}/model.safetensors"
         zoo(monkeypatch, tmp_path, Origin("hub", where, **facts(checkpoint)))
-        # the server knows one name; the reader goes by the content
+        # the server has one file name; the content decides how the file is read
         with pytest.raises(DferZooError, match="safetensors"):
             dfer_zoo.create_model("small.fold1")
         hub.filename = "fold1.pt"

@@ -35,11 +35,13 @@ class Appearance:
         person: The number of the person, the most prominent first. One person may appear several times.
         clip: The part of the clip, with its frames cropped to this person.
         start: Seconds from the start of the whole clip.
+        track: The boxes of the person: (second of the whole clip, box).
     """
 
     person: int
     clip: Clip
     start: float
+    track: tuple[tuple[float, tuple[float, ...]], ...] = ()
 
 
 def find_people(
@@ -170,18 +172,20 @@ def _appearance(clip: Clip, track: Track, person: int, step: int, rule: str, rep
     box = np.median(np.stack([box for _, box in track]), axis=0)
     facts = {**report, "found": len(track), "person": person, "median_box": [round(float(v), 1) for v in box]}
     assert clip.frames is not None
+    seconds = tuple((second_of(clip, number), tuple(box.tolist())) for number, box in track)
     cropped = replace(clip, frames=PersonCrops(clip.frames, track, rule), notes={**clip.notes, "faces": facts})
     first, last = track[0][0] - step // 2, track[-1][0] + step - step // 2
     if track[-1][0] + step >= len(clip.frames):  # seen in the last search
         last = len(clip.frames)
     if clip.duration is None or (first <= 0 and last >= len(clip.frames)):
-        return Appearance(person, cropped, 0.0)
+        return Appearance(person, cropped, 0.0, seconds)
     facts["searched"] = len(range(track[0][0], track[-1][0] + 1, step))
-    start, stop = (_second(clip, frame) for frame in (max(0, first), last))
-    return Appearance(person, cropped.cut(start, min(stop, clip.duration)), start)
+    start, stop = (second_of(clip, frame) for frame in (max(0, first), last))
+    return Appearance(person, cropped.cut(start, min(stop, clip.duration)), start, seconds)
 
 
-def _second(clip: Clip, frame: int) -> float:
+def second_of(clip: Clip, frame: int) -> float:
+    """When a frame is shown."""
     if clip.times is not None:
         return float(clip.times[frame]) if frame < len(clip.times) else (clip.duration or 0.0)
     return frame / (clip.fps or 1.0)
