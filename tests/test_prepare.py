@@ -109,7 +109,7 @@ def test_a_file_without_sound_is_reported_with_status_1(tmp_path, capsys):
     (tmp_path / "films").mkdir()
     silent = test_pattern(tmp_path / "films" / "a.mp4", "-an", seconds=0.2)
     assert main(f"prepare audio {silent.parent} --out {tmp_path}/out --workers 0".split()) == 1
-    assert "1 clips: 1 failed" in (out := capsys.readouterr().out) and "there is no sound in it" in out
+    assert "1 clips: 1 failed" in (out := capsys.readouterr().out) and "no sound in this file" in out
 
 
 def test_frames_are_written_at_a_rate(tmp_path, capsys):

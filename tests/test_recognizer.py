@@ -409,7 +409,7 @@ def test_wrong_arguments_are_one_line_errors():
         ((model,), {"window": float("nan")}, "window is nan"),
         ((model,), {"stride": 1.0, "window": None}, "stride"),
         ((model,), {"window": "long"}, "seconds.*auto.*None"),
-        ((None, "fer2013"), {}, "without a model"),
+        ((None, "fer2013"), {}, "needs a model"),
         ((model,), {"batch_size": 0}, "batch_size is 0"),
         ((model,), {"device": "toaster"}, "device 'toaster'"),
         ((model,), {"device": "meta"}, "device 'meta'"),

@@ -157,7 +157,7 @@ def _search(
 
 
 def keep_boxes(faces: Any, path: Any) -> Any:
-    """A detector's name with a file in which its boxes are kept; other values, and names with a file, as they are.
+    """Add a file for boxes to a detector's name. Other values, and names with a file, are returned unchanged.
 
     >>> keep_boxes("cascade", "boxes.jsonl"), keep_boxes("none", "boxes.jsonl")
     ('cascade+boxes:boxes.jsonl', 'none')
@@ -205,5 +205,7 @@ def _boxes(faces: Any) -> np.ndarray:
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
         raise InputError(f"The face boxes are {boxes.shape}; expected (4,) or one per frame: left, top, right, bottom.")
     if not np.isfinite(boxes).all():
-        raise InputError("The face boxes hold values that are not finite; expected left, top, right, bottom in pixels.")
+        raise InputError(
+            "The face boxes contain values that are not finite; expected left, top, right, bottom in pixels."
+        )
     return boxes
