@@ -5,7 +5,7 @@ PYTEST = $(PYTHON) -m pytest -n auto
 .PHONY: check lint types test parity docs demo tables api pictures proven
 
 check: lint types
-	$(PYTEST) -m "not slow and not train and not hub and not people" --ignore=tests/test_parity.py
+	$(PYTEST) -m "not slow and not train and not hub and not people and not graph" --ignore=tests/test_parity.py
 
 lint:
 	$(PYTHON) -m ruff check .

@@ -16,8 +16,8 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "pictures"
 
-WIDTH, COLUMNS = 680, 12
-TITLE, LINE, PAD, GAP = 15, 13, 10, 30
+WIDTH, COLUMNS = 620, 12
+TITLE, LINE, PAD, GAP = 15, 14, 10, 30
 FONT = "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 THEMES = {
     "light": {
@@ -189,8 +189,8 @@ DIAGRAMS["mma_dfer"] = Diagram(
             box("sound", "Sound", "log-mel spectrogram 512 x 128", kind="input", at=6, width=6),
         ],
         [
-            box("fp", "Patches + 6 prompts", "prompts are renewed after blocks 0 and 6", kind="trained", width=6),
-            box("sp", "Patches + 6 prompts", "prompts are renewed after blocks 0 and 6", kind="trained", at=6, width=6),
+            box("fp", "Patches + 6 prompts", "prompts renewed after blocks 0 and 6", kind="trained", width=6),
+            box("sp", "Patches + 6 prompts", "prompts renewed after blocks 0 and 6", kind="trained", at=6, width=6),
         ],
         [
             box("fb", "ViT-B/16 block of MAE-Face", "each frame alone", kind="frozen", width=6),
@@ -207,7 +207,7 @@ DIAGRAMS["mma_dfer"] = Diagram(
             box("sc", "Class token of the sound", kind="fixed", at=6, width=6),
         ],
         [box("sum", "Sum", "the sound is added to every frame", kind="fixed", at=3, width=6)],
-        [box("time", "Projection to 512, one transformer layer over the 16 frames", at=1, width=10)],
+        [box("time", "Projection to 512, transformer layer", "over the 16 frames", at=1, width=10)],
         [box("out", "Linear classifier", "7 classes (DFEW) or 11 (MAFW)", kind="output", at=3, width=6)],
     ],
     [
@@ -259,8 +259,8 @@ DIAGRAMS["mae_dfer"] = Diagram(
     "MAE-DFER: local, global and interaction attention over eight regions of a clip",
     [
         [box("frames", "16 face frames", "3 x 160 x 160", kind="input", at=3, width=6)],
-        [box("tokens", "800 tubelets of 2 x 16 x 16", "8 regions of 2 x 5 x 10 tubelets, each with a region token", at=1, width=10)],
-        [box("local", "Local attention", "the 100 tokens and the region token of a region attend to each other", at=1, width=10)],
+        [box("tokens", "800 tubelets of 2 x 16 x 16", "8 regions of 2 x 5 x 10 tubelets,", "each with a region token; width 512", at=1, width=10)],
+        [box("local", "Local attention", "the 100 tokens of a region and its region token attend", "to each other", at=1, width=10)],
         [box("global", "Global attention", "the 8 region tokens attend to each other", at=1, width=10)],
         [box("inter", "Interaction", "all 800 tokens attend to the 8 region tokens", at=1, width=10)],
         [box("mlp", "MLP", at=1, width=10)],
@@ -271,7 +271,7 @@ DIAGRAMS["mae_dfer"] = Diagram(
         ("frames>tokens", ""), ("tokens>local", ""), ("local>global", ""), ("global>inter", ""), ("inter>mlp", ""),
         ("mlp>mean", ""), ("mean>out", ""),
     ],
-    [("local global inter mlp", "LGI-Former block x 16, width 512")],
+    [("local global inter mlp", "LGI-Former block x 16")],
 )  # fmt: skip
 
 DIAGRAMS["mae_dfer_pretrain"] = Diagram(
@@ -396,12 +396,12 @@ DIAGRAMS["dk_clip"] = Diagram(
             box("text", "CLIP text tower", kind="frozen", at=8, width=4),
         ],
         [
-            box("snip", "Snippet interaction", "MSIM: one block over the", "mean class tokens; random,", "not trained", kind="frozen", width=4),
-            box("sem", "Semantic tower", "12 blocks over the", "mean patches; random,", "not trained", kind="frozen", at=4, width=4),
+            box("snip", "Snippet interaction", "MSIM: one block over", "mean class tokens;", "random, not trained", kind="frozen", width=4),
+            box("sem", "Semantic tower", "12 blocks over", "mean patches;", "random, not trained", kind="frozen", at=4, width=4),
         ],
         [
             box("clip", "Clip embedding", "512 numbers", kind="fixed", width=4),
-            box("erase", "Erasing", "of snippets unlike the clip", kind="fixed", at=4, width=4),
+            box("erase", "Erasing", "snippets unlike the clip", kind="fixed", at=4, width=4),
         ],
         [box("cond", "Text conditioning", "class texts attend to the kept patches", at=4, width=8)],
         [box("out", "Cosine similarity, scaled", "one logit per class; snippets have logits too", kind="output", at=1, width=10)],
@@ -419,7 +419,7 @@ DIAGRAMS["mini_xception"] = Diagram(
         [box("conv", "Two 3 x 3 convolutions", "8 channels", at=3, width=6)],
         [
             box("deep", "Two separable convolutions,", "max pooling", width=7),
-            box("short", "1 x 1 convolution, stride 2", at=7, width=5),
+            box("short", "1 x 1 convolution,", "stride 2", at=7, width=5),
         ],
         [box("sum", "Sum", "half the size, 16 / 32 / 64 / 128 channels", kind="fixed", at=2, width=8)],
         [box("head", "3 x 3 convolution", "one map per class", at=3, width=6)],
@@ -470,7 +470,7 @@ DIAGRAMS["s2d"] = Diagram(
         ],
         [box("add", "Added to the patches", "the prompt goes on to the next prompt block", kind="fixed")],
         [box("block", "ViT block", "each frame alone", kind="frozen")],
-        [box("mean", "Class token of every frame, norm, mean over the frames", at=1, width=10)],
+        [box("mean", "Class token of every frame, norm", "mean over the frames", at=1, width=10)],
         [box("out", "Linear classifier", kind="output", at=3, width=6)],
     ],
     [
@@ -568,10 +568,38 @@ DIAGRAMS["hicmae_pretrain"] = Diagram(
 )  # fmt: skip
 
 
+# Drawings of other pages
+OTHERS = {
+    "pipeline": Diagram(
+        "How a file becomes an answer: the record of the weights decides how the clip is read, cropped and sampled",
+        [
+            [
+                box("file", "Your file", "video, frames, sound, bytes", kind="input", width=5),
+                box("record", "Record of the weights", "labels, frames, crop, sound, licence", kind="input", at=5, width=7),
+            ],
+            [box("clip", "Clip", "decoded on demand", kind="fixed", width=5)],
+            [
+                box("transform", "Transform", "finds and crops faces,", "samples frames, computes spectrograms", kind="fixed", width=7),
+                box("weights", "Verified weights", "fetched, converted,", "hashed", at=7, width=5),
+            ],
+            [box("model", "Model", "strictly loaded; one file per system", at=2, width=8)],
+            [box("mean", "Mean over views, windows, models", kind="fixed", at=2, width=8)],
+            [box("answer", "Prediction", "label, probabilities, timeline, tables", kind="output", at=2, width=8)],
+        ],
+        [
+            ("file>clip", ""), ("clip>transform", ""), ("record>transform", ""), ("record>weights", ""),
+            ("transform>model", ""), ("weights>model", ""), ("model>mean", ""), ("mean>answer", ""),
+        ],
+    ),
+}  # fmt: skip
+
+
 def pictures() -> dict[Path, str]:
     """File -> content, for every system and theme."""
     return {
-        FOLDER / f"{name}_{theme}.svg": diagram.draw(theme) for name, diagram in DIAGRAMS.items() for theme in THEMES
+        FOLDER / f"{name}_{theme}.svg": diagram.draw(theme)
+        for name, diagram in (DIAGRAMS | OTHERS).items()
+        for theme in THEMES
     }
 
 

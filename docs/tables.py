@@ -165,7 +165,7 @@ def systems(folder: str) -> str:
                     f"[`{arch}`]({folder}models/{page_of(arch)}.md){' ' + kind if kind else ''}",
                     input_of(chosen[0]),
                     *(rates.get(name, "") for name in COLUMNS),
-                    "; ".join(others),
+                    "<br>".join(others),
                     f"{max(record.params for record in chosen) / 1e6:.1f} M",
                     f"{flops[arch]:.3g}" if flops[arch] < 100 else f"{flops[arch]:.0f}",
                     ", ".join(sorted({record.license for record in weights})),
@@ -208,7 +208,7 @@ def _rates(entries: list[tuple[Weights, bool, dict[str, float]]]) -> str:
 def _rate(values: dict[str, float]) -> str:
     if "accuracy" in values:
         return f"{values['accuracy']:.2f} (accuracy)"
-    return " / ".join(f"{values[name]:.2f}" if name in values else "-" for name in ("uar", "war"))
+    return "\u00a0/\u00a0".join(f"{values[name]:.2f}" if name in values else "-" for name in ("uar", "war"))
 
 
 def input_of(record: Weights) -> str:
@@ -309,7 +309,9 @@ def commands() -> str:
                 continue
             name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
             if action.option_strings and action.nargs != 0:
-                shown = "|".join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()
+                shown = (
+                    " or ".join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()
+                )
                 name += f" {shown}"
             rows.append([f"`{name}`", " ".join((action.help or "").split()).replace("%%", "%")])
         parts.append(f"## {parser.prog}\n\n{parser.description or ''}\n\n{table(rows)}")

@@ -87,7 +87,7 @@ def test_the_error_names_a_label_out_of_range(tmp_path):
 
 
 def frames_folder(folder, count):
-    """Frames without leading zeros; the grey level says which is which."""
+    """Frames named without leading zeros. The gray level is ten times the number."""
     folder.mkdir()
     for number in range(count):
         Image.fromarray(np.full((8, 8, 3), 10 * number, np.uint8)).save(folder / f"{number}.png")

@@ -1,4 +1,4 @@
-"""The MFCC front end: its resampler, its 3.6 seconds, its coefficients."""
+"""The MFCC front end: resampling, cropping to 3.6 seconds, coefficients."""
 
 import math
 import sys
@@ -41,7 +41,7 @@ def test_mfccs_equal_those_of_torchaudio(loudness, monkeypatch):
 def test_a_loud_clip_does_not_change_a_quiet_one_in_the_same_batch():
     loud, quiet = noise(40000), 1e-4 * noise(40000, seed=1).cumsum(0).sin()
     together = audio.mfcc(torch.stack([loud, quiet]), 22050)
-    # values are hundreds, and sums are ordered by the number of threads; sharing the floor would be off by a quarter
+    # values are in the hundreds, and threads change the order of sums; a shared floor would differ by a quarter
     torch.testing.assert_close(together[1], audio.mfcc(quiet, 22050), rtol=1e-5, atol=1e-3)
 
 
@@ -58,7 +58,7 @@ def test_too_few_samples_for_a_window_are_refused():
 
 
 def resample_one(x: np.ndarray, j: int, old: int, new: int) -> float:
-    """One output sample, written as the definition says it."""
+    """One output sample by the definition."""
     crossings, points, roll_off = 64, 512, 0.9475937167399596
     m = np.arange(crossings * points + 1)
     kaiser = np.kaiser(2 * crossings * points + 1, 14.769656459379492)[crossings * points :]
@@ -121,7 +121,7 @@ def test_stereo_sound_at_any_rate_gets_the_shape_of_the_record():
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers how many bytes the largest tensor holds in memory; a view holds those of its base."""
+    """Records the size in bytes of the largest tensor; a view counts as its base."""
 
     bytes = 0
 

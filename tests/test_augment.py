@@ -14,7 +14,7 @@ def noise(height, width, count=2, seed=0):
 
 
 class Log(random.Random):
-    """Python's generator that writes down what it was asked."""
+    """Python's generator, with a log of its calls."""
 
     def __init__(self, seed):
         super().__init__(seed)

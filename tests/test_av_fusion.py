@@ -1,4 +1,4 @@
-"""av_fusion and efficient_face, beyond the numbers of the parity cases: files, missing modalities, clips, training."""
+"""av_fusion and efficient_face beyond the parity cases: files, missing modalities, clips, training."""
 
 import random
 import wave
@@ -17,16 +17,17 @@ from dfer_zoo.data.annotations import Row, read_row
 from dfer_zoo.data.formats import read_audiovisual_list, read_ravdess
 from dfer_zoo.errors import InputError, MediaError, WeightsError
 from dfer_zoo.media.clip import Clip
-from dfer_zoo.media.faces.crops import crop_faces, largest_box
+from dfer_zoo.media.faces.crops import largest_box
 from dfer_zoo.models.av_fusion import AVFusion
 from dfer_zoo.models.efficient_face import EfficientFace
-from dfer_zoo.training.mixing import MIXES, MODALITY_DROPOUT, soft_targets, stand_in
+from dfer_zoo.training.mixing import MIXES, MODALITY_DROPOUT, soft_targets
 from dfer_zoo.training.optim import create_optimizer, learning_rate
 from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms import sampling
 from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare_audio, sixteen_bits
 from dfer_zoo.transforms.train.av_fusion import augment_frames
 from tests.parity.making import seeded_input, seeded_state
+from tests.parity.published import crop_faces
 from tests.parity.runner import read_case
 
 FOLDER = Path(__file__).parent / "parity"
@@ -39,7 +40,7 @@ def case(name):
 
 
 def tiny(fusion="ia", seed=0, **changes):
-    """A random model with batch statistics for which logits depend on the input in eval mode."""
+    """A random model whose batch statistics let logits depend on the input in eval mode."""
     torch.manual_seed(seed)
     model = AVFusion(fusion=fusion, **{**TINY, **changes}).eval()
     for name, buffer in model.named_buffers():
@@ -60,7 +61,7 @@ def tiny_inputs(batch=2):
 
 
 def authors_file(path, name, prefix="module."):
-    """A checkpoint as the training script writes it on a GPU."""
+    """Write a checkpoint in the format of the training script on a GPU."""
     state = seeded_state(case(name)["state_dict"], case(name)["weights"])
     content = {
         "epoch": 87,
@@ -207,18 +208,6 @@ def test_two_missing_modalities_and_different_batch_sizes_are_errors():
         tiny()(video=tiny_inputs(2)["video"], audio=tiny_inputs(3)["audio"])
 
 
-def test_missing_inputs_become_zeros_noise_or_added_noise():
-    video = torch.full((2, 3, 3, 32, 32), 5.0)
-    assert stand_in(video, "zeros").abs().sum() == 0
-    torch.manual_seed(0)
-    noise = stand_in(video, "noise")
-    torch.manual_seed(0)
-    assert torch.equal(noise, torch.randn(video.shape))
-    torch.testing.assert_close(stand_in(video, "addnoise"), torch.full_like(video, 10.0))  # no deviation, no noise
-    with pytest.raises(InputError, match="'zeros', 'noise' or 'addnoise'"):
-        stand_in(video, "silence")
-
-
 # -- the network ---------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +219,7 @@ def test_encoded_frames_can_be_reused(fusion):
     assert torch.equal(model.fuse(frames, inputs["audio"]), model.forward_features(**inputs))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("fusion", ["it", "lt"])  # "ia" is in the contract of all models
 @torch.no_grad()
 def test_the_other_fusions_compile_as_one_graph(fusion):
@@ -238,6 +228,7 @@ def test_the_other_fusions_compile_as_one_graph(fusion):
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(**inputs), model(**inputs))
 
 
+@pytest.mark.graph
 @torch.no_grad()
 def test_a_model_for_sound_alone_can_be_exported():
     model, audio = tiny(), tiny_inputs()["audio"]

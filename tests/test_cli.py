@@ -1,4 +1,4 @@
-"""The command line: exit statuses, messages, and what it does not import."""
+"""The command line: exit codes, messages, imports."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ HEAVY = ("torch", "timm", "open_clip", "torchvision", "torchaudio", "av", "cv2",
 
 
 def loaded_after(code: str) -> set[str]:
-    """Which of the heavy packages a fresh interpreter has loaded after running this code."""
+    """The heavy packages that a new interpreter has imported after running this code."""
     script = f"{code}\nimport sys; print('|' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -92,7 +92,7 @@ def test_every_command_has_help(capsys):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with small saved weights, a folder of frames, a video and a file that is none."""
+    """A folder with small saved weights, a folder of frames, a video, and a broken video."""
     from PIL import Image
 
     import dfer_zoo
@@ -211,7 +211,7 @@ def test_a_full_disk_is_a_one_line_error(place, tmp_path, capsys):
         (("--device", "meta"), "device 'meta'"),
         (("--fps", "0"), "fps is 0"),
         (("--faces", "nan,0,1,1"), "not finite"),
-        (("--pretrained", "no_such_tag"), "which weights"),
+        (("--pretrained", "no_such_tag"), "names the weights"),
         (("--faces", "1,2,3,x"), "expected a detector's name"),
         (("--json", "no/such/folder/out.jsonl"), "cannot be written"),
         (("--dtype", "int8"), "invalid choice"),

@@ -1,4 +1,4 @@
-"""CLIP's texts and towers, and the cache of what follows from weights alone."""
+"""CLIP's prompts and towers, and the cache of features that depend on the weights only."""
 
 import copy
 
@@ -148,7 +148,7 @@ class Counted(nn.Module):
 
 
 def recomputed(module: Counted) -> bool:
-    """Whether the next call computes; the result must be correct in both cases."""
+    """Call the module. Returns whether it computed again; the result must be correct either way."""
     before = module.count
     with torch.no_grad():
         assert torch.equal(module(), module.layer.weight.sum(0))

@@ -1,4 +1,4 @@
-"""Every architecture's converter against every other architecture's file: one sentence, never a model."""
+"""Every converter gives a one-line error for the file of every other architecture."""
 
 import itertools
 import re
@@ -36,7 +36,7 @@ CASES = {
 
 
 def authors_names(arch):
-    """The names and shapes of the authors' file; the values differ from name to name and take no memory."""
+    """The names and shapes of the authors' file. Each entry is one expanded number, to save memory."""
     case = read_case(Path(__file__).parent / "parity" / f"{CASES[arch]}.json")
     table = case["landmark_state_dict" if arch == "mobile_face_net" else "state_dict"]
     if "temporal" in table:  # two files that the converter takes together

@@ -1,4 +1,4 @@
-"""From any kind of data set to rows, clips and rates."""
+"""Data sets of every kind become rows, clips and rates."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.inference import evaluate as evaluation
 from dfer_zoo.inference import plots
 from dfer_zoo.media.faces import find
-from tests.stand_in import StandIn
+from tests.small import StandIn
 
 LABELS = ("happy", "sad")
 
@@ -69,7 +69,7 @@ def test_labels_out_of_range_are_errors_before_any_computation(tmp_path):
         read_rows(tmp_path / "four.txt", LABELS)
     assert [row.label for row in read_rows(tmp_path / "four.txt")] == [0, 2]
     with pytest.raises(InputError, match=r"0\.\.1.*\[0, 1, 2\]"):
-        evaluation.confusion([Row("a", 0), Row("b", 2)], np.eye(2))
+        _ = evaluation.Evaluation((Row("a", 0), Row("b", 2)), np.eye(2)).confusion
 
 
 def test_unknown_reader_options_are_errors(tmp_path):
@@ -146,42 +146,42 @@ def test_batched_probabilities_match_single_clips():
     model = StandIn(num_classes=2).eval()
     rows = read_rows("puppets:clips=5,size=32", LABELS)
     transform = evaluation.create_transform(model, faces="none")
-    together = evaluation.probabilities(model, rows, batch_size=2)
+    together = evaluation.evaluate(model, rows, batch_size=2, strict=True).answers
     with torch.no_grad():
         alone = [model(**transform.batch([read_row(row)])).softmax(-1)[0].numpy() for row in rows]
     np.testing.assert_allclose(together, np.stack(alone), rtol=1e-4, atol=1e-6)
-    mute = evaluation.probabilities(model, rows, batch_size=2, without=("audio",))
+    mute = evaluation.evaluate(model, rows, batch_size=2, without=("audio",), strict=True).answers
     assert not np.allclose(mute, together)
     with pytest.raises(InputError, match="batch_size is 0;"):
-        evaluation.probabilities(model, rows, batch_size=0)
-    with pytest.raises(InputError, match="without image"):
-        evaluation.probabilities(model, rows, without=("image",))
+        evaluation.evaluate(model, rows, batch_size=0)
+    with pytest.raises(InputError, match="needs image"):
+        evaluation.evaluate(model, rows, without=("image",))
 
 
 @pytest.fixture
-def room(tmp_path):
-    """Whole frames in a folder; the red of a pixel is its column, the green its row."""
+def room_row(tmp_path):
+    """A folder of frames. The red value of a pixel is its column, the green value its row."""
     frame = np.zeros((60, 80, 3), np.uint8)
     frame[..., 0], frame[..., 1] = np.arange(80), np.arange(60)[:, None]
-    (tmp_path / "room").mkdir()
+    (tmp_path / "room_row").mkdir()
     for number in range(4):
-        Image.fromarray(frame).save(tmp_path / "room" / f"{number}.png")
-    return Row(str(tmp_path / "room"), 0, num_frames=3)
+        Image.fromarray(frame).save(tmp_path / "room_row" / f"{number}.png")
+    return Row(str(tmp_path / "room_row"), 0, num_frames=3)
 
 
-def a_face(frame):
+def detect_one_face(frame):
     return [(10.4, 5.0, 30.0, 35.0)]
 
 
-def test_the_transform_crops_the_frames_of_a_row(room):
-    assert read_row(room).take([0])[0].shape == (60, 80, 3)
+def test_the_transform_crops_the_frames_of_a_row(room_row):
+    assert read_row(room_row).take([0])[0].shape == (60, 80, 3)
     model = StandIn(num_classes=2)
-    clip = evaluation.create_transform(model, faces=a_face, face_crop="largest").crop(read_row(room))
+    clip = evaluation.create_transform(model, faces=detect_one_face, face_crop="largest").crop(read_row(room_row))
     (face,) = clip.take([0])
     assert clip.num_frames == 3 and face.shape == (30, 20, 3) and tuple(face[0, 0, :2]) == (10, 5)
     with pytest.raises(MediaError, match="no face was found"):
-        evaluation.create_transform(model, faces=lambda frame: []).crop(read_row(room)).take([0])
-    whole = evaluation.create_transform(model, faces=lambda frame: [], no_face="frame").crop(read_row(room))
+        evaluation.create_transform(model, faces=lambda frame: []).crop(read_row(room_row)).take([0])
+    whole = evaluation.create_transform(model, faces=lambda frame: [], no_face="frame").crop(read_row(room_row))
     assert whole.take([0])[0].shape == (60, 80, 3)
 
 
@@ -193,15 +193,19 @@ def test_puppets_and_prepared_faces_are_not_searched_for_faces(tmp_path):
 
 
 @pytest.mark.parametrize("crop", ["aligned", "largest"])
-def test_evaluation_crops_faces_by_the_rule_of_the_weights(room, crop):
+def test_evaluation_crops_faces_by_the_rule_of_the_weights(room_row, crop):
     model = StandIn(num_classes=2).eval()
     model.video_spec = dataclasses.replace(model.video_spec, face_crop=crop)
-    transform = evaluation.create_transform(model, faces=a_face)
-    found = evaluation.probabilities(model, [room], transform=transform)
-    uncropped = evaluation.probabilities(model, [room])
+    transform = evaluation.create_transform(model, faces=detect_one_face)
+    found = evaluation.evaluate(model, [room_row], transform=transform, strict=True).answers
+    uncropped = evaluation.evaluate(model, [room_row], strict=True).answers
     with torch.no_grad():
-        (expected,) = model(**transform.batch([find(read_row(room), a_face, crop=crop)])).softmax(-1).numpy()
-        (whole,) = model(**evaluation.create_transform(model, faces="none").batch([read_row(room)])).softmax(-1).numpy()
+        (expected,) = (
+            model(**transform.batch([find(read_row(room_row), detect_one_face, crop=crop)])).softmax(-1).numpy()
+        )
+        (whole,) = (
+            model(**evaluation.create_transform(model, faces="none").batch([read_row(room_row)])).softmax(-1).numpy()
+        )
     np.testing.assert_allclose(uncropped[0], whole, rtol=1e-5)
     np.testing.assert_allclose(found[0], expected, rtol=1e-5)
     assert not np.allclose(found[0], whole)

@@ -1,4 +1,4 @@
-"""DFER-CLIP beyond its cases: files, texts of one's own, what is kept and when it is dropped, exact shortcuts."""
+"""DFER-CLIP beyond its parity cases: files, your own prompts, the cache of text features, exact shortcuts."""
 
 import sys
 from pathlib import Path
@@ -184,7 +184,7 @@ def test_cached_texts_follow_the_weights(change):
 @pytest.mark.parametrize("class_specific", [True, False])
 @torch.no_grad()
 def test_cached_texts_without_contexts_follow_the_texts(class_specific, tmp_path):
-    """Contexts of no numbers lie nowhere, whatever their texts are."""
+    """Without contexts there is no parameter whose address could tell the texts apart."""
     dfer_zoo.save_pretrained(tiny(num_contexts=0, class_specific_contexts=class_specific), tmp_path)
     model = dfer_zoo.create_model(f"local-dir:{tmp_path}")
     for labels in (model.labels, ("calm", "bored")):
@@ -202,6 +202,7 @@ def test_returned_class_texts_may_be_modified():
     assert torch.equal(model.encode_text(), kept)
 
 
+@pytest.mark.graph
 @torch.no_grad()
 def test_a_compiled_model_follows_its_weights():
     model = tiny()
@@ -596,7 +597,7 @@ def test_convert_writes_a_checkpoint_of_your_own_classes_to_a_folder(tmp_path, c
 
 
 def test_your_own_prompts_get_no_published_labels(tmp_path):
-    """However many they are."""
+    """Even if there are as many as published labels."""
     model = tiny(labels=list("abcdefg"), prompts=[*OWN_TEXTS, "a face.", "another face."])
     torch.save(their_state(model), tmp_path / "own.pth")
     with pytest.raises(InputError, match=r"7 class texts \('a resting face ?\.', .*labels="):
@@ -659,7 +660,7 @@ def test_a_checkpoint_without_temporal_blocks_is_refused(tmp_path, monkeypatch, 
 
 
 def write_released_file(path: Path, state: dict[str, torch.Tensor], monkeypatch) -> None:
-    """The five things that the training script saves, including an object of a class in __main__."""
+    """Write the five entries of the training script, including an object of a class in __main__."""
     meter_class = type("RecorderMeter", (), {"__module__": "__main__"})
     meter = meter_class()
     meter.total_epoch, meter.current_epoch = 50, 1
@@ -680,9 +681,10 @@ def write_released_file(path: Path, state: dict[str, torch.Tensor], monkeypatch)
         torch.save(content, path)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_released_checkpoint_gives_the_published_logits(tmp_path, monkeypatch):
-    """All 618 names under their prefix, in a file of the published form, of the published size."""
+    """All 618 entries with their prefix, in a file of the published format and size."""
     keys, case = (
         read_case(CASES / "checkpoint_keys.json"),
         read_case(CASES / "dfew_descriptor_ctx8_end_specific_depth1.json"),

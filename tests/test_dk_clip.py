@@ -1,4 +1,4 @@
-"""DK-CLIP beyond its recorded numbers: files, texts, still clips, what is trained, and what a clip is mixed with."""
+"""DK-CLIP beyond its parity cases: files, prompts, still clips, training, and mixing."""
 
 import json
 import math
@@ -223,7 +223,7 @@ def test_a_clip_that_does_not_fit_loads_nothing(model):
 
 
 def test_x_clip_fills_all_but_the_semantic_tower_and_the_positions_of_frames(authors_state):
-    """Names and shapes of the specification; never tested with Microsoft's files."""
+    """The names and shapes come from the specification; Microsoft's files were never tried."""
     x_clip = {
         name.replace("msim.", "mit.").replace("prompts_generator_cmam.", "prompts_generator."): tensor
         for name, tensor in authors_state.items()
@@ -293,7 +293,7 @@ def published_weights(similarity, erase_below=0.15):
 
 
 def test_a_recorded_division_by_zero_expects_a_finite_number(tmp_path, monkeypatch):
-    """A case of clips with one snippet each: the published weight is 0 / 0 and is recorded as null."""
+    """With one snippet per clip the published weight is 0 / 0, which a case records as null."""
     case = json.loads((CASES / "noise_erasing.json").read_text())
     for entry in case["inputs"]:
         entry["call"] = entry["call"].replace("[4, 4", "[4, 1")
@@ -461,7 +461,7 @@ def test_labels_are_mixed_by_the_share_of_pixels(fmix):
     mixed, soft = mix_clips(video, labels, fmix=fmix, rng=np.random.RandomState(3))
     assert not torch.equal(mixed, video)
     torch.testing.assert_close(soft.sum(1), torch.ones(6))
-    # every clip is filled with its own number, so the mean of the pixels is the mean of the labels
+    # every clip is filled with its own number, so the mean pixel is the mean label
     expected = (soft * torch.arange(6.0)).sum(1)
     torch.testing.assert_close(mixed.mean((1, 2, 3, 4)), expected, rtol=0, atol=5 / 256 + 1e-4)
     if fmix:

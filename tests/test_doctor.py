@@ -1,4 +1,4 @@
-"""`dfer-zoo doctor`: an annotation file held against the disk and against the order of the labels."""
+"""`dfer-zoo doctor`: it compares an annotation file with the files on disk and with the label order."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.drawn_data import draw_dfew, write_list
 LABELS = get_weights("mma_dfer.dfew_fold1").labels
 
 
-def boxes(share):
-    """A detector that finds a face of this share of every frame."""
+def detector_with_share(share):
+    """A detector whose box covers this share of every frame."""
 
     def detect(frame):
         height, width = np.array(frame.shape[:2]) * np.sqrt(share)
@@ -28,7 +28,7 @@ def boxes(share):
     return detect
 
 
-def faceless(frame):
+def detect_nothing(frame):
     return []
 
 
@@ -42,17 +42,17 @@ def clip_of(size=(60, 80), sound=False):
     "share, verdict", [(0.04, "whole"), (0.29, "whole"), (0.31, "cropped"), (0.9, "cropped"), (1.5, "too tight")]
 )
 def test_the_face_share_separates_whole_frames_from_crops(share, verdict):
-    found = examine(clip_of(), faces=boxes(share))
+    found = examine(clip_of(), faces=detector_with_share(share))
     assert found.verdict == verdict
     assert found.cover == pytest.approx(share, rel=1e-6)
     assert found.searched == found.with_face == 16
 
 
 def test_the_report_mentions_missing_faces_and_sound():
-    found = examine(clip_of(), faces=faceless)
+    found = examine(clip_of(), faces=detect_nothing)
     assert found.verdict == "no face" and found.face is None
     assert "in 0 of 16 frames" in found.report() and "sound: none" in found.report()
-    assert "sound: 16000 Hz" in examine(clip_of(sound=True), faces=faceless).report()
+    assert "sound: 16000 Hz" in examine(clip_of(sound=True), faces=detect_nothing).report()
 
 
 def test_a_list_is_compared_with_the_files_on_disk(tmp_path):
@@ -96,5 +96,5 @@ def test_doctor_prints_a_clip_as_json(tmp_path, capsys):
 
 def test_data_sets_of_whole_frames_are_detected(tmp_path):
     rows = read_rows(draw_dfew(tmp_path, counts=(20, 20, 18)), LABELS, replace=("/theirs", str(tmp_path)))
-    assert len(uncropped(rows, faces=boxes(0.1))) == 3
-    assert uncropped(rows, faces=boxes(0.6)) == []
+    assert len(uncropped(rows, faces=detector_with_share(0.1))) == 3
+    assert uncropped(rows, faces=detector_with_share(0.6)) == []

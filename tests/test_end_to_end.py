@@ -1,4 +1,4 @@
-"""Evaluations of drawn data sets with the published layouts and their traps, through the command line."""
+"""Evaluations from the command line, on drawn data sets with the published layouts and their pitfalls."""
 
 import argparse
 import dataclasses
@@ -38,7 +38,7 @@ CASES = Path(__file__).parent / "parity"
 
 
 def saved(folder, arch, **audio):
-    """A tiny model with seven labels as a folder of weights; ``audio`` changes its audio record."""
+    """Save a tiny model with seven labels. Returns its name; ``audio`` changes its audio record."""
     torch.manual_seed(0)
     args = {k: v for k, v in TINY[arch].items() if k not in ("labels", "num_classes")}
     model = create_model(arch, labels=SEVEN, **args)
@@ -122,7 +122,7 @@ def test_a_list_with_too_large_frame_counts_does_not_stop_the_run(tmp_path, caps
     model = saved(tmp_path, "mma_dfer")
     options = ("--root", tmp_path, "--audio", "dfew")
     status, out, _ = run(capsys, "evaluate", model, dfew, *options)
-    # of 41 frames the last is not chosen; of 4 all are, and one is not there
+    # of 41 frames the last one is not sampled; of 4 frames all are, and one is missing
     assert status == 1 and "2 of 2 clips have fewer frames" in out
     assert "1 clip cannot be read" in out
     assert "the list says 4 frames, the folder has 3" in out
@@ -133,7 +133,7 @@ def test_a_list_with_too_large_frame_counts_does_not_stop_the_run(tmp_path, caps
 
 
 def test_frame_counts_in_a_list_select_the_published_frames(tmp_path):
-    """19 for 20: the inputs are those of the first 19 frames for MMA-DFER, of all 20 for DK-CLIP."""
+    """The list says 19 for a clip of 20 frames: MMA-DFER uses the first 19, DK-CLIP all 20."""
     (row, *_) = read_rows(draw_mafw(tmp_path))
     assert row.num_frames == 19
     names = sorted(path.name for path in (tmp_path / "mfaw" / "clips_faces" / "00001").iterdir())
@@ -215,7 +215,7 @@ def test_prepared_faces_of_ravdess_with_and_without_their_sound(tmp_path, capsys
 
 
 def mae_dfer_checkpoint(path, **options):
-    """As MAE-DFER's program writes it. Returns our arguments for its sizes."""
+    """Write a checkpoint in the format of MAE-DFER's program. Returns our arguments for its sizes."""
     case = read_case(CASES / "mae_dfer" / "finetune_small_base.json")
     state = seeded_state(case["state_dict"], case["weights"])
     torch.save({"model": state, "args": argparse.Namespace(lr=1e-3, output_dir=Path("out"), **options)}, path)
@@ -263,7 +263,7 @@ def test_convert_takes_transform_options(tmp_path, capsys):
 
 
 def test_frames_and_snippets_of_dk_clip_are_read_from_its_configuration(tmp_path):
-    """The program stores nested sections, as yacs makes them."""
+    """The program stores the nested sections of yacs."""
     case = read_case(CASES / "dk_clip" / "tiny_t8_n4.json")
     config = {"DATA": {"NUM_FRAMES": 8, "NUM_DIVIDE": 4, "NUM_CLASSES": 7}, "TRAIN": {"LR": 2e-6}}
     torch.save(

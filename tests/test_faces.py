@@ -1,4 +1,4 @@
-"""Faces: the published crop rules as arithmetic, one face followed through a clip, and detectors on real pictures."""
+"""Faces: the published crop rules, tracking, and detectors on real pictures."""
 
 import concurrent.futures
 import itertools
@@ -123,7 +123,7 @@ def test_boxes_between_searches_are_interpolated():
 
 
 def numbered(count=12, height=60, width=80):
-    """Frames whose pixels say where they are: red the column, green the row, blue the frame."""
+    """Frames whose pixels encode their place: red is the column, green the row, blue the frame."""
     frames = np.zeros((count, height, width, 3), np.uint8)
     frames[..., 0], frames[..., 1] = np.arange(width), np.arange(height)[:, None]
     frames[..., 2] = np.arange(count)[:, None, None]
@@ -150,7 +150,7 @@ def test_given_boxes_are_cropped_exactly():
 
 
 class Scripted:
-    """A detector that finds what it was told to, by the frame's number."""
+    """A detector that returns the boxes listed for the number of the frame."""
 
     __name__ = "scripted"
 

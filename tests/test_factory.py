@@ -1,4 +1,4 @@
-"""From a name to a model: the grammar of names, strict loading, new heads, files."""
+"""create_model: names, strict loading, new heads, saving."""
 
 import json
 
@@ -19,7 +19,7 @@ VIDEO = torch.rand(2, 3, 3, 4, 4)
 
 @pytest.fixture
 def zoo(monkeypatch, tmp_path):
-    """small, with weights inside the package: small.inside, and small.composed that is made from it."""
+    """small with the bundled weights small.inside, and small.composed with these as backbone."""
     small.open_zoo(monkeypatch, tmp_path)
     torch.manual_seed(0)
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small"), tmp_path / "saved")
@@ -65,8 +65,8 @@ def test_every_form_of_a_name_gives_the_same_model(zoo, tmp_path):
         ("small.", {}, UnknownTag, "weights of small"),
         ("small.inside", {"pretrained": "composed"}, InputError, "small.inside.*composed|composed.*small.inside"),
         ("small", {"pretrained": "inside", "checkpoint_path": "x"}, InputError, "not both"),
-        ("local-dir:x", {"pretrained": "inside"}, InputError, "which weights"),
-        ("hf-hub:a/b", {"checkpoint_path": "x"}, InputError, "which weights"),
+        ("local-dir:x", {"pretrained": "inside"}, InputError, "names the weights"),
+        ("hf-hub:a/b", {"checkpoint_path": "x"}, InputError, "names the weights"),
         ("owner/repo", {}, UnknownModel, "'local-dir:owner/repo' or 'hf-hub:owner/repo'"),
         ("./folder", {}, UnknownModel, "looks like a path"),
         ("local-dir:/nowhere", {}, WeightsError, "model.safetensors.*/nowhere"),
@@ -97,7 +97,7 @@ def test_wrong_names_and_arguments_are_one_line_errors(zoo, name, options, error
 
 
 def test_labels_and_preprocessing_come_with_the_weights(zoo):
-    """The record says more than the constructor's defaults, and goes before them."""
+    """The record overrides the defaults of the constructor."""
     assert dfer_zoo.create_model("small").video_spec.sampling == "segment_centres"
     model = dfer_zoo.create_model("small.inside")
     assert model.video_spec == small.record().video
@@ -149,7 +149,7 @@ def test_device_and_dtype_are_applied(zoo):
 
 
 def test_a_model_shares_no_memory_with_its_file(zoo):
-    """Training a loaded model must not write into the file, nor a new file into the model."""
+    """Training a loaded model does not change the file, and a new file does not change the model."""
     before = sha256_of(zoo)
     model = dfer_zoo.create_model("small.inside")
     with torch.no_grad():
@@ -231,7 +231,7 @@ def test_a_pickle_is_not_opened(zoo, tmp_path):
 
 
 def rewritten(path, change):
-    """The file with its header changed."""
+    """Change the header of the file."""
     header = read_header(path)
     change(header)
     save_file(load_file(path), path, metadata={METADATA_KEY: json.dumps(header)})

@@ -1,4 +1,4 @@
-"""HiCMAE: its sizes, records and files, what it hears of a clip, its losses, and the lists of its data sets."""
+"""HiCMAE beyond its parity cases: sizes, records, files, sound, losses, and the lists of its data sets."""
 
 import argparse
 import dataclasses
@@ -22,12 +22,12 @@ from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.hicmae import HiCMAE
 from dfer_zoo.models.hicmae_pretrain import HiCMAEPretrain, flat
 from dfer_zoo.registry import get_weights, list_pretrained, manifest, model_class, systems_without
-from dfer_zoo.training.criteria import REGRESSION
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
 from tests.parity.checks.hicmae import inputs_of, our_arguments
 from tests.parity.compare import relative_l2
 from tests.parity.making import seeded_state
+from tests.parity.regression import REGRESSION
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -82,7 +82,7 @@ def test_every_record_fits_its_model():
 
 
 def test_the_pooled_accuracy_of_the_folds_is_the_published_one():
-    """The README's total is the share of correct clips over all test lists."""
+    """The total in the authors' README is the share of correct clips over all test lists."""
     sizes = {"crema_d": (1463, 1470, 1475, 1474, 1555), "mafw": (1836, 1833, 1827, 1829, 1831)}
     for data, total in (("crema_d", 84.91), ("mafw", 56.21)):
         war = [
@@ -103,7 +103,7 @@ def test_each_data_set_has_its_own_label_order():
 
 
 def authors_file(path, state):
-    """As the training script writes it."""
+    """Write a checkpoint in the format of the training script."""
     content = {
         "model": {f"module.{name}": value for name, value in state.items()},
         "optimizer": {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 1e-3}]},
@@ -116,7 +116,7 @@ def authors_file(path, state):
 
 
 def record_of(case, arch, tag, monkeypatch):
-    """The published record, for the sizes of a case. Returns the arguments."""
+    """Change the published record to the sizes of a case. Returns the constructor arguments."""
     arguments = our_arguments(case["config"])
     published = get_weights(arch, tag)
     labels = tuple(f"label {number}" for number in range(arguments.get("num_classes", 0)))

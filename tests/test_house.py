@@ -1,4 +1,4 @@
-"""The layout of the package: few rooms at the top, imports point downwards, no circles, no long model file."""
+"""The layout of the package: few top-level modules, imports in one direction, no cycle, no long model file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Weights from the Hub, with its real client: faults against a small server, the rest against a Hub mirror."""
+"""Weights from the Hub: its real client against a small server on this machine, with faults."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.hub
 
 @pytest.fixture(autouse=True)
 def nothing_but_this_machine(monkeypatch, tmp_path):
-    """No test here may talk to anything else, whatever it does wrong; nor read the user's token or caches."""
+    """Allow connections to this machine only, and hide the user's token and caches."""
     connect = socket.socket.connect
 
     def checked(self, address):
@@ -45,7 +45,7 @@ def nothing_but_this_machine(monkeypatch, tmp_path):
 
 @pytest.fixture
 def weights_file(monkeypatch, tmp_path):
-    """A file as `save_pretrained` writes it, big enough to be cut."""
+    """A file of `save_pretrained`, large enough to be truncated."""
     small.open_zoo(monkeypatch, tmp_path)
     torch.manual_seed(0)
     model = dfer_zoo.create_model("small", width=512, labels=("left", "right", "none"))
@@ -82,14 +82,14 @@ def cache(tmp_path):
 
 
 def damage(path: Path) -> None:
-    """The same size, another byte."""
+    """Change one byte."""
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
 
 def whole_files(cache: Path) -> list[Path]:
-    """What a later call could take for the weights."""
+    """The files that a later call would use as weights."""
     return [path for path in cache.rglob("*") if path.is_file() and "snapshots" in path.parts]
 
 
@@ -256,7 +256,7 @@ def test_a_mirror_that_answers_with_another_commit_is_refused(record, server, ca
 
 
 def test_no_network_fails_at_once(record, cache, monkeypatch):
-    """The client alone would try for 23 seconds; one refused connection is enough to know."""
+    """The client alone would retry for 23 seconds; we stop after one refused connection."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -268,7 +268,7 @@ def test_no_network_fails_at_once(record, cache, monkeypatch):
     assert len(tried) <= 1
 
 
-@pytest.mark.parametrize("number, sentence", [(errno.ENOSPC, "no room left"), (errno.EROFS, "cannot be written")])
+@pytest.mark.parametrize("number, sentence", [(errno.ENOSPC, "no space left"), (errno.EROFS, "is not writable")])
 def test_a_full_or_read_only_disk_is_a_one_line_error(record, server, cache, monkeypatch, number, sentence):
     def fails(*args, **options):
         raise OSError(number, os.strerror(number), str(cache))
@@ -280,7 +280,7 @@ def test_a_full_or_read_only_disk_is_a_one_line_error(record, server, cache, mon
 
 def test_a_file_in_the_place_of_the_cache_folder_is_a_one_line_error(record, server, cache):
     cache.write_text("in the way")
-    with pytest.raises(WeightsUnavailable, match=r"cache folder .*cannot be written"):
+    with pytest.raises(WeightsUnavailable, match=r"cache folder .*not writable"):
         fetch.fetch(record, Cache(cache))
 
 
@@ -319,7 +319,7 @@ def test_a_read_only_cache_works_if_it_holds_the_file(record, server, cache, tmp
     assert done.returncode == 0, done.stderr
     found, sentence = done.stdout.splitlines()
     assert found == str(path)
-    assert f"{empty} cannot be written" in sentence
+    assert f"{empty} is not writable" in sentence
 
 
 # -- repositories of users ---------------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ CLIP = "open_clip:ViT-B-32-quickgelu/openai"
 
 
 def test_clip_backbones_are_downloaded_by_open_clip(server, cache, monkeypatch, tmp_path):
-    """A small state stands for the real file, which is 600 MB and elsewhere."""
+    """A small state replaces the real file of 600 MB."""
     state = {"positional_embedding": torch.randn(77, 8), "text_projection": torch.randn(8, 8)}
     save_file(state, tmp_path / "open_clip_model.safetensors")
     asked = []

@@ -1,4 +1,4 @@
-"""What the command line may be given: files, folders, globs, lists, tables, standard input."""
+"""Inputs of the command line: files, folders, globs, lists, tables, standard input."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The journal of a batch survives kills: what is whole stays, what is torn goes."""
+"""The journal of a batch survives kills: complete lines are kept, a partial line is dropped."""
 
 import pytest
 

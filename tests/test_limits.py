@@ -1,4 +1,4 @@
-"""Files from strangers: no crash, no other file opened, no waiting, and no bill above the limits."""
+"""Untrusted files: no crash, no access to other files, no hang, and no memory above the limits."""
 
 import os
 import subprocess

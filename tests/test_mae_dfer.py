@@ -1,4 +1,4 @@
-"""MAE-DFER, VideoMAE and their pre-training, beyond the numbers of the parity cases: files, shortcuts, masks, inputs."""
+"""MAE-DFER, VideoMAE and their pre-training beyond the parity cases: files, shortcuts, masks, inputs."""
 
 import argparse
 import dataclasses
@@ -28,6 +28,7 @@ from tests.parity.checks.mae_dfer import our_arguments
 from tests.parity.compare import relative_l2
 from tests.parity.making import seeded_input, seeded_state
 from tests.parity.masking import tube_mask, window_mask
+from tests.parity.published import spatial_views
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -35,7 +36,7 @@ CASES = Path(__file__).parent / "parity" / "mae_dfer"
 
 
 def tiny(kind=MAEDFER, seed=0, **changes):
-    """A model whose output depends on every parameter: a fresh head is close to zero."""
+    """A model whose output depends on every parameter. A new head is close to zero and would hide errors."""
     torch.manual_seed(seed)
     name = {MAEDFER: "mae_dfer", VideoMAE: "video_mae", MAEDFERPretrain: "mae_dfer_pretrain"}[kind]
     model = kind(**{**TINY[name], **changes}).eval()
@@ -97,7 +98,7 @@ def test_each_data_set_has_its_own_label_order():
 
 
 def authors_file(path, state):
-    """As the training script writes it: options as a Namespace, a DataParallel prefix, the optimiser, the scaler."""
+    """Write a checkpoint in the format of the training script: Namespace, DataParallel prefix, optimizer, scaler."""
     content = {
         "model": {f"module.{name}": value for name, value in state.items()},
         "optimizer": {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 1e-3}]},
@@ -110,7 +111,7 @@ def authors_file(path, state):
 
 
 def record_of(case, arch, tag, monkeypatch, arguments):
-    """The published record, for the sizes of a case."""
+    """Change the published record to the sizes of a case."""
     published = get_weights(arch, tag)
     size, frames = arguments["img_size"], arguments.get("num_frames", 16)
     small = dataclasses.replace(
@@ -288,7 +289,7 @@ def test_pooling_other_tokens_needs_the_whole_last_block():
 
 
 def test_a_learned_position_is_trained():
-    """The published code adds it detached, so that it stays as it was drawn."""
+    """The published code detaches it, so it keeps its initial values."""
     model = tiny(learned_position=True).train()
     model(model.example_inputs(2)["video"]).square().sum().backward()
     assert model.encoder.position.grad.abs().sum() > 0
@@ -393,8 +394,7 @@ def test_a_mask_that_does_not_fit_is_an_error(mask, sentence):
 
 @torch.no_grad()
 def test_matched_positions_need_as_many_visible_tokens_in_each_frame_of_a_region():
-    """The same number per region is not enough: the frames are read one after another, and their tokens would be
-    counted into other regions."""
+    """The same number per region is not enough: tokens are read frame by frame and would move into other regions."""
     model = tiny(MAEDFERPretrain, decoder_positions="matched")
     video = model.example_inputs(1)["video"]
     visible = torch.zeros(1, 4, 2, 8, dtype=torch.bool)  # token frames, regions of a frame, places of a region
@@ -407,6 +407,7 @@ def test_matched_positions_need_as_many_visible_tokens_in_each_frame_of_a_region
         model(video, ~visible.flatten(1))
 
 
+@pytest.mark.graph
 def test_the_compiled_pre_training_takes_masks_of_its_own_ratio():
     model = tiny(MAEDFERPretrain, depth=1, decoder_depth=1, decoder_positions="matched").train()
     video, mask = model.example_inputs(2)["video"], model.draw_mask(2)
@@ -422,7 +423,7 @@ def test_the_compiled_pre_training_takes_masks_of_its_own_ratio():
 
 @pytest.mark.parametrize(("ratio", "rows", "hidden"), [(0.94, 10, 94), (0.95, 12, 114), (0.7, 12, 84), (0.9, 10, 90)])
 def test_mask_sizes_are_rounded_as_published(ratio, rows, hidden):
-    """`ratio * rows * columns` rounds twice, so that one token less than expected is masked."""
+    """`ratio * rows * columns` rounds twice and would mask one token less."""
     assert tube_mask((1, rows, 10), ratio).sum() == hidden
     half = (rows // 2, 10)
     model = tiny(MAEDFERPretrain, img_size=(16 * rows, 160), region=(2, *half), mask_ratio=ratio)
@@ -448,7 +449,7 @@ def test_a_mask_that_cannot_be_drawn_is_an_error(draw, sentence):
 @pytest.mark.parametrize("order", ["published", "matched"])
 @torch.no_grad()
 def test_matched_positions_belong_to_their_tokens(order, region):
-    """Which place a token is from is told by making its pixels tell: the encoder's blocks are left out."""
+    """Tokens are identified by their pixels, before the encoder's blocks."""
     model = tiny(MAEDFERPretrain, region=region, decoder_positions=order)
     video = model.example_inputs(2)["video"]
     seen = {}
@@ -603,10 +604,10 @@ def test_sampling_rules_return_existing_frames(frames, rate):
 
 def test_one_crop_and_two_crops_of_a_square_are_the_same():
     video = torch.rand(2, 3, 8, 8)
-    assert all(torch.equal(view, video) for count in (1, 2) for view in train.spatial_views(video, 8, count))
-    left, right = train.spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 2)
+    assert all(torch.equal(view, video) for count in (1, 2) for view in spatial_views(video, 8, count))
+    left, right = spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 2)
     assert left[0, 0, 0].tolist() == [*range(8)] and right[0, 0, 0].tolist() == [*range(4, 12)]
-    (middle,) = train.spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 1)
+    (middle,) = spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 1)
     assert middle[0, 0, 0].tolist() == [*range(2, 10)]
 
 

@@ -1,4 +1,4 @@
-"""Weights from a Hub that we have not written: the real client against a self-hosted mirror, over loopback."""
+"""Weights from a third-party Hub server: the real client against a self-hosted mirror on this machine."""
 
 import dataclasses
 import os
@@ -63,7 +63,7 @@ def weights_of(number: int) -> torch.Tensor:
 
 
 def refuse_connections(monkeypatch):
-    """Neither a new connection nor a word on one that is still open."""
+    """Refuse new connections and every byte on open ones."""
 
     def refuse(self, *data):
         raise AssertionError("a request")
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_fetched_again(zoo, tmp_path):
 
 
 def test_changed_bytes_of_the_same_size_are_refused(hub, zoo, tmp_path):
-    """The client of the Hub compares sizes; the digest is compared by us."""
+    """The client of the Hub compares sizes only; we compare digests."""
     _, repository, _ = hub
     content = fetch.fetch(zoo[1], Cache(tmp_path / "good")).read_bytes()
     wrong = bytearray(content)
@@ -123,7 +123,7 @@ def test_changed_bytes_of_the_same_size_are_refused(hub, zoo, tmp_path):
 
 @pytest.mark.parametrize("change", [{"revision": "f" * 40}, {"filename": "other.safetensors"}, {"repo_id": "small/no"}])
 def test_missing_revisions_files_and_repositories_are_one_line_errors(zoo, tmp_path, change):
-    """How the mirror answers is its business (it does not tell a missing repository from a missing file)."""
+    """The texts are not checked: the mirror does not distinguish a missing repository from a missing file."""
     with pytest.raises(WeightsUnavailable, match=r"^small\.v0: ") as caught:
         fetch.fetch(dataclasses.replace(zoo[0], **change), Cache(tmp_path / "cache"))
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""MMA-DFER, MAE-Face and AudioMAE, beyond the numbers of the parity cases: files, backbones, training, sound."""
+"""MMA-DFER, MAE-Face and AudioMAE beyond the parity cases: files, backbones, training, sound."""
 
 import argparse
 import dataclasses
@@ -17,9 +17,9 @@ from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.errors import InputError, MediaError, WeightsError
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.audio_mae import AudioMAE, published_positions
-from dfer_zoo.models.layers import DropPath
 from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import LABELS, MMADFER, MORE_LABELS, Prompts
+from dfer_zoo.models.parts import DropPath
 from dfer_zoo.models.vit import PRESETS, resize_positions
 from dfer_zoo.registry import get_weights, manifest
 from dfer_zoo.training.optim import cosine, create_optimizer, learning_rate, parameter_groups
@@ -42,7 +42,7 @@ SPEC = AudioSpec(front_end="kaldi_fbank", shape=(1, 512, 128))
 
 
 def tiny(seed=0, **changes):
-    """A model whose output depends on every parameter: new gates are zero and hide other parameters."""
+    """A model whose output depends on every parameter. New gates are zero and would hide others."""
     torch.manual_seed(seed)
     model = MMADFER(**{**TINY, **changes}).eval()
     for name, parameter in model.named_parameters():
@@ -75,12 +75,13 @@ def noise(samples, channels=1, seed=0):
 
 
 class RecorderMeter:
-    """An object of its own class that the authors' script stores in its files."""
+    """A class of the authors' script whose objects are stored in its files."""
 
     def __init__(self):
         self.epoch_losses = np.zeros((2, 2), np.float32)
 
 
+@pytest.mark.slow
 def test_a_released_checkpoint_gives_the_published_logits(tmp_path, monkeypatch):
     case = read_case(FOLDER / "dfew_64.json")
     monkeypatch.setattr(RecorderMeter, "__module__", "__main__")
@@ -115,7 +116,7 @@ def test_a_released_checkpoint_gives_the_published_logits(tmp_path, monkeypatch)
 
 
 def authors_backbone(channels, rows, decoder=True, width=192):
-    """The names of a masked autoencoder's file, small."""
+    """A small state dict with the names of a masked autoencoder's file."""
     encoder = (MAEFace(preset="tiny", img_size=32) if channels == 3 else AudioMAE(preset="tiny", num_frames=32)).encoder
     state = {name: value.clone() for name, value in encoder.state_dict().items() if name.startswith("blocks.")}
     state |= {
@@ -168,7 +169,7 @@ def test_a_file_of_another_model_is_an_error():
 
 
 def test_parameter_counts_are_the_published_ones_without_unused_layers():
-    """179,312,147 parameters are published, 7,632,415 of them train; ours are those without what is never used."""
+    """Published: 179,312,147 parameters, 7,632,415 of them trained. Ours lack those that are never used."""
     model = MMADFER()
     heads = (12 + 1000) * (768 + 1)
     second_norms = 2 * 2 * 512
@@ -216,7 +217,7 @@ def test_a_model_starts_from_two_backbones_and_reports_random_entries(monkeypatc
     assert torch.equal(model.face.norm.weight, states["face"]["encoder.norm.weight"])
     expected = resize_positions(states["sound"]["encoder.positions"], (64, 8), (32, 8))
     assert torch.equal(model.sound.positions[:, :257], expected)
-    # what is fresh is drawn from torch's generator
+    # random entries come from torch's generator
     torch.manual_seed(3)
     again = dfer_zoo.create_model("mma_dfer", pretrained="backbone", **TINY, num_classes=11).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
@@ -285,7 +286,7 @@ def test_missing_sound_is_the_published_constant():
     clip = Clip.from_arrays(np.zeros((20, 40, 50, 3), np.uint8))
     sample = dfer_zoo.create_transform(model, faces="none").batch([clip])
     assert sample["audio"] is None and model(**sample).isfinite().all()
-    # what no sound is, and what the padding of a short one is, is one number
+    # missing sound and the padding of short sound have the same value
     padded = audio.prepare_audio(noise(8000), 16000, model.audio_spec)
     assert torch.equal(padded[:, 60:], quiet[0, :, 60:])
 
@@ -442,7 +443,7 @@ def test_only_the_first_channel_is_used_minus_the_mean_of_all():
     other = audio.prepare_audio(np.concatenate([left, right[:, ::-1]]), 16000, SPEC)
     torch.testing.assert_close(stereo, other, rtol=0, atol=1e-4)
     mono = audio.prepare_audio(left, 16000, SPEC)
-    # a constant is taken out of every window again, except where the pre-emphasis repeats the first sample
+    # every window subtracts its mean again, except where the pre-emphasis repeats the first sample
     assert relative_l2(stereo, mono) < 0.05 and not torch.equal(stereo, mono)
 
 

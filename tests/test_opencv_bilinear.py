@@ -15,7 +15,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def pixel_by_pixel(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The same rule, one pixel at a time, in Python's integers."""
+    """The same formula pixel by pixel, in Python integers."""
 
     def taps(position: int, length: int, target: int, flat_ends: bool) -> list[tuple[int, int]]:
         place = np.float32((position + 0.5) * (1.0 / (target / length)) - 0.5)

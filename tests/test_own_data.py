@@ -1,4 +1,4 @@
-"""Data of your own: a folder per class, CSV files, lists in the five published formats; what is wrong is one sentence."""
+"""Your own data: a folder per class, CSV files, lists in the five published formats, and one-line errors."""
 
 import numpy as np
 import pytest

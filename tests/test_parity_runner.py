@@ -1,4 +1,4 @@
-"""The runner of the parity cases fails when it should: a check that compares nothing proves nothing."""
+"""The runner of the parity cases fails when it should, for example if a check compares nothing."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def test_a_changed_number_is_a_failure(case, tmp_path):
 
 
 def shifted(value, inside=False):
-    """The case with every recorded index moved by one."""
+    """Add one to every recorded index of a case."""
     if isinstance(value, dict):
         return {k: shifted(v, inside or k in ("outputs", "test", "train")) for k, v in value.items()}
     if isinstance(value, list) and inside and value and all(isinstance(v, int) for v in value):

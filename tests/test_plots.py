@@ -1,4 +1,4 @@
-"""The picture of a prediction: a feeling has one color everywhere, nothing is cut off, and there is a dark one."""
+"""The plot of a prediction: emotions keep their color, no text is cut off, and there is a dark theme."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from dfer_zoo.inference.prediction import Prediction, Window
 from dfer_zoo.registry import get_weights, list_pretrained
 
 plots = pytest.importorskip("dfer_zoo.inference.plots")
-pytest.importorskip("matplotlib")
+Text = pytest.importorskip("matplotlib.text").Text
 
 LABELS = ("happy", "sad", "mine")
 TIMES = Prediction(
@@ -31,11 +31,12 @@ def test_an_emotion_has_the_same_color_under_every_name():
 
 
 def test_the_labels_of_every_record_get_different_colors():
-    for pair in list_pretrained():
-        labels = get_weights(*pair).labels
-        if len(labels) <= len(plots.COLORS):
-            colors = plots.label_colors(labels)
-            assert len(set(colors.values())) == len(labels), (pair, colors)
+    tables = {get_weights(*pair).labels for pair in list_pretrained()}
+    few = [labels for labels in tables if len(labels) <= len(plots.COLORS)]
+    assert len(few) > 5
+    for labels in few:
+        colors = plots.label_colors(labels)
+        assert len(set(colors.values())) == len(labels), colors
 
 
 def test_the_band_names_the_most_probable_label_of_every_moment():
@@ -58,10 +59,11 @@ def test_all_texts_are_inside_the_figure(theme, title):
     figure = plots.timeline_figure(dataclasses.replace(TIMES, windows=windows, thumbnails=faces), title, theme=theme)
     figure.draw_without_rendering()
     width, height = figure.bbox.size
-    for text in figure.findobj(lambda artist: getattr(artist, "get_text", str)() not in ("", None)):
-        if hasattr(text, "get_text") and text.get_visible():
-            box = text.get_window_extent()
-            assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, text.get_text()
+    texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    assert len(texts) > 5
+    for text in texts:
+        box = text.get_window_extent()
+        assert box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1, text.get_text()
 
 
 def test_an_unknown_theme_is_a_one_line_error():

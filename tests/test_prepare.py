@@ -1,4 +1,4 @@
-"""Prepared clips: the same pixels as the whole-file way, resumable, in parallel, and with a report."""
+"""Prepared clips: same pixels as from whole files, resuming, worker processes, reports."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from tests.media_files import test_pattern
 pytest.importorskip("av")
 
 
-def corner(frame):
-    """A detector: two faces, of which one moves with the brightness of the frame."""
+def detect_two_faces(frame):
+    """Detect two faces, one of which moves with the brightness of the frame."""
     shift = int(frame.mean()) % 5
     return np.array([[20 + shift, 12, 70 + shift, 72], [80, 30, 96, 50]], float)
 
 
-def nobody(frame):
+def detect_nothing(frame):
     return None
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
-    """Two drawn clips of a class each, 96 pixels wide, with sound."""
+    """Two drawn clips with sound, one per class."""
     root = tmp_path_factory.mktemp("films")
     for number, emotion in enumerate(("happiness", "anger")):
         (root / emotion).mkdir()
@@ -54,11 +54,11 @@ def rows_of(path):
 
 @pytest.mark.parametrize("rule", ["union_square", "largest", "aligned", "mma_dfer.mafw_fold1"])
 def test_prepared_frames_give_the_pixels_of_the_whole_file(films, tmp_path, rule):
-    report = prepare.faces(films, tmp_path, rule=rule, detector=corner, kind="png")
+    report = prepare.faces(films, tmp_path, rule=rule, detector=detect_two_faces, kind="png")
     assert [r.status for r in report.results] == ["written"] * 2
     record = get_weights("mma_dfer.mafw_fold1" if "mafw" in rule else "mma_dfer.dfew_fold1")
     crop = record.video.face_crop if "." in rule else rule
-    transform = create_transform(record, faces=corner, face_crop=crop)
+    transform = create_transform(record, faces=detect_two_faces, face_crop=crop)
     ready = create_transform(record, faces="none")
     labels = ["anger", "happiness"]
     prepared = read_rows(tmp_path / "annotations.csv", labels)
@@ -68,11 +68,13 @@ def test_prepared_frames_give_the_pixels_of_the_whole_file(films, tmp_path, rule
 
 
 def test_prepared_arrays_give_the_pixels_of_the_whole_file(tmp_path):
-    """RAVDESS: 15 faces in blue, green, red; black where the film has ended; the sound is that of 3.6 seconds."""
+    """RAVDESS: 15 faces in BGR, black after the end of the video, and 3.6 seconds of sound."""
     root = tmp_path / "RAVDESS" / "ACTOR05"
     root.mkdir(parents=True)
     Puppet("sadness", size=112).write(root / "01-01-04-01-01-01-05.mp4")
-    faces = prepare.faces(root.parent, tmp_path / "faces", rule="largest", detector=corner, kind="npy", preview=True)
+    faces = prepare.faces(
+        root.parent, tmp_path / "faces", rule="largest", detector=detect_two_faces, kind="npy", preview=True
+    )
     sound = prepare.audio(root.parent, tmp_path / "sound", rule="ravdess")
     saved = np.load(tmp_path / "faces/ACTOR05/01-01-04-01-01-01-05_facecroppad.npy")
     assert saved.shape == (15, 224, 224, 3) and saved.dtype == np.uint8
@@ -88,7 +90,7 @@ def test_prepared_arrays_give_the_pixels_of_the_whole_file(tmp_path):
     (row,) = read_rows(lists / "annotations.txt", get_weights("av_fusion.ravdess_ia").labels)
     assert (row.label, row.subset) == (3, "testing") and len(faces.results) == 1
     record = get_weights("av_fusion.ravdess_ia")
-    whole = create_transform(record, faces=corner)(root / "01-01-04-01-01-01-05.mp4")
+    whole = create_transform(record, faces=detect_two_faces)(root / "01-01-04-01-01-01-05.mp4")
     ready = create_transform(record, faces="none")(read_row(row))
     assert torch.equal(whole["video"], ready["video"])
     assert torch.equal(whole["audio"], ready["audio"])
@@ -107,7 +109,7 @@ def test_a_file_without_sound_is_reported_with_status_1(tmp_path, capsys):
     (tmp_path / "films").mkdir()
     silent = test_pattern(tmp_path / "films" / "a.mp4", "-an", seconds=0.2)
     assert main(f"prepare audio {silent.parent} --out {tmp_path}/out --workers 0".split()) == 1
-    assert "1 clips: 1 failed" in (out := capsys.readouterr().out) and "there is no sound in it" in out
+    assert "1 clips: 1 failed" in (out := capsys.readouterr().out) and "no sound in this file" in out
 
 
 def test_frames_are_written_at_a_rate(tmp_path, capsys):
@@ -130,13 +132,13 @@ def test_frames_are_repeated_above_the_rate_of_the_file(tmp_path):
 
 
 def test_clips_without_a_face_are_reported(films, tmp_path):
-    report = prepare.faces(films, tmp_path / "out", rule="largest", detector=nobody)
+    report = prepare.faces(films, tmp_path / "out", rule="largest", detector=detect_nothing)
     assert len(report.without_face) == 2 and not list((tmp_path / "out").rglob("*.jpg"))
     lines = rows_of(tmp_path / "out" / "report.csv")
     assert [line["status"] for line in lines] == ["no face"] * 2 and int(lines[0]["searched"]) > 0
     assert "no face was found" in lines[0]["reason"]
-    # the published rule of MAFW writes the middle of the frame, and such clips are reported too
-    report = prepare.faces(films, tmp_path / "middle", rule="union_square", detector=nobody, no_face="frame")
+    # the published rule of MAFW writes the center of the frame; such clips are reported too
+    report = prepare.faces(films, tmp_path / "middle", rule="union_square", detector=detect_nothing, no_face="frame")
     assert len(report.without_face) == 2 and (tmp_path / "middle" / "anger" / "1" / "0.jpg").is_file()
     prepare.write_report(report, tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["counts"] == {"no face": 2}
@@ -156,15 +158,15 @@ def test_an_interrupted_run_is_resumed(films, tmp_path, monkeypatch):
 
     monkeypatch.setattr(prepare_clips, "prepare_faces", once)
     with pytest.raises(KeyboardInterrupt):
-        prepare.faces(films, tmp_path, rule="largest", detector=corner)
+        prepare.faces(films, tmp_path, rule="largest", detector=detect_two_faces)
     with (tmp_path / prepare.JOURNAL).open("a") as journal:
         journal.write('{"clip": "half a li')
-    report = prepare.faces(films, tmp_path, rule="largest", detector=corner)
+    report = prepare.faces(films, tmp_path, rule="largest", detector=detect_two_faces)
     assert calls == ["anger/1", "happiness/0", "happiness/0"] and report.resumed == 1
     assert [r.status for r in report.results] == ["written", "written"]
     assert not [path for path in tmp_path.rglob(".*") if path.is_dir()]
     with pytest.raises(InputError, match=r"crop=largest .*aligned"):
-        prepare.faces(films, tmp_path, rule="aligned", detector=corner)
+        prepare.faces(films, tmp_path, rule="aligned", detector=detect_two_faces)
 
 
 def test_worker_processes_write_the_same_files(films, tmp_path, capsys):
@@ -234,7 +236,7 @@ def frame_folder(folder: Path, count: int = 3) -> None:
 
 
 def prepared(out, command):
-    """What the command writes: {name of the list: its lines}."""
+    """Run the command. Returns {name of a list: its lines}."""
     assert main(["prepare", "annotations", *command.split(), "--out", str(out)]) == 0
     return {path.stem: path.read_text().splitlines() for path in sorted(Path(out).iterdir())}
 
@@ -319,13 +321,16 @@ def test_lists_of_mafw_have_the_order_of_each_system(mafw, tmp_path, system, lab
 def test_label_orders_match_the_records():
     from dfer_zoo.data.lists import SAME, label_order
 
+    compared = set()
     for dataset, tag in (("dfew", "dfew_fold1"), ("mafw", "mafw_fold1"), ("ferv39k", "ferv39k")):
         for system in ("mma_dfer", "dfer_clip", "mae_dfer", "s2d", "hicmae"):
             try:
                 record = get_weights(f"{system}.{tag}")
             except DferZooError:
                 continue
+            compared.add((dataset, system))
             assert tuple(SAME.get(label, label) for label in record.labels) == label_order(dataset, system)
+    assert len(compared) >= 12
 
 
 def test_hicmae_lists_skip_clips_without_sound(mafw, tmp_path):

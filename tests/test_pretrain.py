@@ -1,4 +1,4 @@
-"""`dfer-zoo pretrain` on drawn faces: it learns, it resumes, and fine-tuning starts from what it writes."""
+"""`dfer-zoo pretrain` on drawn faces: learning, resuming, and fine-tuning from its files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The test object: what may be relied on when a claim about training or prediction is tested on puppets."""
+"""Puppets, the drawn clips of the tests: the properties that tests of training and prediction rely on."""
 
 import subprocess
 import sys
@@ -55,7 +55,7 @@ def test_a_puppet_clip_has_the_documented_shapes(emotion):
 
 @pytest.mark.parametrize("emotion", [e for e in EMOTIONS if e != "neutral"])
 def test_an_expression_rises_and_falls(emotion):
-    """Against a neutral puppet with the same seed, the face differs at the apex and hardly at the start."""
+    """Compared with a neutral puppet of the same seed, the face differs at the apex and hardly at the start."""
     quiet = {"identity": 3, "seed": 3, "noise": 0.0}
     felt, neutral = Puppet(emotion, **quiet).clip(), Puppet("neutral", **quiet).clip()
 
@@ -201,13 +201,15 @@ def test_an_mp4_holds_the_frames_and_the_sound(tmp_path):
     drawn = puppet.clip().take([60])[0][:112, :112].astype(float)
     assert np.abs(frames[60] - drawn).mean() < 8  # colours at half resolution, and the noise is lost
     original = puppet.clip().waveform[0]
-    # sample for sample: the codec's priming samples are not heard, so the lips stay with the voice
+    # sample for sample: the codec's priming samples are skipped, so lips and voice stay in sync
     assert np.corrcoef(sound[0, :79000], original[:79000])[0, 1] > 0.99
 
 
 def test_drawing_costs_less_than_five_times_its_noise_and_blur():
-    """16 frames and the voice against their noise, soft edges and blur alone: a ratio, for a slow or busy machine slows
-    both. It was 2.5 where a minute of one core drew 1900 clips; 4.8 is a thousand a minute of that core."""
+    """The time of 16 frames and the voice, divided by that of their noise, antialiasing and blur alone.
+
+    A ratio does not depend on the machine. It was 2.5 on a core that drew 1900 clips per minute; 4.8 is 1000 on that core.
+    """
     ratios = []
     for seed in range(9):
         puppet = Puppet(EMOTIONS[seed % len(EMOTIONS)], identity=seed, seed=seed)

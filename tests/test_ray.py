@@ -1,4 +1,4 @@
-"""`examples/ray_predict.py` on the real Ray: two actors on this machine, one of which is killed."""
+"""`examples/ray_predict.py` with Ray: two actors on this machine, one of which is killed."""
 
 import os
 import signal

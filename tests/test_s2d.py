@@ -1,4 +1,4 @@
-"""S2D: its records, its files, what the network must and must not see, its training, and clips on disk."""
+"""S2D beyond its parity cases: records, files, the network, training, and clips on disk."""
 
 import argparse
 import dataclasses
@@ -59,7 +59,7 @@ def test_every_list_has_weights_of_both_samplings_and_its_own_order_of_labels():
 
 
 def test_the_folds_have_the_published_means():
-    """The README's mean WAR of DFEW with oversampling, 74.81, is not that of its five numbers, 75.01."""
+    """The authors' README gives 74.81 as mean WAR of DFEW with oversampling; the mean of its five numbers is 75.01."""
     for tags, uar, war in (
         ("dfew_fold{}", 61.82, 76.03),
         ("dfew_fold{}_oversampled", 65.45, 75.01),
@@ -75,7 +75,7 @@ def test_the_folds_have_the_published_means():
 
 
 def authors_file(path, state, key="model"):
-    """As the training script writes its best file: no optimizer, options as a Namespace."""
+    """Write a checkpoint in the format of the training script: no optimizer, options as a Namespace."""
     content = {key: state, "optimizer": None, "epoch": 61, "scaler": {"scale": 65536.0}}
     torch.save({**content, "args": argparse.Namespace(model="vit_base", lr=1e-5)}, path)
     return str(path)
@@ -83,7 +83,7 @@ def authors_file(path, state, key="model"):
 
 @pytest.fixture
 def case(monkeypatch, tmp_path):
-    """A small case; the records of its sizes are in the manifest, and the store is empty."""
+    """A small case, with records of its sizes in the manifest and an empty store."""
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     monkeypatch.setenv("DFER_ZOO_DOWNLOAD", "never")
     case = read_case(CASES / "small_base.json")

@@ -1,4 +1,4 @@
-"""Clips that are not files here: bytes, open files, URLs."""
+"""Clips from bytes, open files and URLs."""
 
 import io
 import os
@@ -30,7 +30,7 @@ def recognizer():
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
-    """A temporary folder of this test alone."""
+    """A temporary folder for this test only."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""Predictions as table rows and as annotation tiers, read back by the libraries that people open them with."""
+"""Predictions as table rows and annotation tiers, read back with the usual libraries."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The records: what they must say, and what happens when they do not."""
+"""Weights records: required fields, valid values, and the errors for all others."""
 
 import dataclasses
 import json
@@ -8,15 +8,16 @@ import pytest
 import dfer_zoo
 from dfer_zoo.errors import UnknownModel, UnknownTag, WeightsError
 from dfer_zoo.registry import MODELS, get_weights, list_pretrained, manifest
-from dfer_zoo.weights.manifest import manifest_path, read_manifest
+from dfer_zoo.weights.manifest import manifest_path, read_manifest, write_manifest
 from dfer_zoo.weights.record import AudioSpec, Metric, Origin, Weights
+from dfer_zoo.weights.schema import SCHEMA
 from tests import small
 
 HUB = {"distribution": "hub", "repo_id": "a/b", "revision": "0" * 40, "filename": "f", "sha256": "0" * 64, "size": 1}
 
 
 def row(**changes) -> dict:
-    """One record as the manifest holds it."""
+    """A record in the format of the manifest."""
     audio = AudioSpec("kaldi_fbank", (1, 128, 128), sample_rate=16000, seconds=2.56)
     metrics = (Metric("uar", 70.5, "mean of 5 folds", "the paper, table 2"),)
     plain = small.record(arch="mma_dfer", audio=audio, metrics=metrics)
@@ -30,9 +31,10 @@ def write(path, rows):
 
 def test_every_record_in_the_manifest_is_complete():
     records = read_manifest(manifest_path(), MODELS)
+    assert len(records) > 90
     for record in records.values():
         assert record.license and record.license_source
-        assert record.metrics == tuple(m for m in record.metrics if m.protocol and m.source)
+        assert all(metric.protocol and metric.source for metric in record.metrics)
         assert record.distribution != "local"
         for source in record.backbones.values():
             assert source.startswith("open_clip:") or get_weights(source).distribution != "composed"
@@ -210,8 +212,38 @@ def test_unknown_names_suggest_similar_ones(zoo):
 
 
 def test_every_model_of_the_registry_can_be_loaded():
-    """The table names modules and classes as text; a slip there would be seen by users only."""
+    """The registry names modules and classes as text, so only an import finds a typo."""
     from dfer_zoo.registry import model_class
 
     for name in MODELS:
         assert model_class(name).__module__.startswith("dfer_zoo.models.")
+
+
+# -- older schemas -----------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_of_an_older_schema_is_read_like_the_current_one(tmp_path):
+    current = row()
+    second = {**current, "schema": 2, "model_args": {"frames": 16, "image_size": 64, "drop_path": 0.1}}
+    first = {**second, "tag": "first", "distribution": "convert", "parts": {}, "origin_url": "https://a.b/c"}
+    first |= {"origin_sha256": "0" * 64}
+    for name in ("schema", "backbones", "origin", "caution", "training_data", "open_questions", "opened"):
+        first.pop(name, None)
+    video = dict(current["video"])
+    first["video"] = {"frames": video.pop("num_frames"), "size": video.pop("img_size"), **video}
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps([second, first]))
+    records = read_manifest(path, MODELS)
+    new, old = (records[second["arch"], tag] for tag in (second["tag"], "first"))
+    renamed = {"num_frames": 16, "img_size": 64, "drop_path_rate": 0.1}
+    assert new.schema == old.schema == SCHEMA and new.model_args == old.model_args == renamed
+    assert old.distribution == "manual" and old.origin == (Origin("page", "https://a.b/c", sha256="0" * 64),)
+    assert old.video == new.video and old.labels == new.labels == tuple(current["labels"])
+    write_manifest(path, records.values())
+    assert read_manifest(path, MODELS) == records  # upgraded once, then stable
+
+
+@pytest.mark.parametrize("schema", [0, SCHEMA + 1, "3", None, True, 10**400])
+def test_a_record_of_an_unknown_schema_is_refused(schema):
+    with pytest.raises(WeightsError, match=f"has schema .*reads 1 to {SCHEMA}"):
+        Weights.from_dict({**row(), "schema": schema})

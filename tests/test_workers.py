@@ -1,4 +1,4 @@
-"""Worker processes: results in order, and a death costs one item."""
+"""Worker processes: results stay in order, and a worker that dies fails one item."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ from dfer_zoo.media.workers import Workers, streams_ahead
 
 
 def act(item):
-    """What the workers do here: an item is an order."""
+    """The function of the workers: each item says what to do."""
     if item == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "leave":
@@ -90,7 +90,7 @@ def test_items_that_cannot_be_pickled_are_one_line_errors():
 
 
 def count_to(number):
-    """A generator: its pieces are sent one by one."""
+    """A generator, whose values are sent one by one."""
     for piece in range(abs(number)):
         if number < 0 and piece == 2:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -17,12 +17,12 @@ from typing import Any
 
 from ..errors import DferZooError, InputError, printable
 from ..inference.recognizer import BASELINE
+from ..media.limits import limit
 from .answer import Answer, Person, about, answer, choices, overlay
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-MAX_MEGABYTES = 200  # of an upload
 KEEP_SECONDS = 900  # uploads and answers older than this are deleted
 CHECK_SECONDS = 60  # how often they are looked for
 WAITING = 20  # clips in the queue
@@ -104,7 +104,7 @@ OUTPUTS = ("fault", "person", *VIEW, "overlay", "csv", "eaf", "png", "people")
 def _clip_inputs(gr: Any) -> tuple[Any, Any]:
     """A file, or a recording. Files are not played in the browser, which cannot play all that can be recognized."""
     with gr.Tab("File"):
-        file = gr.File(label=f"Clip (up to {MAX_MEGABYTES} MB)", height=180, elem_id="clip")
+        file = gr.File(label=f"Clip (up to {limit('upload_megabytes')} MB)", height=180, elem_id="clip")
     with gr.Tab("Camera", elem_id="camera_tab"):
         camera = gr.Video(
             label="Camera and microphone",
@@ -301,7 +301,7 @@ def _launched(page: Any, host: str, port: int) -> Any:
             share=False,
             prevent_thread_lock=True,
             quiet=True,
-            max_file_size=f"{MAX_MEGABYTES}mb",
+            max_file_size=f"{limit('upload_megabytes')}mb",
             allowed_paths=[],
             enable_monitoring=False,
             ssr_mode=False,

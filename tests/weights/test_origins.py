@@ -1,4 +1,4 @@
-"""The authors' files arrive by themselves: real clients against hosts of this machine, faults included."""
+"""Automatic downloads of the authors' files: real clients against servers on this machine, including faults."""
 
 import hashlib
 import io
@@ -21,9 +21,11 @@ from tests import small
 from tests.weights import servers
 from tests.weights.servers import FILE_ID, FOLDER_ID
 
+pytestmark = pytest.mark.hub
+
 
 def zoo(monkeypatch, tmp_path, *origins, **changes):
-    """The small model, whose record names these origins."""
+    """Open a zoo whose record has these origins."""
     record = small.record("fold1", distribution="origin", origin=origins, **changes)
     small.open_zoo(monkeypatch, tmp_path, record)
     return record
@@ -34,7 +36,7 @@ def facts(content: bytes) -> dict:
 
 
 def check_model(model):
-    """The authors' values, in our model."""
+    """Check that the model has the values of the authors' file."""
     assert torch.equal(model.classifier.weight, small.authors_state()["fc.weight"])
     assert model.weights.name == "small.fold1" and model.labels == small.LABELS
 
@@ -45,7 +47,7 @@ def leftovers(tmp_path):
 
 @pytest.fixture
 def release(host, checkpoint, monkeypatch, tmp_path):
-    """A release asset, which its host serves from somewhere else, as code forges do."""
+    """A release asset behind a redirect, as on code forges."""
     host.redirects["/owner/code/releases/download/v1/fold1.pth"] = f"{host.url}/storage/83f1?signature=1"
     host.files["/storage/83f1"] = checkpoint
     zoo(
@@ -116,7 +118,7 @@ def test_a_member_larger_than_recorded_is_not_unpacked(host, checkpoint, monkeyp
 
 def test_an_interrupted_download_is_continued(release, tmp_path, checkpoint):
     release.fault = "cut once"
-    with pytest.raises(WeightsUnavailable, match=r"broke off .*dfer-zoo convert small fold1 FILE"):
+    with pytest.raises(WeightsUnavailable, match=r"connection broke .*dfer-zoo convert small fold1 FILE"):
         dfer_zoo.create_model("small.fold1")
     assert "fold1.pth.part" in leftovers(tmp_path)
     check_model(dfer_zoo.create_model("small.fold1"))
@@ -127,7 +129,7 @@ def test_a_file_that_changed_is_downloaded_from_the_start(host, checkpoint, monk
     host.files["/fold1.pth"] = bytes(len(checkpoint) * 2)
     zoo(monkeypatch, tmp_path, Origin("https", f"{host.url}/fold1.pth"))
     host.fault = "cut once"
-    with pytest.raises(WeightsUnavailable, match="broke off"):
+    with pytest.raises(WeightsUnavailable, match="connection broke"):
         dfer_zoo.create_model("small.fold1")
     host.files["/fold1.pth"] = checkpoint
     check_model(dfer_zoo.create_model("small.fold1"))
@@ -137,7 +139,7 @@ def test_a_file_that_changed_is_downloaded_from_the_start(host, checkpoint, monk
 @pytest.mark.parametrize(
     "fault, sentence",
     [
-        ("cut", "broke off"),
+        ("cut", "connection broke"),
         ("wrong bytes", "sha256 .*[0-9a-f]{64}.*[0-9a-f]{64}"),
         ("larger", r"announces [\d,]+ bytes, expected"),
         ("endless", r"sends more than [\d,]+ bytes"),
@@ -235,7 +237,7 @@ def test_an_unknown_setting_is_refused(release, monkeypatch):
 
 @pytest.mark.parametrize("fault", ["", "confirm"])
 def test_a_drive_file_is_downloaded(drive, checkpoint, monkeypatch, tmp_path, fault, capsys):
-    """Small files come at once; for large ones Drive first asks to confirm that it could not look for viruses."""
+    """Drive sends small files directly, and asks for a confirmation before large ones (no virus scan)."""
     drive.fault = fault
     zoo(monkeypatch, tmp_path, Origin("gdrive", FILE_ID, **facts(checkpoint)))
     check_model(dfer_zoo.create_model("small.fold1"))
@@ -251,11 +253,11 @@ def test_a_drive_file_is_downloaded(drive, checkpoint, monkeypatch, tmp_path, fa
         ("gone", "Drive.s answer was not understood|status 404"),
         ("down", "Drive.s answer was not understood|status 503"),
         ("html", "does not give the file|quota"),
-        ("cut", "broke off"),
+        ("cut", "connection broke"),
         ("wrong bytes", "sha256 is"),
         ("larger", r"announces [\d,]+ bytes, expected"),
         ("endless", r"more than [\d,]+ bytes|bytes, expected"),
-        ("hang", "1 second|broke off"),
+        ("hang", "1 second|connection broke"),
     ],
 )
 def test_drive_faults_are_one_line_errors_with_the_link(drive, checkpoint, monkeypatch, tmp_path, fault, sentence):
@@ -272,13 +274,13 @@ def test_drive_faults_are_one_line_errors_with_the_link(drive, checkpoint, monke
 
 
 def test_an_interrupted_drive_download_is_continued(drive, monkeypatch, tmp_path):
-    """gdown writes half a megabyte at a time, so the file has several."""
+    """gdown writes in blocks of half a megabyte, so the file is larger than that."""
     stream = io.BytesIO()
     torch.save({"state_dict": small.authors_state(), "optimizer": torch.zeros(700_000)}, stream)
     drive.files[FILE_ID] = stream.getvalue()
     drive.fault = "cut once"
     zoo(monkeypatch, tmp_path, Origin("gdrive", FILE_ID, **facts(stream.getvalue())))
-    with pytest.raises(WeightsUnavailable, match="broke off"):
+    with pytest.raises(WeightsUnavailable, match="connection broke"):
         dfer_zoo.create_model("small.fold1")
     check_model(dfer_zoo.create_model("small.fold1"))
     assert drive.ranges == ["bytes=524288-"]
@@ -399,7 +401,7 @@ def test_a_pickle_on_the_hub_is_downloaded_and_converted(checkpoint, monkeypatch
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         where = f"small/weights@{hub_server.REVISION}/model.safetensors"
         zoo(monkeypatch, tmp_path, Origin("hub", where, **facts(checkpoint)))
-        # the server knows one name; the reader goes by the content
+        # the server has one file name; the content decides how the file is read
         with pytest.raises(DferZooError, match="safetensors"):
             dfer_zoo.create_model("small.fold1")
         hub.filename = "fold1.pt"
@@ -479,7 +481,7 @@ def test_a_killed_download_is_continued(host, checkpoint, tmp_path, monkeypatch)
 def test_a_full_disk_is_a_one_line_error_and_leaves_no_file(host, checkpoint, tmp_path):
     host.files["/fold1.pth"] = checkpoint
     answer, _ = start(host, checkpoint, tmp_path, limit=2000).communicate(timeout=300)
-    assert answer.startswith("refused: ") and "no room left" in answer and "DFER_ZOO_WEIGHTS" in answer
+    assert answer.startswith("refused: ") and "no space left" in answer and "DFER_ZOO_WEIGHTS" in answer
     assert [name for name in leftovers(tmp_path) if not name.endswith(".etag")] == []
 
 

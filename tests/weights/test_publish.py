@@ -1,4 +1,4 @@
-"""Publishing with the Hub's real client, against a Hub of this machine that takes commits."""
+"""Publishing with the real client, to a Hub on this machine that takes commits."""
 
 import dataclasses
 import json
@@ -17,10 +17,13 @@ from dfer_zoo.weights.record import Metric, Origin
 from tests import small
 from tests.weights import publish_hub
 
-pytestmark = pytest.mark.skipif(
-    int(huggingface_hub.__version__.partition(".")[0]) < 1,
-    reason="clients before 1.0 publish to the public Hub only, and not to a server on this machine",
-)
+pytestmark = [
+    pytest.mark.hub,
+    pytest.mark.skipif(
+        int(huggingface_hub.__version__.partition(".")[0]) < 1,
+        reason="clients before 1.0 publish to the public Hub only, and not to a server on this machine",
+    ),
+]
 
 AUTHORS = Origin("page", "https://example.org/weights")
 METRICS = (Metric("uar", 66.85, "mean of the five folds", "the paper, table 2"),)
@@ -40,7 +43,7 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture
 def converted(monkeypatch, tmp_path, checkpoint):
-    """small.converted, made from the authors' file, under a licence that allows to share it."""
+    """small.converted, converted from the authors' file, under a licence that allows sharing."""
     record = small.record(origin=(AUTHORS,), license="cc-by-nc-4.0", metrics=METRICS, training_data=("DFEW",))
     small.open_zoo(monkeypatch, tmp_path, record)
     (tmp_path / "fold1.pth").write_bytes(checkpoint)
@@ -49,7 +52,7 @@ def converted(monkeypatch, tmp_path, checkpoint):
 
 
 def test_published_weights_are_loaded_back_by_their_tag(hub, converted, monkeypatch, tmp_path):
-    """Convert, publish, then an empty machine: `create_model` by tag gives the authors' logits."""
+    """Convert, publish, and load by tag with an empty cache: the logits are the same."""
     before = dfer_zoo.create_model("small.converted")
     done = dfer_zoo.push_to_hub("small.converted", "me/small_converted")
     assert done.name == f"hf-hub:me/small_converted@{done.revision}" and len(done.revision) == 40

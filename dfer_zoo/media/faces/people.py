@@ -16,7 +16,7 @@ from .track import REACH, follow, overlap, smooth_track
 
 SEARCHES_PER_SECOND = 5.0
 SEARCHES_PER_CLIP = 16  # at least, if the clip has that many frames
-SHORTEST = 3  # searches with a face that make a person; fewer are taken for wrong boxes
+SHORTEST = 3  # searches with a face that make a person; fewer are treated as wrong boxes
 MOST_TRACKS = 200  # of a clip
 SAME_BOX = 0.5  # boxes of one frame that overlap more are one face, found twice
 SAME_PERSON = 0.6  # cosine of the embeddings of two tracks
@@ -52,7 +52,7 @@ def find_people(
     no_face: str = "error",
     identity: Embedder | None = None,
 ) -> list[Appearance]:
-    """Find everybody in a clip.
+    """Find all people in a clip.
 
     Boxes of successive searches that overlap are one track, by the tracker that follows a single face. A person who
     leaves and comes back, or who is shown again after a cut, is a new track; ``identity`` joins the tracks of a person.
@@ -125,7 +125,7 @@ def link(found: Sequence[np.ndarray]) -> list[Track]:
 
 
 def _without_gaps(track: Track) -> Iterator[Track]:
-    """The parts of a track between times in which nobody was seen."""
+    """Split a track where the person was not seen."""
     start = 0
     for place in range(1, len(track) + 1):
         if place == len(track) or track[place][0] - track[place - 1][0] > REACH:
@@ -134,7 +134,7 @@ def _without_gaps(track: Track) -> Iterator[Track]:
 
 
 def _joined(tracks: Sequence[Track], frames: Frames, identity: Embedder) -> list[list[Track]]:
-    """The tracks of each person: alike by their embeddings, and never at the same time."""
+    """Group tracks by person: similar embeddings, and no overlap in time."""
     people: list[list[Track]] = []
     vectors: list[np.ndarray] = []
     for track in tracks:
