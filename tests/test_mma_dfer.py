@@ -17,9 +17,9 @@ from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.errors import InputError, MediaError, WeightsError
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.audio_mae import AudioMAE, published_positions
-from dfer_zoo.models.parts import DropPath
 from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import LABELS, MMADFER, MORE_LABELS, Prompts
+from dfer_zoo.models.parts import DropPath
 from dfer_zoo.models.vit import PRESETS, resize_positions
 from dfer_zoo.registry import get_weights, manifest
 from dfer_zoo.training.optim import cosine, create_optimizer, learning_rate, parameter_groups

@@ -30,6 +30,7 @@ from ..models.base import DferModel
 from ..registry import list_pretrained
 from ..transforms import create_transform
 from .batcher import ModelBatcher, PendingPrediction, shares_frames
+from .precision import advise, compiled
 from .prediction import Prediction, together
 from .samples import Opened, PackedSampler, Part, Sampler, WindowSamples, unpacked, visual_of
 from .sources import sendable
@@ -68,6 +69,8 @@ class Recognizer:
         people: "largest": the most prominent face of a clip. "all": everybody; the prediction is that of the most
             prominent person, and its `people` has one for each.
         identity: For people="all": a function from a face crop to a vector, by which a person who comes back is known.
+        compile: Compile the models with `torch.compile` at the first clip, once for all batch sizes. It takes up to a
+            minute or more, and pays for many clips.
         **options: More options of `create_model`.
 
     Raises:
@@ -94,6 +97,7 @@ class Recognizer:
         thumbnails: int = 0,
         people: str = "largest",
         identity: Callable[[np.ndarray], Any] | None = None,
+        compile: bool = False,
         **options: Any,
     ) -> None:
         check_window(window, stride)
@@ -110,6 +114,11 @@ class Recognizer:
             model = BASELINE
             print(f"dfer_zoo: {BASELINE_NOTE}", file=sys.stderr)
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
+        for one in self.models:
+            reference = next(one.parameters())
+            advise(reference.device, reference.dtype)
+        if compile:
+            self.models = [compiled(one) for one in self.models]
         self.labels = self.models[0].labels
         self.window, self.stride, self.thumbnails = window, stride, thumbnails
         self.people, self.identity = people, identity
