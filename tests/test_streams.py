@@ -9,9 +9,9 @@ import dfer_zoo
 from dfer_zoo import Recognizer
 from dfer_zoo.inference import stream as streams
 from dfer_zoo.media import faces
+from tests import small
 from tests.test_contract import build
 from tests.test_face_search import Squares
-from tests.test_recognizer import Colours
 
 FPS = 10
 
@@ -117,7 +117,7 @@ def test_a_late_answer_is_dropped_and_counted(monkeypatch):
             now[0] += 1.7  # of one second between two answers
             return super()._answer()
 
-    recognizer = Recognizer(Colours().eval(), faces="none", window=1.0, stride=1.0)
+    recognizer = Recognizer(small.build(), faces="none", window=1.0, stride=1.0)
     for live, answered in ((False, 10), (True, 5)):
         stream = Slow(recognizer, FPS, live=live)
         found = [stream.push(frame) is not None for frame in textured(100)]

@@ -1,4 +1,4 @@
-"""Many clips into one table, in a run that can be killed and continued."""
+"""Predict many clips into one table, in a run that can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from ..transforms import Transform
 from .batcher import model_identity
 from .inputs import Item
 from .journal import Journal
+from .overlay import overlay_paths, write_overlay
 from .prediction import Prediction
 from .recognizer import Recognizer
 from .samples import visual_of
+from .sources import local
 from .tables import (
     VECTOR_SUFFIXES,
     check_table_path,
@@ -41,13 +43,13 @@ from .tiers import check_tier_kinds, write_tiers
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What a batch did.
+    """Summary of a batch.
 
     Attributes:
         table: The file with one row per clip and window.
         clips: Clips in the table.
-        failed: Clips among them that have an error instead of an answer.
-        skipped: Clips that an earlier run had done.
+        failed: Clips among them with an error instead of a prediction.
+        skipped: Clips done by an earlier run.
         seconds: How long this run took.
     """
 
@@ -68,14 +70,15 @@ def predict_table(
     shard: tuple[int, int] = (1, 1),
     workers: int = 0,
     tiers: Sequence[str] = (),
+    overlay: str | Path | None = None,
     progress: bool | None = None,
     told: Callable[[Item, Prediction | DferZooError], None] | None = None,
     **reading: Any,
 ) -> BatchReport:
-    """Answer many clips and write one table.
+    """Predict many clips and write one table.
 
-    Every answer is appended to a journal beside the table (``<out>.journal``) when it comes, so a killed run loses only
-    the clips that were at work. The table is written at the end, in the order of the items.
+    Every result is appended at once to a journal next to the table (``<out>.journal``), so a killed run loses only the
+    clips in progress. The table is written at the end, in the order of the items.
 
     Args:
         recognizer: The models and their options.
@@ -85,9 +88,10 @@ def predict_table(
         retry_errors: When resuming, try clips again that had an error.
         shard: (number, count), from (1, 1): only every count-th clip, for one of several machines.
         workers: Processes that decode and find faces ahead of the model, as in `Recognizer.many`.
-        tiers: Annotation files to write beside each clip: "eaf", "textgrid", "vtt", "srt".
+        tiers: Annotation files to write next to each clip: "eaf", "textgrid", "vtt", "srt".
+        overlay: Write every clip with the prediction drawn into it: "beside" the clip, or into a folder; see `overlay_paths`.
         progress: Show a progress bar; by default on a terminal.
-        told: Called with every clip and its answer.
+        told: Called with every clip and its prediction or error.
         **reading: Options of `read_clip`.
 
     Returns:
@@ -98,10 +102,12 @@ def predict_table(
     """
     check_table_path(out)
     check_tier_kinds(tiers)
+    items = list(items)
     read = ItemReader(visual_of(recognizer.transforms), reading)
+    beside = _FilesBeside(items, read, tiers, overlay)
 
     def finish(item: Item, answer: Prediction | DferZooError) -> list[dict[str, Any]]:
-        answer = _with_tiers(item, _in_file_time(item, answer), tiers)
+        answer = beside(item, answer)
         if told is not None:
             told(item, answer)
         return _rows(item, answer, recognizer.labels)
@@ -119,6 +125,33 @@ def predict_table(
     )
 
 
+def predict_items(
+    recognizer: Recognizer,
+    items: Sequence[Item],
+    *,
+    overlay: str | Path | None = None,
+    progress: bool | None = None,
+    workers: int = 0,
+    **reading: Any,
+) -> Iterator[Prediction | DferZooError]:
+    """Answer many clips, one by one, in order.
+
+    Args:
+        recognizer: The models and their options.
+        items: The clips, as `expand` lists them.
+        overlay: As in `predict_table`.
+        progress: As in `predict_table`.
+        workers: As in `predict_table`.
+        **reading: Options of `read_clip`.
+
+    Yields:
+        The answer, or the error, of each clip.
+    """
+    read = ItemReader(visual_of(recognizer.transforms), reading)
+    beside = _FilesBeside(items, read, (), overlay)
+    yield from map(beside, items, recognizer.answers(items, read, "return", progress, workers))
+
+
 def embed_table(
     recognizer: Recognizer,
     items: Iterable[Item],
@@ -132,7 +165,7 @@ def embed_table(
     told: Callable[[Item, np.ndarray | DferZooError], None] | None = None,
     **reading: Any,
 ) -> BatchReport:
-    """Write the embeddings of many clips into one table, in a run that can be killed and continued.
+    """Write the embeddings of many clips into one table, in a run that can be interrupted and resumed.
 
     Args:
         recognizer: One model and its options.
@@ -143,7 +176,7 @@ def embed_table(
         shard: As in `predict_table`.
         workers: As in `predict_table`.
         progress: As in `predict_table`.
-        told: Called with every clip and its embedding.
+        told: Called with every clip and its embedding or error.
         **reading: Options of `read_clip`.
 
     Returns:
@@ -269,7 +302,12 @@ def _run(
         for (key, item), answer in zip(todo, answers):
             journal.add(key, finish(item, answer))
         keys = [key for key, _ in keyed]
-        write(journal.rows(keys))
+        try:
+            write(journal.rows(keys))
+        except DferZooError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: this journal is damaged ({error}). Delete it to start again.") from error
         report = BatchReport(out, len(keys), journal.failed(keys), len(keyed) - len(todo), time.monotonic() - started)
     path.unlink()
     return report
@@ -310,20 +348,23 @@ class ItemReader:
     reading: Mapping[str, Any]
 
     def __call__(self, item: Item) -> Clip:
+        clip = self.whole(item)
+        return clip if item.box is None else dataclasses.replace(self.visual, faces=item.box).crop(clip)
+
+    def whole(self, item: Item) -> Clip:
+        """The named part, with whole frames."""
         reading = dict(self.reading)
         if item.audio is not None:
             reading["audio"] = item.audio
         clip = read_clip(item.source, stream=True, **reading)
         if item.start is not None or item.stop is not None:
             clip = _part(item, clip)
-        if item.box is not None:
-            clip = dataclasses.replace(self.visual, faces=item.box).crop(clip)
         return clip
 
 
 def _part(item: Item, clip: Clip) -> Clip:
     if clip.duration is None:
-        raise InputError(f"{item.name}: start and stop are in seconds, and the frame rate is not known. Give fps.")
+        raise InputError(f"{item.name}: start and stop are in seconds, but the frame rate is unknown; give fps.")
     start = item.start or 0.0
     stop = clip.duration if item.stop is None else min(item.stop, clip.duration)
     if start >= stop:
@@ -331,32 +372,55 @@ def _part(item: Item, clip: Clip) -> Clip:
     return clip.cut(start, stop)
 
 
-def _in_file_time(item: Item, answer: Prediction | DferZooError) -> Prediction | DferZooError:
-    """The answer for a part of a file, with the times of the whole file."""
-    return answer if isinstance(answer, DferZooError) or not item.start else _moved(answer, item.start)
-
-
 def _moved(answer: Prediction, seconds: float) -> Prediction:
+    """The answer for a part of a file that starts at this second, with the times of the file."""
     windows = [
         dataclasses.replace(w, start=w.start + seconds, stop=None if w.stop is None else w.stop + seconds)
         for w in answer.windows
     ]
+    track = tuple((second + seconds, box) for second, box in answer.track)
     people = tuple(_moved(person, seconds) for person in answer.people)
-    return dataclasses.replace(answer, windows=tuple(windows), people=people)
+    return dataclasses.replace(answer, windows=tuple(windows), track=track, people=people)
 
 
-def _with_tiers(item: Item, answer: Prediction | DferZooError, tiers: Sequence[str]) -> Prediction | DferZooError:
-    """The answer, after its annotation files are written beside the clip; or why they could not be written."""
-    if not tiers or isinstance(answer, DferZooError):
+class _FilesBeside:
+    """Writes what belongs to each clip: annotation files, and the video with the answer drawn into it.
+
+    Args:
+        items: All clips of the run.
+        read: How they are read.
+        tiers: As in `predict_table`.
+        overlay: As in `predict_table`.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], read: ItemReader, tiers: Sequence[str], overlay: str | Path | None
+    ) -> None:
+        self.read, self.tiers = read, tiers
+        paths = [None] * len(items) if overlay is None else overlay_paths(items, overlay)
+        self.overlays = {id(item): path for item, path in zip(items, paths) if path is not None}
+
+    def __call__(self, item: Item, answer: Prediction | DferZooError) -> Prediction | DferZooError:
+        """Write the files, and return the answer in the times of the whole file, or the error if writing fails."""
+        if isinstance(answer, DferZooError):
+            return answer
+        try:
+            if id(item) in self.overlays:
+                with local(item) as (here, name):
+                    clip = self.read.whole(here)
+                    clip = clip if name is None else dataclasses.replace(clip, source=name)
+                    write_overlay(clip, answer, self.overlays[id(item)])
+            answer = _moved(answer, item.start) if item.start else answer
+            if self.tiers:
+                _write_tiers(item, answer, self.tiers)
+        except DferZooError as error:
+            return error
         return answer
-    part = "" if item.start is None and item.stop is None else f".{item.start or 0:g}-{item.stop or 'end'}"
-    try:
-        write_tiers(
-            answer.people or [answer], tiers, f"{Path(item.source).with_suffix('')}{part}", media=str(item.source)
-        )
-    except DferZooError as error:
-        return error
-    return answer
+
+
+def _write_tiers(item: Item, answer: Prediction, tiers: Sequence[str]) -> None:
+    stem = f"{Path(item.source).with_suffix('')}{item.part}"
+    write_tiers(answer.people or [answer], tiers, stem, media=str(item.source))
 
 
 def _rows(item: Item, answer: Prediction | DferZooError, labels: Sequence[str]) -> list[dict[str, Any]]:

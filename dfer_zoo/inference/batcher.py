@@ -67,6 +67,7 @@ class PendingPrediction:
             models=tuple(model_identity(model) for model in self.models),
             missing=tuple(sorted(set().union(*self.missing.values()))),
             faces=self.closed.faces,
+            track=self.closed.track,
             sample_rate=self.opened.sample_rate,
             seen=self.opened.seen,
             duration=self.opened.duration,

@@ -1,4 +1,4 @@
-"""Predictions for frames that arrive one by one."""
+"""Predict frames that arrive one by one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..media.clip import MOST_CHANNELS, SHORTEST_SOUND, Clip, check_fps, check_sample_rate, float_samples
 from ..media.faces import find_in_stream
+from ..media.faces.cut import GivenCrops
 from ..models.base import DferModel
 from ..transforms import Plan, Sample, Transform
 from ..transforms.sampling import BLACK
@@ -69,11 +70,11 @@ class Stream:
         self.step = max(1, round(stride * fps))
         self.seen = self.dropped = 0
         self._behind = 0.0  # seconds by which the answers so far made the next frame wait
-        # (number of the frame that they came with, samples)
+        # (number of the frame that the samples arrived with, samples)
         self._sound: collections.deque[tuple[int, np.ndarray]] = collections.deque()
         self._memory = _Memory(recognizer, self.length, fps, remember)
         self.recognizer = copy.copy(recognizer)
-        self.recognizer.window = self.recognizer.stride = None  # what is kept here is one window
+        self.recognizer.window = self.recognizer.stride = None  # a stream keeps one window only
         if recognizer.people != "all":
             self.recognizer.transforms = self._memory.transforms
 
@@ -90,7 +91,7 @@ class Stream:
         begin = time.perf_counter()
         clip = Clip.from_arrays([frame], source="stream")  # checks the frame
         samples = None if sound is None else self._samples(sound)
-        self._memory.ring.add(np.ascontiguousarray(clip.take([0])[0]))  # BGR turned round is a view that OpenCV refuses
+        self._memory.ring.add(np.ascontiguousarray(clip.take([0])[0]))  # OpenCV refuses views with negative strides
         self.seen += 1
         if samples is not None:
             self._sound.append((self.seen, samples))
@@ -109,13 +110,13 @@ class Stream:
 
     def _samples(self, sound: np.ndarray) -> np.ndarray:
         if self.sample_rate is None:
-            raise InputError("Sound came in and its rate is not known: stream(fps, sample_rate=...).")
+            raise InputError("Sound needs a sample rate: stream(fps, sample_rate=...).")
         samples = np.atleast_2d(float_samples(sound, "stream"))
         allowed = {self._sound[0][1].shape[0]} if self._sound else range(1, MOST_CHANNELS + 1)
         if samples.ndim != 2 or samples.shape[0] not in allowed:
             raise InputError(
-                f"The sound that came in is {samples.shape}; expected (channels, samples), 1 to {MOST_CHANNELS} channels "
-                "and always as many."
+                f"The sound has shape {samples.shape}; expected (channels, samples), with 1 to {MOST_CHANNELS} channels "
+                "and always the same number."
             )
         return samples
 
@@ -140,7 +141,10 @@ class Stream:
         start = (self.seen - self.length) / self.fps
         (window,) = prediction.windows
         moved = dataclasses.replace(window, start=start, stop=self.seen / self.fps)
-        return dataclasses.replace(prediction, windows=(moved,))
+        track = tuple((start + second, box) for second, box in prediction.track)
+        if frames.report is not None:  # the boxes are numbered from the start of the stream
+            track = tuple((number / self.fps, box) for number, box in self._memory.boxes())
+        return dataclasses.replace(prediction, windows=(moved,), track=track)
 
 
 # -- what is kept between answers --------------------------------------------------------------------------------------
@@ -229,6 +233,16 @@ class _Memory:
         known = [] if search is None else search.found.values()
         self.report.update(searched=0, recalled=len(known), found=sum(map(bool, known)))
         return StreamWindow(self.cropped, self.start, self.length, self.report)
+
+    def boxes(self) -> list[tuple[int, tuple[float, ...]]]:
+        """The boxes of the face in the window, by number of the frame in the stream."""
+        if isinstance(self.cropped, GivenCrops):
+            return [
+                (number, tuple(self.cropped.boxes[number].tolist())) for number in range(self.start, self.ring.count)
+            ]
+        search = getattr(self.cropped, "search", None)
+        used = {} if search is None else search.used
+        return sorted((number, box) for number, box in used.items() if number >= self.start)
 
     def places(self, indices: Sequence[int]) -> list[tuple[int, Any]]:
         """For ascending frames of the window: their numbers in the stream, and how they are cropped."""

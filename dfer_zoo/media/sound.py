@@ -16,7 +16,7 @@ from .container import open_container
 from .limits import check_limit
 
 
-def _sound_stream(container: Any) -> Any:
+def sound_stream(container: Any) -> Any:
     """The first audio stream with a known codec."""
     return next((stream for stream in container.streams.audio if stream.codec_context), None)
 
@@ -30,28 +30,30 @@ class SoundFile:
     channels: int
     recover: bool = False
     start: float | None = None  # the time stamp of the first sample, in seconds
+    codec: str = ""
 
     @classmethod
     def of(cls, path: Path, recover: bool = False) -> SoundFile | None:
         """Open the sound of a file; None if it has no sound."""
         with open_container(path) as container:
-            stream = _sound_stream(container)
+            stream = sound_stream(container)
             if stream is None:
                 return None
             rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+            codec = stream.codec_context.name
             start = None if stream.start_time is None else float(stream.start_time * stream.time_base)
         if rate <= 0 or channels <= 0:
             raise MediaError(f"{path}: the sound has {channels} channels at {rate} samples per second.")
         check_limit("sample_rate", rate, f"{path}: the sample rate")
         check_limit("channels", channels, f"{path}: the number of channels")
-        return cls(path, rate, channels, recover, start)
+        return cls(path, rate, channels, recover, start, codec)
 
     def pieces(self) -> Iterator[np.ndarray]:
         """Yield the waveform piece by piece, (channels, samples) float32 in [-1, 1]."""
         import av
 
         with open_container(self.path) as container:
-            stream = _sound_stream(container)
+            stream = sound_stream(container)
             if stream is None:
                 raise MediaError(f"{self.path}: the sound is gone; the file was changed while it was read.")
             # packed samples: PyAV reads beyond the end of its table of planes where there are 8 channels or more
@@ -80,7 +82,7 @@ class SoundFile:
         if packed.size != frame.samples * self.channels:
             raise MediaError(f"{self.path}: the sample format of the sound changes in the middle; the file is damaged.")
         if not np.isfinite(packed).all():
-            raise MediaError(f"{self.path}: the sound holds values that are not finite.")
+            raise MediaError(f"{self.path}: the sound contains values that are not finite.")
         return np.ascontiguousarray(packed.reshape(-1, self.channels).T)
 
     @functools.cached_property

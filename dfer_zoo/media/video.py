@@ -34,7 +34,7 @@ class VideoFile:
     def of(cls, path: Path, recover: bool = False) -> VideoFile | None:
         """Index the frames of a file; None if it has no video."""
         with open_container(path) as container:
-            stream = _video_stream(container)
+            stream = video_stream(container)
             if stream is None:
                 return None
             check_size(stream.width, stream.height, str(path))
@@ -106,7 +106,7 @@ def _rate(count: int, last: float) -> float:
     return float(usual) if usual and abs(usual - rate) <= 1e-3 / last * rate else rate
 
 
-def _video_stream(container: Any) -> Any:
+def video_stream(container: Any) -> Any:
     """The first video stream that is not the cover picture of a song."""
     import av
 
@@ -156,7 +156,7 @@ def _decoded(path: Path, recover: bool) -> Iterator[Any]:
     import av
 
     with open_container(path) as container:
-        stream = _video_stream(container)
+        stream = video_stream(container)
         if stream is None:
             raise MediaError(f"{path}: the video is gone; the file was changed while it was read.")
         stream.thread_type = "AUTO"

@@ -1,16 +1,26 @@
-"""Write a clip as a video file."""
+"""Write video files: a clip, or frames with the sound of a file."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..atomic import atomic_path
 from ..errors import MediaError
 from .clip import Clip
+from .container import open_container
+from .sound import SoundFile, sound_stream
 
 DEFAULT_FPS = 25.0  # for clips without a frame rate
 DEFAULT_SAMPLE_RATE = 16000
+TICKS = 90_000  # per second, in which frames are timed
+COPIED = ("aac", "mp3", "mp3float")  # codecs of sound that every player of MP4 files knows
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
 
 def write_mp4(clip: Clip, path: str | Path) -> Path:
@@ -26,24 +36,30 @@ def write_mp4(clip: Clip, path: str | Path) -> Path:
     Raises:
         MediaError: PyAV is missing, or the file cannot be written.
     """
+    av = _pyav()
+    try:
+        with atomic_path(Path(path)) as temporary:
+            _encode(clip, temporary)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+    return Path(path)
+
+
+def _pyav() -> Any:
     try:
         import av
     except ImportError as error:
         raise MediaError("Writing a video file needs PyAV: pip install 'dfer-zoo[video]'.") from error
-    try:
-        _encode(clip, path)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{path} cannot be written: {error}.") from error
-    return Path(path)
+    return av
 
 
-def _encode(clip: Clip, path: str | Path) -> None:
+def _encode(clip: Clip, path: Path) -> None:
     import av
 
     frames = clip.take(range(clip.num_frames))
     rate = clip.sample_rate or DEFAULT_SAMPLE_RATE
     height, width = (side // 2 * 2 for side in frames[0].shape[:2])
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format="mp4") as container:
         picture = container.add_stream(
             "libx264", rate=round(clip.fps or DEFAULT_FPS), options={"crf": "16", "threads": "1"}
         )
@@ -61,3 +77,195 @@ def _encode(clip: Clip, path: str | Path) -> None:
             sound.pts = 0  # so that the codec's priming samples get negative times, and no reader plays them
             container.mux(voice.encode(sound))
             container.mux(voice.encode())
+
+
+# -- frames with the sound of a file -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Soundtrack:
+    """The sound of a video that is written.
+
+    Attributes:
+        waveform: (channels, samples) float32, or the sound of a file.
+        sample_rate: Samples per second.
+        start: Seconds from the first frame to the first sample.
+        zero: For the sound of a file: the time stamp in it at which the first frame is shown. None: packets cannot be
+            copied, the sound is encoded again.
+    """
+
+    waveform: np.ndarray | SoundFile
+    sample_rate: int
+    start: float = 0.0
+    zero: float | None = None
+
+    @property
+    def can_be_copied(self) -> bool:
+        return isinstance(self.waveform, SoundFile) and self.zero is not None and self.waveform.codec in COPIED
+
+
+def write_video(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    times: Sequence[float],
+    *,
+    fps: float,
+    sound: Soundtrack | None = None,
+    pixel_aspect: Fraction | None = None,
+) -> Path:
+    """Write frames, at their times, and a sound track as an MP4 file. A reader never sees half a file.
+
+    Sound in AAC or MP3 is copied; any other is encoded as AAC (one channel, or two where there are two).
+
+    Args:
+        path: The file; another one of this name is replaced.
+        frames: RGB frames (H, W, 3) uint8 of one size; odd sides lose one pixel.
+        times: Seconds at which each frame is shown, from 0.
+        fps: Frames per second, for the header.
+        sound: The sound.
+        pixel_aspect: Width of a pixel by its height.
+
+    Returns:
+        The path.
+
+    Raises:
+        MediaError: PyAV or its encoder is missing, or the file cannot be written.
+    """
+    av = _pyav()
+    try:
+        with atomic_path(path) as temporary:
+            _write(temporary, frames, times, fps, sound, pixel_aspect)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(
+            f"{path}: this video cannot be written ({getattr(error, 'strerror', None) or error})."
+        ) from error
+    return path
+
+
+def _write(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    times: Sequence[float],
+    fps: float,
+    sound: Soundtrack | None,
+    pixel_aspect: Fraction | None,
+) -> None:
+    import av
+
+    walk = iter(frames)
+    first = next(walk)
+    with av.open(str(path), "w", format="mp4", container_options={"movflags": "+faststart"}) as output:
+        picture = _picture_stream(output, first.shape, fps, pixel_aspect)
+        packets = iter(()) if sound is None else _sound_packets(output, sound)
+        waiting = next(packets, None)
+        duration = 0
+        for number, frame in enumerate(_chained(first, walk)):
+            now = round(times[number] * TICKS)
+            if number + 1 < len(times):
+                duration = round(times[number + 1] * TICKS) - now
+            output.mux(picture.encode(_timed(frame, now, duration or round(TICKS / fps))))
+            while waiting is not None and waiting[0] <= times[number]:  # side by side, so that neither waits in memory
+                output.mux(waiting[1])
+                waiting = next(packets, None)
+        output.mux(picture.encode())
+        while waiting is not None:
+            output.mux(waiting[1])
+            waiting = next(packets, None)
+
+
+def _chained(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    yield first
+    yield from others
+
+
+def _timed(frame: np.ndarray, now: int, duration: int) -> Any:
+    import av
+
+    height, width = (side // 2 * 2 for side in frame.shape[:2])
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]))
+    picture.pts, picture.time_base, picture.duration = now, Fraction(1, TICKS), duration
+    return picture
+
+
+def _picture_stream(output: Any, shape: Sequence[int], fps: float, pixel_aspect: Fraction | None) -> Any:
+    import av
+
+    try:
+        stream = _add_stream(output, "libx264", Fraction(fps).limit_denominator(1001))
+    except av.codec.codec.UnknownCodecError as error:
+        raise MediaError(
+            "This PyAV has no H.264 encoder (libx264), so no video can be written; pip install --force-reinstall av."
+        ) from error
+    stream.height, stream.width = (side // 2 * 2 for side in shape[:2])
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.time_base = Fraction(1, TICKS)
+    if pixel_aspect is not None:
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
+    return stream
+
+
+def _add_stream(output: Any, codec: str, rate: Fraction) -> Any:
+    return output.add_stream(codec, rate=rate, options={"crf": "20", "preset": "veryfast"})
+
+
+Packets = Iterator[tuple[float, Any]]  # (second, packet)
+
+
+def _sound_packets(output: Any, sound: Soundtrack) -> Packets:
+    return _copied(output, sound) if sound.can_be_copied else _encoded(output, sound)
+
+
+def _copied(output: Any, sound: Soundtrack) -> Packets:
+    """The packets of the file, moved so that the first frame is at 0. Adds the stream at once."""
+    assert isinstance(sound.waveform, SoundFile) and sound.zero is not None
+    path, zero = sound.waveform.path, sound.zero
+    with open_container(path) as source:
+        stream = output.add_stream_from_template(sound_stream(source))
+
+    def packets() -> Packets:
+        with open_container(path) as source:
+            for packet in source.demux(sound_stream(source)):
+                if packet.pts is None or packet.dts is None:
+                    continue
+                moved = round(zero / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - moved, packet.dts - moved, stream
+                yield float(packet.pts * packet.time_base), packet
+
+    return packets()
+
+
+def _encoded(output: Any, sound: Soundtrack) -> Packets:
+    """The sound as AAC. Adds the stream at once."""
+    import av
+
+    rate = sound.sample_rate if sound.sample_rate in AAC_RATES else 48_000
+    layout = "stereo" if sound.waveform.shape[0] == 2 else "mono"
+    stream = output.add_stream("aac", rate=rate, layout=layout)
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+    first = round(sound.start * rate)
+
+    def frames() -> Iterator[Any]:
+        pieces = sound.waveform.pieces() if isinstance(sound.waveform, SoundFile) else _pieces(sound.waveform)
+        for piece in pieces:
+            mixed = piece if layout == "stereo" else piece.mean(0, keepdims=True)
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(mixed, np.float32), format="fltp", layout=layout)
+            frame.sample_rate = sound.sample_rate
+            yield from resampler.resample(frame)
+        yield from resampler.resample(None)
+
+    def packets() -> Packets:
+        at = first
+        for frame in frames():
+            frame.pts, frame.time_base = at, Fraction(1, rate)
+            at += frame.samples
+            for packet in stream.encode(frame):
+                yield at / rate, packet
+        for packet in stream.encode():
+            yield at / rate, packet
+
+    return packets()
+
+
+def _pieces(waveform: np.ndarray, size: int = 1 << 16) -> Iterator[np.ndarray]:
+    for start in range(0, waveform.shape[1], size):
+        yield waveform[:, start : start + size]

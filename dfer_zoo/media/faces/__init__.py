@@ -57,7 +57,8 @@ def find(
 ) -> Clip:
     """Return the clip with its frames cropped to the face. Nothing is searched until frames are taken.
 
-    ``clip.notes["faces"]`` then says which detector searched how many frames, and in how many it found a face.
+    ``clip.notes["faces"]`` then says which detector searched how many frames, and in how many it found a face;
+    ``clip.notes["boxes"]`` holds the boxes of the face, by frame number.
 
     Args:
         clip: A clip.
@@ -95,13 +96,15 @@ def find(
     cut: Frames
     if boxes is not None:
         cut = GivenCrops(clip.frames, boxes)
+        used = {number: tuple(box.tolist()) for number, box in enumerate(boxes)}
     else:
         searching = _search(clip, faces, crop, search, report)
         if crop == "aligned":
             cut = TrackedCrops(searching, no_face, clip.fps)
         else:
             cut = PerFrameCrops(searching, crop, no_face)
-    return replace(clip, frames=cut, notes={**clip.notes, "faces": report})
+        used = searching.used
+    return replace(clip, frames=cut, notes={**clip.notes, "faces": report, "boxes": used})
 
 
 def find_in_stream(
@@ -154,7 +157,7 @@ def _search(
 
 
 def keep_boxes(faces: Any, path: Any) -> Any:
-    """A detector's name with a file in which its boxes are kept; other values, and names with a file, as they are.
+    """Add a file for boxes to a detector's name. Other values, and names with a file, are returned unchanged.
 
     >>> keep_boxes("cascade", "boxes.jsonl"), keep_boxes("none", "boxes.jsonl")
     ('cascade+boxes:boxes.jsonl', 'none')
@@ -202,5 +205,7 @@ def _boxes(faces: Any) -> np.ndarray:
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
         raise InputError(f"The face boxes are {boxes.shape}; expected (4,) or one per frame: left, top, right, bottom.")
     if not np.isfinite(boxes).all():
-        raise InputError("The face boxes hold values that are not finite; expected left, top, right, bottom in pixels.")
+        raise InputError(
+            "The face boxes contain values that are not finite; expected left, top, right, bottom in pixels."
+        )
     return boxes

@@ -99,18 +99,18 @@ class PerFrameCrops(_Crops):
 
     def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
         found = self.search.look_at(indices, indices, kept)
-        largest = [boxes[0] for boxes in found if len(boxes)]
-        if not largest and indices:
+        path = [(index, boxes[0]) for index, boxes in zip(indices, found) if len(boxes)]
+        if not path and indices:
             if self.no_face == "error":
                 raise self.search.no_face()
             self.search.report["whole_frame"] = self.rule != "union_square"
-        if largest:
-            self.search.note(largest)
+        if path:
+            self.search.note(path)
         if self.rule == "union_square":
             return [Cut(self.rule, tuple(map(tuple, boxes.tolist()))) for boxes in found]
-        if not largest:
+        if not path:
             return [None] * len(indices)
-        last = largest[0]  # for frames before the first face; the published script fails on them
+        last = path[0][1]  # for frames before the first face; the published script fails on them
         cuts: list[Cut | None] = []
         for boxes in found:
             last = boxes[0] if len(boxes) else last
@@ -133,7 +133,7 @@ class TrackedCrops(_Crops):
     def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
         path, step = self._path(indices, kept)
         if path:
-            self.search.note([box for _, box in path])
+            self.search.note(path)
             # a fast search leaves out parts of the clip, and boxes are not averaged across them
             gap = 2 * NEIGHBOURS * step if self.search.anchor_step else None
             return [Cut("aligned", tuple(box)) for box in smooth_track(path, indices, longest_gap=gap).tolist()]
@@ -190,7 +190,7 @@ class StreamCrops(_Crops):
             self.search.report["whole_frame"] = True
         if not known:
             return boxes
-        self.search.note(known)
+        self.search.note([(index, box) for index, box in zip(indices, boxes) if box is not None])
         last = known[0]
         for place, box in enumerate(boxes):  # a frame without a face uses the box before it
             last = boxes[place] = last if box is None else box

@@ -16,7 +16,7 @@ from .track import REACH, follow, overlap, smooth_track
 
 SEARCHES_PER_SECOND = 5.0
 SEARCHES_PER_CLIP = 16  # at least, if the clip has that many frames
-SHORTEST = 3  # searches with a face that make a person; fewer are taken for wrong boxes
+SHORTEST = 3  # searches with a face that make a person; fewer are treated as wrong boxes
 MOST_TRACKS = 200  # of a clip
 SAME_BOX = 0.5  # boxes of one frame that overlap more are one face, found twice
 SAME_PERSON = 0.6  # cosine of the embeddings of two tracks
@@ -35,11 +35,13 @@ class Appearance:
         person: The number of the person, the most prominent first. One person may appear several times.
         clip: The part of the clip, with its frames cropped to this person.
         start: Seconds from the start of the whole clip.
+        track: The boxes of the person: (second of the whole clip, box).
     """
 
     person: int
     clip: Clip
     start: float
+    track: tuple[tuple[float, tuple[float, ...]], ...] = ()
 
 
 def find_people(
@@ -50,7 +52,7 @@ def find_people(
     no_face: str = "error",
     identity: Embedder | None = None,
 ) -> list[Appearance]:
-    """Find everybody in a clip.
+    """Find all people in a clip.
 
     Boxes of successive searches that overlap are one track, by the tracker that follows a single face. A person who
     leaves and comes back, or who is shown again after a cut, is a new track; ``identity`` joins the tracks of a person.
@@ -123,7 +125,7 @@ def link(found: Sequence[np.ndarray]) -> list[Track]:
 
 
 def _without_gaps(track: Track) -> Iterator[Track]:
-    """The parts of a track between times in which nobody was seen."""
+    """Split a track where the person was not seen."""
     start = 0
     for place in range(1, len(track) + 1):
         if place == len(track) or track[place][0] - track[place - 1][0] > REACH:
@@ -132,7 +134,7 @@ def _without_gaps(track: Track) -> Iterator[Track]:
 
 
 def _joined(tracks: Sequence[Track], frames: Frames, identity: Embedder) -> list[list[Track]]:
-    """The tracks of each person: alike by their embeddings, and never at the same time."""
+    """Group tracks by person: similar embeddings, and no overlap in time."""
     people: list[list[Track]] = []
     vectors: list[np.ndarray] = []
     for track in tracks:
@@ -170,18 +172,20 @@ def _appearance(clip: Clip, track: Track, person: int, step: int, rule: str, rep
     box = np.median(np.stack([box for _, box in track]), axis=0)
     facts = {**report, "found": len(track), "person": person, "median_box": [round(float(v), 1) for v in box]}
     assert clip.frames is not None
+    seconds = tuple((second_of(clip, number), tuple(box.tolist())) for number, box in track)
     cropped = replace(clip, frames=PersonCrops(clip.frames, track, rule), notes={**clip.notes, "faces": facts})
     first, last = track[0][0] - step // 2, track[-1][0] + step - step // 2
     if track[-1][0] + step >= len(clip.frames):  # seen in the last search
         last = len(clip.frames)
     if clip.duration is None or (first <= 0 and last >= len(clip.frames)):
-        return Appearance(person, cropped, 0.0)
+        return Appearance(person, cropped, 0.0, seconds)
     facts["searched"] = len(range(track[0][0], track[-1][0] + 1, step))
-    start, stop = (_second(clip, frame) for frame in (max(0, first), last))
-    return Appearance(person, cropped.cut(start, min(stop, clip.duration)), start)
+    start, stop = (second_of(clip, frame) for frame in (max(0, first), last))
+    return Appearance(person, cropped.cut(start, min(stop, clip.duration)), start, seconds)
 
 
-def _second(clip: Clip, frame: int) -> float:
+def second_of(clip: Clip, frame: int) -> float:
+    """When a frame is shown."""
     if clip.times is not None:
         return float(clip.times[frame]) if frame < len(clip.times) else (clip.duration or 0.0)
     return frame / (clip.fps or 1.0)

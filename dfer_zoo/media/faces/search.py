@@ -40,6 +40,7 @@ class Search:
     file: BoxFile | None = None
     # tuples, since small arrays allocated between large frames would fragment the memory of a long file
     found: dict[int, Found] = field(default_factory=dict)
+    used: dict[int, tuple[float, ...]] = field(default_factory=dict)  # the box of the face that is cropped, by frame
 
     def look_at(
         self, indices: Sequence[int], wanted: Sequence[int] = (), kept: dict[int, np.ndarray] | None = None
@@ -109,8 +110,9 @@ class Search:
 
     def forget(self, before: int) -> None:
         """Drop the boxes of frames before this one: a stream has passed them."""
-        for index in [index for index in self.found if index < before]:
-            del self.found[index]
+        for boxes in (self.found, self.used):
+            for index in [index for index in boxes if index < before]:
+                del boxes[index]  # type: ignore[attr-defined]
 
     # -- boxes of earlier runs -----------------------------------------------------------------------------------------
 
@@ -136,9 +138,10 @@ class Search:
             f"{self.report['detector']}). no_face='frame' uses whole frames; faces='none' skips the search."
         )
 
-    def note(self, boxes: Sequence[np.ndarray]) -> None:
-        """Report which face was used: the median of its boxes."""
-        self.report["median_box"] = [round(float(v), 1) for v in np.median(np.stack(boxes), axis=0)]
+    def note(self, path: Sequence[tuple[int, np.ndarray]]) -> None:
+        """Report which face was used: its boxes by frame number, and their median."""
+        self.used.update((number, tuple(box.tolist())) for number, box in path)
+        self.report["median_box"] = [round(float(v), 1) for v in np.median(np.stack([box for _, box in path]), axis=0)]
 
 
 def can_search_near(detector: Detector) -> bool:

@@ -54,12 +54,13 @@ def follow(found: Sequence[np.ndarray], jump_cost: float = 1.0) -> list[tuple[in
 
 
 def smooth_track(
-    path: Sequence[tuple[int, np.ndarray]], wanted: Sequence[int], longest_gap: int | None = None
+    path: Sequence[tuple[float, np.ndarray]], wanted: Sequence[float] | np.ndarray, longest_gap: float | None = None
 ) -> np.ndarray:
     """Compute the boxes of the wanted frames from those of the searched frames.
 
     Boxes are averaged over neighbours, interpolated, and constant beyond the ends. They are not mixed across a jump,
-    nor across a gap of more than ``longest_gap`` frames. (frame number, box) pairs -> (len(wanted), 4).
+    nor across a gap of more than ``longest_gap`` frames. (frame number, box) pairs -> (len(wanted), 4). Seconds may take
+    the place of frame numbers.
     """
     numbers = np.array([number for number, _ in path])
     boxes = np.stack([box for _, box in path])
