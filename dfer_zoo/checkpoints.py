@@ -28,6 +28,7 @@ from torch import Tensor
 from .convert import Conversion, convert_state_dict
 from .convert.options import stored_options
 from .errors import InputError, WeightsError, WeightsUnavailable, first_line, suggest
+from .media.limits import limit, raised_by
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, manifest, model_class
 from .saving import save_pretrained
@@ -58,8 +59,6 @@ WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "module")
 OPTION_KEYS = ("args", "config", "opt", "options")  # where training scripts store their options
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 MAX_WRAPPERS = 8  # a mapping may contain itself
-MAX_PICKLE_BYTES = 64 << 20  # of the object tree; tensors are stored outside of it
-MAX_PICKLE_OPERATIONS = 5_000_000
 
 
 def convert_checkpoint(arch: str, tag: str, file: str | Path, cache: Cache | None = None) -> Path:
@@ -369,10 +368,10 @@ def pickled_names(stream: BufferedReader) -> set[str]:
     if zipfile.is_zipfile(stream):
         with zipfile.ZipFile(stream) as archive:
             pickles = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
-            if sum(info.file_size for info in pickles) > MAX_PICKLE_BYTES:
+            if sum(info.file_size for info in pickles) > limit("pickle_bytes"):
                 raise WeightsError(
-                    f"{stream.name} has more than {MAX_PICKLE_BYTES:,} bytes of pickles in addition to its tensors. "
-                    "Weights have far less. No code from the file was run."
+                    f"{stream.name} has more than {limit('pickle_bytes'):,} bytes of pickles in addition to its tensors. "
+                    f"Weights have far less. No code from the file was run. {raised_by('pickle_bytes')}"
                 )
             return set().union(*(_names(archive.open(info)) for info in pickles))
     stream.seek(0)
@@ -384,10 +383,12 @@ def pickled_names(stream: BufferedReader) -> set[str]:
 
 
 def _names(stream: IO[bytes]) -> set[str]:
-    found = set()
+    found, most = set(), limit("pickle_operations")
     for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
-        if number > MAX_PICKLE_OPERATIONS:
-            raise WeightsError(f"A pickle has more than {MAX_PICKLE_OPERATIONS:,} operations. No code from it was run.")
+        if number > most:
+            raise WeightsError(
+                f"A pickle has more than {most:,} operations. No code from it was run. {raised_by('pickle_operations')}"
+            )
         if operation.name in ("GLOBAL", "INST"):
             found.add(argument.replace(" ", "."))
         elif operation.name == "STACK_GLOBAL":

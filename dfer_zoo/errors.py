@@ -66,7 +66,7 @@ def mask_passwords(text: str) -> str:
     >>> mask_passwords("https://me:secret@host/x")
     'https://***@host/x'
     """
-    return re.sub(r"(?<=\w)://[^/\s@]+@", "://***@", text)  # linear, also in very long names
+    return re.sub(r"(?<=\w)://[^/\s]*@", "://***@", text)  # linear, also in very long names
 
 
 def first_line(error: BaseException) -> str:

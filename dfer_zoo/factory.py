@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from .checkpoints import backbone_state, convert_checkpoint, is_same
 from .convert import convert_parts
 from .errors import DferZooError, InputError, UnknownModel, UnknownTag, WeightsError, first_line, suggest
+from .media.limits import limit, raised_by
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
 from .version import __version__
@@ -250,10 +251,6 @@ def _loaded(record: Weights, path: Path, model_args: Mapping[str, Any]) -> DferM
     return _fill(_build(kind, arguments, path), record, path, resized=bool(model_args))
 
 
-MAX_DEPTH = 256
-MAX_ARGUMENT = 1 << 20  # of a number in a header; the largest of any published model is 49,408, a vocabulary
-
-
 def _check_sizes(values: Any, path: Path, name: str = "") -> None:
     """Check the numbers of an untrusted header before a model is built from them."""
     if isinstance(values, Mapping):
@@ -262,8 +259,10 @@ def _check_sizes(values: Any, path: Path, name: str = "") -> None:
     elif isinstance(values, list | tuple):
         for value in values:
             _check_sizes(value, path, name)
-    elif isinstance(values, int | float) and not -MAX_ARGUMENT <= values <= MAX_ARGUMENT:
-        raise WeightsError(f"{path} asks for {name}={values!r}; at most {MAX_ARGUMENT:,} is accepted.")
+    elif isinstance(values, int | float) and not -limit("argument") <= values <= limit("argument"):
+        raise WeightsError(
+            f"{path} asks for {name}={values!r}; at most {limit('argument'):,} is accepted. {raised_by('argument')}"
+        )
 
 
 class _Bounded(TorchFunctionMode):
@@ -292,8 +291,10 @@ class _Bounded(TorchFunctionMode):
 def _build(kind: type[DferModel], arguments: Mapping[str, Any], path: Path) -> DferModel:
     """Build the model that a file's header describes. Every failure is a `WeightsError`."""
     depth = next((arguments[name] for name in ("depth", "num_layers") if isinstance(arguments.get(name), int)), 0)
-    if depth > MAX_DEPTH:
-        raise WeightsError(f"{path} asks for a depth of {depth}; at most {MAX_DEPTH} is accepted.")
+    if depth > limit("depth"):
+        raise WeightsError(
+            f"{path} asks for a depth of {depth}; at most {limit('depth')} is accepted. {raised_by('depth')}"
+        )
     try:
         with _Bounded(path), skip_init():
             return kind(**arguments)

@@ -568,10 +568,38 @@ DIAGRAMS["hicmae_pretrain"] = Diagram(
 )  # fmt: skip
 
 
+# Drawings of other pages
+OTHERS = {
+    "pipeline": Diagram(
+        "How a file becomes an answer: the record of the weights decides how the clip is read, cropped and sampled",
+        [
+            [
+                box("file", "Your file", "video, frames, sound, bytes", kind="input", width=5),
+                box("record", "Record of the weights", "labels, frames, crop, sound, licence", kind="input", at=5, width=7),
+            ],
+            [box("clip", "Clip", "decoded on demand", kind="fixed", width=5)],
+            [
+                box("transform", "Transform", "finds and crops faces,", "samples frames, computes spectrograms", kind="fixed", width=7),
+                box("weights", "Verified weights", "fetched, converted,", "hashed", at=7, width=5),
+            ],
+            [box("model", "Model", "strictly loaded; one file per system", at=2, width=8)],
+            [box("mean", "Mean over views, windows, models", kind="fixed", at=2, width=8)],
+            [box("answer", "Prediction", "label, probabilities, timeline, tables", kind="output", at=2, width=8)],
+        ],
+        [
+            ("file>clip", ""), ("clip>transform", ""), ("record>transform", ""), ("record>weights", ""),
+            ("transform>model", ""), ("weights>model", ""), ("model>mean", ""), ("mean>answer", ""),
+        ],
+    ),
+}  # fmt: skip
+
+
 def pictures() -> dict[Path, str]:
     """File -> content, for every system and theme."""
     return {
-        FOLDER / f"{name}_{theme}.svg": diagram.draw(theme) for name, diagram in DIAGRAMS.items() for theme in THEMES
+        FOLDER / f"{name}_{theme}.svg": diagram.draw(theme)
+        for name, diagram in (DIAGRAMS | OTHERS).items()
+        for theme in THEMES
     }
 
 

@@ -250,7 +250,7 @@ def test_gradient_accumulation_matches_the_whole_batch(small, tmp_path, finetune
         torch.testing.assert_close(pieces[name], whole[name], rtol=1e-4, atol=1e-6)
 
 
-def test_two_processes_are_one(small, tmp_path, finetune):
+def test_two_processes_match_one_process(small, tmp_path, finetune):
     """The same global batches, gradients averaged by gloo; nothing random per process and no batch statistics."""
     still = ["model.args.dropout=0.0", "train.mix=none", "optimizer.name=sgd", "optimizer.lr=0.01"]
     finetune.train(read_recipe(small, still), tmp_path / "one")

@@ -385,11 +385,8 @@ def _read_journal(path: Path, header: Mapping[str, Any]) -> dict[str, Result]:
     if not path.exists():
         write_atomically(path, (json.dumps(wanted) + "\n").encode())
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        found = json.loads(lines[0])
-    except (IndexError, json.JSONDecodeError):
-        found = None
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = _parsed(lines[0]) if lines else None
     if found != wanted:
         differing = [k for k in wanted if not isinstance(found, dict) or found.get(k) != wanted[k]]
         told = ", ".join(f"{k}={found.get(k)} there, {wanted[k]} here" for k in differing if isinstance(found, dict))
@@ -398,13 +395,21 @@ def _read_journal(path: Path, header: Mapping[str, Any]) -> dict[str, Result]:
             "Choose another folder with --out."
         )
     results = {}
+    kinds = {field.name: type(getattr(Result("", "", ""), field.name)) for field in dataclasses.fields(Result)}
     for line in lines[1:]:
-        try:
-            result = Result(**json.loads(line))
-        except (json.JSONDecodeError, TypeError):  # empty, or cut off when the process was killed
-            continue
-        results[result.output] = result
+        fields = _parsed(line)
+        complete = isinstance(fields, dict) and fields.keys() == kinds.keys()
+        if complete and all(isinstance(value, kinds[name]) for name, value in fields.items()):
+            results[fields["output"]] = Result(**fields)
     return results
+
+
+def _parsed(line: str) -> Any:
+    """A line of the journal; None if it is empty, damaged, or was cut off when the process was killed."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -302,7 +302,12 @@ def _run(
         for (key, item), answer in zip(todo, answers):
             journal.add(key, finish(item, answer))
         keys = [key for key, _ in keyed]
-        write(journal.rows(keys))
+        try:
+            write(journal.rows(keys))
+        except DferZooError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: this journal is damaged ({error}). Delete it to start again.") from error
         report = BatchReport(out, len(keys), journal.failed(keys), len(keyed) - len(todo), time.monotonic() - started)
     path.unlink()
     return report

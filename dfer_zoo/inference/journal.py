@@ -100,8 +100,12 @@ def _read(path: Path, stream: IO[bytes], header: Mapping[str, Any]) -> dict[str,
             if whole == 0:
                 _check_header(path, entry, header)
             else:
+                if not all(isinstance(row, dict) for row in entry["rows"]):
+                    raise TypeError("a row is not an object")
                 places[entry["key"]] = (whole, bool(entry["failed"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except DferZooError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: this is not the journal of a batch ({error}). Name another output.") from error
         whole += len(line)
     stream.seek(whole)
@@ -116,7 +120,7 @@ def _read(path: Path, stream: IO[bytes], header: Mapping[str, Any]) -> dict[str,
 
 
 def _check_header(path: Path, found: Any, wanted: Mapping[str, Any]) -> None:
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    if not (isinstance(found, dict) and found.get("schema") == SCHEMA and isinstance(found.get("settings"), dict)):
         raise InputError(f"{path}: this is not the journal of a batch of this version. Name another output.")
     wanted = json.loads(json.dumps(wanted))  # as they look after reading: tuples are lists
     different = [

@@ -24,9 +24,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..errors import DferZooError, InputError, MediaError
+from .limits import limit, raised_by
 
 STARTS = ("spawn", "fork", "forkserver")
-MOST_WORKERS = 256
 MOST_PIECES = 4  # of one item that wait in this process; its worker pauses meanwhile
 LONGEST_NAME = 1000  # characters of an item in a message
 WORKER = "dfer_zoo worker"  # the name of the processes
@@ -55,8 +55,10 @@ class Workers:
     def __init__(
         self, function: Callable[[Any], Any], count: int, *, timeout: float | None = None, start: str = "spawn"
     ) -> None:
-        if not 1 <= count <= MOST_WORKERS:
-            raise InputError(f"There cannot be {count} workers; expected 1 to {MOST_WORKERS}.")
+        if not 1 <= count <= limit("workers"):
+            raise InputError(
+                f"There cannot be {count} workers; expected 1 to {limit('workers')}. {raised_by('workers')}"
+            )
         if start not in STARTS:
             raise InputError(f"Processes cannot start by {start!r}; expected {', '.join(STARTS)}.")
         try:

@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from ..atomic import sha256_of
 from ..errors import WeightsError, WeightsUnavailable
 from .record import Origin
-from .transfer import MAX_BYTES, Meter, fetch_ftp, fetch_http
+from .transfer import Meter, fetch_ftp, fetch_http, most_bytes
 
 WEB_PAGE = (b"<!doctype", b"<html")
 
@@ -92,7 +92,7 @@ def origin_of_link(text: str) -> Origin | None:
 def _meter(origin: Origin, name: str) -> Meter:
     """Limit a download to the recorded size, unless that is the size of one member of an archive."""
     size = None if _is_archive(origin) else origin.size
-    return Meter(name, MAX_BYTES if size is None else size, size)
+    return Meter(name, most_bytes() if size is None else size, size)
 
 
 def _is_archive(origin: Origin) -> bool:
@@ -131,12 +131,12 @@ def _refuse_page(path: Path) -> None:
 
 def _extract(archive: Path, origin: Origin, target: Path) -> None:
     """Extract one member of a zip archive, limited to its recorded size."""
-    limit = MAX_BYTES if origin.size is None else origin.size
+    most = most_bytes() if origin.size is None else origin.size
     assert origin.member is not None
     part = target.with_name(f"{target.name}.member")
     try:
         with zipfile.ZipFile(archive) as opened, opened.open(origin.member) as source, part.open("wb") as sink:
-            meter = Meter(origin.member, limit, limit)
+            meter = Meter(origin.member, most, most)
             while block := source.read(1 << 20):
                 meter.check(sink.tell() + len(block))
                 sink.write(block)

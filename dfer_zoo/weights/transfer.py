@@ -21,7 +21,6 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from ..errors import InputError, WeightsError, WeightsUnavailable
 from ..version import __version__
 
-MAX_BYTES = 16 << 30  # for files of unknown size
 BLOCK = 1 << 18
 
 
@@ -88,6 +87,14 @@ def timeout() -> float:
     if not 0 < seconds < float("inf"):
         raise InputError(f"DFER_ZOO_TIMEOUT is {text!r}; expected a number of seconds.")
     return seconds
+
+
+def most_bytes() -> int:
+    """Bytes of a download whose size no record says (DFER_ZOO_MAX_DOWNLOAD_BYTES, 16 GiB by default)."""
+    text = os.environ.get("DFER_ZOO_MAX_DOWNLOAD_BYTES", str(16 << 30))
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18 and int(text) > 0):
+        raise InputError(f"DFER_ZOO_MAX_DOWNLOAD_BYTES is {text[:40]!r}; expected a positive integer.")
+    return int(text)
 
 
 # -- HTTP --------------------------------------------------------------------------------------------------------------

@@ -145,6 +145,34 @@ def test_a_file_that_is_swapped_after_its_check_is_not_loaded(monkeypatch, tmp_p
         dfer_zoo.create_model("small.converted")
 
 
+@pytest.mark.parametrize("variable", ["DFER_ZOO_MAX_ARGUMENT", "DFER_ZOO_MAX_DEPTH"])
+def test_a_limit_of_headers_is_named_and_can_be_set(tmp_path, monkeypatch, variable):
+    path = dfer_zoo.save_pretrained(dfer_zoo.create_model("mae_dfer", **{**TINY["mae_dfer"], "depth": 2}), tmp_path)
+    assert dfer_zoo.create_model(f"local-dir:{tmp_path}").weights.model_args["depth"] == 2
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(WeightsError, match=rf"{path.name} asks for .*at most 1 is accepted\. {variable} raises this"):
+        dfer_zoo.create_model(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize("variable", ["DFER_ZOO_MAX_PICKLE_BYTES", "DFER_ZOO_MAX_PICKLE_OPERATIONS"])
+def test_a_limit_of_pickles_is_named_and_can_be_set(tmp_path, monkeypatch, variable):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "x": torch.hub.load}, tmp_path / "a.pth")
+    monkeypatch.setenv(variable, "8")
+    with pytest.raises(WeightsError, match=f"more than 8 .*{variable} raises this limit"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_limit_of_downloads_can_be_set(monkeypatch):
+    from dfer_zoo.weights.transfer import most_bytes
+
+    assert most_bytes() == 16 << 30
+    monkeypatch.setenv("DFER_ZOO_MAX_DOWNLOAD_BYTES", "7")
+    assert most_bytes() == 7
+    monkeypatch.setenv("DFER_ZOO_MAX_DOWNLOAD_BYTES", "many")
+    with pytest.raises(InputError, match="expected a positive integer"):
+        most_bytes()
+
+
 # -- pickles -----------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,9 @@ Key = tuple[str, int, str, str]  # the clip, its number of frames, the detector,
 Found = dict[int, tuple[tuple[float, ...], ...]]  # boxes by frame number
 
 
+LARGEST_SIDE = 1e6  # pixels; a box may stand out of its frame
+
+
 class BoxFile:
     """A file with one JSON object per line: a clip, a detector, and the boxes that it found, by frame number.
 
@@ -79,13 +82,15 @@ class BoxFile:
             key = (str(row["clip"]), int(row["frames"]), str(row["detector"]), str(row["search"]))
             boxes = {int(n): tuple(_box(box) for box in found) for n, found in row["boxes"].items()}
             return key, boxes
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             text = line[:60].decode(errors="replace")
             raise InputError(f"{self.path} is not a file of face boxes; it has a line that starts {text!r}.") from error
 
 
 def _box(values: Any) -> tuple[float, ...]:
     left, top, right, bottom = map(float, values)
+    if not all(abs(side) <= LARGEST_SIDE for side in (left, top, right, bottom)):  # nan is not either
+        raise ValueError("a box is outside of every frame")
     return left, top, right, bottom
 
 
