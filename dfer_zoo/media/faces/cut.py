@@ -26,13 +26,27 @@ def cut_to(rule: Callable[[Any, int, int], Box], boxes: Any) -> Cut:
     return lambda frame: crop(frame, rule(boxes, frame.shape[1], frame.shape[0]))
 
 
-def _cut_to_largest(rule: str, box: np.ndarray) -> Cut:
+def _square_of_one(box: Any, width: int, height: int) -> Box:
+    return union_square([box], width, height)
+
+
+# rules that name one face -> from its box, width and height to a box
+ONE_FACE: dict[str, Callable[[Any, int, int], Box]] = {
+    "aligned": aligned_square,
+    "largest": largest_box,
+    "detector_box": detector_box,
+    "union_square": _square_of_one,
+}
+
+
+def cut_to_face(rule: str, box: np.ndarray) -> Cut:
+    """Turn a rule and the box of one face into a function that crops frames."""
     if rule == "gray_square":
         return lambda frame: gray_square(frame, box)  # type: ignore[arg-type]
-    return cut_to(detector_box if rule == "detector_box" else largest_box, box)
+    return cut_to(ONE_FACE[rule], box)
 
 
-class _Crops:
+class Crops:
     """Frames of a clip, each cropped by a function from `cuts_of`."""
 
     frames: Frames
@@ -63,7 +77,7 @@ class _Crops:
 
 
 @dataclass
-class GivenCrops(_Crops):
+class GivenCrops(Crops):
     """Crops to boxes from the user, unchanged."""
 
     frames: Frames
@@ -74,7 +88,7 @@ class GivenCrops(_Crops):
 
 
 @dataclass
-class PerFrameCrops(_Crops):
+class PerFrameCrops(Crops):
     """Published rules that crop every frame by its own boxes."""
 
     search: Search
@@ -102,12 +116,12 @@ class PerFrameCrops(_Crops):
         cuts: list[Cut | None] = []
         for boxes in found:
             last = boxes[0] if len(boxes) else last
-            cuts.append(_cut_to_largest(self.rule, last))
+            cuts.append(cut_to_face(self.rule, last))
         return cuts
 
 
 @dataclass
-class TrackedCrops(_Crops):
+class TrackedCrops(Crops):
     """A smooth square around one face that is tracked through the whole clip."""
 
     search: Search
