@@ -59,7 +59,7 @@ def test_spark_writes_a_row_per_clip(clips, tmp_path):
     command = [sys.executable, "examples/spark_predict.py", str(clips), str(tmp_path / "out")]
     done = subprocess.run(
         [*command, "--model", "av_fusion.puppets", "--faces", "none", "--partitions", "2"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     rows = parquet.read_table(tmp_path / "out").to_pylist()
