@@ -10,9 +10,11 @@ import numpy as np
 
 from ...errors import InputError, MediaError
 from ..clip import Clip, Frames, in_order
+from .boxes import detector_and_file
 from .crops import aligned_square, crop
 from .cut import BOX_RULES, Crops, Cut, search_step
-from .detect import find_detector, name_of
+from .detect import name_of
+from .search import Search
 from .track import REACH, follow, overlap, smooth_track
 
 SHORTEST = 3  # searches with a face that make a person; fewer are treated as wrong boxes
@@ -79,12 +81,14 @@ def find_people(
         raise InputError(f"people='all' needs weights that were trained on face crops; these were trained on '{crop}'.")
     if not (callable(faces) or (isinstance(faces, str) and faces != "none")):
         raise InputError("people='all' searches faces; give faces='auto' or a detector, not boxes and not 'none'.")
-    detector = find_detector(faces.partition("+boxes:")[0] if isinstance(faces, str) else faces)
+    detector, file = detector_and_file(faces)
     assert clip.frames is not None
-    step = search_step(len(clip.frames), clip.fps)
-    searched = range(0, len(clip.frames), step)
-    found = [detector(frame) for frame in in_order(clip.frames, searched)]
-    report = {"detector": name_of(detector), "crop": crop, "searched": len(searched), "found": 0}
+    count = len(clip.frames)
+    step = search_step(count, clip.fps)
+    searched = range(0, count, step)
+    report: dict[str, Any] = {"detector": name_of(detector), "crop": crop, "searched": 0, "found": 0}
+    found = Search(clip.frames, detector, report, clip.source, None, file).look_at(searched)
+    report.update(searched=len(searched), found=0)
     tracks = [[(searched[n], box) for n, box in track] for track in link(found)]
     if not tracks:
         if no_face == "error":
