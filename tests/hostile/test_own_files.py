@@ -8,14 +8,14 @@ import torch
 
 pytest.importorskip("av")
 
-from dfer_zoo.cli import main  # noqa: E402
-from dfer_zoo.data.prepare_clips import Result  # noqa: E402
-from dfer_zoo.data.puppets import Puppet  # noqa: E402
-from dfer_zoo.errors import MAX_MESSAGE, DferZooError, InputError, WeightsError  # noqa: E402
-from dfer_zoo.inference import batch, tables  # noqa: E402
-from dfer_zoo.inference.inputs import expand  # noqa: E402
-from dfer_zoo.inference.recognizer import Recognizer  # noqa: E402
-from dfer_zoo.media.faces.boxes import BoxFile  # noqa: E402
+from dfer_zoo.cli import main
+from dfer_zoo.data.prepare_clips import Result
+from dfer_zoo.data.puppets import Puppet
+from dfer_zoo.errors import MAX_MESSAGE, DferZooError, InputError, WeightsError
+from dfer_zoo.inference import batch, tables
+from dfer_zoo.inference.inputs import expand
+from dfer_zoo.inference.recognizer import Recognizer
+from dfer_zoo.media.faces.boxes import BoxFile
 
 DEEP = b"[" * 100_000
 NO_JSON = [b"{}", b"[]", b"null", b"1", b'"x"', b"\xff\xfe", bytes(100), DEEP, b"9" * 5000]
