@@ -1,4 +1,4 @@
-"""Write files atomically, and hash them: a reader never sees half a file, a failure leaves nothing."""
+"""Write files atomically, and hash them. Readers never see a partial file, and failures leave no file behind."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, moved to ``path`` at the end of the block: a reader never sees half a file.
+    """Yield a temporary path in the same folder, and move the file to ``path`` at the end of the block.
 
-    A failure leaves nothing; what a killed process left is removed by the next one that writes the same file here.
+    The temporary file is removed after a failure. Files of killed processes are removed by the next call with the same
+    path on the same machine.
 
     Raises:
         WriteError: The disk is full, or the place cannot be written to.
@@ -111,9 +112,9 @@ def writable_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def temporary_file(name: str) -> Iterator[Path]:
-    """An empty file in the system's temporary folder, removed at the end of the block.
+    """Yield an empty file in the system's temporary folder, and remove it at the end of the block.
 
-    What killed processes left there under this name is removed by the first use in a process.
+    The first call in a process removes files of this name that killed processes left behind.
     """
     folder = Path(tempfile.gettempdir())
     _remove_abandoned_once(folder / name)
@@ -158,7 +159,7 @@ def _is_alive(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):  # it belongs to somebody else, or the system cannot say
+    except (OSError, OverflowError):  # another user's process, or not known
         return True
     return True
 

@@ -33,7 +33,8 @@ from tests.scripts import ROOT
 from tests.tiny import TINY
 
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-REASON = re.compile(r"<!-- (not run|command): ([^\n]+?) -->\s*$")
+# "command" blocks are run by .ci/run, those "against the service" by tests/test_serve.py
+REASON = re.compile(r"<!-- (?:not run: |command: |runs )([^\n]+?) -->\s*$")
 RUN = ("python", "bash", "console", "pycon")
 SHOWN = ("text", "json", "toml", "bibtex", "mermaid")  # not code, or output
 BUNDLED = ("av_fusion.puppets", "mini_xception.fer2013")
@@ -62,7 +63,7 @@ def blocks(page: Path) -> list[Block]:
     for match in FENCE.finditer(text):
         mark = REASON.search(text[: match.start()])
         code = re.sub(rf"^{match[1]}", "", match[3], flags=re.MULTILINE)
-        found.append(Block(match[2], code, text[: match.start()].count("\n") + 1, mark and mark[2]))
+        found.append(Block(match[2], code, text[: match.start()].count("\n") + 1, mark and mark[1]))
     return found
 
 

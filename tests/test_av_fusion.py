@@ -17,16 +17,17 @@ from dfer_zoo.data.annotations import Row, read_row
 from dfer_zoo.data.formats import read_audiovisual_list, read_ravdess
 from dfer_zoo.errors import InputError, MediaError, WeightsError
 from dfer_zoo.media.clip import Clip
-from dfer_zoo.media.faces.crops import crop_faces, largest_box
+from dfer_zoo.media.faces.crops import largest_box
 from dfer_zoo.models.av_fusion import AVFusion
 from dfer_zoo.models.efficient_face import EfficientFace
-from dfer_zoo.training.mixing import MIXES, MODALITY_DROPOUT, soft_targets, stand_in
+from dfer_zoo.training.mixing import MIXES, MODALITY_DROPOUT, soft_targets
 from dfer_zoo.training.optim import create_optimizer, learning_rate
 from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms import sampling
 from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare_audio, sixteen_bits
 from dfer_zoo.transforms.train.av_fusion import augment_frames
 from tests.parity.making import seeded_input, seeded_state
+from tests.parity.published import crop_faces
 from tests.parity.runner import read_case
 
 FOLDER = Path(__file__).parent / "parity"
@@ -205,18 +206,6 @@ def test_two_missing_modalities_and_different_batch_sizes_are_errors():
         tiny()()
     with pytest.raises(InputError, match=r"batch size.* 2 and 3"):
         tiny()(video=tiny_inputs(2)["video"], audio=tiny_inputs(3)["audio"])
-
-
-def test_missing_inputs_become_zeros_noise_or_added_noise():
-    video = torch.full((2, 3, 3, 32, 32), 5.0)
-    assert stand_in(video, "zeros").abs().sum() == 0
-    torch.manual_seed(0)
-    noise = stand_in(video, "noise")
-    torch.manual_seed(0)
-    assert torch.equal(noise, torch.randn(video.shape))
-    torch.testing.assert_close(stand_in(video, "addnoise"), torch.full_like(video, 10.0))  # no deviation, no noise
-    with pytest.raises(InputError, match="'zeros', 'noise' or 'addnoise'"):
-        stand_in(video, "silence")
 
 
 # -- the network ---------------------------------------------------------------------------------------------------------

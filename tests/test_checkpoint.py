@@ -205,7 +205,7 @@ def test_reading_leaves_no_safe_globals_behind(tmp_path, training_script):
         (b"", "is empty"),
         (b"  <!DOCTYPE html><html>Google Drive can't scan this file for viruses", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "is a Git LFS pointer"),
-        (b"\x00\x01 what is this", "not a whole checkpoint"),
+        (b"\x00\x01 what is this", "not a complete torch checkpoint"),
     ],
 )
 def test_failed_downloads_are_recognised(tmp_path, content, sentence):
@@ -220,7 +220,7 @@ def test_a_truncated_file_is_an_error(tmp_path, share, legacy):
     path = authors_file(tmp_path / "a.pth", small.authors_state(), _use_new_zipfile_serialization=not legacy)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(WeightsError, match="not a whole checkpoint"):
+    with pytest.raises(WeightsError, match="not a complete torch checkpoint"):
         read_checkpoint(path)
 
 
@@ -229,8 +229,8 @@ def test_a_truncated_file_is_an_error(tmp_path, share, legacy):
     [
         ({"epoch": 3, "optimizer": {"lr": 0.1}}, "no state dict.*epoch, optimizer"),
         ({}, "no state dict"),
-        ([torch.zeros(2)], "holds a list"),
-        (torch.zeros(2), "holds a Tensor"),
+        ([torch.zeros(2)], "contains a list"),
+        (torch.zeros(2), "contains a Tensor"),
     ],
 )
 def test_a_file_without_a_state_dict_is_an_error(tmp_path, content, sentence):
@@ -431,14 +431,14 @@ def test_the_header_is_json(stored):
 def test_the_command_line_converts_and_verifies(zoo, tmp_path, capsys):
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     assert cli.main(["verify"]) == 0
-    assert capsys.readouterr().out == "There are no weights on this machine yet.\n"
+    assert capsys.readouterr().out == "No weights on this machine yet.\n"
     assert cli.main(["convert", "small", "converted", str(path)]) == 0
     stored = zoo / "small.converted.safetensors"
     assert capsys.readouterr().out == f"{stored}\n"
     assert cli.main(["verify"]) == 0
     assert capsys.readouterr().out == f"small.converted  {stored}  ok\n1 files, 0 damaged\n"
     assert cli.main(["verify", "other*"]) == 0
-    assert "no weights" in capsys.readouterr().out
+    assert "No weights" in capsys.readouterr().out
     stored.write_bytes(stored.read_bytes()[:-1])
     assert cli.main(["verify", "small"]) == 1
     assert "its sha256 is" in capsys.readouterr().out

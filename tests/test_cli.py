@@ -211,7 +211,7 @@ def test_a_full_disk_is_a_one_line_error(place, tmp_path, capsys):
         (("--device", "meta"), "device 'meta'"),
         (("--fps", "0"), "fps is 0"),
         (("--faces", "nan,0,1,1"), "not finite"),
-        (("--pretrained", "no_such_tag"), "which weights"),
+        (("--pretrained", "no_such_tag"), "names the weights"),
         (("--faces", "1,2,3,x"), "expected a detector's name"),
         (("--json", "no/such/folder/out.jsonl"), "cannot be written"),
         (("--dtype", "int8"), "invalid choice"),

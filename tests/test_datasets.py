@@ -69,7 +69,7 @@ def test_labels_out_of_range_are_errors_before_any_computation(tmp_path):
         read_rows(tmp_path / "four.txt", LABELS)
     assert [row.label for row in read_rows(tmp_path / "four.txt")] == [0, 2]
     with pytest.raises(InputError, match=r"0\.\.1.*\[0, 1, 2\]"):
-        evaluation.confusion([Row("a", 0), Row("b", 2)], np.eye(2))
+        _ = evaluation.Evaluation((Row("a", 0), Row("b", 2)), np.eye(2)).confusion
 
 
 def test_unknown_reader_options_are_errors(tmp_path):
@@ -146,16 +146,16 @@ def test_batched_probabilities_match_single_clips():
     model = StandIn(num_classes=2).eval()
     rows = read_rows("puppets:clips=5,size=32", LABELS)
     transform = evaluation.create_transform(model, faces="none")
-    together = evaluation.probabilities(model, rows, batch_size=2)
+    together = evaluation.evaluate(model, rows, batch_size=2, strict=True).answers
     with torch.no_grad():
         alone = [model(**transform.batch([read_row(row)])).softmax(-1)[0].numpy() for row in rows]
     np.testing.assert_allclose(together, np.stack(alone), rtol=1e-4, atol=1e-6)
-    mute = evaluation.probabilities(model, rows, batch_size=2, without=("audio",))
+    mute = evaluation.evaluate(model, rows, batch_size=2, without=("audio",), strict=True).answers
     assert not np.allclose(mute, together)
     with pytest.raises(InputError, match="batch_size is 0;"):
-        evaluation.probabilities(model, rows, batch_size=0)
-    with pytest.raises(InputError, match="without image"):
-        evaluation.probabilities(model, rows, without=("image",))
+        evaluation.evaluate(model, rows, batch_size=0)
+    with pytest.raises(InputError, match="needs image"):
+        evaluation.evaluate(model, rows, without=("image",))
 
 
 @pytest.fixture
@@ -197,8 +197,8 @@ def test_evaluation_crops_faces_by_the_rule_of_the_weights(room_row, crop):
     model = StandIn(num_classes=2).eval()
     model.video_spec = dataclasses.replace(model.video_spec, face_crop=crop)
     transform = evaluation.create_transform(model, faces=detect_one_face)
-    found = evaluation.probabilities(model, [room_row], transform=transform)
-    uncropped = evaluation.probabilities(model, [room_row])
+    found = evaluation.evaluate(model, [room_row], transform=transform, strict=True).answers
+    uncropped = evaluation.evaluate(model, [room_row], strict=True).answers
     with torch.no_grad():
         (expected,) = (
             model(**transform.batch([find(read_row(room_row), detect_one_face, crop=crop)])).softmax(-1).numpy()

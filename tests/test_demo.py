@@ -46,7 +46,7 @@ def test_the_record_has_the_measured_rates(without):
     record = get_weights("av_fusion", "puppets")
     model = create_model("av_fusion", "puppets")
     rows = read_rows("puppets:clips=160,seed=2026,split=test,size=64", model.labels)
-    table = evaluation.confusion(rows, evaluation.probabilities(model, rows, without=without, batch_size=16))
+    table = evaluation.evaluate(model, rows, without=without, batch_size=16).confusion
     what = {(): "both modalities", ("audio",): "video only", ("video",): "audio only"}[without]
     recorded = {m.name: m.value for m in record.metrics if m.protocol.startswith(what)}
     assert recorded.keys() == {"uar", "war"}
@@ -76,7 +76,7 @@ def test_evaluate_prints_a_table_or_json(tmp_path, capsys):
     numbers = json.loads(capsys.readouterr().out)
     assert np.sum(numbers["confusion"]) == 8
     assert cli.main(["evaluate", "av_fusion", data]) == 2
-    assert "names no weights" in capsys.readouterr().err
+    assert "has no weights to evaluate" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_an_untrained_head(monkeypatch, capsys):
@@ -87,4 +87,4 @@ def test_evaluate_refuses_an_untrained_head(monkeypatch, capsys):
     fresh = SimpleNamespace(weights=get_weights("av_fusion", "backbone"), labels=("happy",))
     monkeypatch.setattr(factory, "create_model", lambda name, **options: fresh)
     assert cli.main(["evaluate", "av_fusion.backbone", "puppets:clips=1"]) == 2
-    assert "its head is new" in capsys.readouterr().err
+    assert "its head is random" in capsys.readouterr().err

@@ -250,7 +250,7 @@ def test_gradient_accumulation_matches_the_whole_batch(small, tmp_path, finetune
         torch.testing.assert_close(pieces[name], whole[name], rtol=1e-4, atol=1e-6)
 
 
-def test_two_processes_are_one(small, tmp_path, finetune):
+def test_two_processes_match_one_process(small, tmp_path, finetune):
     """The same global batches, gradients averaged by gloo; nothing random per process and no batch statistics."""
     still = ["model.args.dropout=0.0", "train.mix=none", "optimizer.name=sgd", "optimizer.lr=0.01"]
     finetune.train(read_recipe(small, still), tmp_path / "one")
@@ -623,8 +623,8 @@ def test_av_fusion_learns_puppets_and_generalises_to_new_identities(tmp_path, fi
     assert out["history"][-1]["uar"] > 80
     model = create_model(f"local-dir:{tmp_path / 'last'}")
     rows = read_rows("puppets:clips=80,seed=2,split=test,size=64", model.labels)
-    answers = evaluation.probabilities(model, rows, batch_size=16)
-    assert evaluation.metrics.uar(evaluation.confusion(rows, answers)) == pytest.approx(out["history"][-1]["uar"])
+    table = evaluation.evaluate(model, rows, batch_size=16).confusion
+    assert evaluation.metrics.uar(table) == pytest.approx(out["history"][-1]["uar"])
 
 
 # What a tiny_recipe configuration needs to learn within seconds: model arguments, clips, epochs, learning rate, emotions.

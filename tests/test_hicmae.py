@@ -22,12 +22,12 @@ from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.hicmae import HiCMAE
 from dfer_zoo.models.hicmae_pretrain import HiCMAEPretrain, flat
 from dfer_zoo.registry import get_weights, list_pretrained, manifest, model_class, systems_without
-from dfer_zoo.training.criteria import REGRESSION
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
 from tests.parity.checks.hicmae import inputs_of, our_arguments
 from tests.parity.compare import relative_l2
 from tests.parity.making import seeded_state
+from tests.parity.regression import REGRESSION
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 

@@ -279,7 +279,7 @@ def test_no_network_fails_at_once(record, cache, monkeypatch):
     assert len(tried) <= 1
 
 
-@pytest.mark.parametrize("number, sentence", [(errno.ENOSPC, "no room left"), (errno.EROFS, "cannot be written")])
+@pytest.mark.parametrize("number, sentence", [(errno.ENOSPC, "no space left"), (errno.EROFS, "is not writable")])
 def test_a_full_or_read_only_disk_is_a_one_line_error(record, server, cache, monkeypatch, number, sentence):
     def fails(*args, **options):
         raise OSError(number, os.strerror(number), str(cache))
@@ -291,7 +291,7 @@ def test_a_full_or_read_only_disk_is_a_one_line_error(record, server, cache, mon
 
 def test_a_file_in_the_place_of_the_cache_folder_is_a_one_line_error(record, server, cache):
     cache.write_text("in the way")
-    with pytest.raises(WeightsUnavailable, match=r"cache folder .*cannot be written"):
+    with pytest.raises(WeightsUnavailable, match=r"cache folder .*not writable"):
         fetch.fetch(record, Cache(cache))
 
 
@@ -330,7 +330,7 @@ def test_a_read_only_cache_works_if_it_holds_the_file(record, server, cache, tmp
     assert done.returncode == 0, done.stderr
     found, sentence = done.stdout.splitlines()
     assert found == str(path)
-    assert f"{empty} cannot be written" in sentence
+    assert f"{empty} is not writable" in sentence
 
 
 # -- repositories of users ---------------------------------------------------------------------------------------------

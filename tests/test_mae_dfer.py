@@ -28,6 +28,7 @@ from tests.parity.checks.mae_dfer import our_arguments
 from tests.parity.compare import relative_l2
 from tests.parity.making import seeded_input, seeded_state
 from tests.parity.masking import tube_mask, window_mask
+from tests.parity.published import spatial_views
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -603,10 +604,10 @@ def test_sampling_rules_return_existing_frames(frames, rate):
 
 def test_one_crop_and_two_crops_of_a_square_are_the_same():
     video = torch.rand(2, 3, 8, 8)
-    assert all(torch.equal(view, video) for count in (1, 2) for view in train.spatial_views(video, 8, count))
-    left, right = train.spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 2)
+    assert all(torch.equal(view, video) for count in (1, 2) for view in spatial_views(video, 8, count))
+    left, right = spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 2)
     assert left[0, 0, 0].tolist() == [*range(8)] and right[0, 0, 0].tolist() == [*range(4, 12)]
-    (middle,) = train.spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 1)
+    (middle,) = spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 1)
     assert middle[0, 0, 0].tolist() == [*range(2, 10)]
 
 

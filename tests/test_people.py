@@ -11,10 +11,14 @@ from PIL import Image
 
 import dfer_zoo
 from dfer_zoo import Recognizer, cli, read_clip
+from dfer_zoo.atomic import sha256_of
+from dfer_zoo.checkpoints import checked_record, read_checkpoint
+from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.inference.doctor import examine
 from dfer_zoo.media.faces import find, find_detector
 from dfer_zoo.media.resize import pillow_bilinear
 from dfer_zoo.registry import MODELS, model_class
+from dfer_zoo.weights.safetensors import write_safetensors
 from tests import wheels
 from tests.tiny import TINY
 
@@ -138,10 +142,29 @@ def test_the_demo_uses_the_baseline_for_a_file(smile, tmp_path, capsys):
     assert Image.open(tmp_path / "timeline.png").size[0] > 100
 
 
+def bundle(record, file, folder):
+    """Convert the checkpoint of bundled weights into the same bytes as the file inside the package.
+
+    The header describes the tensors only, and nothing that may change later, such as a metric.
+    """
+    conversion = convert_state_dict(record.arch, read_checkpoint(file))
+    checked_record(record, conversion, file)
+    header = {
+        "arch": record.arch,
+        "tag": record.tag,
+        "model_args": conversion.model_args,
+        "labels": list(record.labels),
+        "license": record.license,
+        "origin_sha256": sha256_of(file),
+    }
+    path = folder / record.filename
+    write_safetensors(path, conversion.state, header)
+    return path
+
+
 @pytest.mark.network
 def test_converting_the_bundled_weights_again_gives_the_same_bytes(tmp_path):
-    """`dfer_zoo.checkpoints.bundle` made the file inside the package."""
-    from dfer_zoo.checkpoints import bundle
+    """`bundle` made the file inside the package."""
     from dfer_zoo.weights.fetch import fetch
 
     record = dfer_zoo.get_weights("mini_xception.fer2013")

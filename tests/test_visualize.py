@@ -62,7 +62,7 @@ def test_displayed_colors_match_the_clip():
     model = create_model("av_fusion", pretrained="puppets")
     clip = Puppet("fear", size=112).clip()
     transform = create_transform(model, faces="none")
-    seen = visualize.colours(model, transform.batch([clip])["video"])
+    seen = visualize.colors(model, transform.batch([clip])["video"])
     taken = [frame for frame in clip.take(transform.plan(clip).views[0])]
     small = [np.asarray(Image.fromarray(f).resize(seen.shape[1:3], Image.Resampling.BOX), float) for f in taken]
     assert np.abs(seen - np.stack(small)).mean() < 4

@@ -8,8 +8,9 @@ import pytest
 import dfer_zoo
 from dfer_zoo.errors import UnknownModel, UnknownTag, WeightsError
 from dfer_zoo.registry import MODELS, get_weights, list_pretrained, manifest
-from dfer_zoo.weights.manifest import manifest_path, read_manifest
+from dfer_zoo.weights.manifest import manifest_path, read_manifest, write_manifest
 from dfer_zoo.weights.record import AudioSpec, Metric, Origin, Weights
+from dfer_zoo.weights.schema import SCHEMA
 from tests import small
 
 HUB = {"distribution": "hub", "repo_id": "a/b", "revision": "0" * 40, "filename": "f", "sha256": "0" * 64, "size": 1}
@@ -216,3 +217,33 @@ def test_every_model_of_the_registry_can_be_loaded():
 
     for name in MODELS:
         assert model_class(name).__module__.startswith("dfer_zoo.models.")
+
+
+# -- older schemas -----------------------------------------------------------------------------------------------------
+
+
+def test_a_manifest_of_an_older_schema_is_read_like_the_current_one(tmp_path):
+    current = row()
+    second = {**current, "schema": 2, "model_args": {"frames": 16, "image_size": 64, "drop_path": 0.1}}
+    first = {**second, "tag": "first", "distribution": "convert", "parts": {}, "origin_url": "https://a.b/c"}
+    first |= {"origin_sha256": "0" * 64}
+    for name in ("schema", "backbones", "origin", "caution", "training_data", "open_questions", "opened"):
+        first.pop(name, None)
+    video = dict(current["video"])
+    first["video"] = {"frames": video.pop("num_frames"), "size": video.pop("img_size"), **video}
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps([second, first]))
+    records = read_manifest(path, MODELS)
+    new, old = (records[second["arch"], tag] for tag in (second["tag"], "first"))
+    renamed = {"num_frames": 16, "img_size": 64, "drop_path_rate": 0.1}
+    assert new.schema == old.schema == SCHEMA and new.model_args == old.model_args == renamed
+    assert old.distribution == "manual" and old.origin == (Origin("page", "https://a.b/c", sha256="0" * 64),)
+    assert old.video == new.video and old.labels == new.labels == tuple(current["labels"])
+    write_manifest(path, records.values())
+    assert read_manifest(path, MODELS) == records  # upgraded once, then stable
+
+
+@pytest.mark.parametrize("schema", [0, SCHEMA + 1, "3", None, True, 10**400])
+def test_a_record_of_an_unknown_schema_is_refused(schema):
+    with pytest.raises(WeightsError, match=f"has schema .*reads 1 to {SCHEMA}"):
+        Weights.from_dict({**row(), "schema": schema})

@@ -83,7 +83,7 @@ def is_here(record: Weights) -> bool:
 
 def _where(record: Weights) -> str:
     if is_here(record):
-        return "inside the package" if record.distribution == "bundled" else "on this machine"
+        return "built in" if record.distribution == "bundled" else "on this machine"
     size = next((origin.size for origin in record.origin if origin.size), record.size)
     return f"download, {size / 1e6:,.0f} MB" if size else "download"
 
@@ -207,9 +207,7 @@ def _written(prediction: Prediction, name: str, folder: Path) -> Answer:
 
 
 def _person(number: int, one: Prediction, count: int, file: str, folder: Path) -> Person:
-    # the number of the person in the video and in the table
-    number = (one.faces or {}).get("person", number)
-    called = f"person {number}, " if count > 1 else ""
+    called = f"person {number + 1}, " if count > 1 else ""  # the number in the video and in the ELAN file
     title = f"{printable(file)}: {called}{one.label}"
     pictures = {
         (theme, shape): write_figure(
@@ -221,8 +219,8 @@ def _person(number: int, one: Prediction, count: int, file: str, folder: Path) -
     }
     chance = max(one.probabilities)
     return Person(
-        name=f"Person {number}: {one.label}",
-        headline=f"{called.capitalize()}{one.label}, {chance:.0%}",
+        name=f"Person {number + 1}: {one.label}",
+        headline=f"{called}{one.label}, {chance:.0%}",
         remarks=remarks(one),
         pictures=pictures,
         rows=tuple(_row(window, one.labels) for window in one.windows),

@@ -23,7 +23,7 @@ from ..transforms import sampling
 from ..weights.record import VideoSpec
 from .rows import Row, read_row
 
-SUFFIXES = {"jpg": "", "png": "", "npy": "_facecroppad.npy"}  # of what is written for a clip; "" is a folder
+SUFFIXES = {"jpg": "", "png": "", "npy": "_facecroppad.npy"}  # of the output for a clip; "" is a folder
 PREVIEW_FPS = 5  # of the .avi that shows prepared faces
 RAVDESS_RATE, RAVDESS_SECONDS = 22050, 3.6
 
@@ -50,7 +50,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of one clip.
+    """The result of one clip.
 
     Attributes:
         clip: The path of the source.
@@ -188,7 +188,7 @@ def prepare_frames(source: Source, *, out: Path, fps: float | None = None, kind:
 
 
 def frames_at(clip: Clip, fps: float) -> list[int]:
-    """The frames that are shown at 0, 1 / fps, 2 / fps, ... seconds.
+    """Return the frames that are shown at 0, 1 / fps, 2 / fps, ... seconds.
 
     Args:
         clip: A clip with a known frame rate.
@@ -224,7 +224,7 @@ def _repeated(frames: Iterator[np.ndarray], numbers: Sequence[int]) -> Iterator[
 
 
 def _write_frames(frames: Iterable[np.ndarray], place: Path, kind: str, names: str) -> int:
-    """Write a folder of images at once or not at all."""
+    """Write a folder of images atomically."""
     options: dict[str, Any] = {"format": "PNG"}
     if kind == "jpg":  # as OpenCV writes by default
         options = {"format": "JPEG", "quality": 95, "subsampling": "4:2:0"}
@@ -258,7 +258,7 @@ def prepare_audio(source: Source, *, out: Path, rule: str = "file") -> Result:
     path = existing(source.row.audio or source.row.path)
     sound = None if path.is_dir() else SoundFile.of(path)
     if sound is None:
-        raise MediaError(f"{path}: there is no sound in it.")
+        raise MediaError(f"{path}: no sound in this file.")
     samples, rate = np.asarray(sound), sound.sample_rate
     if rule == "ravdess":
         numbers, rate = _ravdess_sound(samples, rate), RAVDESS_RATE

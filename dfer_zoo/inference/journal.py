@@ -1,7 +1,7 @@
-"""The journal of a batch: what is done, appended item by item, so that a killed run can be continued.
+"""The journal of a batch: results are appended one by one, so that an interrupted run can be resumed.
 
-A text file beside the output, one JSON object per line. The first line holds the settings of the run; every other line
-holds the rows of one item. A line that was cut off by a kill is ignored and removed.
+It is a text file next to the output with one JSON object per line. The first line has the settings of the run, every
+other line the rows of one item. An incomplete last line is removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCHEMA = 1
 class Journal:
     """Append-only answers of a batch.
 
-    Only the places of lines are in memory, not the answers, so a run of a hundred thousand files stays small.
+    Only the offsets of lines are kept in memory, so a run over a hundred thousand files stays small.
     """
 
     def __init__(self, path: Path, stream: IO[bytes], places: dict[str, tuple[int, bool]]) -> None:
@@ -35,7 +35,7 @@ class Journal:
         Args:
             path: The file.
             settings: Everything that the answers depend on; another run with other settings is refused.
-            resume: Keep what is there. Without it, an existing journal is an error.
+            resume: Continue an existing journal. Without it, an existing journal is an error.
         """
         header = {"schema": SCHEMA, "settings": dict(settings)}
         if path.exists() and not resume:
@@ -55,7 +55,7 @@ class Journal:
                 path.unlink()
 
     def done(self, key: str, *, retry_errors: bool = False) -> bool:
-        """Whether the item has its answer, or its error."""
+        """Whether the journal has the rows or the error of an item."""
         found = self._places.get(key)
         return found is not None and not (retry_errors and found[1])
 
@@ -69,7 +69,7 @@ class Journal:
             self._stream.flush()
         except OSError as error:
             raise DferZooError(
-                f"{self.path}: the answer cannot be appended ({error.strerror}). Make room and continue with --resume."
+                f"{self.path}: the answer cannot be appended ({error.strerror}). Free some space and continue with --resume."
             ) from error
         self._places[key] = (place, failed)
 
@@ -89,7 +89,7 @@ class Journal:
 
 
 def _read(path: Path, stream: IO[bytes], header: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
-    """The place of every item's last whole line; writes the header of a new journal, cuts off a torn last line."""
+    """Return the offset of every item's last line. Writes the header of a new journal, and removes an incomplete line."""
     places: dict[str, tuple[int, bool]] = {}
     whole = 0
     for line in stream:

@@ -17,8 +17,8 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from .prediction import Prediction
 
-# Okabe and Ito's colors, which color-blind readers can tell apart, with three darker ones of Paul Tol's. A feeling has the
-# same color in every plot, whatever its index is.
+# Okabe and Ito's color-blind safe colors, with darker ones of Paul Tol's. An emotion has the same color in every plot,
+# whatever its index.
 BY_LABEL = {
     "happiness": "#E69F00", "sadness": "#0072B2", "neutral": "#8A8A8A", "anger": "#D55E00", "surprise": "#56B4E9",
     "disgust": "#009E73", "fear": "#CC79A7", "contempt": "#882255", "anxiety": "#AA4499", "helplessness": "#44AA99",
@@ -36,7 +36,7 @@ THEMES = {  # background, text, grid
 
 
 def label_colors(labels: Sequence[str]) -> dict[str, str]:
-    """A color for each label.
+    """Return a color for each label.
 
     Args:
         labels: The labels of a model.
@@ -56,11 +56,11 @@ def label_colors(labels: Sequence[str]) -> dict[str, str]:
 def timeline_figure(
     prediction: Prediction, title: str | None = None, *, theme: str = "light", narrow: bool = False
 ) -> Any:
-    """Probabilities over time under a strip of the faces that the models saw; bars if there is one window.
+    """Plot probabilities over time below a strip of face crops, or bars if there is one window.
 
     Args:
         prediction: The prediction; the faces are its thumbnails.
-        title: In place of the file's name and the label.
+        title: The title; by default the file name and the label.
         theme: "light" or "dark".
         narrow: For a phone: fewer faces, and the legend below.
 
@@ -81,7 +81,7 @@ def timeline_figure(
     _style(axes, theme)
     title = f"{Path(prediction.source).name}: {prediction.label}" if title is None else title
     wrapped = "\n".join(textwrap.wrap(title, 36 if narrow else 84, max_lines=2, placeholder=" ..."))
-    figure.suptitle(wrapped, x=0.01, ha="left", color=text, weight="bold", parse_math=False)  # a $ in a name is a $
+    figure.suptitle(wrapped, x=0.01, ha="left", color=text, weight="bold", parse_math=False)  # names may contain a $
     if remarks := [*prediction.cautions, *([prediction.overlooked] if prediction.overlooked else [])]:
         lines = "\n".join(line for remark in remarks for line in textwrap.wrap(remark, 54 if narrow else 120))
         figure.supxlabel(lines, x=0.01, ha="left", fontsize="small", color=text, alpha=0.75, parse_math=False)
@@ -117,7 +117,7 @@ def _draw_bars(axes: Any, prediction: Prediction, theme: str) -> None:
 
 def _draw_lines(axes: Any, prediction: Prediction, theme: str, narrow: bool) -> None:
     values = np.array([window.probabilities for window in prediction.windows])
-    # a window's answer is drawn at its middle
+    # plotted at the middle of each window
     times = [w.start if w.stop is None else (w.start + w.stop) / 2 for w in prediction.windows]
     colors = label_colors(prediction.labels)
     for k in np.argsort(-values.mean(0), kind="stable"):
@@ -140,7 +140,7 @@ def _draw_lines(axes: Any, prediction: Prediction, theme: str, narrow: bool) -> 
 
 
 def _draw_winners(axes: Any, times: Sequence[float], values: np.ndarray, prediction: Prediction, colors: Any) -> None:
-    """A band above the lines with the most probable label of every moment."""
+    """Draw a band above the lines with the most probable label over time."""
     from matplotlib.patches import Rectangle
 
     best = values.argmax(1)
@@ -154,7 +154,7 @@ def _draw_winners(axes: Any, times: Sequence[float], values: np.ndarray, predict
         place: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "clip_on": False}
         axes.add_patch(Rectangle((left, 1.03), right - left, 0.085, facecolor=colors[label], **place))
         width = 0.011 * 10 / axes.figure.get_figwidth()  # of a letter
-        if (right - left) / borders[-1] > width * len(label):  # else it does not fit
+        if (right - left) / borders[-1] > width * len(label):  # otherwise it does not fit
             axes.text((left + right) / 2, 1.072, label, ha="center", va="center", fontsize="small", weight="bold",
                       color=readable_on(colors[label]), parse_math=False, **place)  # fmt: skip
         start = number
@@ -166,7 +166,7 @@ def readable_on(color: str) -> str:
 
 
 def _draw_faces(axes: Any, prediction: Prediction, theme: str, most: int | None = None) -> None:
-    """The faces side by side with a gap, the second of each below; `most` of them, evenly spread."""
+    """Draw `most` faces, evenly spread, side by side, with the time of each below."""
     pictures = prediction.thumbnails
     if most is not None and len(pictures) > most:
         pictures = tuple(pictures[round(n * (len(pictures) - 1) / (most - 1))] for n in range(most))
@@ -183,7 +183,7 @@ def _draw_faces(axes: Any, prediction: Prediction, theme: str, most: int | None 
 
 
 def confusion_figure(table: np.ndarray, labels: Sequence[str], title: str = "") -> Any:
-    """A confusion table: rows are the true classes; the color is the share of the row, the number the count."""
+    """Plot a confusion table: rows are true classes, colors the share of the row, numbers the counts."""
     side = max(4.5, 2.5 + 0.6 * len(labels))
     figure = _figure((side, side))
     figure.suptitle(textwrap.fill(title, int(9 * side)), fontsize="medium", parse_math=False)
@@ -200,7 +200,7 @@ def confusion_figure(table: np.ndarray, labels: Sequence[str], title: str = "") 
 
 
 def write_figure(path: str | Path, figure: Any) -> Path:
-    """Write a figure at once or not at all; the suffix decides the format, .png without one."""
+    """Write a figure atomically. The suffix sets the format, .png without one."""
     path, content = Path(path), io.BytesIO()
     try:
         figure.savefig(content, format=path.suffix.removeprefix(".") or "png", dpi=130)

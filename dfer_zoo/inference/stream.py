@@ -1,4 +1,4 @@
-"""Predictions for frames that arrive one by one."""
+"""Predict frames that arrive one by one."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class Stream:
         self.step = max(1, round(stride * fps))
         self.seen = self.dropped = 0
         self._behind = 0.0  # seconds by which the answers so far made the next frame wait
-        # (number of the frame that they came with, samples)
+        # (number of the frame that the samples arrived with, samples)
         self._sound: collections.deque[tuple[int, np.ndarray]] = collections.deque()
         self._memory = _Memory(recognizer, self.length, fps, remember)
         self.recognizer = copy.copy(recognizer)
-        self.recognizer.window = self.recognizer.stride = None  # what is kept here is one window
+        self.recognizer.window = self.recognizer.stride = None  # a stream keeps one window only
         if recognizer.people != "all":
             self.recognizer.transforms = self._memory.transforms
 
@@ -91,7 +91,7 @@ class Stream:
         begin = time.perf_counter()
         clip = Clip.from_arrays([frame], source="stream")  # checks the frame
         samples = None if sound is None else self._samples(sound)
-        self._memory.ring.add(np.ascontiguousarray(clip.take([0])[0]))  # BGR turned round is a view that OpenCV refuses
+        self._memory.ring.add(np.ascontiguousarray(clip.take([0])[0]))  # OpenCV refuses views with negative strides
         self.seen += 1
         if samples is not None:
             self._sound.append((self.seen, samples))
@@ -110,13 +110,13 @@ class Stream:
 
     def _samples(self, sound: np.ndarray) -> np.ndarray:
         if self.sample_rate is None:
-            raise InputError("Sound came in and its rate is not known: stream(fps, sample_rate=...).")
+            raise InputError("Sound needs a sample rate: stream(fps, sample_rate=...).")
         samples = np.atleast_2d(float_samples(sound, "stream"))
         allowed = {self._sound[0][1].shape[0]} if self._sound else range(1, MOST_CHANNELS + 1)
         if samples.ndim != 2 or samples.shape[0] not in allowed:
             raise InputError(
-                f"The sound that came in is {samples.shape}; expected (channels, samples), 1 to {MOST_CHANNELS} channels "
-                "and always as many."
+                f"The sound has shape {samples.shape}; expected (channels, samples), with 1 to {MOST_CHANNELS} channels "
+                "and always the same number."
             )
         return samples
 

@@ -1,7 +1,7 @@
 """Limits on what a file or an argument may cost. Every limit has a name, a default, and an environment variable.
 
-A file from a stranger may claim any size. Each limit stands between such a claim and the memory or time it would cost,
-and the default is well above what recordings need. Set ``DFER_ZOO_MAX_<NAME>`` to another number to change one; worker
+An untrusted file may claim any size. The limits bound the memory and time that such a claim can cost; the defaults are
+well above what recordings need. Set ``DFER_ZOO_MAX_<NAME>`` to another number to change one; worker
 processes inherit it:
 
     DFER_ZOO_MAX_SOUND_BYTES=8000000000 dfer-zoo predict lecture.wav --model mma_dfer

@@ -1,4 +1,4 @@
-"""Worker processes that may die: a file that crashes a decoder costs that file, and nothing else.
+"""Worker processes that may crash: a file that crashes a decoder does not affect other files.
 
 >>> with Workers(str.upper, 1) as workers:
 ...     list(workers.map(["a", "b"]))
@@ -41,15 +41,15 @@ class NoGuard(InputError):
 class Workers:
     """A few processes that apply one function to many items, in order.
 
-    An exception of the family comes back as a value. When a process dies (a crash in a decoder, or the system ran out
-    of memory), its item becomes a `MediaError` that names it, and a new process takes over.
+    A `DferZooError` is returned as a value. If a process dies (a crash in a decoder, or no memory left), its item becomes
+    a `MediaError`, and a new process is started.
 
     Args:
         function: A picklable function of one item. It may be a generator function: see `streams`.
         count: The number of processes.
-        timeout: Seconds after which a process is killed and its item becomes an error; None waits for ever.
-        start: How processes start. "spawn" shares nothing with this process; a forked child shares locks and threads
-            of torch and ffmpeg, and may hang on them.
+        timeout: Seconds after which a process is killed and its item becomes an error; None waits forever.
+        start: How processes start. "spawn" starts a fresh interpreter; a forked child inherits locks of torch and
+            ffmpeg, and may hang on them.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Workers:
         self.close()
 
     def close(self) -> None:
-        """End all processes, also those that are at work."""
+        """End all processes, including busy ones."""
         self.stop()
         for process in (*self._free, *self._busy):
             process.end()
@@ -303,7 +303,7 @@ class _Process:
             self._check_guard()
             code = self._process.exitcode
             how = signal.Signals(-code).name if code is not None and code < 0 else f"status {code}"
-            self.fail(f"made the worker process that read it end ({how}); the file is damaged or too large")
+            self.fail(f"crashed its worker process ({how}); the file is damaged or too large")
             return False
         self.started = time.monotonic()
         if kind == "piece":
@@ -351,9 +351,9 @@ _main_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _main_left_out(unless: bool) -> Iterator[None]:
-    """Spawned processes import the main script again, and run what it does. Ours need it only for what it defines.
+    """Hide the main script from spawned processes, which would import and run it again.
 
-    A script that has no file, such as standard input, is left out too.
+    A script that is not a file, such as standard input, is always hidden.
     """
     main = sys.modules["__main__"]
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
@@ -377,8 +377,8 @@ def _name(item: Any) -> str:
 
 
 def _work(pickled: bytes, pipe: Connection) -> None:
-    """The life of a worker: one item after the other, until the parent hangs up or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    """Process items until the parent closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     parent = os.getppid()
     try:
         function = pickle.loads(pickled)
@@ -388,7 +388,7 @@ def _work(pickled: bytes, pipe: Connection) -> None:
     while True:
         try:
             while not pipe.poll(10 * _TICK):
-                if os.getppid() != parent:  # forked siblings keep the pipe of a parent that was killed open
+                if os.getppid() != parent:  # forked siblings keep the pipe of a killed parent open
                     return
             item = pipe.recv()
         except (EOFError, OSError):
@@ -407,7 +407,7 @@ def _raise(error: Exception, item: Any) -> None:
 
 
 def _answer(pipe: Connection, function: Callable[[Any], Any], item: Any) -> None:
-    """Send what the function gives for an item, piece by piece where it yields."""
+    """Send the results of the function for an item, one by one if it is a generator."""
     error: DferZooError | None = None
     try:
         result = function(item)

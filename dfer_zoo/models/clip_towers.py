@@ -52,7 +52,7 @@ def class_names(
         return known[num_classes] if num_classes else ()
     check_labels(labels)
     if num_classes not in (None, len(labels)):
-        raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
+        raise InputError(f"num_classes is {num_classes} but there are {len(labels)} labels.")
     return tuple(labels)
 
 

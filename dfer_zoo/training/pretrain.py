@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from ..atomic import atomic_path, writable_folder, write_atomically
 from ..data.annotations import Row, read_row, read_rows
-from ..data.formats import VIDEO_SUFFIXES
 from ..errors import DferZooError, InputError, MediaError
 from ..factory import create_model
+from ..media.files import VIDEO_SUFFIXES
 from ..saving import save_pretrained
 from ..transforms.train.mae_dfer import MAEDFERPretrainTransform
 from .batches import Clips, seed_all
@@ -59,7 +59,7 @@ def unlabeled(source: str) -> Sequence[Row]:
     if folder.is_dir():
         videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
         if not videos:
-            raise MediaError(f"There is no video below {folder} ({', '.join(sorted(VIDEO_SUFFIXES))}).")
+            raise MediaError(f"No video below {folder} ({', '.join(sorted(VIDEO_SUFFIXES))}).")
         return [Row(str(path), label=0) for path in videos]
     emotions = ["neutral", "happiness", "sadness", "surprise", "anger"] if source.startswith("puppets") else None
     return read_rows(source, emotions)

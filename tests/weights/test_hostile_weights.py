@@ -205,7 +205,7 @@ def test_the_error_names_a_refused_call_and_does_not_advise_unsafe_loading(tmp_p
     torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Call()}, tmp_path / "call.pth")
     with pytest.raises(WeightsError, match=f"refused.*{function.__name__}") as caught:
         read_checkpoint(tmp_path / "call.pth")
-    assert "weights_only" not in str(caught.value) and "nothing of the file was run" in str(caught.value)
+    assert "weights_only" not in str(caught.value) and "No code from the file was run" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -263,3 +263,15 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path):
 def test_records_can_be_hashed_and_headers_are_json(file):
     record = small.record()
     assert hash(record) == hash(small.record()) and json.dumps(record.to_dict())
+
+
+@pytest.mark.parametrize("folder", ["a" * 5000, "~nobody_has_this_name/x", "nothing", "\0"])
+def test_a_folder_that_cannot_be_is_one_sentence(folder):
+    with pytest.raises(WeightsError, match="There is no model.safetensors in"):
+        dfer_zoo.create_model(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "cache_dir"])
+def test_a_path_that_is_none_is_one_sentence(argument):
+    with pytest.raises(InputError, match=f"{argument} is 5; expected a path"):
+        dfer_zoo.create_model("av_fusion", **{argument: 5})

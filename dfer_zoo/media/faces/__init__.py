@@ -21,9 +21,9 @@ import numpy as np
 
 from ...errors import InputError
 from ..clip import Clip, Frames
-from .boxes import BoxFile, box_file
-from .cut import LOOK_BACK, GivenCrops, PerFrameCrops, StreamCrops, TrackedCrops, search_step
-from .detect import BOXES, MTCNN, Cascade, Detector, YuNet, find_detector, known_detector, name_of
+from .boxes import BoxFile, detector_and_file
+from .cut import BOX_RULES, LOOK_BACK, GivenCrops, PerFrameCrops, StreamCrops, TrackedCrops, search_step
+from .detect import BOXES, MTCNN, Cascade, YuNet, find_detector, known_detector, name_of
 from .search import Search, can_search_near
 from .track import follow, overlap, smooth_track
 
@@ -45,7 +45,7 @@ __all__ = [
     "smooth_track",
 ]
 
-RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square", "whole")
+RULES = (*BOX_RULES, "gray_square", "whole")
 
 
 SEARCHES = ("full", "fast")
@@ -146,7 +146,7 @@ def _search(
 ) -> Search:
     """``between``: frames from one search of a tracked face to the next; by default from the length of the clip."""
     assert clip.frames is not None
-    detector, file = _detector_and_file(faces)
+    detector, file = detector_and_file(faces)
     step = None
     if search == "fast" and crop != "union_square" and can_search_near(detector):
         step = ANCHOR * (between or search_step(len(clip.frames), clip.fps))
@@ -157,20 +157,12 @@ def _search(
 
 
 def keep_boxes(faces: Any, path: Any) -> Any:
-    """A detector's name with a file in which its boxes are kept; other values, and names with a file, as they are.
+    """Add a file for boxes to a detector's name. Other values, and names with a file, are returned unchanged.
 
     >>> keep_boxes("cascade", "boxes.jsonl"), keep_boxes("none", "boxes.jsonl")
     ('cascade+boxes:boxes.jsonl', 'none')
     """
     return f"{faces}{BOXES}{path}" if isinstance(faces, str) and faces != "none" and BOXES not in faces else faces
-
-
-def _detector_and_file(faces: Any) -> tuple[Detector, BoxFile | None]:
-    """The detector, and the file of "DETECTOR+boxes:FILE"."""
-    if not isinstance(faces, str):
-        return find_detector(faces), None
-    name, separator, path = faces.partition(BOXES)
-    return find_detector(name), box_file(path) if separator else None
 
 
 def check_faces(faces: Any, no_face: str) -> None:
@@ -179,7 +171,7 @@ def check_faces(faces: Any, no_face: str) -> None:
         raise InputError(f"no_face is '{no_face}'; expected 'error' or 'frame'.")
     if isinstance(faces, str):
         if faces != "none":
-            _detector_and_file(faces)
+            detector_and_file(faces)
     elif not callable(faces):
         _boxes(faces)
 
@@ -205,5 +197,7 @@ def _boxes(faces: Any) -> np.ndarray:
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
         raise InputError(f"The face boxes are {boxes.shape}; expected (4,) or one per frame: left, top, right, bottom.")
     if not np.isfinite(boxes).all():
-        raise InputError("The face boxes hold values that are not finite; expected left, top, right, bottom in pixels.")
+        raise InputError(
+            "The face boxes contain values that are not finite; expected left, top, right, bottom in pixels."
+        )
     return boxes
