@@ -267,7 +267,7 @@ def test_records_can_be_hashed_and_headers_are_json(file):
 
 @pytest.mark.parametrize("folder", ["a" * 5000, "~nobody_has_this_name/x", "nothing", "\0"])
 def test_a_folder_that_cannot_be_is_one_sentence(folder):
-    with pytest.raises(WeightsError, match="There is no model.safetensors in"):
+    with pytest.raises(WeightsError, match=r"There is no model\.safetensors in"):
         dfer_zoo.create_model(f"local-dir:{folder}")
 
 
