@@ -1,7 +1,10 @@
 """Worker processes that decode ahead of the model: same predictions, same order, and a file that kills its worker."""
 
+import json
+import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.inference.batch import predict_table
 from dfer_zoo.inference.inputs import expand
 from dfer_zoo.media.clip import ArrayFrames
+from dfer_zoo.media.faces.boxes import BoxFile
 from dfer_zoo.media.write import write_mp4
 
 pytest.importorskip("av")
@@ -88,3 +92,44 @@ def test_face_search_decodes_no_frame_twice(window):
     answer = recognizer(Clip(frames, fps=30))
     assert answer.faces["searched"] >= 4
     assert len(frames.decoded) == len(set(frames.decoded)) and frames.decoded == sorted(frames.decoded)
+
+
+def test_several_processes_add_to_one_file_of_boxes(corpus, tmp_path):
+    """Every line is whole, and the next run searches nothing."""
+    boxes = tmp_path / "boxes.jsonl"
+    clips = [path for path in sorted(corpus.iterdir()) if "_" not in path.name]
+    recognizer = Recognizer("av_fusion", "puppets", faces=f"cascade+boxes:{boxes}", window=1.5, no_face="frame")
+    first = list(recognizer.many(clips, workers=2, progress=False))
+    lines = [json.loads(line) for line in boxes.read_text().splitlines()]
+    assert {Path(line["clip"]).name for line in lines} == {path.name for path in clips}
+    again = list(recognizer.many(clips, workers=2, progress=False))
+    assert [answer.probabilities for answer in again] == [answer.probabilities for answer in first]
+    assert all(answer.faces["searched"] == 0 and answer.faces["recalled"] > 0 for answer in again)
+
+
+def append_many(path, writer, count):
+    file = BoxFile(Path(path))
+    for number in range(count):
+        file.add(
+            (os.path.dirname(path), number, f"writer {writer}", "full"), {0: ((0.0, 1.0, 2.0, 3.0),) * 300}
+        )  # over 4 kB
+
+
+def test_lines_of_many_writers_do_not_mix_and_a_cut_off_line_is_ended(tmp_path):
+    path = tmp_path / "boxes.jsonl"
+    append_many(str(path), "first", 1)
+    whole = path.read_bytes()
+    append_many(str(path), "cut off", 1)
+    path.write_bytes(path.read_bytes()[:-50])
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=append_many, args=(str(path), n, 40)) for n in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert path.read_bytes().startswith(whole)
+    file = BoxFile(path)
+    assert all(
+        len(file.boxes((str(tmp_path), n, f"writer {w}", "full"))[0]) == 300 for w in range(4) for n in range(40)
+    )
+    assert file.boxes((str(tmp_path), 0, "writer cut off", "full")) == {}

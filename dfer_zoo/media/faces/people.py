@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from ...errors import InputError, MediaError
 from ..clip import Clip, Frames, in_order
-from .crops import aligned_square, crop, detector_box, gray_square, largest_box, union_square
-from .detect import find_detector, name_of
+from .boxes import detector_and_file
+from .crops import aligned_square, crop
+from .cut import BOX_RULES, Crops, Cut, search_step
+from .detect import name_of
+from .search import Search
 from .track import REACH, follow, overlap, smooth_track
 
-SEARCHES_PER_SECOND = 5.0
-SEARCHES_PER_CLIP = 16  # at least, if the clip has that many frames
 SHORTEST = 3  # searches with a face that make a person; fewer are treated as wrong boxes
 MOST_TRACKS = 200  # of a clip
 SAME_BOX = 0.5  # boxes of one frame that overlap more are one face, found twice
 SAME_PERSON = 0.6  # cosine of the embeddings of two tracks
 FACES_OF_TRACK = 3  # that are embedded
-RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square")
 
 Track = list[tuple[int, np.ndarray]]  # (frame number, box), ascending
 Embedder = Callable[[np.ndarray], Any]  # a face crop (H, W, 3) uint8 -> a vector
@@ -77,17 +77,18 @@ def find_people(
     >>> [(one.person, one.clip.take([0])[0].shape) for one in two]
     [(0, (34, 34, 3)), (1, (34, 34, 3))]
     """
-    if crop not in RULES:
+    if crop not in (*BOX_RULES, "gray_square"):
         raise InputError(f"people='all' needs weights that were trained on face crops; these were trained on '{crop}'.")
     if not (callable(faces) or (isinstance(faces, str) and faces != "none")):
         raise InputError("people='all' searches faces; give faces='auto' or a detector, not boxes and not 'none'.")
-    detector = find_detector(faces.partition("+boxes:")[0] if isinstance(faces, str) else faces)
+    detector, file = detector_and_file(faces)
     assert clip.frames is not None
     count = len(clip.frames)
-    step = max(1, min(round((clip.fps or 25.0) / SEARCHES_PER_SECOND), count // SEARCHES_PER_CLIP))
+    step = search_step(count, clip.fps)
     searched = range(0, count, step)
-    found = [detector(frame) for frame in in_order(clip.frames, searched)]
-    report = {"detector": name_of(detector), "crop": crop, "searched": len(searched), "found": 0}
+    report: dict[str, Any] = {"detector": name_of(detector), "crop": crop, "searched": 0, "found": 0}
+    found = Search(clip.frames, detector, report, clip.source, None, file).look_at(searched)
+    report.update(searched=len(searched), found=0)
     tracks = [[(searched[n], box) for n, box in track] for track in link(found)]
     if not tracks:
         if no_face == "error":
@@ -191,33 +192,14 @@ def second_of(clip: Clip, frame: int) -> float:
     return frame / (clip.fps or 1.0)
 
 
-@dataclass(frozen=True)
-class PersonCrops:
+@dataclass
+class PersonCrops(Crops):
     """Frames that are cropped to the smoothed box of one track."""
 
     frames: Frames
     track: Track
     rule: str
 
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def take(self, indices: Sequence[int]) -> list[np.ndarray]:
-        distinct = sorted(set(indices))
-        found = dict(zip(distinct, self.in_order(distinct)))
-        return [found[index] for index in indices]
-
-    def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        indices = list(indices)
-        for frame, box in zip(in_order(self.frames, indices), smooth_track(self.track, indices)):
-            yield _cut(self.rule, frame, box.tolist())
-
-
-def _cut(rule: str, frame: np.ndarray, box: list[float]) -> np.ndarray:
-    if rule == "gray_square":
-        return gray_square(frame, box)
-    height, width = frame.shape[:2]
-    if rule == "union_square":
-        return crop(frame, union_square([box], width, height))
-    rules = {"aligned": aligned_square, "largest": largest_box, "detector_box": detector_box}
-    return crop(frame, rules[rule](box, width, height))
+    def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
+        boxes = map(tuple, smooth_track(self.track, indices).tolist())
+        return [Cut(self.rule, (box,) if self.rule == "union_square" else box) for box in boxes]
