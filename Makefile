@@ -5,7 +5,7 @@ PYTEST = $(PYTHON) -m pytest -n auto
 .PHONY: check lint types test parity docs demo tables api pictures proven
 
 check: lint types
-	$(PYTEST) -m "not slow and not train and not hub and not people" --ignore=tests/test_parity.py
+	$(PYTEST) -m "not slow and not train and not hub and not people and not graph" --ignore=tests/test_parity.py
 
 lint:
 	$(PYTHON) -m ruff check .
@@ -34,8 +34,10 @@ api:
 demo:
 	$(PYTHON) -m dfer_zoo demo
 
+# the timeline of a drawn clip, and the diagrams of the systems
 pictures:
 	$(PYTHON) docs/pictures.py
+	$(PYTHON) docs/diagrams.py
 
 # run all parity cases and write the worst error of each system into docs/parity.md
 proven:

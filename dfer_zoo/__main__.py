@@ -1,7 +1,5 @@
 """``python -m dfer_zoo`` is ``dfer-zoo``."""
 
-import sys
+from .cli import run
 
-from .cli import main
-
-sys.exit(main())
+run()

@@ -1,7 +1,7 @@
-"""A checkpoint file as authors publish it -> a file of the zoo.
+"""Convert the authors' checkpoints into files of the zoo.
 
-The only place that opens pickles, and it runs nothing of them: `torch.load(weights_only=True)`, where the few harmless
-classes that training scripts leave in their files are replaced by stand-ins that hold nothing.
+This is the only module that opens pickles, and it runs no code from them: `torch.load(weights_only=True)`, with empty
+stand-ins for the few harmless classes that training scripts store.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .atomic import sha256_of
 from .convert import Conversion, convert_state_dict
 from .convert.options import stored_options
-from .errors import InputError, WeightsError, WeightsUnavailable, suggest
+from .errors import InputError, WeightsError, WeightsUnavailable, first_line, suggest
+from .media.limits import limit, raised_by
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, manifest, model_class
 from .saving import save_pretrained
@@ -38,11 +38,11 @@ from .weights.hdf5 import is_hdf5, read_hdf5
 from .weights.record import CONVERTED, VideoSpec, Weights, check_labels
 from .weights.safetensors import read_safetensors, write_safetensors
 
-# What training scripts put beside the weights: options, meters, numbers. All of it is dropped.
+# What training scripts store next to the weights: options, meters, numbers. All of it is dropped.
 IGNORED_OBJECTS = frozenset(
     {
         "argparse.Namespace",
-        "_codecs.encode",  # how pickle spells bytes
+        "_codecs.encode",  # bytes in a pickle
         "numpy.ndarray",
         "numpy.dtype",
         *(
@@ -58,25 +58,23 @@ IGNORED_MAPPINGS = frozenset({"yacs.config.CfgNode", "fvcore.common.config.CfgNo
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model", "module")
 OPTION_KEYS = ("args", "config", "opt", "options")  # where training scripts store their options
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
-MAX_WRAPPERS = 8  # a mapping may hold itself
-MAX_PICKLE_BYTES = 64 << 20  # of the object tree; tensors are stored outside of it
-MAX_PICKLE_OPERATIONS = 5_000_000
+MAX_WRAPPERS = 8  # a mapping may contain itself
 
 
 def convert_checkpoint(arch: str, tag: str, file: str | Path, cache: Cache | None = None) -> Path:
-    """Read the authors' file of ``arch.tag``, check it strictly, and put it into the weights store.
+    """Convert the authors' checkpoint of ``arch.tag``, check it strictly, and add it to the weights folder.
 
     Args:
         arch: The architecture.
         tag: Which of its weights.
         file: The checkpoint as its authors publish it.
-        cache: How to fetch the weights that the file is completed with, where its authors keep parts in other files.
+        cache: How to fetch the backbones that the authors keep in other files.
 
     Returns:
         The converted file.
 
     Raises:
-        WeightsError: The file is not that of the record, or its content does not fit.
+        WeightsError: It is another file than the record's, or its content does not fit.
 
     >>> convert_checkpoint("mma_dfer", "dfew_fold1", "fold1_224.pth")  # doctest: +SKIP
     PosixPath('/home/me/.cache/dfer_zoo/mma_dfer.dfew_fold1.safetensors')
@@ -111,12 +109,12 @@ def convert_checkpoint(arch: str, tag: str, file: str | Path, cache: Cache | Non
     except OSError as error:
         raise WeightsError(
             f"{record.name} cannot be written to {store.weights_folder()} ({error.strerror or error}). "
-            "Set DFER_ZOO_WEIGHTS to a folder with room that you may write to."
+            "Set DFER_ZOO_WEIGHTS to a writable folder with enough space."
         ) from error
 
 
 def backbone_state(source: str, cache: Cache | None = None) -> Mapping[str, Tensor]:
-    """The state dict of ``arch.tag`` or ``open_clip:NAME/TAG``, fetched and converted if needed."""
+    """Return the state dict of ``arch.tag`` or ``open_clip:NAME/TAG``, fetched and converted if needed."""
     found = source if source.startswith("open_clip:") else get_weights(source)
     return fetch.backbone_state(found, cache, convert_checkpoint)
 
@@ -124,7 +122,7 @@ def backbone_state(source: str, cache: Cache | None = None) -> Mapping[str, Tens
 def _with_backbones(
     arch: str, backbones: Mapping[str, str], conversion: Conversion, what: str, cache: Cache | None = None
 ) -> Conversion:
-    """What the authors' file leaves out comes from the weights that the record names as its backbones."""
+    """Add the tensors that the authors' file leaves out, from the backbones of the record."""
     state = dict(conversion.state)
     for part, source in backbones.items():
         try:
@@ -133,28 +131,6 @@ def _with_backbones(
             raise WeightsUnavailable(f"{what} leaves out the part '{part}', {source}. {error}") from error
         state = {**model_class(arch).entries_of_backbone(part, found), **state}
     return dataclasses.replace(conversion, state=state)
-
-
-def bundle(record: Weights, file: str | Path, folder: str | Path) -> Path:
-    """Make a bundled file again from its authors' checkpoint: the same bytes as those inside the package.
-
-    The header says what the tensors are and nothing that may change later, such as a number or a remark.
-    """
-    state = read_checkpoint(file)
-    conversion = convert_state_dict(record.arch, state)
-    checked_record(record, conversion, Path(file))
-    header = {
-        "arch": record.arch,
-        "tag": record.tag,
-        "model_args": conversion.model_args,
-        "labels": list(record.labels),
-        "license": record.license,
-        "origin_sha256": sha256_of(Path(file)),
-    }
-    assert record.filename is not None
-    path = Path(folder) / record.filename
-    write_safetensors(path, conversion.state, header)
-    return path
 
 
 def convert_own(
@@ -167,17 +143,17 @@ def convert_own(
     transform: Mapping[str, Any] | None = None,
     **model_args: Any,
 ) -> Path:
-    """Convert a checkpoint of your own training with the authors' code.
+    """Convert a checkpoint that you trained with the authors' code.
 
-    The arguments of the model are those that the shapes show, then those that the options stored in the file name, then
-    ``model_args``, then the published ones.
+    The arguments of the model come from the tensor shapes, then from the options stored in the file, then from
+    ``model_args``, then from the published model.
 
     Args:
         arch: The architecture, such as "dk_clip".
         file: The checkpoint.
         folder: Where to write ``model.safetensors``; ``create_model("local-dir:folder")`` reads it.
         tag: The name of the weights.
-        labels: The classes in order, if they are not the published ones.
+        labels: Class names in order, if they are not the published ones.
         transform: Fields of the `VideoSpec`, such as ``{"rate": 1}``, for what the file does not store.
         **model_args: Arguments of the model, for what the file does not store.
 
@@ -209,7 +185,7 @@ def convert_own(
     elif "prompts" in conversion.model_args and "labels" not in conversion.model_args:
         texts = conversion.model_args["prompts"]
         raise InputError(
-            f"{file} says no labels for its {len(texts)} class texts ({', '.join(map(repr, texts))}); give them in this "
+            f"{file} stores no labels for its {len(texts)} class texts ({', '.join(map(repr, texts))}). Give them in this "
             "order with labels=[...], or --labels A,B,... on the command line."
         )
     model = build(arch, arguments)
@@ -225,9 +201,9 @@ def convert_own(
 
 
 def _check_agreement(file: str | Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Two sources for one option must say the same."""
+    """Raise an error if an option is stored with another value than the given one."""
     for name in stored.keys() & given.keys():
-        if _plain(stored[name]) != _plain(given[name]):
+        if not is_same(stored[name], given[name]):
             raise WeightsError(
                 f"{file} stores {name}={stored[name]!r} among the options of its training, which contradicts "
                 f"{name}={given[name]!r}. Leave the argument out, or use the checkpoint that belongs to it."
@@ -246,14 +222,14 @@ def _changed_spec(spec: VideoSpec | None, changes: Mapping[str, Any]) -> VideoSp
 
 def _check_count(file: str | Path, num_classes: int, labels: Sequence[str]) -> None:
     if len(labels) != num_classes:
-        raise WeightsError(f"{file} has {num_classes} classes, and there are {len(labels)} labels.")
+        raise WeightsError(f"{file} has {num_classes} classes, but {len(labels)} labels were given.")
 
 
 def checked_record(record: Weights, conversion: Conversion, path: Path) -> Weights:
-    """The record with the constructor arguments that this very file asks for, once a model made from it fits."""
+    """Return the record with the constructor arguments of this file, after a model built from them has loaded it."""
     for argument, value in conversion.model_args.items():
         known = record.model_args.get(argument, value)
-        if _plain(known) != _plain(value):
+        if not is_same(known, value):
             raise WeightsError(
                 f"{path} does not belong to {record.name}: it has {argument}={value!r}, and {known!r} was expected."
             )
@@ -268,7 +244,7 @@ def checked_record(record: Weights, conversion: Conversion, path: Path) -> Weigh
     params = sum(parameter.numel() for parameter in model.parameters())
     if params != record.params:
         raise WeightsError(
-            f"{path} does not belong to {record.name}: it makes {params:,} parameters, {record.params:,} were expected."
+            f"{path} does not belong to {record.name}: it has {params:,} parameters, {record.params:,} were expected."
         )
     return dataclasses.replace(record, model_args=model_args)
 
@@ -278,8 +254,14 @@ def build(arch: str, model_args: Mapping[str, Any]) -> DferModel:
         return model_class(arch)(**model_args)
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def is_same(one: Any, other: Any) -> bool:
+    """Compare two values of an argument. JSON turns tuples into lists.
+
+    >>> is_same((2, 5), [2, 5])
+    True
+    """
+    one, other = (list(value) if isinstance(value, tuple) else value for value in (one, other))
+    return bool(one == other)
 
 
 def _from(record: Weights) -> str:
@@ -290,7 +272,7 @@ def _from(record: Weights) -> str:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint file, on the CPU, without wrappers and prefixes. Runs nothing of the file."""
+    """Read the state dict of a checkpoint file, on the CPU, without wrappers and prefixes. Runs no code from the file."""
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"There is no file {path}.")
@@ -299,17 +281,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         state, header = read_safetensors(path)
         if header is not None:
             raise WeightsError(
-                f"{path} is a file of dfer_zoo already; load it with create_model(..., checkpoint_path=...)."
+                f"{path} is already a file of dfer_zoo; load it with create_model(..., checkpoint_path=...)."
             )
         return without_prefix(state)
-    if is_hdf5(path):  # Keras; a file of weights alone has no such group
+    if is_hdf5(path):  # Keras; a file with weights only has no such group
         arrays = read_hdf5(path, "model_weights") or read_hdf5(path)
         return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     return without_prefix(find_state(load_pickle(path), path))
 
 
 def read_options(path: str | Path) -> dict[str, Any]:
-    """The options of the training, where a checkpoint stores them: plain values by name. Runs nothing of the file.
+    """Read the training options that a checkpoint stores, as plain values by name. Runs no code from the file.
 
     Args:
         path: A checkpoint that `read_checkpoint` reads.
@@ -333,7 +315,7 @@ def read_options(path: str | Path) -> dict[str, Any]:
 
 
 def _check_kind(path: Path) -> None:
-    """What people really get from a broken download."""
+    """Recognize the usual results of a broken download."""
     with path.open("rb") as stream:
         start = stream.read(512).lstrip().lower()
     if not start:
@@ -341,10 +323,10 @@ def _check_kind(path: Path) -> None:
     if start.startswith((b"<!doctype", b"<html")):
         raise WeightsError(f"{path} is a web page, not a checkpoint. Download it in a browser, past the warning page.")
     if start.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path} is a Git LFS pointer, not the file itself. Run 'git lfs pull' where it is from.")
+        raise WeightsError(f"{path} is a Git LFS pointer, not the file itself. Run 'git lfs pull' in its repository.")
 
 
-# what torch's reader and its old format raise on damaged files
+# exceptions of torch's reader on damaged files
 _DAMAGE = (
     *(RuntimeError, EOFError, ValueError, LookupError, OSError, AssertionError, TypeError, AttributeError),
     *(MemoryError, ArithmeticError, struct.error, zipfile.BadZipFile),
@@ -352,7 +334,7 @@ _DAMAGE = (
 
 
 def load_pickle(path: Path) -> Any:
-    """`torch.load(weights_only=True)` with stand-ins for what is known to be harmless and of no use to us."""
+    """`torch.load(weights_only=True)`, with stand-ins for harmless classes that are not needed."""
     try:
         with path.open("rb") as stream:
             names = pickled_names(stream)
@@ -363,34 +345,33 @@ def load_pickle(path: Path) -> Any:
         foreign = sorted(name for name in names if not (_is_ignored(name) or name in _known_to_torch()))
         asks = f": it asks for {', '.join(foreign[:10])}" if foreign else " (its opcodes are not those of weights)"
         raise WeightsError(
-            f"{path} was refused{asks}. Weights need nothing but tensors and plain values; nothing of the file was run."
+            f"{path} was refused{asks}. Weights need only tensors and plain values. No code from the file was run."
         ) from error
     except WeightsError:
         raise
     except Exception as error:  # a damaged pickle can make torch's reader fail in any way
         raise WeightsError(
-            f"{path} is not a whole checkpoint of torch ({str(error).splitlines()[0] if str(error) else 'cut off'}). "
-            "Download it again."
+            f"{path} is not a complete torch checkpoint ({first_line(error) or 'cut off'}). Download it again."
         ) from error
 
 
 @functools.cache
 def _known_to_torch() -> frozenset[str]:
-    """The names that `torch.load(weights_only=True)` takes by itself."""
+    """Return the names that `torch.load(weights_only=True)` allows."""
     from torch import _weights_only_unpickler
 
     return frozenset(_weights_only_unpickler._get_allowed_globals())
 
 
 def pickled_names(stream: BufferedReader) -> set[str]:
-    """The classes and functions that a checkpoint refers to, found by reading the pickle without running it."""
+    """Return the classes and functions that a checkpoint refers to. The pickle is scanned, not run."""
     if zipfile.is_zipfile(stream):
         with zipfile.ZipFile(stream) as archive:
             pickles = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
-            if sum(info.file_size for info in pickles) > MAX_PICKLE_BYTES:
+            if sum(info.file_size for info in pickles) > limit("pickle_bytes"):
                 raise WeightsError(
-                    f"{stream.name} holds pickles of more than {MAX_PICKLE_BYTES:,} bytes besides its tensors. "
-                    "Weights have far less; nothing of the file was run."
+                    f"{stream.name} has more than {limit('pickle_bytes'):,} bytes of pickles in addition to its tensors. "
+                    f"Weights have far less. No code from the file was run. {raised_by('pickle_bytes')}"
                 )
             return set().union(*(_names(archive.open(info)) for info in pickles))
     stream.seek(0)
@@ -402,14 +383,16 @@ def pickled_names(stream: BufferedReader) -> set[str]:
 
 
 def _names(stream: IO[bytes]) -> set[str]:
-    found = set()
+    found, most = set(), limit("pickle_operations")
     for number, (operation, argument, _) in enumerate(pickletools.genops(stream)):
-        if number > MAX_PICKLE_OPERATIONS:
-            raise WeightsError(f"A pickle has more than {MAX_PICKLE_OPERATIONS:,} operations. Nothing of it was run.")
+        if number > most:
+            raise WeightsError(
+                f"A pickle has more than {most:,} operations. No code from it was run. {raised_by('pickle_operations')}"
+            )
         if operation.name in ("GLOBAL", "INST"):
             found.add(argument.replace(" ", "."))
         elif operation.name == "STACK_GLOBAL":
-            found.add("a class under a name put together while reading")
+            found.add("a class whose name is computed while the file is read")
     return found
 
 
@@ -418,7 +401,7 @@ def _is_ignored(name: str) -> bool:
 
 
 class _Nothing:
-    """Stands for an object that is of no use here: takes any arguments and any state, and keeps none."""
+    """Stand-in for an object that is not needed: it accepts any arguments and any state, and keeps none."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return super().__new__(cls)
@@ -431,22 +414,23 @@ class _Nothing:
 
 
 class _Options(_Nothing):
-    """Stands for a namespace of options and keeps its values, which torch has checked to be plain."""
+    """Stand-in for a namespace of options. It keeps their values, which torch has checked to be plain."""
 
     def __setstate__(self, state: Any) -> None:
         self.kept = dict(state) if isinstance(state, Mapping) else {}
 
 
 class _PlainMapping:
-    """Stands for a class derived from dict: torch fills nothing but true dicts."""
+    """Stand-in for a subclass of dict: torch only fills real dicts."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         return OrderedDict()
 
 
 def stand_ins(names: set[str]) -> list[Any]:
-    """A class of ours for every name that is known to be harmless, or that was defined in the training script itself.
-    torch finds it by its module and name."""
+    """Make a stand-in for every harmless class, and for those defined in the training script itself.
+
+    torch finds a stand-in by its module and name."""
     made = []
     for name in sorted(filter(_is_ignored, names)):
         module, _, cls = name.rpartition(".")
@@ -456,7 +440,7 @@ def stand_ins(names: set[str]) -> list[Any]:
 
 
 def find_state(content: Any, path: Path) -> dict[str, Tensor]:
-    """Down the wrapper keys to the mapping that holds tensors."""
+    """Follow the wrapper keys to the mapping of tensors."""
     for _ in range(MAX_WRAPPERS):
         if not isinstance(content, Mapping):
             break
@@ -465,18 +449,18 @@ def find_state(content: Any, path: Path) -> dict[str, Tensor]:
             break
         content = inner
     if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__} and no state dict.")
+        raise WeightsError(f"{path} contains a {type(content).__name__}, not a state dict.")
     others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if others or not content:
         raise WeightsError(
-            f"{path} holds no state dict under {', '.join(WRAPPER_KEYS)}: "
+            f"{path} has no state dict under {', '.join(WRAPPER_KEYS)}: "
             f"{', '.join(others[:5]) or 'nothing'} {'is not a tensor' if len(others) < 2 else 'are not tensors'}."
         )
     return {str(key): value.detach() for key, value in content.items()}
 
 
 def without_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the names that DataParallel and torch.compile put in front of every entry."""
+    """Remove the prefixes that DataParallel and torch.compile add to every entry."""
     names = {name: name for name in state}
     with contextlib.suppress(StopIteration):
         while state:

@@ -1,4 +1,4 @@
-"""The one family of exceptions. A message says what was asked, what was found, and what to do."""
+"""Exceptions. A message says what was requested, what was found, and what to do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ MAX_MESSAGE = 4000
 
 
 class DferZooError(Exception):
-    """Anything that dfer_zoo raises on purpose.
+    """Base class of the exceptions of dfer_zoo.
 
-    File names, tensor names and answers of servers end up in messages, so messages are made safe to print: control
+    Messages may contain file names, tensor names and replies of servers, so they are made safe to print: control
     characters are escaped, passwords in URLs are masked, and the length is bounded.
     """
 
@@ -33,7 +33,7 @@ class WeightsError(DferZooError):
 
 
 class WeightsUnavailable(DferZooError):
-    """The weights cannot be had from here; the message says how to get them."""
+    """The weights are not on this machine and cannot be downloaded. The message says how to get them."""
 
 
 class MediaError(DferZooError):
@@ -45,7 +45,7 @@ class InputError(DferZooError, ValueError):
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """Text without control characters and lone surrogates, cut in the middle where it is longer than ``limit``.
+    """Escape control characters and lone surrogates, and cut text longer than ``limit`` in the middle.
 
     >>> printable("a\\x1b[31mb")
     'a\\\\x1b[31mb'
@@ -61,18 +61,27 @@ def _escaped(char: str) -> str:
 
 
 def mask_passwords(text: str) -> str:
-    """Text with the credentials of its URLs masked.
+    """Mask the credentials of URLs in a text.
 
     >>> mask_passwords("https://me:secret@host/x")
     'https://***@host/x'
     """
-    return re.sub(r"(\w+://)[^/\s@]+@", r"\1***@", text)
+    return re.sub(r"(?<=\w)://[^/\s]*@", "://***@", text)  # linear, also in very long names
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message. Those of torch have many.
+
+    >>> first_line(ValueError("wrong shape\\nCandidates: ..."))
+    'wrong shape'
+    """
+    return str(error).strip().partition("\n")[0]
 
 
 def suggest(wanted: str, known: Iterable[str]) -> str:
-    """``' Did you mean a, b?'``, or all names where nothing is near: the tail of an error message."""
+    """Return the end of an error message: ``' Did you mean a, b?'``, or all names if none is similar."""
     known = sorted(known)
     close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.5)
     if close:
         return f" Did you mean {', '.join(close)}?"
-    return f" There are: {', '.join(known) or 'none'}."
+    return f" Available: {', '.join(known) or 'none'}."

@@ -1,6 +1,6 @@
-"""From a name to a model that computes: the one place where architectures and weights meet.
+"""Create models by name, and load weights into them.
 
-A requested weight is loaded entirely or an exception is raised.
+Requested weights are loaded completely, or an exception is raised.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from .checkpoints import backbone_state, convert_checkpoint
+from .checkpoints import backbone_state, convert_checkpoint, is_same
 from .convert import convert_parts
-from .errors import DferZooError, InputError, UnknownModel, UnknownTag, WeightsError, suggest
+from .errors import DferZooError, InputError, UnknownModel, UnknownTag, WeightsError, first_line, suggest
+from .media.limits import limit, raised_by
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import MODELS, check_name, get_weights, list_pretrained, model_class
 from .version import __version__
@@ -43,30 +44,31 @@ def create_model(
     dtype: torch.dtype | None = None,
     **model_args: Any,
 ) -> DferModel:
-    """Create a model in eval mode. A requested weight is loaded entirely, or an exception says why not.
+    """Create a model in eval mode. Requested weights are loaded completely, or an exception is raised.
 
     Args:
         name: An architecture ("mma_dfer"), one with a tag ("mma_dfer.dfew_fold1"), a repository
             ("hf-hub:owner/repo@revision") or a folder ("local-dir:path").
         pretrained: The tag of the weights. None or False: random weights.
-        num_classes: Size of a new head, where it differs from that of the weights.
-        labels: Class names of a new head, where they differ from those of the weights.
+        num_classes: Number of classes. The head is replaced if the weights have another number.
+        labels: Class names in order. The head is replaced if the weights have other names.
         checkpoint_path: A safetensors file of the zoo to load instead of a tag.
-        cache_dir: Where files from the Hub are cached. None: the Hub client's own folder.
-        local_files_only: Send no request.
-        download: False: the same as ``local_files_only=True``.
-        verify: "always" hashes the file on every load, "once" only after it changed.
-        device: Where the model goes.
-        dtype: The floating point type of the model.
+        cache_dir: Where files from the Hub are cached. None: the default folder of huggingface_hub.
+        local_files_only: Use only files on this machine.
+        download: False is the same as ``local_files_only=True``.
+        verify: "always" hashes the file on every load, "once" only after it has changed.
+        device: Device of the model.
+        dtype: Floating point type of the model.
         **model_args: Arguments of the architecture's constructor.
 
     Returns:
-        The model. ``model.weights`` (timm: ``model.pretrained_cfg``) is the record of what was loaded.
+        The model. ``model.weights`` (timm: ``model.pretrained_cfg``) is the record of the loaded weights.
 
     Raises:
         UnknownModel: There is no such architecture.
         UnknownTag: The architecture has no such weights.
-        WeightsUnavailable: The weights are not here and cannot be fetched; the message says how to get them.
+        WeightsUnavailable: The weights are not on this machine and cannot be downloaded. The message says how to get
+            them.
         WeightsError: The file is damaged or does not fit.
         InputError: The arguments contradict each other.
 
@@ -97,10 +99,10 @@ def create_model(
 
 
 def load_weights(model: DferModel, path: str | Path) -> DferModel:
-    """Fill an existing model from a safetensors file of the zoo, strictly.
+    """Load a safetensors file of the zoo into an existing model, strictly.
 
     Args:
-        model: A model of the architecture and with the arguments that the file states.
+        model: A model with the architecture and arguments that the file was saved with.
         path: The file.
 
     Returns:
@@ -119,7 +121,7 @@ def load_weights(model: DferModel, path: str | Path) -> DferModel:
     path = Path(path)
     record = _header_record(path)
     if model_class(record.arch) is not type(model):
-        raise WeightsError(f"{path} holds weights of {record.arch}; the model is a {type(model).__name__}.")
+        raise WeightsError(f"{path} contains weights of {record.arch}; the model is a {type(model).__name__}.")
     _check_same_arguments(model, record, path)
     return _fill(model, record, path)
 
@@ -130,14 +132,14 @@ def load_weights(model: DferModel, path: str | Path) -> DferModel:
 def _resolve(
     name: str, pretrained: Any, checkpoint_path: str | Path | None, cache: Cache
 ) -> tuple[str, Weights | None, Path | None]:
-    """(architecture, record, file) of whatever was asked for; record and file are None for random weights."""
+    """Return (architecture, record, file). Record and file are None for random weights."""
     if not isinstance(name, str):
         raise UnknownModel(f"name must be a string, not {type(name).__name__}.")
-    pretrained = None if pretrained is False else pretrained  # as every timm script says it
+    pretrained = None if pretrained is False else pretrained  # timm's scripts pass False
     for prefix in ("hf-hub:", "local-dir:"):
         if name.startswith(prefix):
             if pretrained is not None or checkpoint_path is not None:
-                raise InputError(f"'{name}' already says which weights; leave out pretrained and checkpoint_path.")
+                raise InputError(f"'{name}' already names the weights; omit pretrained and checkpoint_path.")
             place = name.removeprefix(prefix)
             path = fetch.hub_repository(place, cache) if prefix == "hf-hub:" else _local_folder(place)
             record = _header_record(path)
@@ -166,7 +168,7 @@ def _tag(arch: str, tag: str | None, pretrained: Any) -> str | None:
     if pretrained is not None and not isinstance(pretrained, str):
         tags = [t for _, t in list_pretrained(arch)]
         raise UnknownTag(
-            f"pretrained={pretrained!r} does not say which weights of {arch}. There are: {', '.join(tags) or 'none'}."
+            f"pretrained={pretrained!r} does not name weights of {arch}. Available: {', '.join(tags) or 'none'}."
         )
     if None not in (tag, pretrained) and tag != pretrained:
         raise InputError(f"'{arch}.{tag}' and pretrained='{pretrained}' name different weights.")
@@ -183,14 +185,14 @@ def _local_folder(folder: str) -> Path:
 def _checkpoint(arch: str, path: Path) -> tuple[str, Weights, Path]:
     record = _header_record(path)
     if record.arch != arch:
-        raise WeightsError(f"{path} holds weights of {record.arch}, and {arch} was asked for.")
+        raise WeightsError(f"{path} contains weights of {record.arch}, not of {arch}.")
     return arch, record, path
 
 
 def _header_record(path: Path) -> Weights:
     record = read_record(path)
     if record.arch not in MODELS:
-        raise WeightsError(f"{path} holds weights of '{record.arch}', which dfer_zoo {__version__} does not know.")
+        raise WeightsError(f"{path} contains weights of '{record.arch}', which dfer_zoo {__version__} does not know.")
     return record
 
 
@@ -205,7 +207,7 @@ def check_place(device: Any, dtype: Any) -> None:
     # NotImplementedError is a RuntimeError; which of them comes depends on what this torch was built with
     except (RuntimeError, AssertionError, TypeError) as error:
         what = f"device '{device}'" if dtype is None else f"device '{device}' with dtype {dtype!r}"
-        raise InputError(f"{what} cannot be used here ({_first_line(error)}).") from error
+        raise InputError(f"{what} cannot be used here ({first_line(error)}).") from error
 
 
 def _check_arguments(arch: str, model_args: Mapping[str, Any]) -> None:
@@ -249,24 +251,22 @@ def _loaded(record: Weights, path: Path, model_args: Mapping[str, Any]) -> DferM
     return _fill(_build(kind, arguments, path), record, path, resized=bool(model_args))
 
 
-MAX_DEPTH = 256
-MAX_ARGUMENT = 1 << 20  # of a number in a header; the largest of any published model is 49,408, a vocabulary
-
-
 def _check_sizes(values: Any, path: Path, name: str = "") -> None:
-    """The header of a file from a stranger may ask for anything; nothing is built before its numbers are plausible."""
+    """Check the numbers of an untrusted header before a model is built from them."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             _check_sizes(value, path, str(key))
     elif isinstance(values, list | tuple):
         for value in values:
             _check_sizes(value, path, name)
-    elif isinstance(values, int | float) and not -MAX_ARGUMENT <= values <= MAX_ARGUMENT:
-        raise WeightsError(f"{path} asks for {name}={values!r}; at most {MAX_ARGUMENT:,} is accepted.")
+    elif isinstance(values, int | float) and not -limit("argument") <= values <= limit("argument"):
+        raise WeightsError(
+            f"{path} asks for {name}={values!r}; at most {limit('argument'):,} is accepted. {raised_by('argument')}"
+        )
 
 
 class _Bounded(TorchFunctionMode):
-    """A model is no larger than the file that asks for it: stop before more is allocated."""
+    """Raise an error before a model allocates more elements than its file has bytes."""
 
     MAKERS = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
     SPARE = 1 << 26  # elements of position tables and other temporary tensors
@@ -289,10 +289,12 @@ class _Bounded(TorchFunctionMode):
 
 
 def _build(kind: type[DferModel], arguments: Mapping[str, Any], path: Path) -> DferModel:
-    """The model that a file's header asks for. Whatever it asks for, the answer is a model or a `WeightsError`."""
+    """Build the model that a file's header describes. Every failure is a `WeightsError`."""
     depth = next((arguments[name] for name in ("depth", "num_layers") if isinstance(arguments.get(name), int)), 0)
-    if depth > MAX_DEPTH:
-        raise WeightsError(f"{path} asks for a depth of {depth}; at most {MAX_DEPTH} is accepted.")
+    if depth > limit("depth"):
+        raise WeightsError(
+            f"{path} asks for a depth of {depth}; at most {limit('depth')} is accepted. {raised_by('depth')}"
+        )
     try:
         with _Bounded(path), skip_init():
             return kind(**arguments)
@@ -300,12 +302,12 @@ def _build(kind: type[DferModel], arguments: Mapping[str, Any], path: Path) -> D
         raise
     except Exception as error:
         raise WeightsError(
-            f"{path} asks for a {kind.__name__} that cannot be built ({type(error).__name__}: {_first_line(error)})."
+            f"{path} asks for a {kind.__name__} that cannot be built ({type(error).__name__}: {first_line(error)})."
         ) from error
 
 
 def _fill(model: DferModel, record: Weights, path: Path, *, resized: bool = True) -> DferModel:
-    """The file's values, and what belongs to them: labels, transforms, the record."""
+    """Load the tensors of a file, and set the labels, the preprocessing and the record."""
     state, _ = read_safetensors(path)
     load_strictly(model, state, f"{record.name} ({path})")
     store.check_unchanged(path)
@@ -320,17 +322,17 @@ def _fill(model: DferModel, record: Weights, path: Path, *, resized: bool = True
 
 
 def _resized(published: Any, own: Any, fields: Sequence[str]) -> Any:
-    """The record's preprocessing, with the sizes that the caller's arguments gave the model."""
+    """Return the published preprocessing, with these fields from the model's own."""
     return published if own is None else dataclasses.replace(published, **{name: getattr(own, name) for name in fields})
 
 
 def _replace_head(
     model: DferModel, num_classes: int | None, labels: Sequence[str] | None, head: Mapping[str, Any]
 ) -> None:
-    """A new head, where other classes, another order, or other texts for them were asked for."""
+    """Replace the head if other classes, another order, or other class texts are requested."""
     count = _count(num_classes, labels)
     head = dict([(name, value) for name, value in head.items() if value is not None][:1])
-    differs = any(_plain(value) != _plain(getattr(model, name)) for name, value in head.items())
+    differs = any(not is_same(value, getattr(model, name)) for name, value in head.items())
     if labels is not None and (differs or tuple(labels) != model.labels):
         model.reset_classifier(tuple(labels), **head)
     elif count is not None and count != model.num_classes:
@@ -340,24 +342,15 @@ def _replace_head(
 
 
 def _check_same_arguments(model: DferModel, record: Weights, path: str | Path) -> None:
-    """What tensors do not show: the number of heads, the texts of the classes."""
+    """Check arguments that no tensor's shape depends on: the number of heads, the class texts."""
     parameters = inspect.signature(type(model)).parameters
     built = {**{name: parameter.default for name, parameter in parameters.items()}, **model.config()}
     for name, value in record.model_args.items():
-        if built.get(name) is not None and _plain(built[name]) != _plain(value):
+        if built.get(name) is not None and not is_same(built[name], value):
             raise WeightsError(
                 f"{path} was made with {name}={value!r}, and this {type(model).__name__} with {built[name]!r}. "
                 "create_model(..., checkpoint_path=...) builds the model that fits."
             )
-
-
-def _first_line(error: BaseException) -> str:
-    """torch's errors list every signature of a function on lines of their own."""
-    return str(error).partition("\n")[0]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:
@@ -365,5 +358,5 @@ def _count(num_classes: int | None, labels: Sequence[str] | None) -> int | None:
         return num_classes
     check_labels(labels)
     if num_classes is not None and num_classes != len(labels):
-        raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
+        raise InputError(f"num_classes is {num_classes} but there are {len(labels)} labels.")
     return len(labels)

@@ -44,14 +44,14 @@ def check_name(name: str) -> str:
 
 
 def model_class(name: str) -> type[DferModel]:
-    """The class behind a name; this is what imports torch and the model's file."""
+    """Return the class of an architecture. Imports torch and the model's file."""
     module, _, cls = MODELS[check_name(name)].partition(":")
     return getattr(importlib.import_module(f".models.{module}", __package__), cls)
 
 
 @functools.cache
 def manifest() -> dict[tuple[str, str], Weights]:
-    """The records of the manifest by (architecture, tag)."""
+    """Return the records of the manifest by (architecture, tag)."""
     return read_manifest(manifest_path(), MODELS)
 
 
@@ -59,7 +59,7 @@ Patterns = str | Iterable[str]
 
 
 def list_models(pattern: Patterns = "*", *, pretrained: bool = False, exclude_filters: Patterns = ()) -> list[str]:
-    """The names that `create_model` takes.
+    """List the names that `create_model` takes.
 
     Args:
         pattern: A shell pattern or several, for the architecture ("mae*") or for "arch.tag" ("*.dfew*").
@@ -87,7 +87,7 @@ def list_models(pattern: Patterns = "*", *, pretrained: bool = False, exclude_fi
 
 
 def list_pretrained(pattern: Patterns = "*", *, exclude_filters: Patterns = ()) -> list[tuple[str, str]]:
-    """The (name, tag) pairs that `create_model(name, pretrained=tag)` takes.
+    """List the (name, tag) pairs that `create_model(name, pretrained=tag)` takes.
 
     Args:
         pattern: A shell pattern or several, for the architecture or for "arch.tag".
@@ -114,7 +114,7 @@ def _matches(name: str, patterns: Patterns) -> bool:
 
 
 def get_weights(arch: str, tag: str | None = None) -> Weights:
-    """The record of one weights file.
+    """Return the record of one weights file.
 
     Args:
         arch: The architecture, or "arch.tag".
@@ -125,7 +125,7 @@ def get_weights(arch: str, tag: str | None = None) -> Weights:
 
     Raises:
         UnknownModel: No architecture has this name.
-        UnknownTag: The architecture has no such weights; the message lists those that exist.
+        UnknownTag: The architecture has no such weights. The message lists those that exist.
 
     Example:
         >>> get_weights("mma_dfer", "dfew_fold1").labels[:2]
@@ -139,14 +139,14 @@ def get_weights(arch: str, tag: str | None = None) -> Weights:
     if (arch, tag) not in manifest():
         tags = [t for a, t in manifest() if a == arch]
         if not tag:
-            raise UnknownTag(f"Which weights of {arch}? It has: {', '.join(sorted(tags)) or 'none'}.")
+            raise UnknownTag(f"Name the weights of {arch}. Available: {', '.join(sorted(tags)) or 'none'}.")
         raise UnknownTag(f"{arch} has no weights '{tag}'.{suggest(tag, tags)}")
     return manifest()[arch, tag]
 
 
 @functools.cache
 def systems_without(modality: str) -> tuple[str, ...]:
-    """Trained classifiers of videos that take a clip without this modality.
+    """Return the trained video classifiers that take a clip without this modality.
 
     >>> "mae_dfer" in systems_without("audio"), "hicmae" in systems_without("audio")
     (True, False)

@@ -1,4 +1,4 @@
-"""Write a model with everything that belongs to it, and publish it."""
+"""Save models with their labels and preprocessing, and publish them on the Hub."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def save_pretrained(
         model: A model of the zoo, possibly wrapped.
         folder: The folder, created if needed.
         tag: The name of these weights.
-        dataset: What they were trained on.
-        fold: Which fold of it was held out.
+        dataset: The training data set.
+        fold: The held-out fold.
         metrics: Measured numbers.
         license: An SPDX identifier.
-        caution: What these weights are not for; shown with every answer.
+        caution: A known limitation; shown with every prediction.
 
     Returns:
         The path of ``model.safetensors``.
@@ -87,7 +87,7 @@ def save_pretrained(
 
 
 def unwrap(model: nn.Module) -> DferModel:
-    """The zoo's model inside DistributedDataParallel, DataParallel or torch.compile."""
+    """Return the model inside DistributedDataParallel, DataParallel or torch.compile."""
     while not isinstance(model, DferModel):
         inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
         if inner is None:
@@ -120,19 +120,18 @@ def push_to_hub(
     The commit is read back and hashed. Log in with `hf auth login`, or set HF_TOKEN.
 
     Args:
-        source: Weights that are on this machine ("mma_dfer.dfew_fold1"), a folder that `save_pretrained` wrote, or a
-            model.
+        source: Weights on this machine ("mma_dfer.dfew_fold1"), a folder written by `save_pretrained`, or a model.
         repo_id: "owner/repo".
         private: Create the repository as a private one.
-        gated: Ask readers to accept conditions.
-        pull_request: Open a pull request, for repositories of others.
+        gated: Users must accept conditions first.
+        pull_request: Open a pull request, for repositories that are not yours.
         dry_run: Send nothing.
-        i_have_permission: Publish weights whose licence does not allow it by itself.
-        benchmark: A data set on the Hub, "owner/dataset" or "owner/dataset:task". The numbers of the record are then
-            written to ``.eval_results`` too, for its leaderboard.
+        i_have_permission: Confirm that the authors allow it, for weights whose licence does not.
+        benchmark: A data set on the Hub, "owner/dataset" or "owner/dataset:task". The metrics of the record are also
+            written to ``.eval_results``, for its leaderboard.
 
     Returns:
-        What was published: files, pinned name, digest, and the lines for a manifest.
+        The files, the pinned name, the digest, and the change of the manifest.
 
     Raises:
         InputError: The licence does not allow it, or the repository's name is not valid.
@@ -169,9 +168,7 @@ def _publishable(source: str | Path, i_have_permission: bool) -> tuple[Weights, 
         return record, path, card
     record = get_weights(str(source))
     if record.distribution not in (*CONVERTED, "bundled"):
-        raise InputError(
-            f"{record.name} has no file of this machine to publish (distribution '{record.distribution}')."
-        )
+        raise InputError(f"{record.name} has no local file to publish (distribution '{record.distribution}').")
     check_may_publish(record, i_have_permission)
     path = fetch(record)
     if record.distribution in CONVERTED:

@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from dfer_zoo import Recognizer  # noqa: E402
 from dfer_zoo.data.puppets import SECONDS  # noqa: E402
-from dfer_zoo.demo import FEELINGS, performance  # noqa: E402
+from dfer_zoo.demo import EMOTIONS, performance  # noqa: E402
 from dfer_zoo.inference.plots import THEMES, timeline_figure, write_figure  # noqa: E402
 from dfer_zoo.media.write import write_mp4  # noqa: E402
 
@@ -29,7 +29,7 @@ def draw(folder: Path) -> list[Path]:
         video = write_mp4(performance(), Path(place) / "puppet.mp4")
         recognizer = Recognizer("av_fusion", "puppets", faces="none", window=SECONDS, stride=SECONDS / 4, thumbnails=8)
         answer = recognizer(video)
-    title = f"puppet.mp4: {', then '.join(FEELINGS)} (a drawn test object)"
+    title = f"puppet.mp4: {', then '.join(EMOTIONS)} (a drawn test object)"
     return [
         write_figure(folder / f"timeline_{theme}.png", timeline_figure(answer, title, theme=theme)) for theme in THEMES
     ]

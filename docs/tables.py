@@ -6,52 +6,130 @@ for the list of all models); what stands between that line and `<!-- end -->` is
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from dfer_zoo import registry  # noqa: E402
+from dfer_zoo.cli import _parser  # noqa: E402
 from dfer_zoo.registry import MODELS, manifest  # noqa: E402
 from dfer_zoo.weights.provenance import digest, terms_of  # noqa: E402
 from dfer_zoo.weights.record import Weights  # noqa: E402
 
 MARK = re.compile(
-    r"<!-- (results|recalls|systems|models|labels|puppets|provenance)(?:: (\w+))? -->\n(?:\s*\|.*?<!-- end -->\n)?",
+    r"<!-- (results|recalls|systems|models|labels|orders|puppets|provenance|commands)(?:: (\w+))? -->\n"
+    r"(?:(?:(?!<!-- ).)*<!-- end -->\n)?",
     re.DOTALL,
 )
 
 
 def results(arch: str) -> str:
-    """One row per number: weights, data set, number, how and by whom it was measured."""
-    rows = [["weights", "metric", "%", "protocol", "source"]]
+    """One row per weights and test, and notes that say how and by whom the numbers were measured."""
+    rates: dict[tuple[str, str], dict[str, float]] = {}
+    notes = Notes()
     for record in records_of(arch):
-        if is_drawn(record):  # its numbers are not about people
-            continue
-        numbers = [m for m in record.metrics if not m.label]
-        rows += [[f"`{record.tag}`", m.name.upper(), f"{m.value:.2f}", m.protocol, m.source] for m in numbers]
-    return table(rows)
+        for m in record.metrics:
+            if not m.label and not is_drawn(record):  # numbers of drawn clips are not about people
+                test = notes.add(record.tag, m.protocol, m.source)
+                rates.setdefault((record.tag, test), {}).setdefault(m.name, m.value)
+    names = list(dict.fromkeys(name for values in rates.values() for name in values))
+    rows = [["weights", "test", *(f"{name.upper() if len(name) < 4 else name}, %" for name in names), "note"]]
+    for (tag, test), values in rates.items():
+        cells = [f"{values[name]:.2f}" if name in values else "" for name in names]
+        rows.append([f"`{tag}`", test, *cells, notes.of(tag, test)])
+    return table(rows) + notes.listed() if rates else "No numbers are published.\n"
+
+
+class Notes:
+    """Splits protocols into the test (data set, fold) and the rest, and numbers the rests."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.uses: dict[tuple[str, str], list[int]] = {}
+
+    def add(self, tag: str, protocol: str, source: str) -> str:
+        """The test; the rest of the protocol and the source become a note."""
+        test, rest = re.fullmatch(r"([^,:;]*)[,:;]?\s*(.*)", protocol, re.DOTALL).groups()  # type: ignore[union-attr]
+        if detail := re.search(r"\s*(\(epoch [^)]*\))", rest):  # differs from fold to fold
+            test, rest = f"{test} {detail[1]}", rest.replace(detail[0], "")
+        note = f"{rest[:1].upper()}{rest[1:]}{'. ' if rest else ''}Source: {source}."
+        number = self.numbers.setdefault(note, len(self.numbers) + 1)
+        used = self.uses.setdefault((tag, test), [])
+        if number not in used:
+            used.append(number)
+        return test
+
+    def of(self, tag: str, test: str) -> str:
+        return ", ".join(map(str, self.uses[tag, test]))
+
+    def listed(self) -> str:
+        return "\n" + "".join(f"{number}. {note}\n" for note, number in self.numbers.items())
 
 
 def recalls(arch: str) -> str:
-    """One row per protocol: the recall of every class."""
-    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    """One row per weights and test: the recall of every class."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    notes = Notes()
     for record in records_of(arch):
         for m in record.metrics:
             if m.label:
-                found.setdefault((record.tag, m.protocol, m.source), {})[m.label] = m.value
+                test = notes.add(record.tag, m.protocol, m.source)
+                found.setdefault((record.tag, test), {})[canonical(m.label)] = m.value
     longest = max(found.values(), key=len, default={})
-    same = {"happy": "happiness", "sad": "sadness", "angry": "anger"}
-    columns = [*dict.fromkeys(same.get(label, label) for label in (*longest, *(n for f in found.values() for n in f)))]
-    rows = [["weights", "protocol", *columns, "source"]]
-    for (tag, protocol, source), values in found.items():
-        by_name = {same.get(label, label): value for label, value in values.items()}
-        cells = [f"{by_name[name]:.2f}" if name in by_name else "" for name in columns]
-        rows.append([f"`{tag}`", protocol, *cells, source])
+    columns = [*dict.fromkeys((*longest, *(name for values in found.values() for name in values)))]
+    rows = [["weights", "test", *columns, "note"]]
+    for (tag, test), values in found.items():
+        cells = [f"{values[name]:.2f}" if name in values else "" for name in columns]
+        rows.append([f"`{tag}`", test, *cells, notes.of(tag, test)])
+    return table(rows) + notes.listed()
+
+
+SAME = {
+    "happy": "happiness", "sad": "sadness", "angry": "anger", "fearful": "fear", "surprised": "surprise",
+}  # fmt: skip
+
+
+def canonical(label: str) -> str:
+    return SAME.get(label, label)
+
+
+def orders(name: str) -> str:
+    """The labels of a data set by index, one column per order: the systems that use it stand above it."""
+    columns: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for record in manifest().values():
+        if dataset_of(record) == name:
+            tags = columns.setdefault(record.labels, {}).setdefault(record.arch, [])
+            tags.append(record.tag)
+    several = {
+        arch for held in columns.values() for arch in held if sum(arch in other for other in columns.values()) > 1
+    }
+
+    def head(held: dict[str, list[str]]) -> str:
+        return ", ".join(f"`{arch}.{tags[0]}`" if arch in several else f"`{arch}`" for arch, tags in held.items())
+
+    rows = [["index", *map(head, columns.values())]]
+    for i in range(max(map(len, columns))):
+        rows.append([str(i), *(labels[i] if i < len(labels) else "" for labels in columns)])
     return table(rows)
+
+
+def dataset_of(record: Weights) -> str | None:
+    """The data set whose classes these weights have, as a word; None for weights that have no classes."""
+    if not record.labels or len(record.labels) > 20:  # AudioSet's 527 classes are numbers here
+        return None
+    if record.arch in ("emo_affectnet", "s2d_image"):  # named after their corpora, but trained with these classes
+        return "AffectNet"
+    if record.arch == "av_fusion":
+        return "RAVDESS"
+    if record.tag.startswith("backbone"):
+        return None
+    return re.sub(r"\W", "_", record.dataset or "")
 
 
 def puppets() -> str:
@@ -87,7 +165,7 @@ def systems(folder: str) -> str:
                     f"[`{arch}`]({folder}models/{page_of(arch)}.md){' ' + kind if kind else ''}",
                     input_of(chosen[0]),
                     *(rates.get(name, "") for name in COLUMNS),
-                    "; ".join(others),
+                    "<br>".join(others),
                     f"{max(record.params for record in chosen) / 1e6:.1f} M",
                     f"{flops[arch]:.3g}" if flops[arch] < 100 else f"{flops[arch]:.0f}",
                     ", ".join(sorted({record.license for record in weights})),
@@ -130,7 +208,7 @@ def _rates(entries: list[tuple[Weights, bool, dict[str, float]]]) -> str:
 def _rate(values: dict[str, float]) -> str:
     if "accuracy" in values:
         return f"{values['accuracy']:.2f} (accuracy)"
-    return " / ".join(f"{values[name]:.2f}" if name in values else "-" for name in ("uar", "war"))
+    return "\u00a0/\u00a0".join(f"{values[name]:.2f}" if name in values else "-" for name in ("uar", "war"))
 
 
 def input_of(record: Weights) -> str:
@@ -173,21 +251,82 @@ def labels(arch: str) -> str:
     return table(rows)
 
 
-def provenance_table() -> str:
-    """One row per weights: what is known of their past."""
-    rows = [["weights", "trained on", "licence, and where it is stated", "not known", "digest", "opened by us"]]
-    for _, record in sorted(manifest().items()):
+def provenance(arch: str) -> str:
+    """What is known of the past of every weight of an architecture; weights with equal facts stand together."""
+    groups: dict[str, list[str]] = {}
+    for record in records_of(arch):
+        groups.setdefault(facts(record), []).append(f"`{record.tag}`")
+    return "".join(f"{', '.join(tags)}\n\n{text}\n" for text, tags in groups.items()).rstrip("\n") + "\n"
+
+
+def facts(record: Weights) -> str:
+    known = digest(record)
+    shown = re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1...", known)
+    facts = {
+        "Trained on": trained_on(record),
+        "Licence": f"{record.license} ({record.license_source})",
+        "Not known": "; ".join(record.open_questions) or "nothing is open",
+        "sha256": shown,
+        "Opened by us": "yes" if record.opened else "no",
+    }
+    return "".join(f"- {name}: {value}\n" for name, value in facts.items())
+
+
+def trained_on(record: Weights) -> str:
+    """The data sets, those with equal terms together."""
+    by_terms: dict[str, list[str]] = {}
+    for name in record.training_data:
+        by_terms.setdefault(terms_of(name), []).append(name)
+    return "; ".join(f"{', '.join(names)} ({terms})" for terms, names in by_terms.items()) or "not stated"
+
+
+def provenance_table(folder: str) -> str:
+    """One row per architecture, with a link to the details."""
+    rows = [["model", "weights", "trained on", "licence", "opened by us"]]
+    for arch in sorted({arch for arch, _ in manifest()}):
+        records = records_of(arch)
+        data = dict.fromkeys(name for record in records for name in record.training_data)
+        opened = [record.tag for record in records if record.opened]
         rows.append(
             [
-                f"`{record.name}`",
-                "; ".join(f"{name} ({terms_of(name)})" for name in record.training_data) or "not stated",
-                f"{record.license}: {record.license_source}",
-                "; ".join(record.open_questions) or "-",
-                re.sub(r"([0-9a-f]{12})[0-9a-f]{52}", r"\1...", digest(record)),
-                "yes" if record.opened else "no",
+                f"[`{arch}`]({folder}models/{page_of(arch)}.md#provenance)",
+                str(len(records)),
+                ", ".join(data) or "not stated",
+                ", ".join(sorted({record.license for record in records})),
+                ", ".join(f"`{tag}`" for tag in opened) or "none",
             ]
         )
     return table(rows)
+
+
+def commands() -> str:
+    """A section per command, with its arguments and what they mean."""
+    parts = []
+    for parser in _leaves(_parser()):
+        rows = [["argument", "meaning"]]
+        for action in parser._actions:
+            if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
+                continue
+            name = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+            if action.option_strings and action.nargs != 0:
+                shown = (
+                    " or ".join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()
+                )
+                name += f" {shown}"
+            rows.append([f"`{name}`", " ".join((action.help or "").split()).replace("%%", "%")])
+        parts.append(f"## {parser.prog}\n\n{parser.description or ''}\n\n{table(rows)}")
+    return "\n".join(parts)
+
+
+def _leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    groups = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not groups:
+        yield parser
+    for group in groups:
+        about = {choice.dest: choice.help for choice in group._choices_actions}
+        for name, child in group.choices.items():
+            child.description = child.description or f"{str(about[name])[:1].upper()}{str(about[name])[1:]}."
+            yield from _leaves(child)
 
 
 def records_of(arch: str) -> list[Weights]:
@@ -223,9 +362,11 @@ def rendered(text: str, folder: str = "") -> str:
         "systems": lambda _: systems(folder),
         "models": lambda _: models(folder),
         "labels": labels,
+        "orders": orders,
+        "commands": lambda _: commands(),
         "puppets": lambda _: puppets(),
+        "provenance": lambda arch: provenance(arch) if arch else provenance_table(folder),
     }
-    makers["provenance"] = lambda _: provenance_table()
 
     def fill(match: re.Match) -> str:
         kind, arch = match.groups()

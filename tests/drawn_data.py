@@ -1,4 +1,4 @@
-"""Drawn data sets in the layouts of the published ones, with the traps that the real ones contain."""
+"""Drawn data sets in the layouts of the published ones, with the pitfalls of the real ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEVEN = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fea
 
 
 def draw_frames(folder: Path, count: int, *, size: tuple[int, int] = (40, 40), digits: int = 5, seed: int = 0) -> Path:
-    """A folder of frames, named by number; ``digits=1`` are names without leading zeros, as of MAFW's faces."""
+    """Draw a folder of numbered frames; ``digits=1`` gives names without leading zeros, as in MAFW's faces."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     for number in range(count):
@@ -31,7 +31,7 @@ def draw_sound(path: Path, seconds: float = 0.5, rate: int = 16000, channels: in
 
 
 def draw_hidden_files(folder: Path) -> None:
-    """What macOS and Windows leave in folders."""
+    """Write the hidden files of macOS and Windows."""
     (folder / "._00001.png").write_bytes(b"\0\5\26\7")
     (folder / ".DS_Store").write_bytes(b"\0")
     (folder / "Thumbs.db").write_bytes(b"\0")

@@ -1,48 +1,34 @@
-"""A Hub with one file and a chosen fault, on this machine, for as long as a test runs."""
+"""A Hub on this machine, with one file and a fault of choice."""
 
 import contextlib
 import hashlib
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests import http_server
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Hub(ThreadingHTTPServer):
-    """Serves ``content`` as small/weights/model.safetensors; ``fault`` says what it does instead."""
-
-    daemon_threads = True
-    request_queue_size = 32
+class Hub(http_server.Server):
+    """Serves ``content`` as small/weights/model.safetensors, unless ``fault`` is set."""
 
     def __init__(self, content: bytes):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.content = content
-        self.served = content  # what is really sent
+        self.served = content  # the bytes that are sent
         self.fault = ""
         self.filename = "model.safetensors"
         self.headers: dict[str, str] = {}
         self.requests: list[str] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
 
 @contextlib.contextmanager
 def serve(content: bytes) -> Iterator[Hub]:
-    hub = Hub(content)
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with http_server.running(Hub(content)) as hub:
         yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()
-        thread.join(timeout=5)
 
 
-# fault -> (status, X-Error-Code): as the Hub answers, seen from its client's reading of these
+# fault -> (status, X-Error-Code), as the client of the Hub expects them
 ANSWERS = {
     "unauthorized": (401, None),
     "gated": (403, "GatedRepo"),
@@ -55,10 +41,8 @@ ANSWERS = {
 }
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(http_server.Handler):
     server: Hub
-    protocol_version = "HTTP/1.1"
-    timeout = 10
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -93,14 +77,5 @@ class Handler(BaseHTTPRequestHandler):
             return None
         return self.send(206 if start else 200, body[start:], headers)
 
-    def send(self, status: int, body: bytes, headers: dict[str, str], length: int | None = None) -> None:
-        self.send_response(status)
-        for name, value in {**headers, **self.server.headers}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            self.wfile.write(body)
-
-    def log_message(self, *args: object) -> None:
-        pass
+    def send(self, status: int, content: bytes, headers: dict[str, str], length: int | None = None) -> None:
+        super().send(status, content, {**headers, **self.server.headers}, length)

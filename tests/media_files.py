@@ -1,4 +1,4 @@
-"""Small media files for tests, written by an ffmpeg of its own, so that nobody reads what they wrote themselves."""
+"""Small media files for tests, written by another ffmpeg than the one under test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def ffmpeg(*arguments: object, stdin: bytes | None = None) -> bytes:
-    """Run ffmpeg and return what it writes to stdout; the test is skipped, visibly, where there is none."""
+    """Run ffmpeg. Returns its standard output; skips the test if ffmpeg is not installed."""
     program = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     done = subprocess.run(
         [program, "-v", "error", "-y", *map(str, arguments)], input=stdin, capture_output=True, timeout=120
@@ -20,7 +20,7 @@ def ffmpeg(*arguments: object, stdin: bytes | None = None) -> bytes:
 
 
 def test_pattern(path: Path, *codec: object, seconds: float = 3, rate: int = 30, size: str = "192x128") -> Path:
-    """Moving test pictures and a tone."""
+    """Write a file with ffmpeg's moving test pattern and a tone."""
     pictures = f"testsrc2=s={size}:r={rate}:d={seconds}"
     tone = f"sine=440:r=44100:d={seconds}"
     ffmpeg("-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", tone, *codec, path)
@@ -31,7 +31,7 @@ test_pattern.__test__ = False  # type: ignore[attr-defined]
 
 
 def frames_by_ffmpeg(path: Path, height: int, width: int, *options: object) -> np.ndarray:
-    """Every frame of a file as ffmpeg shows it, (N, H, W, 3)."""
+    """Decode every frame of a file with ffmpeg, (N, H, W, 3)."""
     shown = ("-map", "0:v:0", "-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
     return np.frombuffer(ffmpeg(*options, "-i", path, *shown), np.uint8).reshape(-1, height, width, 3)
 

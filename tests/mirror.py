@@ -1,6 +1,6 @@
-"""A Hub of our own on this machine: `olah`, a self-hosted mirror, in a virtual environment of its own.
+"""A self-hosted mirror of the Hub on this machine: `olah`, in its own virtual environment.
 
-Its dependencies would not go well with ours, so nothing of it is imported here; it is a process to talk to.
+Its dependencies conflict with ours, so it runs as a process and is never imported here.
 """
 
 import contextlib
@@ -17,12 +17,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import wheels
+
 OLAH = "olah==0.5.4"
 
 
 def environment() -> Path:
-    """The mirror's Python; made once and kept in the user's cache folder. Without a package registry: a skipped test."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dfer_zoo_tests"
+    """The Python of the mirror. It is installed once, next to the wheels; without a package index the test is skipped."""
+    cache = wheels.folder() / "mirror"
     folder = cache / f"{OLAH.replace('==', '-')}-python{sys.version_info.major}.{sys.version_info.minor}"
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     if not python.exists():
@@ -35,7 +37,7 @@ def environment() -> Path:
             unfinished.rename(folder)
         except (OSError, subprocess.SubprocessError) as error:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-            if not python.exists():  # or else another test run was faster
+            if not python.exists():  # no other test run has installed it meanwhile
                 pytest.skip(f"{OLAH} cannot be installed from here: {said[-1]}")
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -49,13 +51,13 @@ def run(*command: object, cwd: Path | None = None) -> str:
     return done.stdout.strip()
 
 
-# No settings of the user's git; and whatever the mirror might ask of the world ends at a closed port of this machine.
+# Ignore the user's git settings, and send every outgoing request of the mirror to a closed port of this machine.
 PLAIN = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
 CLOSED = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https", "all")} | {"no_proxy": "127.0.0.1"}
 
 
 class Repository:
-    """A git work tree as the mirror serves it: large files as LFS pointers, their bytes among git's LFS objects."""
+    """A git work tree as the mirror serves it: large files are LFS pointers, their bytes are LFS objects of git."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -67,7 +69,7 @@ class Repository:
         return run("git", *who, *arguments, cwd=self.folder)
 
     def commit(self, filename: str, content: bytes) -> str:
-        """The revision that holds this content."""
+        """Commit a file. Returns the revision."""
         stored = self.object(content)
         stored.parent.mkdir(parents=True, exist_ok=True)
         stored.write_bytes(content)
@@ -84,7 +86,7 @@ class Repository:
 
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[str]:
-    """The address of a mirror that serves the repositories in ``folder/mirrors/models/<owner>/<name>``."""
+    """Run a mirror. Yields its address; it serves the repositories in ``folder/mirrors/models/<owner>/<name>``."""
     python = environment()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Scripts of the repository as modules: they belong to no package."""
+"""Import scripts of the repository that belong to no package."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-"""Worker processes ahead of the model: the same answers in the same order, and a file that kills its worker."""
+"""Worker processes that decode ahead of the model: same predictions, same order, and a file that kills its worker."""
 
 import json
 import multiprocessing
@@ -21,7 +21,7 @@ pytest.importorskip("av")
 
 
 def detector(frame):
-    """The whole frame as a face; a black frame crashes, as a decoder may."""
+    """Detect the whole frame as a face, and crash on a black frame, as a decoder may."""
     if frame.mean() < 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return [(4, 4, frame.shape[1] - 4, frame.shape[0] - 4)]
@@ -42,7 +42,8 @@ def recognizer():
     return Recognizer("av_fusion", "puppets", faces=detector, window=1.5)
 
 
-def test_workers_change_no_answer_and_a_file_that_kills_one_is_an_error_of_that_file(corpus, recognizer, tmp_path):
+@pytest.mark.slow
+def test_workers_give_the_same_predictions_and_a_crashing_file_fails_alone(corpus, recognizer, tmp_path):
     files = [corpus / name for name in ("0.mp4", "1_broken.mp4", "1.mp4", "2_killer.mp4", "2.mp4", "3.mp4")]
     answers = list(recognizer.many(files, workers=2, on_error="return", progress=False))
     for file, answer in zip(files, answers, strict=True):
@@ -58,7 +59,8 @@ def test_workers_change_no_answer_and_a_file_that_kills_one_is_an_error_of_that_
         np.testing.assert_allclose(answer.logits, alone.logits, rtol=1e-4, atol=1e-5)
 
 
-def test_a_table_by_workers_and_a_run_that_stops_at_an_error(corpus, recognizer, tmp_path):
+@pytest.mark.slow
+def test_workers_write_a_table_and_stop_at_the_first_error_by_default(corpus, recognizer, tmp_path):
     report = predict_table(recognizer, expand([corpus]), tmp_path / "t.jsonl", workers=2)
     assert (report.clips, report.failed) == (6, 2)
     rows = (tmp_path / "t.jsonl").read_text().splitlines()
@@ -70,7 +72,7 @@ def test_a_table_by_workers_and_a_run_that_stops_at_an_error(corpus, recognizer,
 
 
 class Counting:
-    """Frames that count how often each is decoded."""
+    """Frames that record which ones are decoded."""
 
     def __init__(self, count=40):
         self.frames, self.decoded = ArrayFrames(np.zeros((count, 16, 16, 3), np.uint8)), []
@@ -84,7 +86,7 @@ class Counting:
 
 
 @pytest.mark.parametrize("window", [None, 1.0])
-def test_a_clip_is_decoded_once_although_faces_are_searched(window):
+def test_face_search_decodes_no_frame_twice(window):
     frames = Counting(120)
     recognizer = Recognizer("mini_xception", "fer2013", faces=lambda frame: [(2, 2, 14, 14)], window=window)
     answer = recognizer(Clip(frames, fps=30))

@@ -1,4 +1,4 @@
-"""The public interface: every name is typed, documented with an example, and has the signature it had."""
+"""The public API: every name is typed, documented with an example, and keeps its signature."""
 
 import inspect
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 
 import dfer_zoo
 
+ROOT = Path(dfer_zoo.__file__).parent.parent
 SNAPSHOT = Path(__file__).parent / "api.txt"
 NAMES = sorted(set(dfer_zoo.__all__) - {"__version__"})
 
@@ -31,23 +32,48 @@ def signatures() -> str:
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="annotations print differently in other versions")
-def test_the_signatures_are_those_of_the_snapshot():
-    """A deliberate change: `python -m tests.test_api` writes the snapshot again; say it in CHANGELOG.md."""
+def test_signatures_match_the_snapshot():
+    """After a deliberate change run `python -m tests.test_api`, and mention it in CHANGELOG.md."""
     assert signatures() == SNAPSHOT.read_text(encoding="utf-8")
 
 
-def test_no_public_name_is_any_to_a_type_checker(tmp_path):
+# expressions that a user writes with the public names
+USES = (
+    'dfer_zoo.create_model("av_fusion").labels',
+    'dfer_zoo.create_model("av_fusion").video_spec',
+    'dfer_zoo.load_weights(dfer_zoo.create_model("av_fusion"), "model.safetensors").weights',
+    'dfer_zoo.create_transform("av_fusion.puppets").batch(["clip.mp4"])["video"]',
+    'dfer_zoo.read_clip("clip.mp4").take([0])[0]',
+    'dfer_zoo.read_clip("clip.mp4").duration',
+    "dfer_zoo.Clip.from_arrays(fps=25).num_frames",
+    'dfer_zoo.Recognizer()("clip.mp4").label',
+    'dfer_zoo.Recognizer()("clip.mp4").scores',
+    'dfer_zoo.Recognizer()("clip.mp4").windows[0].probabilities',
+    'next(dfer_zoo.Recognizer().many(["clip.mp4"]))',
+    'dfer_zoo.Recognizer().embed(["clip.mp4"])',
+    "dfer_zoo.list_models()[0]",
+    "dfer_zoo.list_pretrained()[0]",
+    'dfer_zoo.get_weights("av_fusion.puppets").video',
+    'dfer_zoo.get_weights("av_fusion.puppets").metrics[0].value',
+    'dfer_zoo.get_weights("av_fusion.puppets").origin[0].link',
+    'dfer_zoo.save_pretrained(dfer_zoo.create_model("av_fusion"), "folder")',
+    'dfer_zoo.push_to_hub("folder", "me/model").files',
+)
+
+
+def test_mypy_knows_the_type_of_every_public_name(tmp_path):
     script = tmp_path / "uses.py"
-    script.write_text("import dfer_zoo\n" + "".join(f"reveal_type(dfer_zoo.{name})\n" for name in NAMES))
+    shown = [*(f"dfer_zoo.{name}" for name in NAMES), *USES]
+    script.write_text("import dfer_zoo\n" + "".join(f"reveal_type({expression})\n" for expression in shown))
     command = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent", "--ignore-missing-imports"]
     done = subprocess.run(
-        [*command, f"--cache-dir={tmp_path / 'mypy'}", str(script)],
+        [*command, f"--cache-dir={ROOT / '.mypy_cache' / 'api'}", str(script)],
         capture_output=True,
         text=True,
-        cwd=Path(dfer_zoo.__file__).parent.parent,
+        cwd=ROOT,
     )
     revealed = [line for line in done.stdout.splitlines() if "Revealed type is" in line]
-    assert len(revealed) == len(NAMES), done.stdout + done.stderr
+    assert len(revealed) == len(shown) and "error:" not in done.stdout, done.stdout + done.stderr
     assert not [line for line in revealed if '"Any"' in line]
 
 
@@ -66,13 +92,13 @@ def test_a_public_name_is_documented(name):
         assert "Returns:" in text, f"{name} does not say what it returns"
 
 
-def test_submodules_resolve_without_an_import_of_their_own():
+def test_submodules_are_imported_on_access():
     code = "import dfer_zoo; print(dfer_zoo.transforms.create_transform.__name__, dfer_zoo.weights.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["create_transform", "dfer_zoo.weights"], done.stderr
 
 
-def test_records_and_clips_have_a_short_repr_a_hash_and_an_equality():
+def test_records_and_clips_have_short_reprs_hashes_and_equality():
     record = dfer_zoo.get_weights("mae_dfer", "dfew_fold1")
     assert repr(record).startswith("Weights(mae_dfer.dfew_fold1: ") and len({record, record}) == 1
     clip = dfer_zoo.read_clip(np.zeros((3, 16, 16, 3), np.uint8), fps=25)

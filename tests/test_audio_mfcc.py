@@ -1,4 +1,4 @@
-"""The MFCC front end: its resampler, its 3.6 seconds, its coefficients."""
+"""The MFCC front end: resampling, cropping to 3.6 seconds, coefficients."""
 
 import math
 import sys
@@ -38,10 +38,10 @@ def test_mfccs_equal_those_of_torchaudio(loudness, monkeypatch):
     assert (ours - theirs).norm() <= 2e-6 * theirs.norm()
 
 
-def test_a_quiet_clip_is_the_same_beside_a_loud_one():
+def test_a_loud_clip_does_not_change_a_quiet_one_in_the_same_batch():
     loud, quiet = noise(40000), 1e-4 * noise(40000, seed=1).cumsum(0).sin()
     together = audio.mfcc(torch.stack([loud, quiet]), 22050)
-    # values are hundreds, and sums are ordered by the number of threads; sharing the floor would be off by a quarter
+    # values are in the hundreds, and threads change the order of sums; a shared floor would differ by a quarter
     torch.testing.assert_close(together[1], audio.mfcc(quiet, 22050), rtol=1e-5, atol=1e-3)
 
 
@@ -58,7 +58,7 @@ def test_too_few_samples_for_a_window_are_refused():
 
 
 def resample_one(x: np.ndarray, j: int, old: int, new: int) -> float:
-    """One output sample, written as the definition says it."""
+    """One output sample by the definition."""
     crossings, points, roll_off = 64, 512, 0.9475937167399596
     m = np.arange(crossings * points + 1)
     kaiser = np.kaiser(2 * crossings * points + 1, 14.769656459379492)[crossings * points :]
@@ -80,7 +80,7 @@ def resample_one(x: np.ndarray, j: int, old: int, new: int) -> float:
 @pytest.mark.parametrize(
     ("old", "new"), [(48000, 22050), (44100, 22050), (16000, 22050), (8000, 22050), (22051, 22050)]
 )
-def test_resampling_is_its_definition(old, new):
+def test_resampling_matches_the_formula_sample_by_sample(old, new):
     x = noise(900)
     y = audio.kaiser_resample(x, old, new)
     whole = 900 * new // old
@@ -90,38 +90,38 @@ def test_resampling_is_its_definition(old, new):
     assert (y[whole:] == 0).all()
 
 
-def test_the_two_ways_to_resample_are_one(monkeypatch):
+def test_both_resampling_implementations_agree(monkeypatch):
     x = noise(2, 5000)
     convolved = audio.kaiser_resample(x, 48000, 22050)
     monkeypatch.setattr(audio, "_LARGEST_KERNEL", 0)
     torch.testing.assert_close(audio.kaiser_resample(x, 48000, 22050), convolved, rtol=0, atol=1e-7)
 
 
-def test_equal_rates_change_nothing():
+def test_resampling_to_the_same_rate_returns_the_input():
     x = noise(100)
     assert audio.kaiser_resample(x, 22050, 22050) is x
 
 
 @pytest.mark.parametrize(("samples", "kept"), [(7, [0, 6]), (8, [0, 7]), (9, [0, 7]), (11, [1, 8]), (12, [2, 9])])
-def test_long_signals_lose_both_ends_and_short_ones_get_zeros(samples, kept):
+def test_signals_are_cropped_at_both_ends_or_zero_padded(samples, kept):
     result = audio.centre_crop_or_pad(torch.arange(1, samples + 1), 8)
     assert result.shape == (8,)
     assert [result[result > 0][0] - 1, result[result > 0][-1] - 1] == kept
 
 
-def test_sixteen_bits_round_down_and_stay_in_range():
+def test_16_bit_values_are_rounded_down_and_clipped():
     values = torch.tensor([-1.5, -1.0, -0.00001, 0.0, 0.00004, 0.99999, 1.5])
     assert audio.sixteen_bits(values).mul(32768).tolist() == [-32768, -32768, -1, 0, 1, 32767, 32767]
 
 
-def test_a_stereo_file_of_any_rate_becomes_the_records_shape():
+def test_stereo_sound_at_any_rate_gets_the_shape_of_the_record():
     for rate, samples in [(48000, 200000), (44100, 30000), (16000, 57600)]:
         features = audio.prepare_audio(noise(2, samples).numpy(), rate, SPEC)
         assert features.shape == SPEC.shape and features.dtype == torch.float32
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers how many bytes the largest tensor holds in memory; a view holds those of its base."""
+    """Records the size in bytes of the largest tensor; a view counts as its base."""
 
     bytes = 0
 
@@ -141,7 +141,7 @@ def test_resampling_needs_no_memory_beyond_the_signal(rate):
 
 
 @pytest.mark.parametrize("rates", [(44100, 22050), (48000, 22050), (44099, 22050), (8000, 22050)])
-def test_resampling_in_blocks_gives_the_bits_of_one_product(monkeypatch, rates):
+def test_resampling_in_blocks_gives_the_same_bits(monkeypatch, rates):
     signal = torch.randn(2, 2 * rates[0] + 11, generator=torch.Generator().manual_seed(1))
     in_blocks = audio.kaiser_resample(signal, *rates)
     monkeypatch.setattr(audio, "_BLOCK", 1 << 30)

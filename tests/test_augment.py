@@ -14,7 +14,7 @@ def noise(height, width, count=2, seed=0):
 
 
 class Log(random.Random):
-    """Python's generator that writes down what it was asked."""
+    """Python's generator, with a log of its calls."""
 
     def __init__(self, seed):
         super().__init__(seed)
@@ -30,19 +30,19 @@ class Log(random.Random):
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.77, 1.0, 1.234567, 1.5, 2.9])
-def test_brightness_is_pillows_to_the_byte(factor):
+def test_brightness_matches_pillow_exactly(factor):
     frame = noise(40, 50, 1)[0]
     theirs = np.asarray(ImageEnhance.Brightness(Image.fromarray(frame)).enhance(factor))
     assert np.array_equal(augment.scale_brightness([frame], factor)[0], theirs)
 
 
-def test_all_frames_are_cut_at_the_same_place():
+def test_all_frames_get_the_same_crop():
     frame = noise(60, 80, 1)[0]
     first, second = augment.random_resized_crop([frame, frame], 32, rng=random.Random(3))
     assert first.shape == (32, 32, 3) and np.array_equal(first, second)
 
 
-def test_after_ten_failures_the_shorter_side_is_resized_and_a_square_is_cut():
+def test_after_ten_failed_draws_a_square_of_the_resized_frame_is_cropped():
     frames = noise(8, 400)  # too flat for any part of this area
     rng = Log(0)
     per_frame = augment.random_resized_crop(frames, 16, rng=rng, area=(0.9, 1.0))
@@ -63,7 +63,7 @@ def test_the_longer_side_is_rounded_down():
     assert augment.resize_shorter(noise(50, 50, 1)[0], 16).shape == (16, 16, 3)
 
 
-def test_a_flip_is_for_all_frames_or_none():
+def test_all_frames_are_flipped_together():
     frames = noise(4, 5)
     seen = set()
     for seed in range(8):
@@ -75,7 +75,7 @@ def test_a_flip_is_for_all_frames_or_none():
     assert seen == {True, False}
 
 
-def test_training_frames_come_one_from_each_part_and_short_clips_draw_nothing():
+def test_training_samples_one_frame_per_segment():
     indices = segment_random(100, 16, rng=np.random.RandomState(0))
     assert all(6 * i <= index < 6 * i + 6 for i, index in enumerate(indices))
     np.random.seed(5)
@@ -96,7 +96,7 @@ def test_training_frames_come_one_from_each_part_and_short_clips_draw_nothing():
         lambda count: sampling.random_windows(count, 16, 4),
     ],
 )
-def test_no_rule_chooses_from_no_frames(rule):
+def test_sampling_rules_reject_clips_without_frames(rule):
     assert rule(1)
     with pytest.raises(MediaError, match="no frames to choose from"):
         rule(0)

@@ -1,4 +1,4 @@
-"""av_fusion and efficient_face, beyond the numbers of the parity cases: files, missing modalities, clips, training."""
+"""av_fusion and efficient_face beyond the parity cases: files, missing modalities, clips, training."""
 
 import random
 import wave
@@ -17,16 +17,17 @@ from dfer_zoo.data.annotations import Row, read_row
 from dfer_zoo.data.formats import read_audiovisual_list, read_ravdess
 from dfer_zoo.errors import InputError, MediaError, WeightsError
 from dfer_zoo.media.clip import Clip
-from dfer_zoo.media.faces.crops import crop_faces, largest_box
+from dfer_zoo.media.faces.crops import largest_box
 from dfer_zoo.models.av_fusion import AVFusion
 from dfer_zoo.models.efficient_face import EfficientFace
-from dfer_zoo.training.mixing import MIXES, MODALITY_DROPOUT, soft_targets, stand_in
+from dfer_zoo.training.mixing import MIXES, MODALITY_DROPOUT, soft_targets
 from dfer_zoo.training.optim import create_optimizer, learning_rate
 from dfer_zoo.training.recipe import read_recipe
 from dfer_zoo.transforms import sampling
 from dfer_zoo.transforms.audio import centre_crop_or_pad, mfcc, prepare_audio, sixteen_bits
 from dfer_zoo.transforms.train.av_fusion import augment_frames
 from tests.parity.making import seeded_input, seeded_state
+from tests.parity.published import crop_faces
 from tests.parity.runner import read_case
 
 FOLDER = Path(__file__).parent / "parity"
@@ -39,7 +40,7 @@ def case(name):
 
 
 def tiny(fusion="ia", seed=0, **changes):
-    """A random model with batch statistics for which logits depend on the input in eval mode."""
+    """A random model whose batch statistics let logits depend on the input in eval mode."""
     torch.manual_seed(seed)
     model = AVFusion(fusion=fusion, **{**TINY, **changes}).eval()
     for name, buffer in model.named_buffers():
@@ -60,7 +61,7 @@ def tiny_inputs(batch=2):
 
 
 def authors_file(path, name, prefix="module."):
-    """A checkpoint as the training script writes it on a GPU."""
+    """Write a checkpoint in the format of the training script on a GPU."""
     state = seeded_state(case(name)["state_dict"], case(name)["weights"])
     content = {
         "epoch": 87,
@@ -78,7 +79,7 @@ def authors_file(path, name, prefix="module."):
     [("ravdess_ia", "model_ia_heads1", {}), ("ravdess_lt", "model_lt_heads4", {"num_heads": 4})],
 )
 @torch.no_grad()
-def test_an_authors_file_is_converted_once_and_found_by_its_name(tag, name, heads, tmp_path, monkeypatch):
+def test_a_converted_checkpoint_is_found_by_its_tag(tag, name, heads, tmp_path, monkeypatch):
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     convert_checkpoint("av_fusion", tag, authors_file(tmp_path / "RAVDESS_multimodalcnn_15_best0.pth", name))
     model = dfer_zoo.create_model("av_fusion", pretrained=tag, **heads)
@@ -99,7 +100,7 @@ def test_the_same_weights_take_fewer_frames(tmp_path, monkeypatch):
 
 
 @torch.no_grad()
-def test_the_frame_encoder_starts_from_a_converted_efficient_face(tmp_path, monkeypatch):
+def test_the_frame_encoder_loads_a_converted_efficient_face(tmp_path, monkeypatch):
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     init = case("visual_init_from_efficientface")
     state = seeded_state(init["state_dict"], init["checkpoint"]["weights"])
@@ -119,18 +120,18 @@ def test_the_frame_encoder_starts_from_a_converted_efficient_face(tmp_path, monk
 @pytest.mark.parametrize(
     ("arch", "state", "sentence"),
     [
-        ("av_fusion", {"conv1.0.weight": 0, "fc.weight": 0}, "not a checkpoint of av_fusion: none of av1.q.weight"),
+        ("av_fusion", {"conv1.0.weight": 0, "fc.weight": 0}, "not a checkpoint of av_fusion.*av1.q.weight"),
         (
             "av_fusion",
             {"av.attn.q.weight": 0, "backbone.0": 0},
-            "not a checkpoint of av_fusion: 1 of its 2 entries are unknown, the first are backbone.0",
+            "not a checkpoint of av_fusion: 1 of .*backbone.0",
         ),
         (
             "efficient_face",
             {"audio_model.conv1d_0.0.weight": 0},
-            "not a checkpoint of efficient_face: 1 of its 1 entries are unknown, the first are audio",
+            "not a checkpoint of efficient_face: 1 of .*audio_model",
         ),
-        ("efficient_face", {"conv1.0.weight": 0}, "not a checkpoint of efficient_face: it has no entry 'fc.weight'"),
+        ("efficient_face", {"conv1.0.weight": 0}, "not a checkpoint of efficient_face.*'fc.weight'"),
     ],
 )
 def test_a_file_of_another_model_is_an_error(arch, state, sentence):
@@ -143,10 +144,10 @@ def test_a_wrong_backbone_does_not_change_the_model():
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = EfficientFace(img_size=32).state_dict()
     del state["encoder.expand.conv.weight"]
-    with pytest.raises(WeightsError, match="not a state of efficient_face: 1 "):
+    with pytest.raises(WeightsError, match="efficient_face: 1 "):
         model.load_backbones({"face": state})
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    with pytest.raises(InputError, match="of the backbones face; got"):
+    with pytest.raises(InputError, match="backbones face"):
         model.load_backbones({})
 
 
@@ -154,7 +155,7 @@ def parameters(model):
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def test_the_parameters_are_the_published_ones_without_the_unused():
+def test_parameter_counts_are_the_published_ones_without_unused_layers():
     idle_classifiers = 2 * (128 * 8 + 8)
     idle_projections = 128 * 128 + 128 + 64 * 64 + 64
     assert parameters(AVFusion(fusion="ia")) == 1_854_766 - idle_classifiers - idle_projections
@@ -203,20 +204,8 @@ def test_missing_frames_leave_the_same_batch_statistics_as_zeros():
 def test_two_missing_modalities_and_different_batch_sizes_are_errors():
     with pytest.raises(InputError, match="both None"):
         tiny()()
-    with pytest.raises(InputError, match="the same batch size, got 2 and 3 clips"):
+    with pytest.raises(InputError, match=r"batch size.* 2 and 3"):
         tiny()(video=tiny_inputs(2)["video"], audio=tiny_inputs(3)["audio"])
-
-
-def test_stand_ins_are_zeros_noise_or_a_disturbance():
-    video = torch.full((2, 3, 3, 32, 32), 5.0)
-    assert stand_in(video, "zeros").abs().sum() == 0
-    torch.manual_seed(0)
-    noise = stand_in(video, "noise")
-    torch.manual_seed(0)
-    assert torch.equal(noise, torch.randn(video.shape))
-    torch.testing.assert_close(stand_in(video, "addnoise"), torch.full_like(video, 10.0))  # no deviation, no noise
-    with pytest.raises(InputError, match="expected 'zeros', 'noise' or 'addnoise'"):
-        stand_in(video, "silence")
 
 
 # -- the network ---------------------------------------------------------------------------------------------------------
@@ -230,6 +219,7 @@ def test_encoded_frames_can_be_reused(fusion):
     assert torch.equal(model.fuse(frames, inputs["audio"]), model.forward_features(**inputs))
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("fusion", ["it", "lt"])  # "ia" is in the contract of all models
 @torch.no_grad()
 def test_the_other_fusions_compile_as_one_graph(fusion):
@@ -238,6 +228,7 @@ def test_the_other_fusions_compile_as_one_graph(fusion):
     torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="eager")(**inputs), model(**inputs))
 
 
+@pytest.mark.graph
 @torch.no_grad()
 def test_a_model_for_sound_alone_can_be_exported():
     model, audio = tiny(), tiny_inputs()["audio"]
@@ -270,14 +261,14 @@ def test_the_attention_gates_sum_to_the_time_steps_of_the_other_modality():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"fusion": "early"}, "fusion is 'early'; expected 'ia'"),
-        ({"num_heads": 3}, "num_heads is 3; it must divide"),
-        ({"fusion": "ia", "num_heads": 128}, "num_heads is 128; it must divide the width of the fusion, 64"),
-        ({"img_size": 100}, "img_size is 100; expected a multiple of 16"),
-        ({"num_heads": 2.0}, "num_heads is 2.0; it must divide"),
-        ({"num_heads": "1"}, "num_heads is '1'; it must divide"),
-        ({"seconds": float("nan")}, "nan seconds are 0 MFCC frames"),
-        ({"seconds": 0.2}, "0.2 seconds are 9 MFCC frames"),
+        ({"fusion": "early"}, "fusion is 'early'.*'ia'"),
+        ({"num_heads": 3}, "num_heads is 3;"),
+        ({"fusion": "ia", "num_heads": 128}, "num_heads is 128;.* 64"),
+        ({"img_size": 100}, "img_size is 100;.* 16"),
+        ({"num_heads": 2.0}, "num_heads is 2.0;"),
+        ({"num_heads": "1"}, "num_heads is '1';"),
+        ({"seconds": float("nan")}, "nan seconds"),
+        ({"seconds": 0.2}, "0.2 seconds.* 9 MFCC frames"),
         ({"num_frames": 0}, "num_frames is 0"),
     ],
 )
@@ -363,16 +354,16 @@ def test_prepared_files_are_read_unchanged(tmp_path):
     assert torch.equal(sample["audio"], mfcc(torch.from_numpy(samples.astype(np.float32) / 32768), 22050))
 
 
-def test_a_box_beyond_the_frame_is_cut_at_its_border():
+def test_boxes_are_clipped_to_the_frame():
     assert largest_box((-3.6, 2.5, 50.5, 300.0), 60, 40) == (0, 2, 50, 38)
-    with pytest.raises(MediaError, match="has no pixel in a frame of 60 x 40"):
+    with pytest.raises(MediaError, match="60 x 40"):
         largest_box((61.0, 2.0, 70.0, 30.0), 60, 40)
 
 
 def test_the_first_frame_needs_a_face():
     frames = [np.zeros((40, 60, 3), np.uint8)] * 2
     assert [face.shape for face in crop_faces(frames, [(1, 1, 9, 9), None], 16)] == [(16, 16, 3)] * 2
-    with pytest.raises(MediaError, match="No face was found in frame 0 or before it"):
+    with pytest.raises(MediaError, match="frame 0"):
         crop_faces(frames, [None, (1, 1, 9, 9)], 16)
 
 
@@ -411,11 +402,11 @@ def test_modality_dropout_draws_from_torchs_generator_in_the_published_order(mod
 def test_modality_dropout_needs_both_modalities(mix):
     inputs, targets = tiny_inputs(), torch.tensor([3, 5])
     soft = partial(soft_targets, num_classes=8)
-    with pytest.raises(InputError, match=f"'{mix}' needs clips with video and audio; these have no audio"):
+    with pytest.raises(InputError, match=f"'{mix}' .*no audio"):
         MIXES[mix]({**inputs, "audio": None}, targets, soft)
-    with pytest.raises(InputError, match="these have no audio"):
+    with pytest.raises(InputError, match="no audio"):
         MIXES[mix]({"video": inputs["video"]}, targets, soft)
-    with pytest.raises(InputError, match="these have no video and no audio"):
+    with pytest.raises(InputError, match="no video and no audio"):
         MIXES[mix]({"image": inputs["video"][:, 0]}, targets, soft)
 
 
@@ -451,7 +442,7 @@ def test_the_list_of_clips_is_read_by_subset(tmp_path):
     assert read_audiovisual_list(path, subset="validation") == []
     for line in ("a.npy;a.wav;0;testing", "a.npy;a.wav;3;test", "a.npy a.wav 3 testing"):
         path.write_text(line)
-        with pytest.raises(InputError, match=r"line 1: expected 'faces;sound;label;subset'"):
+        with pytest.raises(InputError, match=r"line 1: .*'faces;sound;label;subset'"):
             read_audiovisual_list(path)
 
 
@@ -468,8 +459,8 @@ def test_ravdess_is_split_by_actor_and_labelled_by_name(tmp_path):
     tested = read_ravdess(tmp_path, subset="testing")
     assert {row.audio for row in tested} == {str(tmp_path / "ACTOR05" / "03-01-08-01-01-01-05.wav")}
     assert rows[0].audio is None
-    with pytest.raises(InputError, match="in both testing and validation"):
+    with pytest.raises(InputError, match="testing and validation"):
         read_ravdess(tmp_path, testing=(1,), validation=(1,))
     (tmp_path / "holiday.mp4").touch()
-    with pytest.raises(InputError, match="no file name of RAVDESS"):
+    with pytest.raises(InputError, match=r"holiday.*RAVDESS"):
         read_ravdess(tmp_path)

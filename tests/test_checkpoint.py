@@ -1,4 +1,4 @@
-"""Authors' checkpoint files: what is read, what is refused, and what comes of it."""
+"""Checkpoint files of the authors: reading, refusing, converting."""
 
 import argparse
 import io
@@ -44,7 +44,7 @@ def zoo(monkeypatch, tmp_path):
 
 @pytest.fixture
 def training_script(monkeypatch):
-    """Puts classes into ``__main__`` while a file is written, and takes them away before it is read."""
+    """Define classes in ``__main__``, as a training script does; they are removed after the test."""
     main = sys.modules["__main__"]
 
     def define(name, base=object):
@@ -55,7 +55,7 @@ def training_script(monkeypatch):
     yield define
 
 
-def authors_file(path, content, monkeypatch=None, **options):
+def authors_file(path, content, **options):
     torch.save(content, path, **options)
     return path
 
@@ -71,8 +71,8 @@ def assert_same(state, expected):
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "before torch 1.6"])
-def test_a_file_of_a_training_script_is_read(tmp_path, training_script, monkeypatch, legacy):
-    """Wrapper key, DataParallel prefix, optimizer, a meter of the script's own, numpy arrays and scalars, CUDA tensors."""
+def test_a_checkpoint_of_a_training_script_is_read(tmp_path, training_script, monkeypatch, legacy):
+    """Wrapper key, DataParallel prefix, optimizer, a class of the script, numpy arrays and scalars, CUDA tensors."""
     meter = training_script("RecorderMeter")()
     meter.epoch_losses = np.zeros((25, 2), dtype=np.float32)
     meter.epoch_accuracy = np.ones((25, 2), dtype=np.float64)
@@ -95,14 +95,14 @@ def test_a_file_of_a_training_script_is_read(tmp_path, training_script, monkeypa
     assert_same(read_checkpoint(path), state)
 
 
-def test_options_of_the_training_are_passed_over(tmp_path):
+def test_training_options_in_a_checkpoint_are_ignored(tmp_path):
     args = argparse.Namespace(lr=1e-3, output=pathlib.PurePosixPath("/out"), seed=np.int64(3), betas=(0.9, 0.95))
     path = authors_file(tmp_path / "a.pth", {"model": small.authors_state(), "args": args, "epoch": "best"})
     assert_same(read_checkpoint(path), small.authors_state())
 
 
-def test_a_yacs_configuration_is_passed_over(tmp_path, monkeypatch):
-    """yacs' CfgNode is a dict with attributes; it is imitated here and not installed when the file is read."""
+def test_a_yacs_config_in_a_checkpoint_is_ignored(tmp_path, monkeypatch):
+    """The CfgNode of yacs is a dict with attributes. A copy is defined here; yacs is not installed."""
     module = types.ModuleType("yacs.config")
     node = type("CfgNode", (dict,), {"__module__": "yacs.config", "__qualname__": "CfgNode"})
     module.CfgNode = node
@@ -116,8 +116,8 @@ def test_a_yacs_configuration_is_passed_over(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("written_by", ["numpy.core", "numpy._core"])
-def test_numbers_of_numpy_1_and_2_are_passed_over(tmp_path, written_by):
-    """The names differ between numpy's versions, whichever is installed here."""
+def test_numpy_1_and_2_scalars_in_a_checkpoint_are_ignored(tmp_path, written_by):
+    """Module names differ between the two versions; both are tested, whichever is installed."""
     content = {"model": small.authors_state(), "best": np.float64(1.5), "curve": np.arange(3.0)}
     path = authors_file(tmp_path / "a.pth", content)
     with zipfile.ZipFile(path) as archive:
@@ -134,7 +134,7 @@ def test_wrapper_keys_are_optional(tmp_path, wrap):
     assert_same(read_checkpoint(authors_file(tmp_path / "a.pth", wrap(small.authors_state()))), small.authors_state())
 
 
-def test_only_a_prefix_of_every_entry_is_taken_off(tmp_path):
+def test_a_prefix_is_removed_only_if_every_entry_has_it(tmp_path):
     state = {"module.a": torch.zeros(1), "module.module.b": torch.ones(1)}
     assert read_checkpoint(authors_file(tmp_path / "a.pth", state)).keys() == {"a", "module.b"}
     state["c"] = torch.zeros(1)
@@ -153,7 +153,7 @@ def test_a_plain_safetensors_file_is_read(tmp_path):
 
 
 class Malicious:
-    """Unpickled the usual way, this makes a file."""
+    """Creates a file if it is unpickled the usual way."""
 
     def __init__(self, target):
         self.target = target
@@ -172,17 +172,17 @@ def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, form):
         torch.save(content, path, pickle_protocol=4)
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(WeightsError, match=r"refused.*nothing of the file was run") as caught:
+    with pytest.raises(WeightsError, match="refused") as caught:
         read_checkpoint(path)
     if form != "protocol 4":
         assert f"{os.system.__module__}.system" in str(caught.value)
     assert not target.exists()
     torch.load(path, weights_only=False) if form != "bare pickle" else pickle.loads(path.read_bytes())
-    assert target.exists(), "the file above was harmless, so this test would have shown nothing"
+    assert target.exists(), "the file is harmless, so this test shows nothing"
 
 
-def test_code_behind_a_name_of_the_script_does_not_run_either(tmp_path, training_script, monkeypatch):
-    """A name below __main__ gets a stand-in, even where the running program has something of that name."""
+def test_code_of_classes_in_main_does_not_run(tmp_path, training_script, monkeypatch):
+    """Names in __main__ are replaced, even if the running program defines them."""
     ran = []
     cls = training_script("RecorderMeter")
     cls.__setstate__ = lambda self, state: ran.append(state)
@@ -192,7 +192,7 @@ def test_code_behind_a_name_of_the_script_does_not_run_either(tmp_path, training
     assert ran == []
 
 
-def test_no_stand_in_is_left_behind(tmp_path, training_script):
+def test_reading_leaves_no_safe_globals_behind(tmp_path, training_script):
     path = authors_file(tmp_path / "a.pth", {"model": small.authors_state(), "r": training_script("Meter")()})
     before = set(torch.serialization.get_safe_globals())
     read_checkpoint(path)
@@ -205,10 +205,10 @@ def test_no_stand_in_is_left_behind(tmp_path, training_script):
         (b"", "is empty"),
         (b"  <!DOCTYPE html><html>Google Drive can't scan this file for viruses", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "is a Git LFS pointer"),
-        (b"\x00\x01 what is this", "is not a whole checkpoint"),
+        (b"\x00\x01 what is this", "not a complete torch checkpoint"),
     ],
 )
-def test_what_a_broken_download_leaves_is_recognised(tmp_path, content, sentence):
+def test_failed_downloads_are_recognised(tmp_path, content, sentence):
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(WeightsError, match=sentence):
         read_checkpoint(tmp_path / "a.pth")
@@ -216,21 +216,21 @@ def test_what_a_broken_download_leaves_is_recognised(tmp_path, content, sentence
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
-def test_a_cut_file_is_an_error(tmp_path, share, legacy):
+def test_a_truncated_file_is_an_error(tmp_path, share, legacy):
     path = authors_file(tmp_path / "a.pth", small.authors_state(), _use_new_zipfile_serialization=not legacy)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(WeightsError, match="is not a whole checkpoint"):
+    with pytest.raises(WeightsError, match="not a complete torch checkpoint"):
         read_checkpoint(path)
 
 
 @pytest.mark.parametrize(
     "content, sentence",
     [
-        ({"epoch": 3, "optimizer": {"lr": 0.1}}, "holds no state dict under .*epoch, optimizer are not tensors"),
-        ({}, "nothing is not a tensor"),
-        ([torch.zeros(2)], "holds a list"),
-        (torch.zeros(2), "holds a Tensor"),
+        ({"epoch": 3, "optimizer": {"lr": 0.1}}, "no state dict.*epoch, optimizer"),
+        ({}, "no state dict"),
+        ([torch.zeros(2)], "contains a list"),
+        (torch.zeros(2), "contains a Tensor"),
     ],
 )
 def test_a_file_without_a_state_dict_is_an_error(tmp_path, content, sentence):
@@ -250,7 +250,8 @@ def test_a_converted_file_is_found_by_create_model(zoo, tmp_path):
     assert stored == zoo / "small.converted.safetensors"
     model = dfer_zoo.create_model("small", pretrained="converted")
     video = torch.rand(2, 5, 3, 4, 4)
-    hidden = torch.nn.functional.linear(video.mean(1).flatten(1), state["encoder.weight"], state["encoder.bias"])
+    frames = torch.nn.functional.linear(video.flatten(2), state["encoder.weight"], state["encoder.bias"])
+    hidden = frames.cumsum(1).mean(1)
     expected = torch.nn.functional.linear(hidden, state["fc.weight"], state["fc.bias"])
     torch.testing.assert_close(model(video), expected)
     assert model.labels == small.LABELS and model.video_spec.rate == 3
@@ -260,26 +261,23 @@ def test_a_converted_file_is_found_by_create_model(zoo, tmp_path):
     assert header["model_args"] == {"num_classes": 3, "width": 8}
 
 
-def test_the_same_file_gives_the_same_bytes_in_every_process(zoo, tmp_path):
+def test_conversion_writes_the_same_bytes_in_every_process(zoo, tmp_path):
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     script = (
         "import sys, pathlib, pytest; from tests import small; "
         "from dfer_zoo.checkpoints import convert_checkpoint; patch = pytest.MonkeyPatch(); "
         "small.open_zoo(patch, pathlib.Path(sys.argv[1]), small.record()); "
-        "print(convert_checkpoint('small', 'converted', sys.argv[2]).read_bytes().hex())"
+        "sys.stdout.buffer.write(convert_checkpoint('small', 'converted', sys.argv[2]).read_bytes())"
     )
-    outputs = set()
-    for run in ("one", "two"):
-        environment = {**os.environ, "PYTHONHASHSEED": {"one": "1", "two": "2"}[run]}
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(tmp_path / run), str(path)], capture_output=True, env=environment
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        outputs.add(done.stdout)
-    assert len(outputs) == 1
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}  # the order of sets differs from that of this process
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "other"), str(path)], capture_output=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout == convert_checkpoint("small", "converted", path).read_bytes()
 
 
-def test_converting_again_changes_nothing(zoo, tmp_path):
+def test_converting_again_writes_the_same_bytes(zoo, tmp_path):
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     first = convert_checkpoint("small", "converted", path).read_bytes()
     assert convert_checkpoint("small", "converted", path).read_bytes() == first
@@ -292,13 +290,13 @@ def test_converting_again_changes_nothing(zoo, tmp_path):
 @pytest.mark.parametrize(
     "tag, change, sentence",
     [
-        ("converted", lambda s: s.pop("fc.bias"), "not a checkpoint of small: it has no entry 'fc.bias'"),
-        ("converted", lambda s: s.update({"fc.weight": torch.zeros(3, 9)}), "1 of another shape .*(3, 9).*Nothing was"),
+        ("converted", lambda s: s.pop("fc.bias"), "not a checkpoint of small.*'fc.bias'"),
+        ("converted", lambda s: s.update({"fc.weight": torch.zeros(3, 9)}), "1 of another shape .*(3, 9)"),
         ("converted", lambda s: s.update({"encoder.steps": torch.zeros(())}), "1 of another kind .*float32.*int64"),
-        ("eight", lambda s: None, "it has 3 classes, and small.eight has 8"),
-        ("known_origin", lambda s: None, "is not the file that small.known_origin is made from"),
-        ("heavy", lambda s: None, "it makes 419 parameters, 5 were expected"),
-        ("wide", lambda s: None, "it has width=8, and 16 was expected"),
+        ("eight", lambda s: None, "3 classes.*small.eight.* 8"),
+        ("known_origin", lambda s: None, "not the file.*small.known_origin"),
+        ("heavy", lambda s: None, "419 parameters.* 5"),
+        ("wide", lambda s: None, "width=8.* 16"),
     ],
 )
 def test_a_file_that_does_not_fit_leaves_nothing_behind(zoo, tmp_path, tag, change, sentence):
@@ -309,7 +307,7 @@ def test_a_file_that_does_not_fit_leaves_nothing_behind(zoo, tmp_path, tag, chan
     assert not zoo.exists()
 
 
-def test_what_needs_no_conversion_says_so(zoo, tmp_path):
+def test_needless_and_impossible_conversions_are_errors(zoo, tmp_path):
     with pytest.raises(InputError, match="needs no conversion"):
         convert_checkpoint("small", "inside", tmp_path / "a.pth")
     with pytest.raises(UnknownTag, match="Did you mean converted"):
@@ -317,20 +315,20 @@ def test_what_needs_no_conversion_says_so(zoo, tmp_path):
     with pytest.raises(WeightsError, match="There is no file"):
         convert_checkpoint("small", "converted", tmp_path / "a.pth")
     stored = convert_checkpoint("small", "converted", authors_file(tmp_path / "a.pth", small.authors_state()))
-    with pytest.raises(WeightsError, match="a file of dfer_zoo already"):
+    with pytest.raises(WeightsError, match="already"):
         convert_checkpoint("small", "converted", stored)
 
 
-def test_a_store_that_cannot_be_written_is_one_sentence(zoo, tmp_path, monkeypatch):
+def test_an_unwritable_store_is_a_one_line_error(zoo, tmp_path, monkeypatch):
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "file"))
-    with pytest.raises(WeightsError, match=r"cannot be written.*Set DFER_ZOO_WEIGHTS"):
+    with pytest.raises(WeightsError, match=r"cannot be written.*DFER_ZOO_WEIGHTS"):
         convert_checkpoint("small", "converted", path)
 
 
-def test_a_full_disk_leaves_no_half_file(zoo, tmp_path):
-    """A limit on the size of files stands for the full disk; the process that meets it is another one."""
+def test_a_full_disk_leaves_no_partial_file(zoo, tmp_path):
+    """A file size limit in another process simulates the full disk."""
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     script = (
         "import sys, pathlib, pytest, resource, signal; from tests import small; "
@@ -353,7 +351,7 @@ def stored(zoo, tmp_path):
     return convert_checkpoint("small", "converted", authors_file(tmp_path / "a.pth", small.authors_state()))
 
 
-def test_the_note_is_what_sha256sum_reads(stored):
+def test_the_digest_file_has_the_format_of_sha256sum(stored):
     assert stored.with_suffix(".sha256").read_text() == f"{sha256_of(stored)}  {stored.name}\n"
 
 
@@ -370,18 +368,18 @@ def test_a_changed_file_is_not_loaded(stored):
 
 def test_an_interrupted_conversion_is_not_loaded(stored):
     stored.with_suffix(".sha256").unlink()
-    with pytest.raises(WeightsError, match=r"was not finished. Convert it again"):
+    with pytest.raises(WeightsError, match="not finished"):
         dfer_zoo.create_model("small.converted")
 
 
 def test_a_file_of_another_tag_is_not_loaded(zoo, stored, monkeypatch):
     for suffix in (".safetensors", ".sha256"):
         stored.with_suffix(suffix).rename(zoo / f"small.eight{suffix}")
-    with pytest.raises(WeightsError, match=r"converted file of small.eight is another model's"):
+    with pytest.raises(WeightsError, match=r"small.eight.*another model"):
         dfer_zoo.create_model("small.eight")
 
 
-def test_once_reads_a_file_through_once(stored, monkeypatch):
+def test_verify_once_hashes_a_file_once(stored, monkeypatch):
     read = []
     monkeypatch.setattr(store, "sha256_of", lambda path: read.append(path) or sha256_of(path))
     for _ in range(3):
@@ -392,11 +390,11 @@ def test_once_reads_a_file_through_once(stored, monkeypatch):
     os.utime(stored, ns=(0, 0))
     dfer_zoo.create_model("small.converted", verify="once")
     assert len(read) == 3
-    with pytest.raises(InputError, match="verify is 'never'; expected one of always, once"):
+    with pytest.raises(InputError, match=r"verify is 'never';.*always, once"):
         dfer_zoo.create_model("small.converted", verify="never")
 
 
-def test_once_still_finds_a_changed_file(stored):
+def test_verify_once_detects_a_changed_file(stored):
     dfer_zoo.create_model("small.converted", verify="once")
     content = bytearray(stored.read_bytes())
     content[-1] ^= 1
@@ -414,14 +412,14 @@ def test_the_default_folder_is_in_the_users_cache(monkeypatch, tmp_path):
     assert store.weights_folder() == pathlib.Path.home() / ".cache" / "dfer_zoo"
 
 
-def test_a_composed_model_takes_its_parts_from_converted_files(stored):
+def test_a_composed_model_loads_its_backbones_from_converted_files(stored):
     model = dfer_zoo.create_model("small.inside")
     assert torch.equal(model.body.weight, small.authors_state()["encoder.weight"])
     assert model.load_report.initialized == ("classifier.weight", "classifier.bias")
     assert model.weights.tag == "inside"
 
 
-def test_the_header_is_one_json_text(stored):
+def test_the_header_is_json(stored):
     size = int.from_bytes(stored.read_bytes()[:8], "little")
     header = json.load(io.BytesIO(stored.read_bytes()[8 : 8 + size]))
     assert header["__metadata__"].keys() == {"dfer_zoo"}
@@ -433,14 +431,14 @@ def test_the_header_is_one_json_text(stored):
 def test_the_command_line_converts_and_verifies(zoo, tmp_path, capsys):
     path = authors_file(tmp_path / "a.pth", small.authors_state())
     assert cli.main(["verify"]) == 0
-    assert capsys.readouterr().out == "There are no weights on this machine yet.\n"
+    assert capsys.readouterr().out == "No weights on this machine yet.\n"
     assert cli.main(["convert", "small", "converted", str(path)]) == 0
     stored = zoo / "small.converted.safetensors"
     assert capsys.readouterr().out == f"{stored}\n"
     assert cli.main(["verify"]) == 0
     assert capsys.readouterr().out == f"small.converted  {stored}  ok\n1 files, 0 damaged\n"
     assert cli.main(["verify", "other*"]) == 0
-    assert "no weights" in capsys.readouterr().out
+    assert "No weights" in capsys.readouterr().out
     stored.write_bytes(stored.read_bytes()[:-1])
     assert cli.main(["verify", "small"]) == 1
     assert "its sha256 is" in capsys.readouterr().out
@@ -449,7 +447,7 @@ def test_the_command_line_converts_and_verifies(zoo, tmp_path, capsys):
     assert "not finished" in capsys.readouterr().out
 
 
-def test_a_wrong_file_on_the_command_line_is_one_line_and_status_2(zoo, tmp_path, capsys):
+def test_converting_a_wrong_file_prints_one_line_and_exits_with_2(zoo, tmp_path, capsys):
     path = authors_file(tmp_path / "a.pth", {"other.weight": torch.zeros(2)})
     assert cli.main(["convert", "small", "converted", str(path)]) == 2
     out, err = capsys.readouterr()
@@ -457,7 +455,7 @@ def test_a_wrong_file_on_the_command_line_is_one_line_and_status_2(zoo, tmp_path
     assert not zoo.exists()
 
 
-def test_a_checkpoint_of_ones_own_training_becomes_a_folder(zoo, tmp_path, capsys):
+def test_convert_writes_your_own_checkpoint_to_a_folder(zoo, tmp_path, capsys):
     state = small.authors_state(num_classes=2)
     path = authors_file(tmp_path / "best.pth", {"model": state})
     folder = tmp_path / "mine"
@@ -467,16 +465,16 @@ def test_a_checkpoint_of_ones_own_training_becomes_a_folder(zoo, tmp_path, capsy
     assert torch.equal(model.body.weight, state["encoder.weight"])
     assert not zoo.exists()
     assert cli.main(["convert", "small", "mine", str(path), "--output", str(tmp_path / "x"), "--labels", "a,b,c"]) == 2
-    assert "has 2 classes, and there are 3 labels" in capsys.readouterr().err
+    assert "has 2 classes" in capsys.readouterr().err
     assert cli.main(["convert", "small", "converted", str(path), "--labels", "a,b"]) == 2
     assert cli.main(["convert", "smal", "mine", str(path), "--output", str(tmp_path / "x")]) == 2
     assert "Did you mean small" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 
-def test_what_no_shape_tells_is_given_with_ones_own_checkpoint(zoo, tmp_path):
+def test_convert_takes_constructor_arguments_for_your_own_checkpoint(zoo, tmp_path):
     path = authors_file(tmp_path / "best.pth", small.authors_state())
     stored = convert_own("small", path, tmp_path / "mine", num_frames=5)
     assert dfer_zoo.create_model(f"local-dir:{stored.parent}").video_spec.num_frames == 5
-    with pytest.raises(InputError, match=r"small has no argument num_frame\. Did you mean num_frames"):
+    with pytest.raises(InputError, match=r"num_frame\. Did you mean num_frames"):
         convert_own("small", path, tmp_path / "mine", num_frame=5)

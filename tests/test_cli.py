@@ -1,4 +1,4 @@
-"""The command line: exit statuses, messages, and what it does not import."""
+"""The command line: exit codes, messages, imports."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ HEAVY = ("torch", "timm", "open_clip", "torchvision", "torchaudio", "av", "cv2",
 
 
 def loaded_after(code: str) -> set[str]:
-    """Which of the heavy packages a fresh interpreter has loaded after running this code."""
+    """The heavy packages that a new interpreter has imported after running this code."""
     script = f"{code}\nimport sys; print('|' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -34,7 +34,7 @@ def loaded_after(code: str) -> set[str]:
         "from dfer_zoo.cli import main; assert main(['--help']) == 0",
     ],
 )
-def test_looking_around_loads_nothing_heavy(code):
+def test_listing_models_imports_no_heavy_package(code):
     assert loaded_after(code) == set()
 
 
@@ -44,35 +44,35 @@ def test_the_module_runs_as_a_command():
 
 
 @pytest.mark.parametrize("arch", ["mma_dfer", "dfer_clip"])
-def test_a_fold_without_numbers_of_its_own_names_the_one_that_has_their_mean(arch, capsys):
+def test_info_points_to_the_fold_with_the_mean_over_folds(arch, capsys):
     assert cli.main(["info", f"{arch}.mafw_fold3"]) == 0
-    assert f"the mean over the folds is with {arch}.mafw_fold1" in capsys.readouterr().out
+    assert f"{arch}.mafw_fold1" in capsys.readouterr().out
 
 
-def test_a_name_that_is_not_there_is_one_line_and_status_2(capsys):
+def test_an_unknown_name_prints_one_line_and_exits_with_2(capsys):
     assert cli.main(["info", "mma_dfr"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and "mma_dfer" in err
 
 
-def test_wrong_use_is_status_2(capsys):
+def test_wrong_usage_exits_with_2(capsys):
     assert cli.main([]) == 2
     assert cli.main(["frobnicate"]) == 2
     assert "invalid choice: 'frobnicate'" in capsys.readouterr().err
 
 
-def test_list_as_json_is_one_object_per_line(capsys):
+def test_list_prints_one_json_object_per_line(capsys):
     assert cli.main(["list", "*clip*", "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["model"] for row in rows] == ["dfer_clip", "dk_clip"]
 
 
-def test_nothing_found_is_said(capsys):
+def test_a_pattern_without_a_match_is_an_error(capsys):
     assert cli.main(["list", "no such*"]) == 2
-    assert "Nothing matches 'no such*'" in capsys.readouterr().err
+    assert "'no such*'" in capsys.readouterr().err
 
 
-def test_an_error_of_ours_never_shows_a_traceback(capsys, monkeypatch):
+def test_dfer_zoo_errors_print_no_traceback(capsys, monkeypatch):
     def run(options):
         raise MediaError("clip.mp4: no frames.")
 
@@ -92,7 +92,7 @@ def test_every_command_has_help(capsys):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with small saved weights, a folder of frames, a video and a file that is none."""
+    """A folder with small saved weights, a folder of frames, a video, and a broken video."""
     from PIL import Image
 
     import dfer_zoo
@@ -115,11 +115,11 @@ def predict(place, *arguments):
     return cli.main(["predict", "--model", f"local-dir:{place / 'weights'}", "--faces", "none", *map(str, arguments)])
 
 
-def test_predict_prints_a_line_for_a_file(place, capsys):
+def test_predict_prints_one_line_per_file(place, capsys):
     assert predict(place, place / "frames") == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{place / 'frames'}: ") and out.count(" %") == 3
-    assert "without audio: there is none that can be used" in out and err == ""
+    assert "without audio" in out and err == ""
 
 
 def test_predict_prints_a_timeline_for_windows(place, capsys):
@@ -128,7 +128,7 @@ def test_predict_prints_a_timeline_for_windows(place, capsys):
     assert [line.split()[0] for line in lines[1:]] == ["FROM", "0.00", "0.50", "1.00"]
 
 
-def test_predict_writes_json_lines_and_one_bad_file_does_not_stop_the_others(place, tmp_path, capsys):
+def test_predict_writes_json_lines_and_continues_after_a_bad_file(place, tmp_path, capsys):
     files = [place / "frames", place / "bad.mp4", place / "talk.mp4"]
     assert predict(place, *files, "--json", tmp_path / "out.jsonl") == 1
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -147,25 +147,25 @@ def test_predict_stops_at_the_first_bad_file_on_request(place, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_predict_draws_a_picture_for_every_file(place, tmp_path, capsys):
+def test_predict_draws_a_plot_for_every_file(place, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert predict(place, place / "talk.mp4", "--plot", tmp_path / "one.png") == 0
     assert predict(place, place / "talk.mp4", place / "frames", "--plot", tmp_path / "many.png") == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["many.frames.png", "many.talk.mp4.png", "one.png"]
 
 
-def test_pictures_of_files_with_one_name_are_numbered():
+def test_plots_of_files_with_the_same_name_are_numbered():
     paths = cli.predict._plot_paths("out/p", ["a/c.mp4", "b/c.mp4", "b/d.mp4"])
     assert [str(path) for path in paths] == ["out/p.c.mp4.png", "out/p.c.mp4.2.png", "out/p.d.mp4.png"]
 
 
-def test_predict_says_in_how_many_windows_there_is_no_sound(place, capsys):
+def test_predict_counts_the_windows_without_sound(place, capsys):
     ffmpeg("-i", place / "talk.mp4", "-af", "atrim=0:1", "-c:v", "copy", place / "short_sound.mp4")
     assert predict(place, place / "short_sound.mp4", "--window", 1, "--stride", 1) == 0
     assert "without audio in 2 of 3 windows" in capsys.readouterr().out
 
 
-def test_what_the_system_refuses_is_one_sentence(place, capsys, monkeypatch, tmp_path):
+def test_os_errors_are_one_line_errors(place, capsys, monkeypatch, tmp_path):
     assert predict(place, "n" * 300) == 1
     assert "cannot be accessed" in capsys.readouterr().err
 
@@ -175,15 +175,15 @@ def test_what_the_system_refuses_is_one_sentence(place, capsys, monkeypatch, tmp
     with monkeypatch.context() as patch:
         patch.setattr("os.listdir", locked)
         assert predict(place, place / "frames") == 1
-    assert "this folder cannot be read (Permission denied)" in capsys.readouterr().err
+    assert "(Permission denied)" in capsys.readouterr().err
     (tmp_path / "taken").write_text("a file")
     assert cli.main(["demo", "--out", str(tmp_path / "taken")]) == 2
-    assert "this folder cannot be made" in capsys.readouterr().err
+    assert "taken" in capsys.readouterr().err
     assert cli.main(["demo", "--seed", "-1", "--out", str(tmp_path / "demo")]) == 2
     assert "--seed is -1" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_one_sentence(place, tmp_path, capsys):
+def test_a_full_disk_is_a_one_line_error(place, tmp_path, capsys):
     resource = pytest.importorskip("resource")  # files that may not grow are as good as a full disk
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -196,7 +196,7 @@ def test_a_full_disk_is_one_sentence(place, tmp_path, capsys):
         status = predict(place, place / "frames", "--json", tmp_path / "out.jsonl")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert status == 2 and "out.jsonl: this file cannot be written (File too large)" in capsys.readouterr().err
+    assert status == 2 and "(File too large)" in capsys.readouterr().err
     command = [sys.executable, "-m", "dfer_zoo", "list"]
     with open(tmp_path / "out.txt", "w") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, preexec_fn=full)
@@ -207,17 +207,17 @@ def test_a_full_disk_is_one_sentence(place, tmp_path, capsys):
     ("arguments", "message"),
     [
         (("--window", "-1"), "window is -1"),
-        (("--device", "toaster"), "device 'toaster' cannot be used"),
-        (("--device", "meta"), "device 'meta' cannot be used"),
+        (("--device", "toaster"), "device 'toaster'"),
+        (("--device", "meta"), "device 'meta'"),
         (("--fps", "0"), "fps is 0"),
         (("--faces", "nan,0,1,1"), "not finite"),
-        (("--pretrained", "no_such_tag"), "already says which weights"),
+        (("--pretrained", "no_such_tag"), "names the weights"),
         (("--faces", "1,2,3,x"), "expected a detector's name"),
         (("--json", "no/such/folder/out.jsonl"), "cannot be written"),
         (("--dtype", "int8"), "invalid choice"),
     ],
 )
-def test_predict_used_wrongly_is_status_2_and_one_sentence(place, capsys, arguments, message):
+def test_predict_with_a_wrong_option_prints_one_line_and_exits_with_2(place, capsys, arguments, message):
     assert predict(place, place / "frames", *arguments) == 2
     out, err = capsys.readouterr()
     assert message in err and "Traceback" not in err and out == ""
@@ -225,14 +225,14 @@ def test_predict_used_wrongly_is_status_2_and_one_sentence(place, capsys, argume
 
 def test_predict_needs_weights(place, capsys):
     assert cli.main(["predict", "--model", "av_fusion", str(place / "frames")]) == 2
-    assert "without weights answers at random" in capsys.readouterr().err
+    assert "without weights" in capsys.readouterr().err
 
 
-def test_a_face_box_can_be_given(place, capsys):
+def test_predict_takes_a_face_box(place, capsys):
     assert predict(place, place / "frames", "--faces", "0,0,20,20") == 0
     assert "face in" not in capsys.readouterr().out
     assert predict(place, place / "frames", "--faces", "magic") == 2
-    assert "No face detector is called 'magic'" in capsys.readouterr().err
+    assert "'magic'" in capsys.readouterr().err
 
 
 # -- evaluate ----------------------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def test_an_undefined_rate_is_null_in_json(monkeypatch, place, capsys):
     assert row["uar"] is None and row["war"] == 0.0
 
 
-def test_evaluate_cuts_out_faces_on_request(place, tmp_path, capsys):
+def test_evaluate_crops_faces_on_request(place, tmp_path, capsys):
     shutil.copytree(place / "frames", tmp_path / "happy" / "1")
     assert evaluate(place, tmp_path, "--faces", "4,4,20,20", "--without", "audio") == 0
 
@@ -260,15 +260,17 @@ def test_evaluate_cuts_out_faces_on_request(place, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("data", "arguments", "message"),
     [
-        ("puppets", ("--device", "toaster"), "device 'toaster' cannot be used"),
+        ("puppets", ("--device", "toaster"), "device 'toaster'"),
         ("puppets:clips=1", ("--batch-size", "0"), "--batch-size is 0"),
         ("puppets", ("--root", "/data"), "has no option 'root'"),
         ("faces.txt", ("--audio", "dfew"), "has no option 'audio'"),
-        ("faces.txt", (), "None of the 1 clips can be read; the first: none.npy: no such file or folder"),
-        ("frames.txt", ("--faces", "magic", "--without", "audio"), "No face detector is called 'magic'"),
+        ("faces.txt", (), "none.npy"),
+        ("frames.txt", ("--faces", "magic", "--without", "audio"), "'magic'"),
     ],
 )
-def test_evaluate_used_wrongly_is_status_2_and_one_sentence(place, tmp_path, capsys, data, arguments, message):
+def test_evaluate_with_a_wrong_option_prints_one_line_and_exits_with_2(
+    place, tmp_path, capsys, data, arguments, message
+):
     (tmp_path / "faces.txt").write_text("none.npy;none.wav;1;testing\n")
     (tmp_path / "frames.txt").write_text(f"{place / 'frames'} 12 0\n")
     assert evaluate(place, data if data.startswith("puppets") else tmp_path / data, *arguments) == 2
@@ -276,7 +278,7 @@ def test_evaluate_used_wrongly_is_status_2_and_one_sentence(place, tmp_path, cap
     assert message in err and len(err.splitlines()) == 1 and out == ""
 
 
-def test_published_rates_are_found_per_fold_and_as_their_mean():
+def test_published_rates_are_found_per_fold_and_as_a_mean():
     from dfer_zoo.cli.evaluate import _published, _published_recalls
     from dfer_zoo.inference import metrics
 
@@ -292,7 +294,7 @@ def test_published_rates_are_found_per_fold_and_as_their_mean():
     assert text.splitlines()[1].endswith("62.59   74.88") and text.splitlines()[2].endswith("-       -")
 
 
-def test_folds_are_evaluated_one_by_one_and_together(place, tmp_path, capsys):
+def test_evaluate_reports_each_fold_their_mean_and_the_pooled_rates(place, tmp_path, capsys):
     for fold in (1, 2):
         (tmp_path / f"w{fold}").symlink_to(place / "weights")
     name = f"local-dir:{tmp_path}/w{{fold}}"
@@ -318,4 +320,4 @@ def test_folds_are_evaluated_one_by_one_and_together(place, tmp_path, capsys):
     assert float(rates[4].split(",")[2]) == pytest.approx(found["over_folds"]["pooled_war"], abs=1e-4)
     capsys.readouterr()
     assert cli.main(["evaluate", name, "puppets:clips=6", "--folds", "1-2"]) == 2
-    assert "--folds needs {fold} in DATA" in capsys.readouterr().err
+    assert "{fold}" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""CLIP's texts and towers, and the cache of what follows from weights alone."""
+"""CLIP's prompts and towers, and the cache of features that depend on the weights only."""
 
 import copy
 
@@ -38,7 +38,7 @@ def clip():
 
 
 @torch.no_grad()
-def test_text_features_are_those_of_open_clip(clip):
+def test_text_features_match_open_clip(clip):
     ids, ends = tokenize(["a smiling mouth.", "tears, and a wrinkled forehead.", "fear"])
     for mode in (True, False):  # torch has other kernels in eval mode
         ours = TextTower(clip).train(mode).encode_ids(ids, ends)
@@ -56,7 +56,7 @@ def test_tokens_after_the_last_end_mark_have_no_effect(clip, position):
     torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-5)
 
 
-def test_a_block_at_some_positions_equals_the_whole_block_there(clip):
+def test_a_block_at_some_positions_matches_the_full_block(clip):
     block, tokens = clip.visual.transformer.resblocks[0], torch.randn(3, 5, 64)
     torch.testing.assert_close(block_at(block, tokens, tokens[:, 1:3]), block(tokens)[:, 1:3], rtol=1e-5, atol=1e-5)
 
@@ -87,14 +87,14 @@ def test_a_prompt_may_have_no_contexts():
 
 
 def test_a_text_that_is_too_long_is_an_error():
-    with pytest.raises(InputError, match="77 tokens does not fit into 76"):
+    with pytest.raises(InputError, match=r"77 tokens.* 76"):
         tokenize(["word " * 75], context_length=76)
     assert tokenize(["word " * 75])[1].tolist() == [76]
     with pytest.raises(InputError, match="does not fit"):
         PromptLearner(["word " * 75], 4, 1)
 
 
-def test_published_texts_are_taken_for_all_classes_or_for_none():
+def test_published_prompts_are_used_only_if_every_class_has_one():
     published = read_prompts("dfer_clip")["texts"]["class_descriptor"]
     assert class_texts(("fear", "anger"), None, published)[0].startswith("raised eyebrows")
     assert class_texts(("fear", "boredom"), None, published, "a face of {}.") == (
@@ -102,10 +102,10 @@ def test_published_texts_are_taken_for_all_classes_or_for_none():
         "a face of boredom.",
     )
     assert class_texts(("fear",), ["my own"], published) == ("my own",)
-    with pytest.raises(InputError, match="There are 1 prompts and 2 labels"):
+    with pytest.raises(InputError, match="1 prompts and 2 labels"):
         class_texts(("fear", "anger"), ["my own"], published)
     for wrong in ("my", {"f": "my own", "a": "my other"}, {"my own", "my other"}):
-        with pytest.raises(InputError, match="prompts must be a list of texts, one for each label"):
+        with pytest.raises(InputError, match="prompts must be a list"):
             class_texts(("f", "a"), wrong, published)
 
 
@@ -113,14 +113,14 @@ def test_published_texts_are_taken_for_all_classes_or_for_none():
     "name", ["ViT-B-32", "ViT-B-16", {**SMALL, "quick_gelu": False}, {**SMALL, "quick_gelu": None}]
 )
 def test_clip_without_quickgelu_cannot_be_built(name):
-    with pytest.raises(InputError, match="trained with QuickGELU"):
+    with pytest.raises(InputError, match="QuickGELU"):
         build_clip(name)
 
 
-def test_clip_is_a_vit_of_open_clip():
+def test_unknown_and_unsupported_clip_models_are_errors():
     for name, message in [
         ("ViT-B-33-quickgelu", "Did you mean ViT-B-32-quickgelu"),
-        ("hf-hub:someone/something", "open_clip has no model"),
+        ("hf-hub:someone/something", "no model"),
         ("RN50-quickgelu", "expected CLIP's ViT"),
         ({"embed_dim": 4, "quick_gelu": True}, "lacks text_cfg, vision_cfg"),
     ]:
@@ -148,7 +148,7 @@ class Counted(nn.Module):
 
 
 def recomputed(module: Counted) -> bool:
-    """Whether the next call computes; the result must be correct in both cases."""
+    """Call the module. Returns whether it computed again; the result must be correct either way."""
     before = module.count
     with torch.no_grad():
         assert torch.equal(module(), module.layer.weight.sum(0))

@@ -1,7 +1,7 @@
-"""Every command of docs/coming_from.md runs: on drawn data in the layouts of the data sets, and with tiny models.
+"""Every command of docs/coming_from.md runs, on drawn data in the layouts of the data sets and with tiny models.
 
-The rows are read out of the page, so the page cannot drift from what works. Names of published weights stand for tiny
-models with their labels and crop rule, and recipes train tiny models for one epoch; all else is the command as written.
+The rows are read from the page. Names of published weights are replaced by tiny models with their labels and crop rule,
+and recipes train tiny models for one epoch; everything else is the command as written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PAGE = ROOT / "docs" / "coming_from.md"
 LINE = re.compile(r"^\| (?P<left>.+?) \| `(?P<command>dfer-zoo .+)` \|$")
 DRAWN = {"av_fusion.puppets"}  # these weights are in the package
 
-# the option names that the specifications of the repositories mention
+# the options that the specifications of the authors' repositories mention
 THEIR_OPTIONS = (
     "--dataset", "--checkpoint", "--fold", "--img-size", "--temporal-layers", "--workers", "--milestones",
     "sampling_rate", "nb_classes", "input_size", "short_side_size", "attn_type", "region_size",
@@ -58,13 +58,13 @@ THEIR_OPTIONS = (
 
 
 def sections() -> dict[str, str]:
-    """{the name of a table: the text of its section}"""
+    """{name of a table: text of its section}"""
     parts = re.split(r"^<!-- rows: (\w+) -->$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2]))
 
 
 def rows() -> list[tuple[str, str]]:
-    """(section, command) of every row, in the order of the page."""
+    """(section, command) of every row, in page order."""
     found = []
     for name, text in sections().items():
         table = text.strip().split("\n\n")[0].splitlines()[2:]
@@ -80,12 +80,12 @@ def test_every_repository_has_a_table_of_commands():
 
 
 @pytest.mark.parametrize("option", THEIR_OPTIONS)
-def test_an_option_of_theirs_is_found(option):
+def test_the_page_mentions_every_option_of_the_authors_programs(option):
     assert re.search(rf"(?<![\w-]){re.escape(option)}(?!\w)", PAGE.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("section", [name for name in sections() if name != "own"])
-def test_our_names_in_the_page_exist(section):
+def test_every_name_of_ours_in_the_page_exists(section):
     known = set(inspect.signature(registry.model_class(section).__init__).parameters)
     fields = {f.name: {g.name for g in dataclasses.fields(kind)} for f, kind in recipe_sections()}
     for name in re.findall(r"model\.args\.(\w+)", sections()[section]):
@@ -208,7 +208,7 @@ DATA = {
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """A folder in which data sets are drawn when a row needs them."""
+    """A folder for the data sets, which are drawn when a row needs them."""
     root = tmp_path_factory.mktemp("drawn")
     draw_own(root)
     return root
@@ -216,21 +216,21 @@ def drawn(tmp_path_factory):
 
 @pytest.fixture
 def place(drawn, tmp_path, monkeypatch):
-    """The working directory of a row: the data sets, and nothing that other rows wrote."""
+    """The working directory of a row: it contains the data sets and no output of other rows."""
     for name in ("own", "own.csv", "videos"):
         (tmp_path / name).symlink_to(drawn / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(detect, "find_detector", lambda faces: middle)
+    monkeypatch.setattr(detect, "find_detector", lambda faces: detect_middle)
     from dfer_zoo.media import faces
 
-    monkeypatch.setattr(faces, "find_detector", lambda faces: middle)
+    monkeypatch.setattr(faces, "find_detector", lambda faces: detect_middle)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path
     torch.set_num_threads(threads)
 
 
-def middle(frame):
+def detect_middle(frame):
     """A face detector for puppets."""
     height, width = frame.shape[:2]
     return np.array([[width * 0.2, height * 0.2, width * 0.8, height * 0.8]])
@@ -249,7 +249,7 @@ def need_data(words, drawn: Path, place: Path) -> None:
 
 
 def tiny(name: str, place: Path) -> str:
-    """A tiny model in the place of published weights."""
+    """Save a tiny model that replaces published weights. Returns its name."""
     arch, _, tag = name.partition(".")
     folder = place / "weights" / name
     if not folder.exists():
@@ -267,7 +267,7 @@ def tiny(name: str, place: Path) -> str:
 
 
 def tiny_recipe(words: list[str]) -> list[str]:
-    """Changes that make a recipe's model tiny and its training short."""
+    """Options that make the model of a recipe tiny and its training short."""
     if words[1] == "puppets_demo":
         return ["--set=train.epochs=1", "--set=train.batch_size=4"]
     recipe = read_recipe(words[1], fold=1)
@@ -290,7 +290,7 @@ def toml(value) -> str:
 
 
 def need_lists(words, drawn: Path, place: Path) -> None:
-    """Write the lists that a command reads and an earlier row of the page writes."""
+    """Write the lists that a command reads; on the page an earlier row writes them."""
     for path, dataset, system in re.findall(
         rf"((?<![\w/])lists/({'|'.join(DATASETS)})_({'|'.join(SYSTEMS)})/fold(?:\d|{{fold}}))", " ".join(words)
     ):
@@ -310,7 +310,7 @@ def need_lists(words, drawn: Path, place: Path) -> None:
 
 
 def need_files(words, place: Path) -> None:
-    """The files that no command of the page writes: checkpoints of the authors' programs, and their own lists."""
+    """Write the files that no command of the page writes: checkpoints and lists of the authors' programs."""
     from tests.parity.making import seeded_state
     from tests.parity.runner import read_case
     from tests.test_end_to_end import mae_dfer_checkpoint
@@ -330,7 +330,7 @@ def need_files(words, place: Path) -> None:
 
 
 def prepared_words(command: str, drawn: Path, place: Path) -> list[str]:
-    """The command as it is run here."""
+    """The words of a command, changed for the tiny models."""
     words = shlex.split(command)[1:]
     need_data(words, drawn, place)
     need_lists(words, drawn, place)
@@ -366,7 +366,7 @@ def pretrain_sizes() -> list[str]:
 
 
 @pytest.mark.parametrize("section, command", rows(), ids=lambda text: re.sub(r"[^\w.-]+", "_", text)[:60])
-def test_a_command_of_the_page_runs(section, command, drawn, place, capsys):
+def test_every_command_in_the_page_runs(section, command, drawn, place, capsys):
     words = prepared_words(command, drawn, place)
     capsys.readouterr()
     status = main(words)

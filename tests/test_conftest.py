@@ -1,4 +1,4 @@
-"""The rules of the test suite itself."""
+"""The rules of the test suite."""
 
 import os
 import socket

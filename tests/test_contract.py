@@ -1,7 +1,8 @@
-"""What DESIGN promises of every architecture. Being registered is being tested."""
+"""The contract of all architectures. Every registered architecture is tested."""
 
-import inspect
+import fnmatch
 import warnings
+from inspect import Parameter, signature
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ every_model = pytest.mark.parametrize("arch", sorted(MODELS))
 
 
 def build(arch: str, seed: int = 0) -> DferModel:
-    """A tiny model whose output depends on every parameter: zero-initialised gates and heads would hide faults."""
+    """A tiny model whose output depends on every parameter. Zero-initialised gates and heads would hide errors."""
     torch.manual_seed(seed)
     model = dfer_zoo.create_model(arch, **TINY[arch])
     generator = torch.Generator().manual_seed(seed)
@@ -42,14 +43,14 @@ def test_there_is_a_tiny_configuration(arch):
 
 @every_model
 def test_the_constructor_takes_keywords_and_rejects_unknown_ones(arch):
-    kinds = {p.kind for p in inspect.signature(model_class(arch)).parameters.values()}
-    assert kinds <= {inspect.Parameter.KEYWORD_ONLY}
-    with pytest.raises(InputError, match="has no argument 'frobnicate'"):
+    kinds = {p.kind for p in signature(model_class(arch)).parameters.values()}
+    assert kinds <= {Parameter.KEYWORD_ONLY}
+    with pytest.raises(InputError, match="'frobnicate'"):
         dfer_zoo.create_model(arch, frobnicate=1)
 
 
 @every_model
-def test_a_model_is_made_in_eval_mode_with_labels(arch):
+def test_a_new_model_is_in_eval_mode_and_has_labels(arch):
     model = build(arch)
     assert not any(module.training for module in model.modules())
     assert len(model.labels) == model.num_classes
@@ -92,7 +93,7 @@ def test_every_input_matters(arch):
         assert not torch.allclose(model(**changed), logits, rtol=0, atol=1e-7), name
 
 
-@every_model
+@pytest.mark.parametrize("arch", [arch for arch in sorted(MODELS) if model_class(arch).optional_inputs])
 @torch.no_grad()
 def test_a_missing_modality_is_a_valid_input(arch):
     model = build(arch)
@@ -124,7 +125,7 @@ def test_a_new_head_keeps_device_dtype_and_other_layers(arch):
     elsewhere.reset_classifier(("yes", "no", "maybe"))
     assert {tensor.device.type for tensor in (*elsewhere.parameters(), *elsewhere.buffers())} == {"meta"}
     for nonsense in ("ab", -1, 2.0, True):
-        with pytest.raises(InputError, match="neither a number of classes, 0 or more, nor a list of labels"):
+        with pytest.raises(InputError, match=r"number of classes.*list of labels"):
             model.reset_classifier(nonsense)
     model.reset_classifier(np.int64(7))  # what numpy counts in
     assert model.num_classes == len(model.labels) == 7
@@ -143,8 +144,6 @@ def test_a_gradient_reaches_every_parameter_that_is_used(arch):
 
 
 def matches(name, patterns):
-    import fnmatch
-
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -195,9 +194,10 @@ def test_bf16_autocast_is_finite(arch):
         assert model(**inputs_of(model)).isfinite().all()
 
 
+@pytest.mark.graph
 @every_model
 @torch.no_grad()
-def test_it_compiles_as_one_graph(arch):
+def test_the_model_compiles_as_one_graph(arch):
     model = build(arch)
     inputs = inputs_of(model)
     torch._dynamo.reset()
@@ -205,9 +205,10 @@ def test_it_compiles_as_one_graph(arch):
     torch.testing.assert_close(compiled(**inputs), model(**inputs))
 
 
+@pytest.mark.graph
 @every_model
 @torch.no_grad()
-def test_it_exports_for_any_batch_size(arch):
+def test_the_model_exports_for_any_batch_size(arch):
     model = build(arch)
     inputs = inputs_of(model)
     batch = torch.export.Dim("batch", min=1, max=64)
@@ -223,7 +224,7 @@ def test_it_exports_for_any_batch_size(arch):
 
 @every_model
 @torch.no_grad()
-def test_the_state_survives_safetensors(arch):
+def test_safetensors_keep_the_state_dict(arch):
     model, other = build(arch, seed=0), build(arch, seed=1)
     state = model.state_dict()
     other.load_state_dict(load(save({k: v.contiguous() for k, v in state.items()})), strict=True)
@@ -233,7 +234,7 @@ def test_the_state_survives_safetensors(arch):
 
 @every_model
 @torch.no_grad()
-def test_a_saved_model_comes_back(arch, tmp_path):
+def test_a_saved_model_gives_the_same_outputs(arch, tmp_path):
     model = build(arch)
     labels = ("a", "b", "c") if model.has_classifier else ()
     if model.has_classifier:
@@ -248,7 +249,7 @@ def test_a_saved_model_comes_back(arch, tmp_path):
 @every_model
 @torch.no_grad()
 def test_skipping_the_initialisation_keeps_computed_values(arch):
-    """What no file holds (position tables, masks) must be there although the random fills were left out."""
+    """Values that no file stores (position tables, masks) are computed although random initialisation is skipped."""
     model = build(arch)
     with skip_init():
         bare = model_class(arch)(**model.config())
@@ -257,7 +258,7 @@ def test_skipping_the_initialisation_keeps_computed_values(arch):
     assert torch.equal(bare.eval()(**inputs), model(**inputs))
 
 
-def test_no_initialisation_hangs_or_draws_while_it_is_skipped():
+def test_skip_init_draws_no_random_numbers():
     with skip_init():
         tensors = [torch.full((40, 40), 1e9) for _ in range(6)]
         for fill, tensor in zip((trunc_normal_, nn.init.xavier_uniform_, nn.init.orthogonal_), tensors):
@@ -270,7 +271,7 @@ def test_no_initialisation_hangs_or_draws_while_it_is_skipped():
 
 
 @every_model
-def test_no_two_entries_share_storage(arch):
+def test_no_two_state_dict_entries_share_storage(arch):
     state = build(arch).state_dict()
     assert len({tensor.data_ptr() for tensor in state.values() if tensor.numel()}) == sum(
         t.numel() > 0 for t in state.values()
@@ -295,23 +296,32 @@ def test_integer_pixels_are_an_error(arch):
     model = build(arch)
     inputs = inputs_of(model)
     for name, tensor in inputs.items():
-        with pytest.raises(InputError, match=rf"{name} must be floating point .* got torch\.uint8"):
+        with pytest.raises(InputError, match=rf"{name} must be .*torch\.uint8"):
             model(**{**inputs, name: tensor.to(torch.uint8)})
 
 
-@every_model
-def test_arguments_that_would_fail_late_are_errors(arch):
-    known = inspect.signature(model_class(arch)).parameters
-    for name in known.keys() & {"num_classes", "img_size", "num_frames"}:
-        with pytest.raises(InputError, match=rf"{name} is 48\.0; expected a whole number"):
-            model_class(arch)(**{name: 48.0})
-    for rate in (-0.1, 1.0, 1.5) if "drop_path_rate" in known else ():
-        with pytest.raises(InputError, match=rf"drop_path_rate is {rate}; expected a probability"):
-            model_class(arch)(drop_path_rate=rate)
+def arguments(*names):
+    """(architecture, argument) pairs, for the architectures that take the argument."""
+    return [
+        (arch, name) for arch in sorted(MODELS) for name in names if name in signature(model_class(arch)).parameters
+    ]
+
+
+@pytest.mark.parametrize("arch, name", arguments("num_classes", "img_size", "num_frames"))
+def test_constructors_check_whole_numbers(arch, name):
+    with pytest.raises(InputError, match=rf"{name} is 48\.0;"):
+        model_class(arch)(**{name: 48.0})
+
+
+@pytest.mark.parametrize("arch, name", arguments("drop_path_rate"))
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5])
+def test_constructors_check_rates(arch, name, rate):
+    with pytest.raises(InputError, match=f"{name} is {rate};"):
+        model_class(arch)(**{name: rate})
 
 
 def test_an_empty_batch_is_an_error():
-    with pytest.raises(InputError, match="This batch has no clips"):
+    with pytest.raises(InputError, match="no clips"):
         dfer_zoo.create_transform(build("av_fusion"), faces="none").batch([])
 
 

@@ -1,4 +1,4 @@
-"""Every architecture's converter against every other architecture's file: one sentence, never a model."""
+"""Every converter gives a one-line error for the file of every other architecture."""
 
 import itertools
 import re
@@ -36,7 +36,7 @@ CASES = {
 
 
 def authors_names(arch):
-    """The names and shapes of the authors' file; the values differ from name to name and take no memory."""
+    """The names and shapes of the authors' file. Each entry is one expanded number, to save memory."""
     case = read_case(Path(__file__).parent / "parity" / f"{CASES[arch]}.json")
     table = case["landmark_state_dict" if arch == "mobile_face_net" else "state_dict"]
     if "temporal" in table:  # two files that the converter takes together
@@ -50,7 +50,7 @@ def authors_names(arch):
     }
 
 
-def test_every_converter_has_a_file_here():
+def test_every_converter_has_a_case():
     assert CASES.keys() == KEY_MAPS.keys()
 
 
@@ -102,11 +102,11 @@ def test_a_missing_entry_is_an_error(arch):
 def test_an_entry_of_a_wrong_shape_is_an_error(arch, name, shape):
     state = authors_names(arch)
     assert name in state
-    with pytest.raises(WeightsError, match=f"not a checkpoint of {arch}: an entry has a shape") as caught:
+    with pytest.raises(WeightsError, match=f"not a checkpoint of {arch}.*shape") as caught:
         convert_state_dict(arch, {**state, name: torch.zeros(()).expand(shape)})
     assert "\n" not in str(caught.value)
 
 
 def test_a_name_without_a_converter_is_an_error():
-    with pytest.raises(InputError, match=r"no converter for 'mma'. Did you mean mma_dfer"):
+    with pytest.raises(InputError, match=r"'mma'.*Did you mean mma_dfer"):
         convert_state_dict("mma", {})

@@ -1,4 +1,4 @@
-"""DFER-CLIP beyond its cases: files, texts of one's own, what is kept and when it is dropped, exact shortcuts."""
+"""DFER-CLIP beyond its parity cases: files, your own prompts, the cache of text features, exact shortcuts."""
 
 import sys
 from pathlib import Path
@@ -90,7 +90,7 @@ def test_any_number_of_frames_up_to_num_frames_works():
     for frames in range(1, 5):
         assert model(clips(model, frames=frames)).shape == (2, 7)
     for frames in (5, 0):
-        with pytest.raises(InputError, match=rf"1 to 4 frames \(T\), got {frames}"):
+        with pytest.raises(InputError, match=rf"1 to 4 frames.*got {frames}"):
             model(torch.zeros(2, frames, 3, 32, 32))
 
 
@@ -184,7 +184,7 @@ def test_cached_texts_follow_the_weights(change):
 @pytest.mark.parametrize("class_specific", [True, False])
 @torch.no_grad()
 def test_cached_texts_without_contexts_follow_the_texts(class_specific, tmp_path):
-    """Contexts of no numbers lie nowhere, whatever their texts are."""
+    """Without contexts there is no parameter whose address could tell the texts apart."""
     dfer_zoo.save_pretrained(tiny(num_contexts=0, class_specific_contexts=class_specific), tmp_path)
     model = dfer_zoo.create_model(f"local-dir:{tmp_path}")
     for labels in (model.labels, ("calm", "bored")):
@@ -202,6 +202,7 @@ def test_returned_class_texts_may_be_modified():
     assert torch.equal(model.encode_text(), kept)
 
 
+@pytest.mark.graph
 @torch.no_grad()
 def test_a_compiled_model_follows_its_weights():
     model = tiny()
@@ -233,7 +234,7 @@ def test_published_labels_get_published_texts_in_any_order():
     assert tiny(text_type="class_names").prompts[0] == "happiness."
 
 
-def test_own_labels_get_the_published_pattern_unless_texts_are_given():
+def test_your_own_labels_get_the_published_pattern_unless_prompts_are_given():
     assert tiny(labels=["calm", "fear"]).prompts == ("an expression of calm.", "an expression of fear.")
     model = dfer_zoo.create_model(
         "dfer_clip", labels=["calm", "tense"], prompts=["loose jaw.", "tight jaw."], **TINY_ARGS
@@ -246,34 +247,34 @@ def test_own_labels_get_the_published_pattern_unless_texts_are_given():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 5}, "no published ones for 5 classes: pass labels="),
-        ({"num_classes": 3, "labels": ["a", "b"]}, "num_classes is 3 and there are 2 labels"),
-        ({"labels": ["a", "b"], "prompts": ["one"]}, "There are 1 prompts and 2 labels"),
-        ({"labels": "abc"}, "labels is the text 'abc'"),
+        ({"num_classes": 5}, "5 classes.*labels="),
+        ({"num_classes": 3, "labels": ["a", "b"]}, "num_classes is 3 .*2 labels"),
+        ({"labels": ["a", "b"], "prompts": ["one"]}, "1 prompts and 2 labels"),
+        ({"labels": "abc"}, "labels is .*'abc'"),
         ({"labels": ["a", "a"]}, "not distinct"),
         ({"text_type": "class_name"}, "Did you mean class_names"),
-        ({"labels": ["a", "b"], "prompts": {"a": "a smile.", "b": "a tear."}}, "prompts must be a list of texts"),
-        ({"num_heads": 3}, "is not a multiple of 3 heads"),
+        ({"labels": ["a", "b"], "prompts": {"a": "a smile.", "b": "a tear."}}, "prompts must be a list"),
+        ({"num_heads": 3}, "3 heads"),
         ({"temporal_depth": -1}, "depth is -1"),
-        ({"class_token_position": "behind"}, "expected one of end, middle, front"),
-        ({"num_contexts": 80}, "does not fit into 77"),
-        ({"num_contexts": -1}, "expected 0 or more"),
-        ({"clip_model": "ViT-B-32"}, "trained with QuickGELU"),
+        ({"class_token_position": "behind"}, "end, middle, front"),
+        ({"num_contexts": 80}, "77"),
+        ({"num_contexts": -1}, "contexts is -1"),
+        ({"clip_model": "ViT-B-32"}, "QuickGELU"),
     ],
 )
 def test_invalid_arguments_are_errors(arguments, message):
     with pytest.raises(InputError, match=message):
         tiny(**arguments)
-    with pytest.raises(InputError, match="no published ones for 5 classes"):
+    with pytest.raises(InputError, match="5 classes"):
         tiny().reset_classifier(5)
 
 
 @pytest.mark.parametrize("texts", ["tears", {"a": "a smile."}, {"a smile.", "tears"}, [], ["tears", 3], 3])
-def test_texts_are_a_list_of_texts(texts):
+def test_texts_must_be_a_list_of_strings(texts):
     model = tiny()
-    with pytest.raises(InputError, match="texts must be a list of texts"):
+    with pytest.raises(InputError, match="texts must be a list"):
         model.encode_text(texts)
-    with pytest.raises(InputError, match="texts must be a list of texts"):
+    with pytest.raises(InputError, match="texts must be a list"):
         model.zero_shot(clips(model), texts)
 
 
@@ -285,7 +286,7 @@ def test_zero_shot_needs_a_frame():
 
 
 @torch.no_grad()
-def test_texts_and_options_survive_saving(tmp_path):
+def test_saving_keeps_prompts_and_options(tmp_path):
     model = tiny(
         labels=["x", "y"], prompts=["one.", "two two."], class_token_position="middle", class_specific_contexts=False
     )
@@ -355,9 +356,9 @@ def test_another_text_type_on_trained_weights_changes_the_texts(tmp_path):
 
 def test_weights_do_not_load_into_a_model_with_other_texts(tmp_path):
     dfer_zoo.save_pretrained(tiny(), tmp_path)
-    with pytest.raises(WeightsError, match="was made with prompts="):
+    with pytest.raises(WeightsError, match="prompts="):
         dfer_zoo.load_weights(tiny(text_type="class_names"), tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match="was made with num_heads="):
+    with pytest.raises(WeightsError, match="num_heads="):
         dfer_zoo.load_weights(tiny(num_heads=4), tmp_path / "model.safetensors")
     dfer_zoo.load_weights(tiny(seed=3), tmp_path / "model.safetensors")
 
@@ -400,19 +401,19 @@ def test_the_backbone_fills_both_towers_only(tiny_clip, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.pop("ln_final.bias"), r"DFERCLIP: 1 missing \([^;]*\)\. Nothing"),
-        (lambda s: s.update(extra=torch.zeros(1)), r"DFERCLIP: 1 unexpected \([^;]*\)\. Nothing"),
+        (lambda s: s.pop("ln_final.bias"), r"DFERCLIP: 1 missing \([^;]*\)\."),
+        (lambda s: s.update(extra=torch.zeros(1)), r"DFERCLIP: 1 unexpected \([^;]*\)\."),
         (lambda s: s.update({"visual.proj": torch.zeros(3, 3)}), r"1 of another shape \(image_encoder.proj"),
         (lambda s: s.update({"visual.prompt_learner": s.pop("visual.proj")}), r"1 missing \(.*\); 1 unexpected"),
     ],
 )
-def test_another_clip_is_an_error_and_loads_nothing(tiny_clip, change, message):
+def test_a_clip_that_does_not_fit_is_an_error_and_loads_nothing(tiny_clip, change, message):
     state, model = dict(tiny_clip.state_dict()), tiny()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     change(state)
     with pytest.raises(WeightsError, match=message):
         model.load_backbones(convert_parts("dfer_clip", {"clip": state}))
-    with pytest.raises(InputError, match="composed of the backbones clip; got face"):
+    with pytest.raises(InputError, match=r"backbones clip;.*face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
@@ -580,7 +581,7 @@ OWN_TEXTS = ["a resting face.", "half closed eyes, a resting chin.", "a raised b
 
 
 @torch.no_grad()
-def test_a_file_of_own_classes_becomes_a_folder(tmp_path, capsys):
+def test_convert_writes_a_checkpoint_of_your_own_classes_to_a_folder(tmp_path, capsys):
     model = tiny(labels=list("abcde"), prompts=OWN_TEXTS)
     torch.save(their_state(model), tmp_path / "own.pth")
     convert = ["convert", "dfer_clip", "own", str(tmp_path / "own.pth"), "--output", str(tmp_path / "own")]
@@ -592,19 +593,19 @@ def test_a_file_of_own_classes_becomes_a_folder(tmp_path, capsys):
 
     capsys.readouterr()
     assert cli.main([*convert, "--labels", "calm,bored"]) == 2
-    assert "own.pth has 5 classes, and there are 2 labels" in capsys.readouterr().err
+    assert "own.pth has 5 classes" in capsys.readouterr().err
 
 
-def test_own_texts_do_not_get_published_labels(tmp_path):
-    """However many they are."""
+def test_your_own_prompts_get_no_published_labels(tmp_path):
+    """Even if there are as many as published labels."""
     model = tiny(labels=list("abcdefg"), prompts=[*OWN_TEXTS, "a face.", "another face."])
     torch.save(their_state(model), tmp_path / "own.pth")
-    with pytest.raises(InputError, match=r"says no labels for its 7 class texts \('a resting face ?\.', .*labels="):
+    with pytest.raises(InputError, match=r"7 class texts \('a resting face ?\.', .*labels="):
         convert_own("dfer_clip", tmp_path / "own.pth", tmp_path / "own")
     assert not (tmp_path / "own").exists()
 
 
-def test_published_texts_of_a_file_can_get_other_labels(tmp_path):
+def test_published_prompts_in_a_checkpoint_can_get_other_labels(tmp_path):
     torch.save(their_state(tiny()), tmp_path / "own.pth")
     names = ("Freude", "Trauer", "nichts", "Wut", "Staunen", "Ekel", "Angst")
     convert_own("dfer_clip", tmp_path / "own.pth", tmp_path / "own", labels=names)
@@ -618,23 +619,23 @@ def test_an_inconsistent_state_dict_is_an_error():
         change(state)
         return convert_state_dict("dfer_clip", state)
 
-    different = "clip_model_.visual.proj' and 'image_encoder.proj' are the same tensor"
+    different = "clip_model_.visual.proj' and 'image_encoder.proj'"
     with pytest.raises(WeightsError, match=different):
         converted(lambda s: s.update({"clip_model_.visual.proj": s["image_encoder.proj"] + 1}))
-    with pytest.raises(WeightsError, match="are not rows of its own token embedding"):
+    with pytest.raises(WeightsError, match="token embedding"):
         converted(lambda s: s.update({"prompt_learner.token_suffix": s["prompt_learner.token_suffix"] + 1}))
-    with pytest.raises(WeightsError, match="not a checkpoint of dfer_clip: 1 of its 77 entries are unknown"):
+    with pytest.raises(WeightsError, match=r"not a checkpoint of dfer_clip: 1 of .*77 entries"):
         converted(lambda s: s.update({"fc.weight": torch.zeros(1)}))
-    with pytest.raises(WeightsError, match="This is not a checkpoint of dfer_clip: it has no entry"):
+    with pytest.raises(WeightsError, match=r"not a checkpoint of dfer_clip.*image_encoder.proj"):
         converted(lambda s: s.pop("image_encoder.proj"))
-    with pytest.raises(WeightsError, match=r"no entry 'text_encoder\.transformer\.resblocks\.0\."):
+    with pytest.raises(WeightsError, match=r"'text_encoder\.transformer\.resblocks\.0\."):
         converted(without("text_encoder.transformer."))
     for shape in ((64,), (1, 7, 2, 64)):
-        with pytest.raises(WeightsError, match=r"The contexts are \(.*\); expected"):
+        with pytest.raises(WeightsError, match=r"contexts are \(.*\);"):
             converted(lambda s, shape=shape: s.update({"prompt_learner.ctx": torch.zeros(shape)}))
-    with pytest.raises(WeightsError, match="contexts for 7 classes and texts for 5"):
+    with pytest.raises(WeightsError, match=r"7 classes .* 5"):
         converted(lambda s: s.update({n: s[n][:5] for n in s if n.startswith("prompt_learner.token_")}))
-    with pytest.raises(WeightsError, match="they must be of 7 classes"):
+    with pytest.raises(WeightsError, match="7 classes"):
         converted(lambda s: s.update({"prompt_learner.token_suffix": s["prompt_learner.token_suffix"][:, 1:]}))
 
 
@@ -649,17 +650,17 @@ def without(part: str):
     return change
 
 
-def test_a_file_without_temporal_blocks_is_not_the_published_one(tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_without_temporal_blocks_is_refused(tmp_path, monkeypatch, capsys):
     state = their_state(tiny(num_contexts=8))
     without("temporal_net.temporal_transformer.")(state)
     torch.save(state, tmp_path / "cut.pth")
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     assert cli.main(["convert", "dfer_clip", "dfew_fold1", str(tmp_path / "cut.pth")]) == 2
-    assert "it has temporal_depth=0, and 1 was expected" in capsys.readouterr().err
+    assert "temporal_depth=0" in capsys.readouterr().err
 
 
 def write_released_file(path: Path, state: dict[str, torch.Tensor], monkeypatch) -> None:
-    """The five things that the training script saves, including an object of a class in __main__."""
+    """Write the five entries of the training script, including an object of a class in __main__."""
     meter_class = type("RecorderMeter", (), {"__module__": "__main__"})
     meter = meter_class()
     meter.total_epoch, meter.current_epoch = 50, 1
@@ -680,9 +681,10 @@ def write_released_file(path: Path, state: dict[str, torch.Tensor], monkeypatch)
         torch.save(content, path)
 
 
+@pytest.mark.slow
 @torch.no_grad()
-def test_a_released_file_becomes_a_model_with_the_published_logits(tmp_path, monkeypatch):
-    """All 618 names under their prefix, in a file of the published form, of the published size."""
+def test_a_released_checkpoint_gives_the_published_logits(tmp_path, monkeypatch):
+    """All 618 entries with their prefix, in a file of the published format and size."""
     keys, case = (
         read_case(CASES / "checkpoint_keys.json"),
         read_case(CASES / "dfew_descriptor_ctx8_end_specific_depth1.json"),
@@ -697,7 +699,7 @@ def test_a_released_file_becomes_a_model_with_the_published_logits(tmp_path, mon
 
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     convert_checkpoint("dfer_clip", "dfew_fold1", path)
-    with pytest.raises(WeightsError, match="it has labels="):
+    with pytest.raises(WeightsError, match="labels="):
         convert_checkpoint("dfer_clip", "mafw_fold1", path)
     path.unlink()
 
@@ -708,10 +710,10 @@ def test_a_released_file_becomes_a_model_with_the_published_logits(tmp_path, mon
     assert found.ok, found
 
 
-def test_a_file_that_was_trained_with_other_texts_is_not_the_published_one(tmp_path, monkeypatch):
+def test_a_checkpoint_trained_with_other_prompts_is_refused(tmp_path, monkeypatch):
     model = tiny(text_type="class_names", num_contexts=8)
     path = tmp_path / "other.pth"
     write_released_file(path, their_state(model), monkeypatch)
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
-    with pytest.raises(WeightsError, match=r"it has prompts=\['happiness\.'"):
+    with pytest.raises(WeightsError, match=r"prompts=\['happiness\.'"):
         convert_checkpoint("dfer_clip", "dfew_fold1", path)

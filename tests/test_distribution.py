@@ -1,4 +1,4 @@
-"""What is shipped: the sdist has the tests and all that they read, the wheel has the recipes."""
+"""The sdist contains the tests and the files that they read; the wheel contains the recipes."""
 
 import shutil
 import subprocess
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 IGNORED = shutil.ignore_patterns(
-    ".git", ".venv*", "__pycache__", "*.egg-info", ".*_cache", "build", "dist", "site", "runs"
+    ".git", ".venv*", ".wheels", "__pycache__", "*.egg-info", ".*_cache", "build", "dist", "site", "runs"
 )
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """(the names in the sdist, the names in the wheel), built without the network."""
+    """(the names in the sdist, the names in the wheel), built without a network"""
     pytest.importorskip("setuptools", minversion="70.1")  # has its own bdist_wheel
     folder = tmp_path_factory.mktemp("built")
     shutil.copytree(ROOT, folder / "source", ignore=IGNORED)
@@ -41,10 +41,10 @@ def files(*patterns):
 
 
 def test_the_sdist_has_its_tests_and_what_they_read(built):
-    wanted = files(
-        "tests/**/*", "docs/**/*", "examples/*.py", "dfer_zoo/**/*.py", "dfer_zoo/recipes/*", ".ci/*", "*.md"
+    wanted = files("tests/**/*", "docs/**/*", "examples/*", "dfer_zoo/**/*.py", "dfer_zoo/recipes/*", ".ci/*", "*.md")
+    wanted |= files(
+        "setup.*", "pyproject.toml", "mkdocs.yml", "Makefile", "Dockerfile", "weights_manifest.json", "LICENSE*"
     )
-    wanted |= files("setup.*", "pyproject.toml", "mkdocs.yml", "Makefile", "weights_manifest.json", "LICENSE*")
     assert not sorted(wanted - built[0])
 
 

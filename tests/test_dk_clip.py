@@ -1,4 +1,4 @@
-"""DK-CLIP beyond its recorded numbers: files, texts, still clips, what is trained, and what a clip is mixed with."""
+"""DK-CLIP beyond its parity cases: files, prompts, still clips, training, and mixing."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def videos(model, batch=2):
 
 
 @pytest.mark.parametrize(("patch_size", "count"), [(16, 315_983_873), (32, 317_527_553)])
-def test_it_has_the_published_number_of_parameters(patch_size, count):
+def test_parameter_counts_are_the_published_ones(patch_size, count):
     with skip_init():
         model = DKCLIP(patch_size=patch_size)
     assert sum(p.numel() for p in model.parameters()) == count
@@ -96,7 +96,7 @@ def test_every_published_entry_is_renamed_once_including_those_of_open_clip():
 
 
 @torch.no_grad()
-def test_a_checkpoint_of_the_released_training_becomes_a_model_of_the_zoo(case, authors_state, tmp_path):
+def test_a_checkpoint_of_the_released_training_gives_the_published_logits(case, authors_state, tmp_path):
     training = {"model": authors_state, "optimizer": {"state": {}}, "max_accuracy": 75.4, "epoch": 28}
     torch.save(training, tmp_path / "best.pth")
     conversion = convert_state_dict("dk_clip", read_checkpoint(tmp_path / "best.pth"))
@@ -111,7 +111,7 @@ def test_a_checkpoint_of_the_released_training_becomes_a_model_of_the_zoo(case, 
     assert relative_l2(logits, whole(case["outputs"]["logits"])) <= tolerance
 
 
-def test_a_checkpoint_of_own_classes_is_converted_with_their_labels(authors_state, tmp_path):
+def test_a_checkpoint_of_your_own_classes_is_converted_with_their_labels(authors_state, tmp_path):
     torch.save({"model": authors_state}, tmp_path / "best.pth")
     texts = ["loose jaw.", "tight jaw."]
     for options, prompts in (({}, ("calm", "tense")), ({"prompts": texts}, tuple(texts))):
@@ -121,9 +121,9 @@ def test_a_checkpoint_of_own_classes_is_converted_with_their_labels(authors_stat
 
 
 def test_files_of_other_models_are_errors(authors_state):
-    with pytest.raises(WeightsError, match=r"not a checkpoint of DK-CLIP: it has no entry 'msim.positional_embedding'"):
+    with pytest.raises(WeightsError, match=r"not a checkpoint of DK-CLIP.*'msim.positional_embedding'"):
         convert_state_dict("dk_clip", {"visual.conv1.weight": torch.zeros(1)})
-    with pytest.raises(WeightsError, match=r"1 of its .* unknown, the first are surprise"):
+    with pytest.raises(WeightsError, match=r"1 of .* unknown.* surprise"):
         convert_state_dict("dk_clip", {**authors_state, "surprise": torch.zeros(1)})
     conversion = convert_state_dict("dk_clip", {k: v for k, v in authors_state.items() if "alpha" not in k})
     with pytest.raises(WeightsError, match=r"1 missing \(conditioning.alpha\)"):
@@ -133,18 +133,18 @@ def test_files_of_other_models_are_errors(authors_state):
 @pytest.mark.parametrize(
     ("argument", "sentence"),
     [
-        ({"num_frames": 5}, "5 frames cannot be cut into snippets of 2"),
-        ({"patch_size": 7}, "16 pixels cannot be cut into patches of 7"),
-        ({"width": 100}, "width is 100; expected a multiple of 64"),
+        ({"num_frames": 5}, "5 frames .*snippets of 2"),
+        ({"patch_size": 7}, "16 pixels .*patches of 7"),
+        ({"width": 100}, "width is 100;.* 64"),
         *(
-            ({name: wrong}, f"{name} is {wrong}; expected a whole number")
+            ({name: wrong}, f"{name} is {wrong};")
             for name in ("num_frames", "frames_per_snippet", "img_size", "patch_size", "depth", "text_depth")
             for wrong in (0, -4, 2.0)
         ),
-        ({"width": 64.0}, "width is 64.0; expected a whole number"),
-        ({"interaction_depth": 0}, "interaction_depth is 0; expected a whole number from 1 on"),
-        ({"context_length": 0}, "context_length is 0; expected a whole number from 1 on"),
-        ({"vocab_size": 100}, "vocab_size is 100; expected 49408 or more"),
+        ({"width": 64.0}, "width is 64.0;"),
+        ({"interaction_depth": 0}, "interaction_depth is 0;"),
+        ({"context_length": 0}, "context_length is 0;"),
+        ({"vocab_size": 100}, "vocab_size is 100;.* 49408"),
     ],
 )
 def test_invalid_sizes_are_errors(argument, sentence):
@@ -183,7 +183,7 @@ def test_clip_fills_its_layers_and_the_report_lists_them(model):
         ("backbone_b32", "open_clip:ViT-B-32-quickgelu/openai@ab5b8ef490e86faa07d3523926b842c765de1de5"),
     ],
 )
-def test_a_backbone_comes_from_openai_with_the_labels_of_ones_own(monkeypatch, tag, source):
+def test_the_openai_backbone_takes_your_own_labels(monkeypatch, tag, source):
     asked = []
 
     def backbone_state(name, *_):
@@ -215,15 +215,15 @@ def test_a_clip_that_does_not_fit_loads_nothing(model):
         model.load_backbones(
             convert_parts("dk_clip", {"clip": {**state, "visual.positional_embedding": torch.zeros(50, 64)}})
         )
-    with pytest.raises(WeightsError, match="not a checkpoint of CLIP with a ViT"):
+    with pytest.raises(WeightsError, match="not a checkpoint of CLIP"):
         convert_parts("dk_clip", {"clip": {"conv1.weight": torch.zeros(1)}})
-    with pytest.raises(InputError, match="composed of the backbones clip; got face"):
+    with pytest.raises(InputError, match=r"backbones clip;.*face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_x_clip_fills_all_but_the_semantic_tower_and_the_positions_of_frames(authors_state):
-    """Names and shapes of the specification; never tested with Microsoft's files."""
+    """The names and shapes come from the specification; Microsoft's files were never tried."""
     x_clip = {
         name.replace("msim.", "mit.").replace("prompts_generator_cmam.", "prompts_generator."): tensor
         for name, tensor in authors_state.items()
@@ -293,7 +293,7 @@ def published_weights(similarity, erase_below=0.15):
 
 
 def test_a_recorded_division_by_zero_expects_a_finite_number(tmp_path, monkeypatch):
-    """A case of clips with one snippet each: the published weight is 0 / 0 and is recorded as null."""
+    """With one snippet per clip the published weight is 0 / 0, which a case records as null."""
     case = json.loads((CASES / "noise_erasing.json").read_text())
     for entry in case["inputs"]:
         entry["call"] = entry["call"].replace("[4, 4", "[4, 1")
@@ -310,7 +310,7 @@ def test_a_recorded_division_by_zero_expects_a_finite_number(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("call", ["[2, 1, 3, 32, 32]", "[2, 16, 3, 32, 32]"])
-def test_a_case_may_repeat_a_frame_and_says_what_else_it_does_to_its_input(case, call):
+def test_parity_inputs_may_repeat_a_frame_and_reject_unknown_steps(case, call):
     entry = case["inputs"]["video"]
     entry = {**entry, "call": f"seeded.normal('video', {call}, 0)", "then": "frame 0 repeated 16 times"}
     still = {**case.data, "inputs": {"video": entry}}
@@ -324,18 +324,18 @@ def test_a_case_may_repeat_a_frame_and_says_what_else_it_does_to_its_input(case,
 # -- texts -------------------------------------------------------------------------------------------------------------
 
 
-def test_published_labels_have_published_texts_and_others_their_names(model):
+def test_published_labels_get_published_prompts_and_others_their_names(model):
     published = PROMPTS["texts"]["action_units"]
     assert model.prompts == tuple(published[label] for label in model.labels)
     model.reset_classifier(11)
     assert model.labels[-1] == "disappointment" and model.prompts[:7] == tuple(published[n] for n in model.labels[:7])
     model.reset_classifier(("fear", "calm"))
     assert model.prompts == ("fear", "calm")
-    with pytest.raises(InputError, match="no published ones for 5 classes"):
+    with pytest.raises(InputError, match="5 classes"):
         model.reset_classifier(5)
     with pytest.raises(InputError, match="2 prompts and 1 labels"):
         model.reset_classifier(("calm",), prompts=("a", "b"))
-    with pytest.raises(InputError, match="num_classes is 3 and there are 2 labels"):
+    with pytest.raises(InputError, match=r"num_classes is 3 .*2 labels"):
         DKCLIP(**{**TINY["dk_clip"], "labels": ("a", "b"), "num_classes": 3})
 
 
@@ -461,14 +461,14 @@ def test_labels_are_mixed_by_the_share_of_pixels(fmix):
     mixed, soft = mix_clips(video, labels, fmix=fmix, rng=np.random.RandomState(3))
     assert not torch.equal(mixed, video)
     torch.testing.assert_close(soft.sum(1), torch.ones(6))
-    # every clip is filled with its own number, so the mean of the pixels is the mean of the labels
+    # every clip is filled with its own number, so the mean pixel is the mean label
     expected = (soft * torch.arange(6.0)).sum(1)
     torch.testing.assert_close(mixed.mean((1, 2, 3, 4)), expected, rtol=0, atol=5 / 256 + 1e-4)
     if fmix:
         assert torch.equal(mixed, mixed.round())  # nothing is faded
 
 
-def test_recipes_know_its_mix_and_its_augmentation(model):
+def test_recipes_find_its_mix_and_its_augmentation(model):
     np.random.seed(0)
     inputs, targets = MIXES["fmix_or_mixup"](
         {"video": videos(model)}, torch.tensor([0, 6]), lambda t: soft_targets(t, 7, 0.1)
@@ -499,7 +499,7 @@ def test_training_clips_depend_on_the_seed(model):
     assert not torch.equal(drawn(1), drawn(2))
 
 
-def test_colours_change_frame_by_frame_and_grey_is_for_the_whole_clip():
+def test_color_jitter_varies_by_frame_and_grayscale_applies_to_the_clip():
     frames = [np.full((4, 4, 3), (200, 100, 50), np.uint8)] * 3
     torch.manual_seed(0)
     jittered = jitter_colors(frames, rng=random.Random(0), jitter=1.0, gray=0.0)
@@ -569,5 +569,5 @@ def test_saved_weights_take_other_texts_for_the_same_labels(model, tmp_path):
 def test_weights_do_not_load_into_a_model_with_other_texts(model, tmp_path):
     path = dfer_zoo.save_pretrained(model, tmp_path)
     other = dfer_zoo.create_model("dk_clip", **{**TINY["dk_clip"], "prompts": ["a face"] * 7})
-    with pytest.raises(WeightsError, match="was made with prompts="):
+    with pytest.raises(WeightsError, match="prompts="):
         dfer_zoo.load_weights(other, path)

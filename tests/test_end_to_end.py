@@ -1,4 +1,4 @@
-"""Evaluations of drawn data sets with the published layouts and their traps, through the command line."""
+"""Evaluations from the command line, on drawn data sets with the published layouts and their pitfalls."""
 
 import argparse
 import dataclasses
@@ -38,7 +38,7 @@ CASES = Path(__file__).parent / "parity"
 
 
 def saved(folder, arch, **audio):
-    """A tiny model with seven labels as a folder of weights; ``audio`` changes its audio record."""
+    """Save a tiny model with seven labels. Returns its name; ``audio`` changes its audio record."""
     torch.manual_seed(0)
     args = {k: v for k, v in TINY[arch].items() if k not in ("labels", "num_classes")}
     model = create_model(arch, labels=SEVEN, **args)
@@ -69,36 +69,36 @@ def test_the_records_of_mafw_take_clips_without_sound_and_those_of_dfew_do_not()
     assert get_weights("mma_dfer", "dfew_fold1").audio.without_audio == "keep"
 
 
-def test_a_clip_without_a_wav_is_evaluated_as_the_authors_of_the_weights_do(tmp_path, capsys):
+def test_the_record_decides_about_clips_without_a_wav_file(tmp_path, capsys):
     mafw = draw_mafw(tmp_path)
     status, found = evaluated(capsys, saved(tmp_path, "mma_dfer", without_audio="none"), mafw, "--audio", "mafw")
     assert status == 0 and found["missing"] == {"audio": 1} and np.sum(found["confusion"]) == 3
     model = saved(tmp_path / "dfew", "mma_dfer")
     status, found = evaluated(capsys, model, mafw, "--audio", "mafw")
     assert status == 1 and np.sum(found["confusion"]) == 2
-    assert "clips_wav/00003.wav: no such sound file, for the clip" in found["failed"][0]["error"]
+    assert "clips_wav/00003.wav" in found["failed"][0]["error"]
     status, found = evaluated(capsys, model, mafw, "--audio", "mafw", "--missing-audio", "none")
     assert status == 0 and found["missing"] == {"audio": 1}
 
 
-def test_a_model_of_sound_is_not_evaluated_without_it_unless_that_is_asked_for(tmp_path, capsys):
+def test_evaluating_an_audio_model_without_sound_needs_an_option(tmp_path, capsys):
     mafw = draw_mafw(tmp_path)
     model = saved(tmp_path, "mma_dfer")
     status, out, err = run(capsys, "evaluate", model, mafw)
     assert status == 2 and not out
-    assert "takes video and audio, and none of the 3 clips has sound" in err and "--without audio" in err
+    assert "none of the 3 clips has sound" in err and "--without audio" in err
     missing = tmp_path / "mfaw" / "clips_faces" / "00002"
     missing.rename(tmp_path / "away")  # a clip that is missing has no sound either
     assert run(capsys, "evaluate", model, mafw)[0] == 2
     (tmp_path / "away").rename(missing)
     status, out, _ = run(capsys, "evaluate", model, mafw, "--without", "audio")
-    assert status == 0 and "3 of 3 clips were evaluated without audio." in out
+    assert status == 0 and "3 of 3 clips" in out
 
 
 # -- how many frames a clip has ----------------------------------------------------------------------------------------
 
 
-def test_dk_clip_counts_the_folder_and_the_others_follow_the_list(tmp_path):
+def test_dk_clip_counts_frames_in_the_folder_and_others_use_the_list(tmp_path):
     rows = read_rows(draw_mafw(tmp_path))
     args = {k: v for k, v in TINY["dk_clip"].items() if k != "labels"}
     for arch, count in (("dk_clip", 20), ("mma_dfer", 19)):
@@ -110,30 +110,30 @@ def test_dk_clip_counts_the_folder_and_the_others_follow_the_list(tmp_path):
         assert (video.frame_count, video.min_frames, video.frame_size) == ("folder", 3, "first")
 
 
-def test_dk_clip_leaves_out_clips_that_are_listed_with_fewer_than_three_frames(tmp_path, capsys):
+def test_dk_clip_skips_clips_listed_with_fewer_than_three_frames(tmp_path, capsys):
     model, ferv = saved(tmp_path, "dk_clip"), draw_ferv39k(tmp_path)
     status, out, _ = run(capsys, "evaluate", model, ferv, "--root", tmp_path)
-    assert status == 0 and "1 clip is left out:" in out
-    assert "line 2: 2_ClipsforFaceCrop/Interview/Sad/0002 has 1 frames; 3 are needed" in out
+    assert status == 0 and "1 clip" in out
+    assert "line 2: 2_ClipsforFaceCrop/Interview/Sad/0002 has 1 frame" in out
 
 
-def test_a_list_that_counts_too_many_frames_does_not_end_the_run(tmp_path, capsys):
+def test_a_list_with_too_large_frame_counts_does_not_stop_the_run(tmp_path, capsys):
     dfew = draw_dfew(tmp_path, counts=(40, 40, 3), short=1)
     model = saved(tmp_path, "mma_dfer")
     options = ("--root", tmp_path, "--audio", "dfew")
     status, out, _ = run(capsys, "evaluate", model, dfew, *options)
-    # of 41 frames the last is not chosen; of 4 all are, and one is not there
-    assert status == 1 and "2 of 2 clips have fewer frames than the list says." in out
-    assert "1 clip cannot be read and is not counted:" in out
-    assert "the list says 4 frames, the folder has 3, and frame 3 (from 0) is needed" in out
+    # of 41 frames the last one is not sampled; of 4 frames all are, and one is missing
+    assert status == 1 and "2 of 2 clips have fewer frames" in out
+    assert "1 clip cannot be read" in out
+    assert "the list says 4 frames, the folder has 3" in out
     status, out, err = run(capsys, "evaluate", model, dfew, *options, "--strict")
     assert status == 2 and not out and "the list says 4 frames" in err
     status, out, _ = run(capsys, "evaluate", saved(tmp_path, "dk_clip"), dfew, "--root", tmp_path)
-    assert status == 0 and "3 of 3 clips have fewer frames than the list says." in out
+    assert status == 0 and "3 of 3 clips have fewer frames" in out
 
 
-def test_the_counts_of_a_list_choose_the_frames_as_published(tmp_path):
-    """19 for 20: the inputs are those of the first 19 frames for MMA-DFER, of all 20 for DK-CLIP."""
+def test_frame_counts_in_a_list_select_the_published_frames(tmp_path):
+    """The list says 19 for a clip of 20 frames: MMA-DFER uses the first 19, DK-CLIP all 20."""
     (row, *_) = read_rows(draw_mafw(tmp_path))
     assert row.num_frames == 19
     names = sorted(path.name for path in (tmp_path / "mfaw" / "clips_faces" / "00001").iterdir())
@@ -158,7 +158,7 @@ def test_hidden_files_are_not_frames(tmp_path):
     assert read_row(row).num_frames == 5
 
 
-def test_the_exif_orientation_of_listed_frames_is_ignored_as_the_published_programs_do(tmp_path):
+def test_the_exif_orientation_of_listed_frames_is_ignored_as_published(tmp_path):
     folder = tmp_path / "happiness" / "00001"
     folder.mkdir(parents=True)
     exif = Image.Exif()
@@ -183,14 +183,14 @@ def test_clips_that_cannot_be_read_are_counted_and_named(tmp_path, capsys):
     model = saved(tmp_path, "mae_dfer")
     lists = write_list(tmp_path / "test.csv", [" ".join(line.split()[::2]) for line in dfew.read_text().splitlines()])
     status, out, _ = run(capsys, "evaluate", model, lists, "--replace", f"/theirs={tmp_path}")
-    assert status == 1 and "   2 clips" in out and "1 clip cannot be read and is not counted:" in out
-    assert "00002/00000.png: the image cannot be read" in out
+    assert status == 1 and "   2 clips" in out and "1 clip cannot be read" in out
+    assert "00002/00000.png" in out
 
 
-def test_a_list_in_which_nothing_can_be_read_is_an_error(tmp_path, capsys):
+def test_a_list_without_any_readable_clip_is_an_error(tmp_path, capsys):
     lists = write_list(tmp_path / "test.csv", ["/nowhere/1 0", "/nowhere/2 1"])
     status, _, err = run(capsys, "evaluate", saved(tmp_path, "mae_dfer"), lists)
-    assert status == 2 and "None of the 2 clips can be read" in err and "--replace OLD=NEW" in err
+    assert status == 2 and "None of the 2 clips" in err and "--replace OLD=NEW" in err
 
 
 # -- RAVDESS -----------------------------------------------------------------------------------------------------------
@@ -208,14 +208,14 @@ def test_prepared_faces_of_ravdess_with_and_without_their_sound(tmp_path, capsys
     torch.manual_seed(0)
     save_pretrained(create_model("av_fusion", num_classes=8, **TINY["av_fusion"]), tmp_path / "model", tag="tiny")
     status, out, _ = run(capsys, "evaluate", f"local-dir:{tmp_path / 'model'}", lists, "--subset", "testing")
-    assert status == 1 and "   1 clips" in out and "01-01-02-01-01-01-05_croppad.wav: no such sound file" in out
+    assert status == 1 and "   1 clips" in out and "01-01-02-01-01-01-05_croppad.wav" in out
 
 
 # -- checkpoints of one's own training with the authors' programs ------------------------------------------------------
 
 
 def mae_dfer_checkpoint(path, **options):
-    """As MAE-DFER's program writes it. Returns our arguments for its sizes."""
+    """Write a checkpoint in the format of MAE-DFER's program. Returns our arguments for its sizes."""
     case = read_case(CASES / "mae_dfer" / "finetune_small_base.json")
     state = seeded_state(case["state_dict"], case["weights"])
     torch.save({"model": state, "args": argparse.Namespace(lr=1e-3, output_dir=Path("out"), **options)}, path)
@@ -224,30 +224,30 @@ def mae_dfer_checkpoint(path, **options):
 
 
 @pytest.mark.parametrize(("word", "ours"), [("org", "local"), ("all", "all"), ("region", "region")])
-def test_the_tokens_that_a_training_pooled_are_read_from_its_options(tmp_path, word, ours):
+def test_pooled_tokens_are_read_from_the_training_options(tmp_path, word, ours):
     arguments = mae_dfer_checkpoint(tmp_path / "best.pth", lg_classify_token_type=word, sampling_rate=1)
     sizes = {name: value for name, value in arguments.items() if name != "pooled_tokens"}
     convert_own("mae_dfer", tmp_path / "best.pth", tmp_path / "own", **sizes)
     model = create_model(f"local-dir:{tmp_path / 'own'}")
     assert model.pooled_tokens == ours and model.video_spec.rate == 1
-    with pytest.raises(WeightsError, match=r"stores pooled_tokens='\w+' .* contradicts pooled_tokens='\w+'"):
+    with pytest.raises(WeightsError, match=r"pooled_tokens='\w+' .*pooled_tokens='\w+'"):
         wrong = {"pooled_tokens": "all" if ours != "all" else "region"}
         convert_own("mae_dfer", tmp_path / "best.pth", tmp_path / "own", **{**sizes, **wrong})
 
 
-def test_a_token_type_that_is_not_known_is_refused(tmp_path):
+def test_an_unknown_token_type_is_refused(tmp_path):
     mae_dfer_checkpoint(tmp_path / "best.pth", lg_classify_token_type="some")
-    with pytest.raises(WeightsError, match="lg_classify_token_type is 'some'; known are region, org, all"):
+    with pytest.raises(WeightsError, match=r"lg_classify_token_type is 'some';.*region, org, all"):
         convert_own("mae_dfer", tmp_path / "best.pth", tmp_path / "own")
 
 
-def test_a_stored_number_of_classes_must_be_that_of_the_checkpoint(tmp_path):
+def test_the_stored_number_of_classes_must_match_the_checkpoint(tmp_path):
     sizes = mae_dfer_checkpoint(tmp_path / "best.pth", nb_classes=11)
-    with pytest.raises(WeightsError, match="stores num_classes=11"):
+    with pytest.raises(WeightsError, match="num_classes=11"):
         convert_own("mae_dfer", tmp_path / "best.pth", tmp_path / "own", **sizes)
 
 
-def test_transform_options_are_given_to_convert(tmp_path, capsys):
+def test_convert_takes_transform_options(tmp_path, capsys):
     sizes = mae_dfer_checkpoint(tmp_path / "best.pth", sampling_rate=1)
     given = [word for name, value in sizes.items() for word in ("--set", f"{name}={value}")]
     convert = ("convert", "mae_dfer", "mine", tmp_path / "best.pth", "--output", tmp_path / "own", *given)
@@ -255,15 +255,15 @@ def test_transform_options_are_given_to_convert(tmp_path, capsys):
     spec = create_model(f"local-dir:{tmp_path / 'own'}").video_spec
     assert (spec.rate, spec.segments) == (1, 3)
     status, _, err = run(capsys, *convert, "--transform", "rate=4")
-    assert status == 2 and "stores rate=1 among the options of its training" in err
+    assert status == 2 and "rate=1" in err
     status, _, err = run(capsys, *convert, "--transform", "rat=4")
-    assert status == 2 and "The transform has no option 'rat'. Did you mean rate" in err
+    assert status == 2 and "'rat'. Did you mean rate" in err
     status, _, err = run(capsys, "convert", "mae_dfer", "dfew_fold1", "x.pth", "--transform", "rate=4")
-    assert status == 2 and "belong to --output" in err
+    assert status == 2 and "--output" in err
 
 
 def test_frames_and_snippets_of_dk_clip_are_read_from_its_configuration(tmp_path):
-    """The program stores nested sections, as yacs makes them."""
+    """The program stores the nested sections of yacs."""
     case = read_case(CASES / "dk_clip" / "tiny_t8_n4.json")
     config = {"DATA": {"NUM_FRAMES": 8, "NUM_DIVIDE": 4, "NUM_CLASSES": 7}, "TRAIN": {"LR": 2e-6}}
     torch.save(
@@ -272,5 +272,5 @@ def test_frames_and_snippets_of_dk_clip_are_read_from_its_configuration(tmp_path
     convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN)
     model = create_model(f"local-dir:{tmp_path / 'own'}")
     assert model.video_spec.num_frames == 8
-    with pytest.raises(WeightsError, match="stores num_frames=8"):
+    with pytest.raises(WeightsError, match="num_frames=8"):
         convert_own("dk_clip", tmp_path / "best.pth", tmp_path / "own", labels=SEVEN, num_frames=16)

@@ -198,7 +198,7 @@ def test_a_wrong_file_of_boxes_is_one_sentence(folder, tmp_path):
         InputError, match=r"wrong\.jsonl is not a file of face boxes; it has a line that starts 'left,top'"
     ):
         faces.find(read_clip(folder, fps=25), f"cascade+boxes:{wrong}", crop="largest").take([0])
-    with pytest.raises(InputError, match="expected a file, which is made if there is none"):
+    with pytest.raises(InputError, match="expected a file; it is created if it does not exist"):
         faces.find(read_clip(folder, fps=25), f"cascade+boxes:{tmp_path}")
 
 
@@ -207,7 +207,7 @@ def test_the_command_line_adds_the_file_to_the_detector():
     assert parse_faces("yunet:f.onnx", "b.jsonl") == "yunet:f.onnx+boxes:b.jsonl"
     assert parse_faces("cascade") == "cascade" and parse_faces("1,2,3,4") == [1, 2, 3, 4]
     for without in ("none", "1,2,3,4"):
-        with pytest.raises(InputError, match=r"--boxes: with --faces .* nothing is searched"):
+        with pytest.raises(InputError, match=r"--boxes: --faces .* searches no faces"):
             parse_faces(without, "b.jsonl")
 
 

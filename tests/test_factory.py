@@ -1,4 +1,4 @@
-"""From a name to a model: the grammar of names, strict loading, new heads, files."""
+"""create_model: names, strict loading, new heads, saving."""
 
 import json
 
@@ -19,7 +19,7 @@ VIDEO = torch.rand(2, 3, 3, 4, 4)
 
 @pytest.fixture
 def zoo(monkeypatch, tmp_path):
-    """small, with weights inside the package: small.inside, and small.composed that is made from it."""
+    """small with the bundled weights small.inside, and small.composed with these as backbone."""
     small.open_zoo(monkeypatch, tmp_path)
     torch.manual_seed(0)
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small"), tmp_path / "saved")
@@ -35,7 +35,7 @@ def zoo(monkeypatch, tmp_path):
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-def test_one_model_by_all_its_names(zoo, tmp_path):
+def test_every_form_of_a_name_gives_the_same_model(zoo, tmp_path):
     expected = load_file(zoo)["body.weight"]
     for name, options in [
         ("small", {"pretrained": "inside"}),
@@ -57,37 +57,37 @@ def test_one_model_by_all_its_names(zoo, tmp_path):
     [
         ("smal", {}, UnknownModel, "Did you mean small"),
         ("smal", {"pretrained": "inside"}, UnknownModel, "Did you mean small"),
-        ("small.insid", {}, UnknownTag, "small has no weights 'insid'. Did you mean inside"),
+        ("small.insid", {}, UnknownTag, "'insid'. Did you mean inside"),
         ("small", {"pretrained": "insid"}, UnknownTag, "Did you mean inside"),
-        ("small", {"pretrained": True}, UnknownTag, "does not say which weights of small. There are: composed, inside"),
-        ("other", {"pretrained": True}, UnknownTag, "There are: none"),
-        ("small", {"pretrained": ""}, UnknownTag, "Which weights of small"),
-        ("small.", {}, UnknownTag, "Which weights of small"),
-        ("small.inside", {"pretrained": "composed"}, InputError, "name different weights"),
+        ("small", {"pretrained": True}, UnknownTag, "small.*composed, inside"),
+        ("other", {"pretrained": True}, UnknownTag, "other.*none"),
+        ("small", {"pretrained": ""}, UnknownTag, "weights of small"),
+        ("small.", {}, UnknownTag, "weights of small"),
+        ("small.inside", {"pretrained": "composed"}, InputError, "small.inside.*composed|composed.*small.inside"),
         ("small", {"pretrained": "inside", "checkpoint_path": "x"}, InputError, "not both"),
-        ("local-dir:x", {"pretrained": "inside"}, InputError, "already says which weights"),
-        ("hf-hub:a/b", {"checkpoint_path": "x"}, InputError, "already says which weights"),
-        ("owner/repo", {}, UnknownModel, "write 'local-dir:owner/repo' or 'hf-hub:owner/repo'"),
+        ("local-dir:x", {"pretrained": "inside"}, InputError, "names the weights"),
+        ("hf-hub:a/b", {"checkpoint_path": "x"}, InputError, "names the weights"),
+        ("owner/repo", {}, UnknownModel, "'local-dir:owner/repo' or 'hf-hub:owner/repo'"),
         ("./folder", {}, UnknownModel, "looks like a path"),
-        ("local-dir:/nowhere", {}, WeightsError, "There is no model.safetensors in /nowhere"),
-        ("small", {"checkpoint_path": "/nowhere.safetensors"}, WeightsError, "There is no weights file /nowhere"),
-        ("small", {"widht": 4}, InputError, "small has no argument 'widht'. Did you mean width"),
+        ("local-dir:/nowhere", {}, WeightsError, "model.safetensors.*/nowhere"),
+        ("small", {"checkpoint_path": "/nowhere.safetensors"}, WeightsError, "/nowhere.safetensors"),
+        ("small", {"widht": 4}, InputError, "'widht'. Did you mean width"),
         ("small", {"pretrained": "inside", "widht": 4}, InputError, "Did you mean width"),
         ("small", {"num_classes": -1}, InputError, "num_classes is -1"),
-        ("small", {"num_classes": 2.0}, InputError, "num_classes is 2.0; expected a whole number"),
-        ("small", {"num_classes": True}, InputError, "num_classes is True; expected a whole number"),
-        ("small", {"device": "toaster"}, InputError, "device 'toaster' cannot be used here"),
-        ("small", {"dtype": "half"}, InputError, "dtype is 'half'; expected torch.float32"),
-        (None, {}, UnknownModel, "name must be a string, not NoneType"),
-        ("small", {"labels": "happiness"}, InputError, "labels is the text 'happiness'"),
-        ("small", {"labels": 3}, InputError, "labels is 3; expected a list of class names"),
-        ("small", {"labels": ("a", 1)}, InputError, "expected a list of class names"),
-        ("small", {"dtype": torch.int8}, InputError, "dtype is torch.int8; expected torch.float32"),
+        ("small", {"num_classes": 2.0}, InputError, "num_classes is 2.0;"),
+        ("small", {"num_classes": True}, InputError, "num_classes is True;"),
+        ("small", {"device": "toaster"}, InputError, "device 'toaster'"),
+        ("small", {"dtype": "half"}, InputError, "dtype is 'half';.*torch.float32"),
+        (None, {}, UnknownModel, "NoneType"),
+        ("small", {"labels": "happiness"}, InputError, "labels is .*'happiness'"),
+        ("small", {"labels": 3}, InputError, "labels is 3;"),
+        ("small", {"labels": ("a", 1)}, InputError, "labels is .*list"),
+        ("small", {"dtype": torch.int8}, InputError, "dtype is torch.int8;.*torch.float32"),
         ("small", {"labels": ["a", "a"]}, InputError, "not distinct"),
-        ("small", {"labels": ["a", "b"], "num_classes": 3}, InputError, "num_classes is 3 and there are 2 labels"),
+        ("small", {"labels": ["a", "b"], "num_classes": 3}, InputError, "num_classes is 3 .*2 labels"),
     ],
 )
-def test_what_cannot_be_made_is_one_sentence(zoo, name, options, error, sentence):
+def test_wrong_names_and_arguments_are_one_line_errors(zoo, name, options, error, sentence):
     with pytest.raises(error, match=sentence) as caught:
         dfer_zoo.create_model(name, **options)
     assert "\n" not in str(caught.value)
@@ -97,21 +97,21 @@ def test_what_cannot_be_made_is_one_sentence(zoo, name, options, error, sentence
 
 
 def test_labels_and_preprocessing_come_with_the_weights(zoo):
-    """The record says more than the constructor's defaults, and goes before them."""
+    """The record overrides the defaults of the constructor."""
     assert dfer_zoo.create_model("small").video_spec.sampling == "segment_centres"
     model = dfer_zoo.create_model("small.inside")
     assert model.video_spec == small.record().video
     assert model.weights.dataset == "DFEW"
 
 
-def test_a_composed_model_says_what_is_loaded_and_what_is_fresh(zoo):
+def test_a_composed_model_reports_what_was_loaded(zoo):
     model = dfer_zoo.create_model("small.composed", num_classes=5)
     assert torch.equal(model.body.weight, load_file(zoo)["body.weight"])
     assert model.load_report.loaded == ("body.weight", "body.bias")
     assert model(VIDEO).shape == (2, 5)
 
 
-def test_random_initialisation_is_left_out_when_weights_follow(zoo, monkeypatch):
+def test_random_initialisation_is_skipped_when_weights_follow(zoo, monkeypatch):
     drawn = []
     monkeypatch.setattr(small.Small, "init_weights", lambda self: drawn.append(self))
     dfer_zoo.create_model("small.inside")
@@ -121,14 +121,14 @@ def test_random_initialisation_is_left_out_when_weights_follow(zoo, monkeypatch)
 
 
 @pytest.mark.parametrize("change", [{"num_classes": 3}, {"labels": small.LABELS}, {"labels": list(small.LABELS)}, {}])
-def test_the_published_head_stays_where_the_same_classes_are_asked_for(zoo, change):
+def test_the_published_head_is_kept_for_the_same_classes(zoo, change):
     model = dfer_zoo.create_model("small.inside", **change)
     assert torch.equal(model.classifier.weight, load_file(zoo)["classifier.weight"])
     assert model.labels == small.LABELS
 
 
 @pytest.mark.parametrize("change", [{"num_classes": 8}, {"labels": ("a", "b")}, {"labels": small.LABELS[::-1]}])
-def test_other_classes_or_another_order_give_a_new_head_and_nothing_else(zoo, change):
+def test_other_classes_or_another_order_replace_only_the_head(zoo, change):
     model = dfer_zoo.create_model("small.inside", **change)
     state = load_file(zoo)
     assert torch.equal(model.body.weight, state["body.weight"])
@@ -141,15 +141,15 @@ def test_other_classes_or_another_order_give_a_new_head_and_nothing_else(zoo, ch
         dfer_zoo.create_model("small.inside", width=9, **change)
 
 
-def test_device_and_dtype(zoo):
+def test_device_and_dtype_are_applied(zoo):
     model = dfer_zoo.create_model("small.inside", dtype=torch.bfloat16, device="cpu", num_classes=4)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert model.steps.dtype == torch.int64
     assert dfer_zoo.create_model("small", device="meta").body.weight.is_meta
 
 
-def test_a_model_does_not_hold_on_to_its_file(zoo):
-    """Training a loaded model must not write into the file, nor a new file into the model."""
+def test_a_model_shares_no_memory_with_its_file(zoo):
+    """Training a loaded model does not change the file, and a new file does not change the model."""
     before = sha256_of(zoo)
     model = dfer_zoo.create_model("small.inside")
     with torch.no_grad():
@@ -176,7 +176,7 @@ def test_a_file_with_other_classes_does_not_fill_a_model(zoo, tmp_path):
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small", num_classes=7), tmp_path / "seven")
     model = dfer_zoo.create_model("small", num_classes=8)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(WeightsError, match="was made with num_classes=7, and this Small with 8"):
+    with pytest.raises(WeightsError, match=r"num_classes=7.* 8"):
         dfer_zoo.load_weights(model, path)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     assert model.weights is None
@@ -184,7 +184,7 @@ def test_a_file_with_other_classes_does_not_fill_a_model(zoo, tmp_path):
     assert dfer_zoo.create_model("small", checkpoint_path=path, num_classes=8).num_classes == 8
 
 
-def test_weights_are_loaded_into_a_model_that_is_there(zoo):
+def test_load_weights_fills_an_existing_model(zoo):
     model = dfer_zoo.create_model("small")
     assert dfer_zoo.load_weights(model, zoo) is model
     assert torch.equal(model.body.weight, load_file(zoo)["body.weight"])
@@ -193,28 +193,28 @@ def test_weights_are_loaded_into_a_model_that_is_there(zoo):
 
 def test_weights_of_another_architecture_are_refused(zoo, tmp_path):
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("other"), tmp_path / "other")
-    with pytest.raises(WeightsError, match="holds weights of other, and small was asked for"):
+    with pytest.raises(WeightsError, match=r"weights of other.*small"):
         dfer_zoo.create_model("small", checkpoint_path=path)
-    with pytest.raises(WeightsError, match="holds weights of other; the model is a Small"):
+    with pytest.raises(WeightsError, match=r"weights of other.*Small"):
         dfer_zoo.load_weights(dfer_zoo.create_model("small"), path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.99])
-def test_a_truncated_file_is_one_sentence(zoo, share):
+def test_a_truncated_file_is_a_one_line_error(zoo, share):
     content = zoo.read_bytes()
     zoo.write_bytes(content[: int(share * len(content))])
     for name, options in [
         (f"local-dir:{zoo.parent}", {}),
         ("small", {"checkpoint_path": zoo}),
     ]:
-        with pytest.raises(WeightsError, match="is not a readable safetensors file") as caught:
+        with pytest.raises(WeightsError, match="not a readable safetensors file") as caught:
             dfer_zoo.create_model(name, **options)
         assert "\n" not in str(caught.value)
-    with pytest.raises(WeightsError, match=r"small.inside inside the package is damaged: its sha256 is .* expected"):
+    with pytest.raises(WeightsError, match=r"small.inside .*damaged.*sha256"):
         dfer_zoo.create_model("small.inside")
 
 
-def test_a_wrong_digest_is_an_error_with_both(zoo):
+def test_the_error_for_a_wrong_digest_shows_both_digests(zoo):
     before = sha256_of(zoo)
     content = bytearray(zoo.read_bytes())
     content[-1] ^= 1
@@ -226,49 +226,49 @@ def test_a_wrong_digest_is_an_error_with_both(zoo):
 
 def test_a_pickle_is_not_opened(zoo, tmp_path):
     torch.save(small.authors_state(), tmp_path / "model.pth")
-    with pytest.raises(WeightsError, match=r"not a readable safetensors file.*dfer-zoo convert ARCH TAG FILE"):
+    with pytest.raises(WeightsError, match=r"not a readable safetensors file.*dfer-zoo convert"):
         dfer_zoo.create_model("small", checkpoint_path=tmp_path / "model.pth")
 
 
 def rewritten(path, change):
-    """The file with its header changed."""
+    """Change the header of the file."""
     header = read_header(path)
     change(header)
     save_file(load_file(path), path, metadata={METADATA_KEY: json.dumps(header)})
     return path
 
 
-def test_a_file_that_does_not_say_what_it_is(zoo):
+def test_a_file_without_our_header_is_refused(zoo):
     save_file(load_file(zoo), zoo)
-    with pytest.raises(WeightsError, match=r"has no dfer_zoo header.*dfer-zoo convert ARCH TAG"):
+    with pytest.raises(WeightsError, match=r"no dfer_zoo header.*dfer-zoo convert"):
         dfer_zoo.create_model("small", checkpoint_path=zoo)
     save_file(load_file(zoo), zoo, metadata={METADATA_KEY: "{"})
-    with pytest.raises(WeightsError, match="the header is not JSON"):
+    with pytest.raises(WeightsError, match="not JSON"):
         dfer_zoo.create_model("small", checkpoint_path=zoo)
 
 
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        (lambda h: h.update(arch="future"), "weights of 'future', which dfer_zoo .* does not know"),
-        (lambda h: h["model_args"].update(depth=3), "asks for a small with depth, which dfer_zoo .* does not know"),
-        (lambda h: h.update(labels=["a", "b"]), "names 2 labels for 3 classes"),
+        (lambda h: h.update(arch="future"), "'future'"),
+        (lambda h: h["model_args"].update(depth=3), "small with depth"),
+        (lambda h: h.update(labels=["a", "b"]), "2 labels for 3 classes"),
         (lambda h: h.update(colour="blue"), r"unknown fields \['colour'\]"),
         (lambda h: h.pop("labels"), r"missing fields \['labels'\]"),
         (lambda h: h["model_args"].update(width=9), "of another shape"),
     ],
 )
-def test_a_header_that_does_not_fit_is_one_sentence(zoo, change, sentence):
+def test_a_header_that_does_not_fit_is_a_one_line_error(zoo, change, sentence):
     with pytest.raises(WeightsError, match=sentence):
         dfer_zoo.create_model(f"local-dir:{rewritten(zoo, change).parent}")
 
 
-def test_a_file_that_is_older_than_a_field_is_still_read(zoo):
+def test_a_header_older_than_a_field_is_read(zoo):
     path = rewritten(zoo, lambda header: header["video"].pop("face_crop"))
     assert dfer_zoo.create_model(f"local-dir:{path.parent}").video_spec.face_crop == "aligned"
 
 
-def test_every_kind_of_misfit_is_counted():
+def test_the_error_counts_every_kind_of_mismatch():
     model = small.Small()
     state = dict(model.state_dict())
     state["surplus"] = torch.zeros(1)
@@ -287,16 +287,16 @@ def test_every_kind_of_misfit_is_counted():
 # -- saving ------------------------------------------------------------------------------------------------------------
 
 
-def test_wrappers_are_taken_off_before_saving(zoo, tmp_path):
+def test_wrappers_are_removed_before_saving(zoo, tmp_path):
     model = dfer_zoo.create_model("small.inside")
     for wrapped in (torch.nn.DataParallel(model), torch.compile(model, backend="eager")):
         path = dfer_zoo.save_pretrained(wrapped, tmp_path / "wrapped")
         assert load_file(path).keys() == load_file(zoo).keys()
-    with pytest.raises(InputError, match="Linear is not a model of dfer_zoo"):
+    with pytest.raises(InputError, match="Linear"):
         unwrap(torch.nn.Linear(1, 1))
 
 
-def test_saving_is_reproducible_and_leaves_only_what_it_says(zoo, tmp_path):
+def test_saving_is_reproducible_and_writes_three_files(zoo, tmp_path):
     model = dfer_zoo.create_model("small.inside", labels=("a", "b"))
     first = dfer_zoo.save_pretrained(model, tmp_path / "new" / "one").read_bytes()
     assert dfer_zoo.save_pretrained(model, tmp_path / "two").read_bytes() == first

@@ -1,4 +1,4 @@
-"""Training: resuming, several processes, recipes, and that it learns."""
+"""Training: resuming, several processes, recipes, and learning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dfer_zoo.registry import get_weights
 from dfer_zoo.training.optim import create_optimizer, learning_rate
 from dfer_zoo.training.recipe import ScheduleSection, read_recipe
 from dfer_zoo.weights.safetensors import read_header, read_safetensors
-from tests import stand_in
+from tests import small as small_models
 from tests.drawn_data import draw_frames, write_list
 from tests.parity.published import step_decay
 from tests.tiny import TINY
@@ -77,12 +77,8 @@ def finetune():
 
 
 @pytest.fixture(autouse=True)
-def registered():
-    from dfer_zoo.registry import MODELS
-
-    stand_in.register()
-    yield
-    MODELS.pop("stand_in")
+def registered(monkeypatch):
+    small_models.register(monkeypatch)
 
 
 @pytest.fixture
@@ -100,12 +96,27 @@ def small(tmp_path):
     return path
 
 
-def start(recipe, out, *options, launcher=(), env=None):
-    command = [sys.executable, *launcher, "-m", "tests.stand_in", str(recipe), "--out", str(out), *options]
+def start(recipe, out, *options, env=None):
+    command = [sys.executable, "-m", "tests.small", str(recipe), "--out", str(out), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", **(env or {})}
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def start_two(recipe, out, *options):
+    """Two processes with the environment that torchrun gives them.
+
+    tests/test_processes.py runs the real launchers. They are left out here because the launcher of torch 2.6 sometimes
+    hangs at its exit, after both processes have ended. USE_LIBUV=0 selects the older store, also for that torch.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "USE_LIBUV": "0"}
+    return [
+        start(recipe, out, *options, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)
+    ]
 
 
 def finish(process):
@@ -115,47 +126,51 @@ def finish(process):
 
 
 def kill_and_resume(recipe, out, kills, rng):
-    """Kill -9 a random part of a second after the first state is there, then, so often, after one of the second epoch;
-    then let it end. What the runs printed."""
+    """Kill a training at random times, first early in its work, then after the first epoch; finally let it finish.
+
+    Returns what the runs printed.
+    """
     outputs = []
     for number in range(kills):
         process = start(recipe, out, "--resume")
-        for line in process.stdout:  # until the data are there: what is killed before is no training
+        for line in process.stdout:  # until training starts
             if "clips for training" in line:
                 break
         while process.poll() is None and epochs_done(out) < min(number, 1):
             time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.2))  # an epoch takes a third of a second, and fast machines have it done sooner
+        time.sleep(rng.uniform(0, 0.2))  # an epoch takes a third of a second or less
         process.send_signal(signal.SIGKILL)
         outputs.append(process.communicate()[0])
     return [*outputs, finish(start(recipe, out, "--resume"))]
 
 
 def epochs_done(out):
-    """By the state in the folder; -1 where there is none."""
+    """The number of finished epochs in the saved state; -1 if there is none."""
     try:
         return read_header(out / "state.safetensors")["progress"]["epoch"]
     except WeightsError:
         return -1
 
 
-# what a training leaves behind; the state too, for it holds the optimiser's moments
+# the files of a training, including the state with the moments of the optimizer
 FILES = ("last/model.safetensors", "best/model.safetensors", "state.safetensors", "history.csv", "confusion.png")
 
 
-def test_killed_at_random_moments_it_resumes_to_identical_files(small, tmp_path):
+def test_a_killed_training_resumes_to_identical_files(small, tmp_path):
     kills = int(os.environ.get("DFER_ZOO_KILLS", "3"))
     rng = random.Random(int(os.environ.get("DFER_ZOO_KILL_SEED", "0")))
     finish(start(small, tmp_path / "whole"))
     outputs = kill_and_resume(small, tmp_path / "killed", kills, rng)
-    assert any(re.search(r"continuing at epoch [23],", output) for output in outputs), "no kill hit it within its work"
+    assert any(re.search(r"continuing at epoch [23],", output) for output in outputs), (
+        "no kill interrupted the training"
+    )
     for name in FILES:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
-    assert not list((tmp_path / "whole").rglob(".*")), "a temporary file was left by a run that was not killed"
+    assert not list((tmp_path / "whole").rglob(".*")), "a run that was not killed left a temporary file"
 
 
-def test_interrupted_after_the_last_update_of_an_epoch_it_tells_the_same_story(small, tmp_path, finetune, monkeypatch):
-    """The state then holds all updates of the epoch and one line of history; neither columns nor rates may differ."""
+def test_a_training_interrupted_before_validation_resumes_to_identical_files(small, tmp_path, finetune, monkeypatch):
+    """The state then has all updates of the epoch and one line of history; columns and rates must be the same."""
     finetune.train(read_recipe(small), tmp_path / "whole")
     validate, calls = finetune.validate, []
 
@@ -173,7 +188,7 @@ def test_interrupted_after_the_last_update_of_an_epoch_it_tells_the_same_story(s
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
 
 
-def test_what_is_saved_says_how_the_clips_were_prepared(small, tmp_path, finetune):
+def test_saved_weights_record_the_transform(small, tmp_path, finetune):
     changes = ["train.epochs=1", 'data.transform={short_clip="black", face_crop="union_square"}']
     finetune.train(read_recipe(small, changes), tmp_path)
     for name in ("best", "last"):
@@ -182,7 +197,7 @@ def test_what_is_saved_says_how_the_clips_were_prepared(small, tmp_path, finetun
 
 
 def best_epoch(finetune, monkeypatch, recipe, out, *tables):
-    """Which epoch a training kept whose validations gave these tables, as {(true, answer): clips}."""
+    """Train with these confusion tables, {(true, predicted): clips}, as validation. Returns the best epoch."""
     answers = iter(tables)
 
     def validate(*_):
@@ -196,14 +211,14 @@ def best_epoch(finetune, monkeypatch, recipe, out, *tables):
     return create_model(f"local-dir:{out / 'best'}").weights.metrics[0].protocol.split()[-1]
 
 
-def test_the_best_epoch_is_chosen_by_what_the_recipe_says(small, tmp_path, finetune, monkeypatch):
+def test_the_recipe_sets_the_metric_of_the_best_epoch(small, tmp_path, finetune, monkeypatch):
     many, even = {(0, 0): 9, (1, 0): 1}, {(0, 0): 5, (0, 1): 4, (1, 1): 1}  # UAR 50 and 78, WAR 90 and 60
     for rate, epoch in (("uar", "2"), ("war", "1")):
         recipe = read_recipe(small, ["train.epochs=2", f"train.best={rate}"])
         assert best_epoch(finetune, monkeypatch, recipe, tmp_path / rate, many, even) == epoch
 
 
-def test_the_best_epoch_is_kept_though_an_answer_is_a_class_without_clips(small, tmp_path, finetune, monkeypatch):
+def test_the_best_epoch_is_saved_if_a_class_has_no_clips(small, tmp_path, finetune, monkeypatch):
     recipe = read_recipe(small, ["train.epochs=2"])
     assert best_epoch(finetune, monkeypatch, recipe, tmp_path, {(0, 7): 1, (0, 0): 1}, {(0, 7): 1}) == "1"
     assert (tmp_path / "confusion.png").exists()
@@ -216,17 +231,17 @@ def test_a_folder_with_a_training_is_not_overwritten(small, tmp_path, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
-def test_workers_change_nothing(small, tmp_path, finetune, one_thread):
-    """Where torch uses one thread; a worker does, and a spectrum by two threads differs in its last digits."""
+def test_data_workers_do_not_change_the_result(small, tmp_path, finetune, one_thread):
+    """With one torch thread, as in a worker: spectra by two threads differ in the last digits."""
     runs = []
     for workers in (0, 2):
         finetune.train(read_recipe(small, [f"data.workers={workers}", "train.epochs=1"]), tmp_path / str(workers))
         runs.append((tmp_path / str(workers) / "last" / "model.safetensors").read_bytes())
-    # the record in the header is the same, so the files are
+    # the headers are the same too
     assert runs[0] == runs[1]
 
 
-def test_accumulated_pieces_are_the_whole_batch(small, tmp_path, finetune):
+def test_gradient_accumulation_matches_the_whole_batch(small, tmp_path, finetune):
     still = ["model.args.dropout=0.0", "train.mix=none", "train.epochs=1"]
     for name, more in (("whole", []), ("pieces", ["train.micro_batch=4"])):
         finetune.train(read_recipe(small, [*still, *more]), tmp_path / name)
@@ -235,15 +250,12 @@ def test_accumulated_pieces_are_the_whole_batch(small, tmp_path, finetune):
         torch.testing.assert_close(pieces[name], whole[name], rtol=1e-4, atol=1e-6)
 
 
-def test_two_processes_are_one(small, tmp_path, finetune):
+def test_two_processes_match_one_process(small, tmp_path, finetune):
     """The same global batches, gradients averaged by gloo; nothing random per process and no batch statistics."""
     still = ["model.args.dropout=0.0", "train.mix=none", "optimizer.name=sgd", "optimizer.lr=0.01"]
     finetune.train(read_recipe(small, still), tmp_path / "one")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
-    finish(start(small, tmp_path / "two", *(f"--set={c}" for c in still), launcher=launcher))
+    for process in start_two(small, tmp_path / "two", *(f"--set={change}" for change in still)):
+        finish(process)
     one, two = (read_safetensors(tmp_path / n / "last" / "model.safetensors")[0] for n in ("one", "two"))
     start_model = create_model("stand_in", labels=LABELS, dropout=0.0).state_dict()
     for name in one:
@@ -256,16 +268,16 @@ def test_two_processes_are_one(small, tmp_path, finetune):
 # -- recipes -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_recipe_says_what_is_wrong_with_it(small, tmp_path):
-    with pytest.raises(InputError, match=r"train: TrainSection has unknown fields \['epoch'\]. Did you mean epochs"):
+def test_wrong_recipes_are_errors(small, tmp_path):
+    with pytest.raises(InputError, match=r"train: .*\['epoch'\]. Did you mean epochs"):
         read_recipe(small, ["train.epoch=3"])
-    with pytest.raises(InputError, match=r"optimizer.name is 'adamW'. Did you mean adamw"):
+    with pytest.raises(InputError, match=r"'adamW'. Did you mean adamw"):
         read_recipe(small, ["optimizer.name=adamW"])
-    with pytest.raises(InputError, match=r"train.epochs: expected int, found 'many'"):
+    with pytest.raises(InputError, match=r"train.epochs: .*int.*'many'"):
         read_recipe(small, ["train.epochs=many"])
-    with pytest.raises(InputError, match="has no value; expected SECTION"):
+    with pytest.raises(InputError, match="no value"):
         read_recipe(small, ["train.epochs"])
-    with pytest.raises(InputError, match=r"Recipe has missing fields \['optimizer', 'train'\]"):
+    with pytest.raises(InputError, match=r"\['optimizer', 'train'\]"):
         (tmp_path / "empty.toml").write_text('source = "x"\n[model]\nname = "a"\n[data]\ntrain = "a"\nvalid = "b"\n')
         read_recipe(tmp_path / "empty.toml")
     with pytest.raises(InputError, match="is not TOML"):
@@ -281,49 +293,49 @@ def test_a_recipe_says_what_is_wrong_with_it(small, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ("train.epochs.x=3", "train.epochs is a value"),
-        ("train.mix=mixupp", "train.mix is 'mixupp'. Did you mean mixup_cutmix"),
+        ("train.epochs.x=3", "train.epochs is"),
+        ("train.mix=mixupp", "'mixupp'. Did you mean mixup_cutmix"),
         (
             "train.mix_options={vidio=0.1}",
-            "mix_options.vidio: 'drop_modalities' has no such option. Did you mean video",
+            "mix_options.vidio: .*Did you mean video",
         ),
-        ('train.mix_options={video="0.1"}', "mix_options.video: expected float, found '0.1'"),
-        ("train.micro_batch=-2", "train.micro_batch is -2; expected 0 or more"),
-        ("train.seed=-1", "train.seed is -1; expected 0 or more"),
-        ("train.clip_norm=-1", "train.clip_norm is -1.0; expected 0 or more"),
-        ("train.smoothing=3.0", "train.smoothing is 3.0; expected 0 or more and less than 1"),
-        ("train.epochs=0", "train.epochs is 0; expected 1 or more"),
-        ("optimizer.lr=-1", "optimizer.lr is -1.0; expected 0 or more"),
+        ('train.mix_options={video="0.1"}', "mix_options.video: .*float.*'0.1'"),
+        ("train.micro_batch=-2", "train.micro_batch is -2;"),
+        ("train.seed=-1", "train.seed is -1;"),
+        ("train.clip_norm=-1", "train.clip_norm is -1.0;"),
+        ("train.smoothing=3.0", "train.smoothing is 3.0;"),
+        ("train.epochs=0", "train.epochs is 0;"),
+        ("optimizer.lr=-1", "optimizer.lr is -1.0;"),
         ("optimizer.lr=nan", "optimizer.lr is nan"),
         ("optimizer.lr=inf", "optimizer.lr is inf"),
-        ("optimizer.betas=[0.9]", "betas: expected tuple\\[float, float\\], found \\[0.9\\]"),
-        ("optimizer.betas=[0.9, 1]", "optimizer.betas is 1.0; expected 0 or more and less than 1"),
-        ('optimizer.rates={"look.*"="fast"}', "rates\\[look.\\*\\]: expected float, found 'fast'"),
-        ('optimizer.rates={"look.*"=-1}', "optimizer.rates is -1.0; expected 0 or more"),
-        ("optimizer.layer_decay=0.0", "optimizer.layer_decay is 0.0; expected more than 0 and at most 1"),
-        ('schedule.milestones=["a"]', "milestones\\[0\\]: expected int, found 'a'"),
-        ("model.labels=[1, 2]", "labels\\[0\\]: expected str, found 1"),
+        ("optimizer.betas=[0.9]", "betas: .*tuple\\[float, float\\].*\\[0.9\\]"),
+        ("optimizer.betas=[0.9, 1]", "optimizer.betas is 1.0;"),
+        ('optimizer.rates={"body.*"="fast"}', "rates\\[body.\\*\\]: .*float.*'fast'"),
+        ('optimizer.rates={"body.*"=-1}', "optimizer.rates is -1.0;"),
+        ("optimizer.layer_decay=0.0", "optimizer.layer_decay is 0.0;"),
+        ('schedule.milestones=["a"]', "milestones\\[0\\]: .*int.*'a'"),
+        ("model.labels=[1, 2]", "labels\\[0\\]: .*str.* 1"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_before_anything_is_built(small, change, sentence):
+def test_invalid_recipe_values_are_refused_on_reading(small, change, sentence):
     with pytest.raises(InputError, match=sentence):
         read_recipe(small, [change])
 
 
-def test_layer_decay_has_groups_of_its_own(small):
-    for other in ('optimizer.rates={"look.*"=1e-3}', "optimizer.decay_all=true"):
-        with pytest.raises(InputError, match="layer_decay excludes"):
+def test_layer_decay_excludes_other_group_options(small):
+    for other in ('optimizer.rates={"body.*"=1e-3}', "optimizer.decay_all=true"):
+        with pytest.raises(InputError, match="layer_decay"):
             read_recipe(small, ["optimizer.layer_decay=0.5", other])
 
 
 def test_an_update_has_a_clip_for_every_process(small, finetune):
     for changes in (["train.batch_size=1"], ["train.batch_size=1", "train.drop_last=true"]):
-        with pytest.raises(InputError, match="of 1 clip cannot be shared by 2 processes"):
+        with pytest.raises(InputError, match=r"1 clip .*2 processes"):
             finetune.update_batches(read_recipe(small, changes), clips=22, epoch=0, world=2)
     assert [len(b) for b in finetune.update_batches(read_recipe(small), clips=7, epoch=0, world=2)] == [6]
 
 
-def test_a_balanced_epoch_has_as_many_clips_and_all_classes_alike(small, finetune):
+def test_a_balanced_epoch_draws_all_classes_equally_often(small, finetune):
     recipe, labels = read_recipe(small, ["train.balanced=true"]), [0] * 95 + [1] * 5
     drawn = [n for batch in finetune.update_batches(recipe, 100, epoch=0, world=1, labels=labels) for n in batch]
     assert len(drawn) > 90 and 30 < sum(labels[n] for n in drawn) < 70
@@ -334,25 +346,25 @@ def test_a_balanced_epoch_has_as_many_clips_and_all_classes_alike(small, finetun
     ]
 
 
-def test_a_name_that_freezes_nothing_and_one_that_freezes_all_are_errors(small, tmp_path, finetune):
-    with pytest.raises(InputError, match=r"StandIn has no parameter 'lok\.\*'"):
+def test_freezing_nothing_or_everything_is_an_error(small, tmp_path, finetune):
+    with pytest.raises(InputError, match=r"'lok\.\*'"):
         finetune.train(read_recipe(small, ['model.freeze=["lok.*"]']), tmp_path)
-    with pytest.raises(InputError, match="All parameters are frozen"):
+    with pytest.raises(InputError, match="frozen"):
         finetune.train(read_recipe(small, ['model.freeze=["*"]']), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (("train", "none.toml", "--out", "OUT"), "The recipe none.toml cannot be read"),
-        (("train", "mae_dfer_dfw", "--out", "OUT"), "no recipe 'mae_dfer_dfw'. Did you mean mae_dfer_dfew"),
-        (("train",), "Give a recipe and --out FOLDER"),
-        (("train", "puppets_demo", "--out", "OUT", "--replace", "x"), "expected OLD=NEW"),
-        (("train", "puppets_demo", "--out", "OUT", "--folds", "2-1"), "expected numbers such as 1-5"),
-        (("pretrain", "none", "--out", "OUT"), "There is no data set 'none'"),
+        (("train", "none.toml", "--out", "OUT"), "none.toml"),
+        (("train", "mae_dfer_dfw", "--out", "OUT"), "'mae_dfer_dfw'. Did you mean mae_dfer_dfew"),
+        (("train",), "--out"),
+        (("train", "puppets_demo", "--out", "OUT", "--replace", "x"), "OLD=NEW"),
+        (("train", "puppets_demo", "--out", "OUT", "--folds", "2-1"), "1-5"),
+        (("pretrain", "none", "--out", "OUT"), "'none'"),
     ],
 )
-def test_what_is_wrong_is_said_in_a_sentence(command, message, tmp_path, capsys):
+def test_wrong_commands_are_one_line_errors(command, message, tmp_path, capsys):
     assert main([word.replace("OUT", str(tmp_path)) for word in command]) == 2
     err = capsys.readouterr().err
     assert message in err and len(err.splitlines()) == 1
@@ -366,9 +378,9 @@ def test_the_recipes_of_the_package_are_listed(capsys):
         assert "dfer-zoo train" in path.read_text() or "-m dfer_zoo train" in path.read_text()
 
 
-def test_folds_take_their_number_from_the_recipe_and_are_summed_up(small, tmp_path, capsys):
+def test_folds_fill_in_the_recipe_and_are_pooled(small, tmp_path, capsys):
     small.write_text(small.read_text().replace("puppets:clips=22,seed=1", "puppets:clips=22,seed={fold}"))
-    with pytest.raises(InputError, match="needs a fold; give --folds"):
+    with pytest.raises(InputError, match="--folds"):
         read_recipe(small)
     assert read_recipe(small, fold=3).data.train == "puppets:clips=22,seed=3,size=32"
     assert main(["train", str(small), "--out", str(tmp_path), "--folds", "1-2", "--set", "train.epochs=1"]) == 0
@@ -377,7 +389,7 @@ def test_folds_take_their_number_from_the_recipe_and_are_summed_up(small, tmp_pa
     assert (tmp_path / "fold2" / "last" / "model.safetensors").is_file()
 
 
-def test_clips_that_cannot_be_read_are_replaced_and_named(small, tmp_path, finetune, capsys, monkeypatch):
+def test_unreadable_clips_are_replaced_and_reported(small, tmp_path, finetune, capsys, monkeypatch):
     rows = [f"/nowhere/{number} 0" for number in range(2)]
     for number in range(4):
         place = draw_frames(tmp_path / "frames" / str(number), 3, seed=number)
@@ -396,20 +408,20 @@ def test_clips_that_cannot_be_read_are_replaced_and_named(small, tmp_path, finet
     command += [f"--set=data.{part}={lists}" for part in ("train", "valid")] + ['--set=data.without=["audio"]']
     assert main(command) == 1
     out = capsys.readouterr().out
-    assert "2 clips cannot be read, and others took their place:" in out and "/nowhere/1: no such file" in out
+    assert "2 clips cannot be read" in out and "/nowhere/1" in out
     command[3] = str(tmp_path / "strict")
     assert main([*command, "--strict"]) == 2
     assert "/nowhere/" in capsys.readouterr().err
 
 
-def test_a_training_without_sound_must_be_asked_for(small, tmp_path, finetune):
+def test_training_an_audio_model_without_sound_needs_an_option(small, tmp_path, finetune):
     place = draw_frames(tmp_path / "frames", 3)
     lists = write_list(tmp_path / "list.txt", [f"{place} 0"])
-    with pytest.raises(InputError, match="none of the 1 clips has sound"):
+    with pytest.raises(InputError, match="1 clips has sound"):
         finetune.train(read_recipe(small, [f"data.train={lists}"]), tmp_path / "out")
 
 
-def test_classes_are_balanced_by_weights(finetune):
+def test_class_weights_balance_the_classes(finetune):
     np.testing.assert_allclose(finetune.class_weights([Row("a", 0)] * 6 + [Row("b", 1)] * 2, 3), [4 / 6, 2, 0])
 
 
@@ -419,7 +431,7 @@ def test_a_balanced_training_runs(small, tmp_path, finetune, change):
 
 
 def test_clips_without_sound_share_a_batch_with_others(small, tmp_path, finetune, monkeypatch):
-    """As mma_dfer's augmentation has it: what stands for silence, for the clips that have none."""
+    """As in the augmentation of mma_dfer: clips without sound get the value for silence."""
 
     def read(row, **_):
         clip = read_row(row)
@@ -431,14 +443,12 @@ def test_clips_without_sound_share_a_batch_with_others(small, tmp_path, finetune
     assert np.isfinite(finetune.train(recipe, tmp_path)["history"][0]["loss"])
 
 
-def test_a_rate_for_a_parameter_that_is_not_there_is_an_error(small, tmp_path, finetune):
-    with pytest.raises(InputError, match=r"no parameter is called 'visual\.\*'"):
+def test_a_learning_rate_for_an_unknown_parameter_is_an_error(small, tmp_path, finetune):
+    with pytest.raises(InputError, match=r"'visual\.\*'"):
         finetune.train(read_recipe(small, ['optimizer.rates={"visual.*"=1e-3}']), tmp_path / "out")
 
 
-def test_faces_are_searched_in_training_and_in_validation_where_a_recipe_says_so(
-    small, tmp_path, finetune, monkeypatch
-):
+def test_a_recipe_can_search_faces_in_training_and_validation(small, tmp_path, finetune, monkeypatch):
     from PIL import Image
 
     from dfer_zoo.media import faces
@@ -460,7 +470,7 @@ def test_faces_are_searched_in_training_and_in_validation_where_a_recipe_says_so
     assert searched == ["mtcnn"] * 2  # one frame for training, one for validation
 
 
-def test_weights_remember_what_found_the_faces_of_their_training(small, tmp_path, finetune, monkeypatch):
+def test_weights_record_the_face_detector_of_their_training(small, tmp_path, finetune, monkeypatch):
     from dfer_zoo.inference.recognizer import Recognizer
     from dfer_zoo.media.faces import detect
 
@@ -489,11 +499,11 @@ def test_weights_remember_what_found_the_faces_of_their_training(small, tmp_path
 
 def test_a_state_of_another_model_is_refused(small, tmp_path, finetune):
     finetune.train(read_recipe(small, ["train.epochs=1"]), tmp_path / "out")
-    with pytest.raises(WeightsError, match="the state of another model"):
-        finetune.train(read_recipe(small, ["model.args.size=16"]), tmp_path / "out", resume=True)
+    with pytest.raises(WeightsError, match="another model"):
+        finetune.train(read_recipe(small, ["model.args.img_size=16"]), tmp_path / "out", resume=True)
 
 
-def test_the_rates_are_the_published_ones():
+def test_learning_rates_are_the_published_ones():
     from dfer_zoo.training import optim
 
     cosine = ScheduleSection(name="cosine", per="epoch")
@@ -508,8 +518,8 @@ def test_the_rates_are_the_published_ones():
 
 
 @pytest.mark.parametrize("data", ["dfew", "ferv39k", "mafw"])
-def test_dk_clip_rates_are_those_that_were_set_after_every_second_iteration(data):
-    """With 584 iterations an epoch, as its parity case has them: update u runs at the rate of iteration 2u - 1."""
+def test_dk_clip_learning_rates_are_the_published_ones(data):
+    """With 584 iterations per epoch, as in the parity case: update u has the rate of iteration 2u - 1."""
     recipe = read_recipe(ROOT / "dfer_zoo" / "recipes" / f"dk_clip_{data}.toml")
     case = json.loads((ROOT / "tests" / "parity" / "dk_clip" / "optimizer_and_schedule.json").read_text())
     published = {(entry["step"] + 1) // 2: entry["lr_base"] for entry in case["schedule"] if entry["step"] % 2}
@@ -519,12 +529,12 @@ def test_dk_clip_rates_are_those_that_were_set_after_every_second_iteration(data
         assert ours == pytest.approx(rate, rel=1e-6)
 
 
-def tiny(recipe, **changes):
-    """A recipe with a tiny model, drawn clips and no files; all that it says of the training stays."""
+def tiny_recipe(recipe, **changes):
+    """The recipe with a tiny_recipe model and drawn clips; its training section is kept."""
     name = recipe.model.name
     args = {k: v for k, v in {**recipe.model.args, **TINY[name]}.items() if k not in ("labels", "num_classes")}
     labels = recipe.model.labels if recipe.source == "our own" else SEVEN
-    # freezing by names finds the same names in the small model
+    # the tiny_recipe model has the same parameter names, so that freezing works
     model = dataclasses.replace(recipe.model, pretrained="", backbones={}, args=args, labels=tuple(labels))
     data = dataclasses.replace(
         recipe.data,
@@ -540,11 +550,11 @@ def tiny(recipe, **changes):
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_loads_and_does_a_step(path, tmp_path, finetune, one_thread):
+def test_every_recipe_trains_one_epoch(path, tmp_path, finetune, one_thread):
     recipe = read_recipe(path, fold=1)
     if recipe.model.pretrained:
         get_weights(recipe.model.name, recipe.model.pretrained)  # an unknown tag would be an exception
-    progress = finetune.train(tiny(recipe), tmp_path)
+    progress = finetune.train(tiny_recipe(recipe), tmp_path)
     (line,) = progress["history"]
     assert np.isfinite(line["loss"]) and line["loss"] > 0.1
     saved = create_model(f"local-dir:{tmp_path / 'last'}")
@@ -552,7 +562,7 @@ def test_a_recipe_loads_and_does_a_step(path, tmp_path, finetune, one_thread):
 
 
 def trained_by(recipe, out, finetune, monkeypatch):
-    """The names of what this recipe trains."""
+    """Train with a recipe. Returns the names of the trained parameters."""
     models = []
 
     def seen(model, recipe):
@@ -565,23 +575,23 @@ def trained_by(recipe, out, finetune, monkeypatch):
 
 
 @pytest.mark.parametrize("data", ["dfew", "ferv39k", "mafw"])
-def test_dk_clip_trains_as_released(data, tmp_path, finetune, monkeypatch):
-    """The rates for what is frozen then stay in the recipe and do no harm."""
+def test_dk_clip_recipes_train_the_published_modules(data, tmp_path, finetune, monkeypatch):
+    """Learning rates for frozen parameters may stay in the recipe."""
     path = ROOT / "dfer_zoo" / "recipes" / f"dk_clip_{data}.toml"
-    recipe = tiny(read_recipe(path))
+    recipe = tiny_recipe(read_recipe(path))
     trained = trained_by(recipe, tmp_path, finetune, monkeypatch)
     parts = {"local_tower", "semantic_norm", "semantic_projection", "conditioning"}
     assert {name.split(".")[0] for name in trained} == parts
 
 
-def test_more_can_be_frozen_than_the_published_training_does(small, tmp_path, finetune, monkeypatch):
+def test_freeze_patterns_can_extend_the_published_freezing(small, tmp_path, finetune, monkeypatch):
     path = ROOT / "dfer_zoo" / "recipes" / "dk_clip_dfew.toml"
     alone, more = (
-        trained_by(tiny(read_recipe(path, [f"model.freeze={patterns}"])), tmp_path / name, finetune, monkeypatch)
+        trained_by(tiny_recipe(read_recipe(path, [f"model.freeze={patterns}"])), tmp_path / name, finetune, monkeypatch)
         for name, patterns in (("alone", ["published"]), ("more", ["published", "conditioning.alpha"]))
     )
     assert more == alone - {"conditioning.alpha"} != alone
-    # the stand-in's training freezes nothing, so "published" leaves its head
+    # the stand-in has no published freezing, so "published" leaves only its head
     recipe = read_recipe(small, ['model.freeze=["published", "classifier.bias"]', "train.epochs=1"])
     assert trained_by(recipe, tmp_path / "head", finetune, monkeypatch) == {"classifier.weight"}
 
@@ -599,8 +609,8 @@ def test_there_is_a_recipe_for_every_published_run():
 # -- it learns ---------------------------------------------------------------------------------------------------------
 
 
-def test_av_fusion_learns_puppets_from_scratch_and_knows_strangers(tmp_path, finetune):
-    """Four classes, small pictures, a minute or so of one core: UAR above 80 on identities that it never saw."""
+def test_av_fusion_learns_puppets_and_generalises_to_new_identities(tmp_path, finetune):
+    """Four classes, small pictures, about a minute on one core: UAR above 80 on new identities."""
     labels = '["neutral", "happy", "angry", "surprised"]'
     changes = [
         f"model.labels={labels}",
@@ -613,12 +623,12 @@ def test_av_fusion_learns_puppets_from_scratch_and_knows_strangers(tmp_path, fin
     assert out["history"][-1]["uar"] > 80
     model = create_model(f"local-dir:{tmp_path / 'last'}")
     rows = read_rows("puppets:clips=80,seed=2,split=test,size=64", model.labels)
-    answers = evaluation.probabilities(model, rows, batch_size=16)
-    assert evaluation.metrics.uar(evaluation.confusion(rows, answers)) == pytest.approx(out["history"][-1]["uar"])
+    table = evaluation.evaluate(model, rows, batch_size=16).confusion
+    assert evaluation.metrics.uar(table) == pytest.approx(out["history"][-1]["uar"])
 
 
-# What a tiny configuration needs to see a face within seconds: model arguments, clips, epochs, learning rate, the feelings.
-# The frozen texts and the soft temperature are for a text tower that was never trained.
+# What a tiny_recipe configuration needs to learn within seconds: model arguments, clips, epochs, learning rate, emotions.
+# The text tower is not pre-trained, so it is frozen and the temperature is high.
 PATCHES = {"img_size": 32, "patch_size": 8}
 CLIP = {"embed_dim": 64, "quick_gelu": True, "text_cfg": {"width": 64, "heads": 1, "layers": 2}}
 CLIP["vision_cfg"] = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 2}
@@ -633,8 +643,8 @@ LEARNERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", LEARNERS)
-def test_every_architecture_rises_above_chance(arch, tmp_path, finetune, one_thread, monkeypatch):
-    """Tiny, from scratch, two feelings of strangers (mma_dfer hears them too): clearly above the 50 of chance."""
+def test_every_architecture_learns_above_chance(arch, tmp_path, finetune, one_thread, monkeypatch):
+    """Tiny, from scratch, two emotions of new identities (mma_dfer has sound too): clearly above chance, 50."""
     from dfer_zoo.data import puppets
     from dfer_zoo.data.annotations import read_row
 

@@ -1,4 +1,4 @@
-"""HiCMAE: its sizes, records and files, what it hears of a clip, its losses, and the lists of its data sets."""
+"""HiCMAE beyond its parity cases: sizes, records, files, sound, losses, and the lists of its data sets."""
 
 import argparse
 import dataclasses
@@ -22,12 +22,12 @@ from dfer_zoo.models.base import skip_init
 from dfer_zoo.models.hicmae import HiCMAE
 from dfer_zoo.models.hicmae_pretrain import HiCMAEPretrain, flat
 from dfer_zoo.registry import get_weights, list_pretrained, manifest, model_class, systems_without
-from dfer_zoo.training.criteria import REGRESSION
 from dfer_zoo.transforms import audio
 from dfer_zoo.transforms.train import augmentation
 from tests.parity.checks.hicmae import inputs_of, our_arguments
 from tests.parity.compare import relative_l2
 from tests.parity.making import seeded_state
+from tests.parity.regression import REGRESSION
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -82,7 +82,7 @@ def test_every_record_fits_its_model():
 
 
 def test_the_pooled_accuracy_of_the_folds_is_the_published_one():
-    """The README's total is the share of correct clips over all test lists."""
+    """The total in the authors' README is the share of correct clips over all test lists."""
     sizes = {"crema_d": (1463, 1470, 1475, 1474, 1555), "mafw": (1836, 1833, 1827, 1829, 1831)}
     for data, total in (("crema_d", 84.91), ("mafw", 56.21)):
         war = [
@@ -93,7 +93,7 @@ def test_the_pooled_accuracy_of_the_folds_is_the_published_one():
         assert round(100 * sum(right) / sum(sizes[data]), 2) == total
 
 
-def test_data_sets_have_their_own_order_of_labels():
+def test_each_data_set_has_its_own_label_order():
     assert get_weights("hicmae.mafw_fold1").labels == get_weights("mae_dfer.mafw_fold1").labels
     assert get_weights("hicmae.crema_d_fold3").labels == ("anger", "disgust", "fear", "happiness", "neutral", "sadness")
     assert [name[:3].upper() for name in get_weights("hicmae.crema_d_fold3").labels] == list(CODES)
@@ -103,7 +103,7 @@ def test_data_sets_have_their_own_order_of_labels():
 
 
 def authors_file(path, state):
-    """As the training script writes it."""
+    """Write a checkpoint in the format of the training script."""
     content = {
         "model": {f"module.{name}": value for name, value in state.items()},
         "optimizer": {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 1e-3}]},
@@ -116,7 +116,7 @@ def authors_file(path, state):
 
 
 def record_of(case, arch, tag, monkeypatch):
-    """The published record, for the sizes of a case. Returns the arguments."""
+    """Change the published record to the sizes of a case. Returns the constructor arguments."""
     arguments = our_arguments(case["config"])
     published = get_weights(arch, tag)
     labels = tuple(f"label {number}" for number in range(arguments.get("num_classes", 0)))
@@ -174,7 +174,7 @@ def test_a_backbone_of_another_size_is_an_error_and_loads_nothing():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(WeightsError, match="does not fit"):
         model.load_backbones({"encoders": other.state_dict()})
-    with pytest.raises(InputError, match="composed of the backbones encoders; got encoder"):
+    with pytest.raises(InputError, match=r"backbones encoders;.*encoder"):
         model.load_backbones({"encoder": other.state_dict()})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -188,7 +188,7 @@ def test_the_error_names_the_stage_of_a_wrong_file():
         convert_state_dict("hicmae", pretrained)
     with pytest.raises(WeightsError, match="not a checkpoint of hicmae_pretrain but of hicmae"):
         convert_state_dict("hicmae_pretrain", finetuned)
-    with pytest.raises(WeightsError, match=r"its 'encoder_audio\.patch_embed\.proj\.weight' has the shape \(48,\)"):
+    with pytest.raises(WeightsError, match=r"'encoder_audio\.patch_embed\.proj\.weight' .*\(48,\)"):
         convert_state_dict("hicmae", {**finetuned, "encoder_audio.patch_embed.proj.weight": torch.zeros(48)})
 
 
@@ -206,7 +206,7 @@ def test_layer_weights_start_equal():
         assert not torch.allclose(model(**inputs), before)
 
 
-def test_both_blocks_of_a_pair_take_the_tokens_from_before_it():
+def test_both_blocks_of_a_fusion_pair_take_the_same_tokens():
     fusion, seen = tiny().fusion, []
     fusion.audio_blocks[0].register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
     frames, sound = torch.rand(1, 6, 24), torch.rand(1, 4, 24)
@@ -217,17 +217,17 @@ def test_both_blocks_of_a_pair_take_the_tokens_from_before_it():
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        (HiCMAE, {"audio_size": 64}, r"audio_size is 64; expected two whole numbers: \(time, mel bands\)"),
-        (HiCMAE, {"audio_size": (64, 30)}, "64x30 cannot be cut"),
-        (HiCMAE, {"audio_width": 32, "fusion_heads": 3}, "width is 32; expected a multiple of the 3 heads"),
-        (HiCMAE, {"preset": "large"}, "preset is 'large'; expected one of tiny, small, base"),
+        (HiCMAE, {"audio_size": 64}, r"audio_size is 64;.*\(time, mel bands\)"),
+        (HiCMAE, {"audio_size": (64, 30)}, "64x30"),
+        (HiCMAE, {"audio_width": 32, "fusion_heads": 3}, "width is 32;.*3 heads"),
+        (HiCMAE, {"preset": "large"}, "preset is 'large';.*tiny, small, base"),
         (HiCMAE, {"head_activation": "softmax"}, "head_activation is 'softmax'"),
         (HiCMAE, {"fusion_depth": 0}, "depth is 0"),
-        (HiCMAEPretrain, {"preset": "tiny", "decoder_width": None}, "The preset 'tiny' has no published decoder"),
-        (HiCMAEPretrain, {"audio_width": 48}, "encoders of equal width; width is 24, audio_width is 48"),
-        (HiCMAEPretrain, {"levels": (1, 0)}, r"levels is \(1, 0\); expected ascending block numbers from 0 to 1"),
+        (HiCMAEPretrain, {"preset": "tiny", "decoder_width": None}, "preset 'tiny' .*decoder"),
+        (HiCMAEPretrain, {"audio_width": 48}, "width is 24, audio_width is 48"),
+        (HiCMAEPretrain, {"levels": (1, 0)}, r"levels is \(1, 0\);.*from 0 to 1"),
         (HiCMAEPretrain, {"levels": (0, 2)}, "from 0 to 1"),
-        (HiCMAEPretrain, {"audio_mask_ratio": 0.01}, "audio_mask_ratio 0.01 hides 0 of 8 tokens"),
+        (HiCMAEPretrain, {"audio_mask_ratio": 0.01}, "audio_mask_ratio 0.01 .*0 of 8"),
     ],
 )
 def test_invalid_arguments_are_errors(kind, changes, message):
@@ -274,13 +274,13 @@ def test_given_masks_must_have_the_same_number_in_every_clip():
     assert loss.isfinite() and guess.shape == flat(model.guess(**inputs)).shape
     uneven = sound.clone()
     uneven[0] = False
-    with pytest.raises(InputError, match="the same number of masked tokens"):
+    with pytest.raises(InputError, match="same number"):
         model(**inputs, audio_mask=uneven)
     with pytest.raises(InputError, match="video_mask must be boolean"):
         model(**inputs, video_mask=video.int())
     nothing = torch.zeros_like(sound)
     assert model.forward_features(**inputs, video_mask=torch.zeros_like(video), audio_mask=nothing).audio.shape[1] == 8
-    with pytest.raises(InputError, match="The audio mask hides no token"):
+    with pytest.raises(InputError, match="audio mask"):
         model.training_loss({**inputs, "video_mask": video, "audio_mask": nothing})
 
 
@@ -300,7 +300,7 @@ def test_in_training_the_head_needs_the_masks_of_the_features():
     inputs, (video, sound) = model.example_inputs(1), model.draw_masks(1)
     masks = {"video_mask": video, "audio_mask": sound}
     encoded = model.forward_features(**inputs, **masks)
-    with pytest.raises(InputError, match="pass forward_head the masks"):
+    with pytest.raises(InputError, match="forward_head"):
         model.forward_head(encoded)
     assert model.forward_head(encoded, **masks).shape == model(**inputs).shape
 
@@ -355,7 +355,7 @@ def test_the_training_input_has_the_shapes_of_the_model(name):
     }
     assert not torch.equal(samples[0]["audio"], samples[1]["audio"])
     silent = dataclasses.replace(a_clip(), waveform=None)
-    with pytest.raises(MediaError, match="trains on clips with sound, and this clip has none"):
+    with pytest.raises(MediaError, match="clips with sound"):
         augmented(silent)
 
 
@@ -364,14 +364,14 @@ def test_a_clip_without_sound_is_an_error_that_names_other_systems():
     with pytest.raises(DferZooError) as caught:
         transform(dataclasses.replace(a_clip(), waveform=None))
     message = str(caught.value)
-    assert "the model needs audio, and this clip has no sound." in message and "\n" not in message
+    assert "no sound" in message and "\n" not in message
     assert "mae_dfer" in message and "mma_dfer" in message and "hicmae" not in message
     assert "hicmae" not in systems_without("audio") and "mae_dfer" in systems_without("audio")
 
 
 @pytest.mark.parametrize(
     ("frames", "seconds", "message"),
-    [(100, 0.06, "The sound has 960 samples; the model needs more than 1024"), (1, 4.0, "too long for the few frames")],
+    [(100, 0.06, "960 samples;.*1024"), (1, 4.0, "too long for the few frames")],
 )
 def test_too_little_sound_is_an_error(frames, seconds, message):
     with pytest.raises(MediaError, match=message):
@@ -436,19 +436,19 @@ def test_clips_without_usable_sound_are_left_out_by_default(tmp_path):
 
 
 def test_wrong_folders_and_folds_are_errors(tmp_path):
-    with pytest.raises(InputError, match="There is no clip of CREMA-D"):
+    with pytest.raises(InputError, match="CREMA-D"):
         read_crema_d(tmp_path)
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="nowhere"):
         read_crema_d(tmp_path / "nowhere")
     root = crema_d(tmp_path)
-    with pytest.raises(InputError, match="fold is 6; CREMA-D has the folds 1 to 5"):
+    with pytest.raises(InputError, match=r"fold is 6;.*1 to 5"):
         read_crema_d(root, fold=6)
     with pytest.raises(InputError, match="subset is 'validation'"):
         read_crema_d(root, fold=1, subset="validation")
-    with pytest.raises(InputError, match="No such sound file"):
+    with pytest.raises(InputError, match="sound file"):
         read_crema_d(root / "VideoFlash", sounds=root)
     (root / "VideoFlash" / "1001_DFA_JOY_XX.flv").touch()
-    with pytest.raises(InputError, match="'JOY' is not an emotion of CREMA-D"):
+    with pytest.raises(InputError, match="'JOY'"):
         read_crema_d(root)
 
 
@@ -462,9 +462,9 @@ def test_lists_of_folder_sound_and_label_are_written_and_read(tmp_path):
     assert moved[0].path == "/elsewhere/VideoFlash/1001_DFA_ANG_XX.flv"
     assert moved[0].audio == "/elsewhere/AudioWAV/1001_DFA_ANG_XX.wav"
     path.write_text("faces/1001_X audio/1001_X.wav 0.5 1.0 0.75\n")
-    with pytest.raises(InputError, match="expected 'folder wav label'"):
+    with pytest.raises(InputError, match="'folder wav label'"):
         read_sound_list(path)
-    with pytest.raises(InputError, match="cannot be written to this list"):
+    with pytest.raises(InputError, match="a folder"):
         list_lines([Row("a folder", 0, "a.wav")])
 
 
@@ -476,4 +476,4 @@ def test_the_lists_of_a_fold_of_crema_d_are_written_by_one_command(tmp_path, cap
     rows = read_rows(tmp_path / "lists" / "test.csv", [code.lower() for code in CODES])
     assert [row.label for row in rows] == [*range(6), *range(6)] and rows[0].audio.endswith("1001_DFA_ANG_XX.wav")
     assert cli.main([*command, "--fold", "6", "--out", str(tmp_path / "lists")]) == 2
-    assert "has the folds 1 to 5" in capsys.readouterr().err
+    assert "1 to 5" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The layout of the package: few rooms at the top, imports point downwards, no circles, no long model file."""
+"""The layout of the package: few top-level modules, imports in one direction, no cycle, no long model file."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def test_imports_point_downwards():
     assert not upwards
 
 
-def test_no_module_imports_itself_in_a_circle():
+def test_imports_have_no_cycle():
     imports: dict[str, set[str]] = {}
     for importing, imported in graph.edges():
         if importing != imported and not importing.startswith(f"{imported}."):  # a package may import its files
@@ -38,7 +38,7 @@ def test_no_module_imports_itself_in_a_circle():
         visit(name, [])
 
 
-def test_there_are_at_most_twenty_rooms_at_the_top():
+def test_the_package_has_at_most_twenty_top_level_modules():
     rooms = {p.stem for p in PACKAGE.iterdir() if p.suffix == ".py" or (p.is_dir() and (p / "__init__.py").exists())}
     assert len(rooms) <= 20, sorted(rooms)
     assert rooms - {"__init__"} == set(graph.ORDER)
@@ -49,6 +49,6 @@ def test_no_model_file_is_longer_than_500_lines():
     assert not {name: length for name, length in lengths.items() if length > 500}
 
 
-def test_the_drawing_of_the_imports_is_up_to_date():
+def test_the_import_graph_in_the_docs_is_up_to_date():
     text = graph.PAGE.read_text(encoding="utf-8")
     assert graph.rendered(text) == text, "run python docs/import_graph.py"

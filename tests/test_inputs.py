@@ -1,4 +1,4 @@
-"""What the command line may be given: files, folders, globs, lists, tables, standard input."""
+"""Inputs of the command line: files, folders, globs, lists, tables, standard input."""
 
 import io
 
@@ -33,13 +33,13 @@ def test_a_folder_gives_its_media_files_and_a_folder_of_frames_is_one_clip(corpu
 def test_treat_as_decides_what_a_folder_is(corpus):
     assert names(corpus, corpus / "frames", treat_as="files") == ["frames/1.jpg", "frames/2.jpg"]
     assert names(corpus, corpus / "mixed", treat_as="clip") == ["mixed"]
-    with pytest.raises(InputError, match="expected auto, clip, files"):
+    with pytest.raises(InputError, match="auto, clip, files"):
         names(corpus, corpus, treat_as="both")
 
 
-def test_globs_match_also_when_the_shell_did_not_expand_them(corpus):
+def test_globs_are_expanded(corpus):
     assert names(corpus, f"{corpus}/**/*.mp4") == ["a.mp4", "mixed/d.mp4"]
-    with pytest.raises(InputError, match="no file matches"):
+    with pytest.raises(InputError, match="mkv"):
         names(corpus, f"{corpus}/*.mkv")
 
 
@@ -54,7 +54,7 @@ def test_lists_and_the_standard_input_hold_one_path_per_line(corpus):
     listed.write_text(f"# a comment\n{corpus}/a.mp4\n\n{corpus}/frames\n")
     assert names(corpus, f"@{listed}") == ["a.mp4", "frames"]
     assert names(corpus, "-", stdin=io.StringIO(f"{corpus}/a.mp4\n")) == ["a.mp4"]
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match=r"nowhere.txt"):
         names(corpus, "@nowhere.txt")
 
 
@@ -76,19 +76,19 @@ def test_a_parquet_table_is_read_like_a_csv(corpus):
 @pytest.mark.parametrize(
     "content, sentence",
     [
-        ("file\na.mp4\n", "`path` is required"),
-        ("path,start,stop\na.mp4,3,1\n", "expected 0 <= start < stop"),
-        ("path,start\na.mp4,soon\n", "'soon' is not a number"),
+        ("file\na.mp4\n", "`path`"),
+        ("path,start,stop\na.mp4,3,1\n", "start < stop"),
+        ("path,start\na.mp4,soon\n", "'soon'"),
         ("path,start\na.mp4,nan\n", "not a finite number"),
-        ("path,box\na.mp4,1 2 3\n", "expected left, top, right, bottom"),
+        ("path,box\na.mp4,1 2 3\n", "left, top, right, bottom"),
     ],
 )
-def test_a_wrong_table_is_one_sentence_that_names_the_row(corpus, content, sentence):
+def test_the_error_names_the_wrong_row_of_a_table(corpus, content, sentence):
     (corpus / "t.csv").write_text(content)
     with pytest.raises(InputError, match=f"row 1.*{sentence}"):
         list(expand([corpus / "t.csv"]))
 
 
-def test_clips_and_items_are_taken_as_they_are():
+def test_clips_and_items_pass_through():
     clip = Clip.from_arrays(np.zeros((2, 16, 16, 3), np.uint8), source="arrays")
     assert list(expand([clip, Item("a.mp4", "a")])) == [Item(clip, "arrays"), Item("a.mp4", "a")]

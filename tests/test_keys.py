@@ -1,6 +1,6 @@
 """Names and shapes of every architecture's state dict, as published files hold them.
 
-A change here makes files that people have unreadable. After a deliberate one: `python -m tests.test_keys`.
+A change makes saved files unreadable. After a deliberate change run `python -m tests.test_keys`.
 """
 
 from pathlib import Path
@@ -14,14 +14,14 @@ FOLDER = Path(__file__).parent / "keys"
 
 
 def keys(name: str) -> str:
-    """One entry a line, at the default arguments."""
+    """One line per entry, for the default arguments."""
     with skip_init():
         state = model_class(name)().state_dict()
     return "".join(f"{key} {tuple(tensor.shape)}\n" for key, tensor in sorted(state.items()))
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_the_state_dict_is_the_recorded_one(name):
+def test_state_dict_names_and_shapes_match_the_recorded_ones(name):
     assert keys(name) == (FOLDER / f"{name}.txt").read_text(encoding="utf-8"), "run python -m tests.test_keys"
 
 

@@ -1,4 +1,4 @@
-"""Blocks that several models share."""
+"""Layers that several models share."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Files from strangers: no crash, no other file opened, no waiting, and no bill above the limits."""
+"""Untrusted files: no crash, no access to other files, no hang, and no memory above the limits."""
 
 import os
 import subprocess
@@ -95,7 +95,7 @@ def test_decoded_sound_and_frames_are_limited(monkeypatch, tmp_path):
 # -- nothing but the file itself ---------------------------------------------------------------------------------------
 
 
-def test_no_format_that_opens_other_files_is_read(tmp_path):
+def test_formats_that_open_other_files_are_refused(tmp_path):
     secret = wav(tmp_path / "secret.wav")
     for number in range(3):
         Image.new("RGB", (32, 32), (200, 0, 0)).save(tmp_path / f"s{number}.tga")
@@ -151,7 +151,7 @@ def test_a_name_that_is_not_utf_8_is_read(tmp_path):
 # -- long windows ------------------------------------------------------------------------------------------------------
 
 
-def test_the_samples_that_a_cursor_copies_grow_with_the_sound_and_not_with_its_square(monkeypatch):
+def test_a_sound_cursor_copies_a_linear_number_of_samples(monkeypatch):
     class Tone:
         channels, path = 1, "tone"
 

@@ -1,4 +1,4 @@
-"""MAE-DFER, VideoMAE and their pre-training, beyond the numbers of the parity cases: files, shortcuts, masks, inputs."""
+"""MAE-DFER, VideoMAE and their pre-training beyond the parity cases: files, shortcuts, masks, inputs."""
 
 import argparse
 import dataclasses
@@ -28,6 +28,7 @@ from tests.parity.checks.mae_dfer import our_arguments
 from tests.parity.compare import relative_l2
 from tests.parity.making import seeded_input, seeded_state
 from tests.parity.masking import tube_mask, window_mask
+from tests.parity.published import spatial_views
 from tests.parity.runner import read_case
 from tests.tiny import TINY
 
@@ -35,7 +36,7 @@ CASES = Path(__file__).parent / "parity" / "mae_dfer"
 
 
 def tiny(kind=MAEDFER, seed=0, **changes):
-    """A model whose output depends on every parameter: a fresh head is close to zero."""
+    """A model whose output depends on every parameter. A new head is close to zero and would hide errors."""
     torch.manual_seed(seed)
     name = {MAEDFER: "mae_dfer", VideoMAE: "video_mae", MAEDFERPretrain: "mae_dfer_pretrain"}[kind]
     model = kind(**{**TINY[name], **changes}).eval()
@@ -87,7 +88,7 @@ def test_the_folds_have_the_published_means():
         assert means["uar"] == pytest.approx(uar, abs=0.006) and means["war"] == pytest.approx(war, abs=0.006)
 
 
-def test_data_sets_have_their_own_order_of_labels():
+def test_each_data_set_has_its_own_label_order():
     assert get_weights("mae_dfer.mafw_fold1").labels[:2] == ("anger", "disgust")
     assert get_weights("mae_dfer.dfew_fold1").labels[:2] == ("happy", "sad")
     assert get_weights("mae_dfer.ferv39k").video.rate == 1 and get_weights("mae_dfer.dfew_fold1").video.rate == 4
@@ -97,7 +98,7 @@ def test_data_sets_have_their_own_order_of_labels():
 
 
 def authors_file(path, state):
-    """As the training script writes it: options as a Namespace, a DataParallel prefix, the optimiser, the scaler."""
+    """Write a checkpoint in the format of the training script: Namespace, DataParallel prefix, optimizer, scaler."""
     content = {
         "model": {f"module.{name}": value for name, value in state.items()},
         "optimizer": {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 1e-3}]},
@@ -110,7 +111,7 @@ def authors_file(path, state):
 
 
 def record_of(case, arch, tag, monkeypatch, arguments):
-    """The published record, for the sizes of a case."""
+    """Change the published record to the sizes of a case."""
     published = get_weights(arch, tag)
     size, frames = arguments["img_size"], arguments.get("num_frames", 16)
     small = dataclasses.replace(
@@ -162,11 +163,11 @@ def test_a_pre_trained_file_becomes_the_backbone_of_the_fine_tuning(tmp_path, mo
 def test_a_backbone_of_another_size_is_an_error_and_loads_nothing():
     model, other = tiny(), tiny(MAEDFERPretrain, width=24, decoder_width=12)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(WeightsError, match=r"of another shape.*Nothing was loaded"):
+    with pytest.raises(WeightsError, match="of another shape"):
         model.load_backbones({"encoder": other.state_dict()})
     with pytest.raises(WeightsError, match=r"\d+ missing \(encoder\."):
         model.load_backbones({"encoder": {}})
-    with pytest.raises(InputError, match="backbones encoder; got face"):
+    with pytest.raises(InputError, match=r"backbones encoder;.*face"):
         model.load_backbones({"face": {}})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -202,10 +203,10 @@ def test_errors_about_damaged_files_name_their_entries(arch, case, name, axes):
     state = names_of(case)
     if axes is None:
         del state[name]
-        sentence = f"it has no entry '{name}'"
+        sentence = f".*'{name}'"
     else:
         state[name] = torch.zeros((3,) * axes)
-        sentence = f"its '{name}' has the shape .*; expected . axes"
+        sentence = f".*'{name}' .*shape.* axes"
     with pytest.raises(WeightsError, match=f"not a checkpoint of {arch}: {sentence}"):
         convert_state_dict(arch, state)
 
@@ -227,9 +228,9 @@ def test_the_error_names_the_kind_of_a_wrong_file():
         convert_state_dict("video_mae", lgi)
     with pytest.raises(WeightsError, match="not a checkpoint of mae_dfer_pretrain but of mae_dfer"):
         convert_state_dict("mae_dfer_pretrain", lgi)
-    with pytest.raises(WeightsError, match=r"1 of its 72 entries are unknown, the first are blocks.0.extra"):
+    with pytest.raises(WeightsError, match=r"1 of .*72 entries.*blocks.0.extra"):
         convert_state_dict("mae_dfer", {**lgi, "blocks.0.extra": torch.zeros(1)})
-    with pytest.raises(WeightsError, match=r"no entry 'patch_embed\.proj\.weight'"):
+    with pytest.raises(WeightsError, match=r"'patch_embed\.proj\.weight'"):
         convert_state_dict("mae_dfer", {"lg_region_tokens": torch.zeros(8, 512)})
 
 
@@ -257,7 +258,7 @@ def test_attention_is_the_softmax_of_the_scaled_products():
     ],
     ids=str,
 )
-def test_the_shortcut_of_the_last_block_is_exact(changes, monkeypatch):
+def test_the_shortcut_in_the_last_block_is_exact(changes, monkeypatch):
     model = tiny(**changes)
     last, calls = model.encoder.blocks[-1], []
     forward = LGIBlock.forward
@@ -288,7 +289,7 @@ def test_pooling_other_tokens_needs_the_whole_last_block():
 
 
 def test_a_learned_position_is_trained():
-    """The published code adds it detached, so that it stays as it was drawn."""
+    """The published code detaches it, so it keeps its initial values."""
     model = tiny(learned_position=True).train()
     model(model.example_inputs(2)["video"]).square().sum().backward()
     assert model.encoder.position.grad.abs().sum() > 0
@@ -308,14 +309,14 @@ def test_a_new_head_starts_near_zero_as_published():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"region": (2, 3, 4)}, r"region is \(2, 3, 4\); expected .* that divide a clip of \(4, 4, 4\) tokens"),
-        ({"region": 2}, "region is 2; expected "),
-        ({"region": (2, 2)}, r"region is \(2, 2\); expected "),
-        ({"img_size": 60}, "8 frames of 60x60 cannot be cut into tubelets of 2 frames and 16x16 pixels"),
-        ({"interaction": "cros"}, "interaction is 'cros'; expected one of cross, self, none"),
-        ({"pooled_tokens": "org"}, "pooled_tokens is 'org'; expected one of region, local, all"),
-        ({"per_frame": True}, "pooled_tokens='local', not 'region'"),
-        ({"per_frame": True, "pooled_tokens": "local", "mean_pooling": False}, "goes with mean_pooling=True only"),
+        ({"region": (2, 3, 4)}, r"region is \(2, 3, 4\);.*\(4, 4, 4\) tokens"),
+        ({"region": 2}, "region is 2;"),
+        ({"region": (2, 2)}, r"region is \(2, 2\);"),
+        ({"img_size": 60}, "8 frames of 60x60 .*2 frames and 16x16"),
+        ({"interaction": "cros"}, "interaction is 'cros';.*cross, self, none"),
+        ({"pooled_tokens": "org"}, "pooled_tokens is 'org';.*region, local, all"),
+        ({"per_frame": True}, "pooled_tokens='local'"),
+        ({"per_frame": True, "pooled_tokens": "local", "mean_pooling": False}, "mean_pooling=True"),
         ({"head_activation": "softmax"}, "head_activation is 'softmax'"),
     ],
 )
@@ -328,13 +329,13 @@ def test_a_wrong_option_is_an_error(changes, sentence):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"num_heads": 5}, "width is 48; expected a multiple of the 5 heads"),
-        ({"width": 50}, "width is 50; expected a multiple of the 4 heads"),
-        ({"img_size": "160"}, "img_size is '160'; expected a number of pixels, or two"),
-        ({"img_size": (32,)}, r"img_size is \(32,\); expected a number of pixels, or two"),
-        ({"img_size": 0}, "img_size is 0; expected a number of pixels, or two"),
+        ({"num_heads": 5}, "width is 48;.*5 heads"),
+        ({"width": 50}, "width is 50;.*4 heads"),
+        ({"img_size": "160"}, "img_size is '160';"),
+        ({"img_size": (32,)}, r"img_size is \(32,\);"),
+        ({"img_size": 0}, "img_size is 0;"),
         *(
-            ({name: 0}, f"{name} is 0; expected a whole number from 1 on")
+            ({name: 0}, f"{name} is 0;")
             for name in ("num_heads", "width", "depth", "num_frames", "tubelet", "patch_size")
         ),
     ],
@@ -344,7 +345,7 @@ def test_a_wrong_size_is_an_error(kind, changes, sentence):
         tiny(kind, **changes)
 
 
-def test_images_need_not_be_square():
+def test_rectangular_images_are_supported():
     model = tiny(img_size=(64, 32), region=(2, 2, 2))
     assert model(**model.example_inputs(1)).shape == (1, 7)
 
@@ -363,7 +364,7 @@ def test_masks_are_new_in_training_and_the_same_in_evaluation():
         torch.manual_seed(0)
         again = model(**inputs)
     assert torch.equal(first, again) and not torch.equal(first, second)
-    with pytest.raises(InputError, match="pass forward_head the mask that the features"):
+    with pytest.raises(InputError, match="forward_head"):
         model.forward_head(model.forward_features(**inputs))
 
 
@@ -378,10 +379,10 @@ def test_a_mask_has_the_same_number_in_every_window_and_the_same_tokens_in_all_f
 @pytest.mark.parametrize(
     ("mask", "sentence"),
     [
-        (torch.zeros(2, 63, dtype=torch.bool), r"mask must be \(B, N\) = \(2, 64\), got \(2, 63\)"),
+        (torch.zeros(2, 63, dtype=torch.bool), r"mask .*\(2, 64\).*\(2, 63\)"),
         (torch.zeros(2, 64), "mask must be boolean"),
-        (torch.tensor([[False], [True]]).expand(2, 64), "the same number of masked tokens"),
-        (torch.eye(64, dtype=torch.bool)[:2], "cannot be shared out evenly among the regions"),
+        (torch.tensor([[False], [True]]).expand(2, 64), "same number"),
+        (torch.eye(64, dtype=torch.bool)[:2], "regions"),
     ],
     ids=["shape", "dtype", "unequal", "uneven"],
 )
@@ -393,8 +394,7 @@ def test_a_mask_that_does_not_fit_is_an_error(mask, sentence):
 
 @torch.no_grad()
 def test_matched_positions_need_as_many_visible_tokens_in_each_frame_of_a_region():
-    """The same number per region is not enough: the frames are read one after another, and their tokens would be
-    counted into other regions."""
+    """The same number per region is not enough: tokens are read frame by frame and would move into other regions."""
     model = tiny(MAEDFERPretrain, decoder_positions="matched")
     video = model.example_inputs(1)["video"]
     visible = torch.zeros(1, 4, 2, 8, dtype=torch.bool)  # token frames, regions of a frame, places of a region
@@ -403,10 +403,11 @@ def test_matched_positions_need_as_many_visible_tokens_in_each_frame_of_a_region
     visible[:, 0::2, 0, 2] = visible[:, 1::2, 1, 2] = True  # 3 + 1 in the upper regions, 1 + 3 in the lower ones
     visible[:, 1::2, 0, 1] = visible[:, 0::2, 1, 1] = False
     assert (model.encoder.into_regions(visible.flatten(1)).sum(2) == 4).all()
-    with pytest.raises(InputError, match="in every region and in each of its frames"):
+    with pytest.raises(InputError, match=r"every region .*frames"):
         model(video, ~visible.flatten(1))
 
 
+@pytest.mark.graph
 def test_the_compiled_pre_training_takes_masks_of_its_own_ratio():
     model = tiny(MAEDFERPretrain, depth=1, decoder_depth=1, decoder_positions="matched").train()
     video, mask = model.example_inputs(2)["video"], model.draw_mask(2)
@@ -416,13 +417,13 @@ def test_the_compiled_pre_training_takes_masks_of_its_own_ratio():
     torch.testing.assert_close(prediction, model(video, mask))
     torch.testing.assert_close(loss, model.loss(prediction, video, mask))
     for other in (torch.zeros_like(mask), mask[:, torch.randperm(64)]):  # of another ratio, of uneven regions
-        with pytest.raises(RuntimeError, match="masks of its own mask_ratio"):
+        with pytest.raises(RuntimeError, match="mask_ratio"):
             compiled({"video": video, "mask": other})
 
 
 @pytest.mark.parametrize(("ratio", "rows", "hidden"), [(0.94, 10, 94), (0.95, 12, 114), (0.7, 12, 84), (0.9, 10, 90)])
-def test_the_share_of_a_mask_is_one_product_of_ratio_and_places(ratio, rows, hidden):
-    """`ratio * rows * columns` rounds twice, so that one token less than expected is masked."""
+def test_mask_sizes_are_rounded_as_published(ratio, rows, hidden):
+    """`ratio * rows * columns` rounds twice and would mask one token less."""
     assert tube_mask((1, rows, 10), ratio).sum() == hidden
     half = (rows // 2, 10)
     model = tiny(MAEDFERPretrain, img_size=(16 * rows, 160), region=(2, *half), mask_ratio=ratio)
@@ -433,10 +434,10 @@ def test_the_share_of_a_mask_is_one_product_of_ratio_and_places(ratio, rows, hid
 @pytest.mark.parametrize(
     ("draw", "sentence"),
     [
-        (lambda: tube_mask((1, 10, 10), 1.2), "mask ratio is 1.2; expected a share between 0 and 1"),
-        (lambda: tube_mask((1, 10, 10), -0.2), "mask ratio is -0.2; expected a share between 0 and 1"),
-        (lambda: window_mask((1, 10, 10), 1.2, (5, 10)), "mask ratio is 1.2; expected a share between 0 and 1"),
-        (lambda: window_mask((1, 10, 10), 0.9, (0, 10)), r"divide the 10 rows; it is \(0, 10\)"),
+        (lambda: tube_mask((1, 10, 10), 1.2), "mask ratio is 1.2;"),
+        (lambda: tube_mask((1, 10, 10), -0.2), "mask ratio is -0.2;"),
+        (lambda: window_mask((1, 10, 10), 1.2, (5, 10)), "mask ratio is 1.2;"),
+        (lambda: window_mask((1, 10, 10), 0.9, (0, 10)), r"\(0, 10\)"),
     ],
 )
 def test_a_mask_that_cannot_be_drawn_is_an_error(draw, sentence):
@@ -448,7 +449,7 @@ def test_a_mask_that_cannot_be_drawn_is_an_error(draw, sentence):
 @pytest.mark.parametrize("order", ["published", "matched"])
 @torch.no_grad()
 def test_matched_positions_belong_to_their_tokens(order, region):
-    """Which place a token is from is told by making its pixels tell: the encoder's blocks are left out."""
+    """Tokens are identified by their pixels, before the encoder's blocks."""
     model = tiny(MAEDFERPretrain, region=region, decoder_positions=order)
     video = model.example_inputs(2)["video"]
     seen = {}
@@ -537,22 +538,22 @@ def test_a_mask_of_zeros_returns_all_tokens():
     assert model.forward_head(features, mask=torch.zeros(2, 64, dtype=torch.bool)).shape == (2, 0, 1536)
 
 
-def test_a_share_of_the_motion_needs_tubelets_of_two_frames():
-    with pytest.raises(InputError, match="needs tubelet=2 and difference_group=2"):
+def test_motion_weight_needs_tubelets_of_two_frames():
+    with pytest.raises(InputError, match="tubelet=2 and difference_group=2"):
         tiny(MAEDFERPretrain, motion_weight=0.5, difference_group=4)
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"mask_ratio": 1.0}, "mask_ratio 1.0 masks 8 of the 8 tokens of a window"),
-        ({"mask_ratio": 0}, "mask_ratio 0 masks 0 of the 8 tokens of a window"),
-        ({"mask_ratio": -0.5}, "mask_ratio -0.5 masks -4 of the 8 tokens of a window"),
-        ({"difference_group": 3}, "difference_group is 3; expected .* a divisor of the 8 frames"),
-        ({"difference_group": 100}, "difference_group is 100; expected .* a divisor of the 8 frames"),
-        ({"decoder_width": 0}, "decoder_width is 0; expected a whole number from 1 on"),
-        ({"decoder_heads": 5}, "width is 36; expected a multiple of the 5 heads"),
-        ({"layer_scale": 0.1}, "layer_scale is 0.1; expected 0: the blocks of the LGI-Former"),
+        ({"mask_ratio": 1.0}, "mask_ratio 1.0 .*8 of the 8"),
+        ({"mask_ratio": 0}, "mask_ratio 0 .*0 of the 8"),
+        ({"mask_ratio": -0.5}, "mask_ratio -0.5 .*-4 of the 8"),
+        ({"difference_group": 3}, "difference_group is 3;.*8 frames"),
+        ({"difference_group": 100}, "difference_group is 100;.*8 frames"),
+        ({"decoder_width": 0}, "decoder_width is 0;"),
+        ({"decoder_heads": 5}, "width is 36;.*5 heads"),
+        ({"layer_scale": 0.1}, "layer_scale is 0.1;"),
     ],
 )
 def test_a_wrong_option_of_the_pre_training_is_an_error(changes, sentence):
@@ -562,7 +563,7 @@ def test_a_wrong_option_of_the_pre_training_is_an_error(changes, sentence):
 
 def test_a_loss_needs_masked_tokens():
     model = tiny(MAEDFERPretrain)
-    with pytest.raises(InputError, match="hides no token"):
+    with pytest.raises(InputError, match="no token"):
         model.training_loss({**model.example_inputs(1), "mask": torch.zeros(1, 64, dtype=torch.bool)})
 
 
@@ -583,13 +584,13 @@ def test_the_views_are_the_first_and_the_last_frames_and_one_view_is_in_the_midd
 
 @pytest.mark.parametrize("name", ["num_frames", "img_size", "rate", "segments"])
 def test_a_transform_without_frames_pixels_or_views_is_an_error(name):
-    with pytest.raises(InputError, match=f"create_transform: {name} is 0; expected a whole number from 1 on"):
+    with pytest.raises(InputError, match=f"{name} is 0;"):
         create_transform(tiny(), **{name: 0}, faces="none")
 
 
 @pytest.mark.parametrize("frames", [1, 3, 17, 63, 64, 65, 400])
 @pytest.mark.parametrize("rate", [1, 4])
-def test_every_rule_gives_frames_that_exist(frames, rate):
+def test_sampling_rules_return_existing_frames(frames, rate):
     rng = np.random.RandomState(0)
     for segment in (None, 0, 1, 2):
         chosen = sampling.strided(frames, 16, rate, segment, 3)
@@ -603,10 +604,10 @@ def test_every_rule_gives_frames_that_exist(frames, rate):
 
 def test_one_crop_and_two_crops_of_a_square_are_the_same():
     video = torch.rand(2, 3, 8, 8)
-    assert all(torch.equal(view, video) for count in (1, 2) for view in train.spatial_views(video, 8, count))
-    left, right = train.spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 2)
+    assert all(torch.equal(view, video) for count in (1, 2) for view in spatial_views(video, 8, count))
+    left, right = spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 2)
     assert left[0, 0, 0].tolist() == [*range(8)] and right[0, 0, 0].tolist() == [*range(4, 12)]
-    (middle,) = train.spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 1)
+    (middle,) = spatial_views(torch.arange(12.0).expand(1, 1, 8, 12), 8, 1)
     assert middle[0, 0, 0].tolist() == [*range(2, 10)]
 
 
@@ -669,14 +670,14 @@ def test_cutmix_pastes_the_same_box_in_all_frames():
 
 
 def test_clips_are_mixed_in_pairs():
-    with pytest.raises(InputError, match="the batch size must be even; it is 3"):
+    with pytest.raises(InputError, match=r"batch size .*even.* 3"):
         mix_in_pairs(torch.zeros(3, 2, 3, 4, 4), MixDraw(0.5, None))
     video = torch.randn(2, 2, 3, 4, 4)
     np.random.seed(0)
     inputs, targets = MIXES["mixup_cutmix"]({"video": video}, torch.tensor([0, 2]), lambda t: soft_targets(t, 3, 0.1))
     assert inputs["video"].shape == video.shape
     torch.testing.assert_close(targets.sum(1), torch.ones(2))
-    with pytest.raises(InputError, match="one must be above 0"):
+    with pytest.raises(InputError, match="above 0"):
         draw_mix(4, 4, mixup_alpha=0, cutmix_alpha=0)
     untouched = draw_mix(4, 4, prob=0.0)
     assert untouched == MixDraw(1.0, None) and torch.equal(mix_in_pairs(video, untouched), video)

@@ -1,4 +1,4 @@
-"""Files to clips: the frames that were asked for, to the byte, and a sentence for every file that is none."""
+"""Reading clips: frames and sound match ffmpeg exactly, and every broken file is a one-line error."""
 
 import copy
 import hashlib
@@ -34,8 +34,8 @@ def plain(folder):
     return test_pattern(folder / "plain.mp4", *H264)
 
 
-def remade(folder, plain, kind):
-    """The plain file in another guise: (path, options with which ffmpeg shows all of its frames)."""
+def converted(folder, plain, kind):
+    """Convert the plain file with ffmpeg to this kind of file. Returns its path."""
     path = folder / kind
     if not path.exists():
         before, after = {
@@ -87,8 +87,8 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_frame_is_the_one_that_ffmpeg_shows(folder, plain, kind):
-    path = remade(folder, plain, kind)
+def test_every_frame_matches_ffmpeg(folder, plain, kind):
+    path = converted(folder, plain, kind)
     clip = read_clip(path)
     height, width = clip.take([0])[0].shape[:2]
     on_its_side = ("rotated_90.mp4", "rotated_270.mp4", "mirrored_and_rotated.mp4")
@@ -110,12 +110,12 @@ def digest(frame):
 
 
 @pytest.mark.parametrize("kind", ["b_frames.mp4", "stream_copied_cut.mp4", "vp9.webm", "mpeg4.avi", "transport.ts"])
-def test_the_waveform_is_the_one_that_ffmpeg_writes(folder, plain, kind):
-    path = remade(folder, plain, kind)
+def test_the_waveform_matches_ffmpeg(folder, plain, kind):
+    path = converted(folder, plain, kind)
     clip = read_clip(path)
     written = sound_by_ffmpeg(path, clip.waveform.shape[0])
     assert clip.waveform.dtype == np.float32 and clip.sample_rate == (48000 if kind == "vp9.webm" else 44100)
-    # whether the filling of the last packet is heard depends on the version of ffmpeg: less than 1024 samples
+    # versions of ffmpeg differ in the padding of the last packet, less than 1024 samples
     assert 0 <= clip.waveform.shape[1] - written.shape[1] < 1024
     np.testing.assert_allclose(clip.waveform[:, : written.shape[1]], written, rtol=0, atol=1e-6)
 
@@ -132,16 +132,16 @@ def test_16_bit_sound_keeps_every_bit(folder, plain):
 def test_rates_and_times_come_from_the_time_stamps(folder, plain):
     clip = read_clip(plain)
     assert clip.fps == 30 and clip.duration == pytest.approx(3)
-    varied = read_clip(remade(folder, plain, "variable_rate.mp4"))
+    varied = read_clip(converted(folder, plain, "variable_rate.mp4"))
     assert varied.num_frames == 56
     np.testing.assert_allclose(varied.times[:40], np.arange(40) / 30, atol=1e-4)
     np.testing.assert_allclose(np.diff(varied.times[40:]), 0.1, atol=1e-4)
     assert varied.frame_range(2.0, 3.0) == (46, 56)
-    raw = read_clip(remade(folder, plain, "raw.h264"))
+    raw = read_clip(converted(folder, plain, "raw.h264"))
     assert raw.fps is None and raw.duration is None
     with pytest.raises(MediaError, match="give fps"):
         raw.cut(0, 1)
-    assert read_clip(remade(folder, plain, "raw.h264"), fps=30).duration == 3
+    assert read_clip(converted(folder, plain, "raw.h264"), fps=30).duration == 3
 
 
 def test_a_cut_holds_the_frames_and_the_sound_of_its_seconds(plain):
@@ -178,11 +178,11 @@ def test_sound_that_begins_late_is_cut_with_the_picture_of_its_time(folder, suff
 
 
 @pytest.mark.parametrize("kind", ["b_frames.mp4", "stream_copied_cut.mp4", "vp9.webm", "mpeg4.avi", "transport.ts"])
-def test_the_filling_that_a_codec_begins_with_is_no_late_sound(folder, plain, kind):
-    assert abs(read_clip(remade(folder, plain, kind)).sound_start) < 0.03
+def test_codec_priming_does_not_delay_the_sound(folder, plain, kind):
+    assert abs(read_clip(converted(folder, plain, kind)).sound_start) < 0.03
 
 
-def test_sound_without_a_known_codec_is_passed_over(folder, plain):
+def test_a_sound_stream_with_an_unknown_codec_is_skipped(folder, plain):
     path = folder / "two_sounds.mkv"
     ffmpeg("-i", plain, "-map", "0:a", "-map", "0:a", "-c:a:0", "libvorbis", "-c:a:1", "pcm_s16le", path)
     path.write_bytes(path.read_bytes().replace(b"A_VORBIS", b"A_XORBIS"))
@@ -197,20 +197,20 @@ def test_sound_is_resampled_on_request_only(plain):
     assert tone == 440
     with pytest.raises(InputError, match="sample_rate is 0"):
         read_clip(plain, sample_rate=0)
-    with pytest.raises(InputError, match="only sound from a file"):
+    with pytest.raises(InputError, match="from a file"):
         read_clip(read_clip(plain), sample_rate=8000)
 
 
 def test_sound_can_be_left_out_or_come_from_another_file(folder, plain):
     assert read_clip(plain, audio=False).waveform is None
-    silent = remade(folder, plain, "variable_rate.mp4")
+    silent = converted(folder, plain, "variable_rate.mp4")
     assert read_clip(silent).waveform is None
     assert np.array_equal(read_clip(silent, audio=plain).waveform, read_clip(plain).waveform)
-    with pytest.raises(MediaError, match="no sound in this file"):
+    with pytest.raises(MediaError, match="no sound"):
         read_clip(plain, audio=silent)
 
 
-def test_a_song_with_a_cover_picture_is_no_video(folder, plain):
+def test_a_song_with_cover_art_has_no_frames(folder, plain):
     cover, song = folder / "cover.png", folder / "song.m4a"
     Image.new("RGB", (64, 64)).save(cover)
     ffmpeg("-i", plain, "-i", cover, "-map", "0:a", "-map", "1", "-c:v", "png", "-disposition:v", "attached_pic", song)
@@ -220,7 +220,7 @@ def test_a_song_with_a_cover_picture_is_no_video(folder, plain):
         clip.take([0])
 
 
-def test_a_file_source_can_go_to_another_process(plain):
+def test_a_file_source_can_be_pickled(plain):
     clip = read_clip(plain, stream=True)
     again = pickle.loads(pickle.dumps(copy.deepcopy(clip)))
     assert np.array_equal(again.take([3])[0], clip.take([3])[0])
@@ -229,7 +229,7 @@ def test_a_file_source_can_go_to_another_process(plain):
 
 @given(cuts=st.lists(st.tuples(st.integers(0, 140_000), st.integers(0, 5000)), max_size=8), rising=st.booleans())
 @settings(max_examples=20, deadline=None)
-def test_parts_of_the_sound_are_what_slices_of_all_of_it_are(plain_sound, cuts, rising):
+def test_a_sound_cursor_returns_slices_of_the_whole_sound(plain_sound, cuts, rising):
     sound, everything = plain_sound
     cursor = SoundCursor(sound)
     for start, length in sorted(cuts) if rising else cuts:
@@ -275,7 +275,7 @@ def test_numeric_order_is_the_order_of_the_numbers(numbers, prefix):
 
 
 @given(st.lists(st.text(max_size=8)))
-def test_any_names_have_a_numeric_order(names):
+def test_numeric_order_takes_any_names(names):
     assert sorted(sorted(names, key=numeric_order)) == sorted(names)
 
 
@@ -301,21 +301,21 @@ def test_arrays_and_clips_pass_through():
 
 def test_samples_that_are_integers_are_refused():
     samples = np.zeros(1600, np.int16)
-    with pytest.raises(MediaError, match=r"the waveform is int16; expected floating point.*divide int16 by 32768"):
+    with pytest.raises(MediaError, match=r"waveform is int16;.*32768"):
         Clip.from_arrays(waveform=samples, sample_rate=16000)
     clip = Clip.from_arrays(waveform=samples / 32768, sample_rate=16000)
     assert clip.waveform.dtype == np.float32 and clip.waveform.shape == (1, 1600)
 
 
 @given(st.integers(1, 10_000), st.sampled_from([24.0, 25.0, 30.0, 30000 / 1001, 60.0, 12.5, 16.6]))
-def test_a_rate_is_found_from_times_in_milliseconds(count, rate):
+def test_the_frame_rate_is_found_from_times_in_milliseconds(count, rate):
     stamps = np.round(np.arange(count + 60) / rate, 3)
     found = _rate(len(stamps), float(stamps[-1]))
     assert found == pytest.approx(rate, rel=2e-3 / stamps[-1])
 
 
 @given(st.integers(1, 300), st.floats(1, 100), st.floats(0, 10), st.floats(0, 10))
-def test_windows_side_by_side_share_no_frame_and_lose_none(count, fps, first, second):
+def test_adjacent_windows_share_no_frame_and_lose_none(count, fps, first, second):
     clip = Clip.from_arrays(np.zeros((count, 8, 8, 3), np.uint8), fps=fps)
     middle, end = sorted((first, second))
     assert clip.frame_range(0, middle)[1] == clip.frame_range(middle, end)[0]
@@ -379,16 +379,16 @@ def bad_file(folder, plain, kind):
         ("list_of_addresses.mp4", "cannot be decoded|not a video"),
         ("list_of_files.mp4", "not a video or sound file"),
         ("cut_off.mp4", "cannot be decoded"),
-        ("cut_off_at_the_end.mp4", r"header says 3\.0 s, but the file ends after 1\.\d s"),
-        ("cut_off.mkv", r"header says 3\.0 s, but the file ends after 1\.\d s"),
-        ("tiny.mkv", "1 x 1; each side must be"),
-        ("huge.mov", "10000 x 10000; the number of pixels is 100000000; at most 67108864"),
+        ("cut_off_at_the_end.mp4", r"3\.0 s.* 1\.\d s"),
+        ("cut_off.mkv", r"3\.0 s.* 1\.\d s"),
+        ("tiny.mkv", "1 x 1"),
+        ("huge.mov", "10000 x 10000.*100000000.*67108864"),
         ("not_a_number.wav", "not finite"),
         ("zero_rate.wav", "cannot be decoded|sample rate"),
-        ("many_channels.wav", "channels is 500; at most 64|cannot be decoded"),
+        ("many_channels.wav", "500.* 64|cannot be decoded"),
     ],
 )
-def test_a_file_that_is_no_clip_is_one_sentence_and_soon(folder, plain, kind, message):
+def test_a_broken_file_is_a_one_line_error_within_seconds(folder, plain, kind, message):
     path = bad_file(folder, plain, kind)
     begin = time.monotonic()
     with pytest.raises(MediaError, match=message) as caught:
@@ -398,7 +398,7 @@ def test_a_file_that_is_no_clip_is_one_sentence_and_soon(folder, plain, kind, me
 
 
 @pytest.mark.parametrize("kind", ["cut_off_at_the_end.mp4", "cut_off.mkv"])
-def test_what_is_left_of_a_damaged_file_is_read_on_request(folder, plain, kind):
+def test_recover_reads_the_intact_part_of_a_damaged_file(folder, plain, kind):
     clip = read_clip(bad_file(folder, plain, kind), recover=True)
     assert 30 < clip.num_frames < 80
     whole = read_clip(plain).take(range(clip.num_frames - 5))
@@ -406,11 +406,12 @@ def test_what_is_left_of_a_damaged_file_is_read_on_request(folder, plain, kind):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi"])
-def test_damaged_bytes_give_a_clip_or_a_media_error_and_nothing_else(folder, plain, tmp_path, suffix):
+def test_damaged_bytes_give_a_clip_or_a_media_error(folder, plain, tmp_path, suffix):
     whole, random = folder / f"fuzzed{suffix}", np.random.default_rng(0)
     ffmpeg("-i", plain, "-c", "copy", whole)
     content = np.frombuffer(whole.read_bytes(), np.uint8)
     path = tmp_path / f"damaged{suffix}"
+    outcomes = set()
     for trial in range(12):
         damaged = content.copy()
         reach = len(content) if trial % 2 else 2000
@@ -421,12 +422,14 @@ def test_damaged_bytes_give_a_clip_or_a_media_error_and_nothing_else(folder, pla
                 clip = read_clip(path, recover=recover)
                 if clip.num_frames:
                     clip.take([0, clip.num_frames - 1])
+                outcomes.add("read")
             except MediaError:
-                pass
+                outcomes.add("refused")
+    assert outcomes == {"read", "refused"}
 
 
-def test_a_level_of_logs_that_makes_decoders_wait_for_ever_is_put_back(plain):
-    """What old versions of torchvision set at their import; a level that somebody chose stays."""
+def test_a_log_level_that_deadlocks_decoders_is_reset(plain):
+    """Old versions of torchvision set it on import. A level set by the user is kept."""
     for level, left in [(av.logging.ERROR, None), (av.logging.INFO, av.logging.INFO), (None, None)]:
         av.logging.set_level(level)
         try:
@@ -436,15 +439,15 @@ def test_a_level_of_logs_that_makes_decoders_wait_for_ever_is_put_back(plain):
             av.logging.set_level(None)
 
 
-def test_other_wrong_inputs_are_one_sentence(tmp_path):
+def test_other_wrong_inputs_are_one_line_errors(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     Image.new("L", (10_000, 10_000)).save(tmp_path / "huge.png")
     Image.new("L", (1, 1)).save(tmp_path / "tiny.png")
     cases = [
-        (tmp_path / "empty", MediaError, "no images in this folder"),
-        (3, InputError, "Cannot read a clip from int"),
-        ([], InputError, "Cannot read a clip from list"),
+        (tmp_path / "empty", MediaError, "empty: .*no images"),
+        (3, InputError, "clip from int"),
+        ([], InputError, "clip from list"),
         (np.zeros((0, 8, 8, 3), np.uint8), MediaError, "no frames"),
         (np.zeros((2, 8, 8, 3)), MediaError, "frame 0 is float64"),
         (np.zeros((2, 1, 1, 3), np.uint8), MediaError, "1 x 1"),
@@ -457,7 +460,7 @@ def test_other_wrong_inputs_are_one_sentence(tmp_path):
             warnings.simplefilter("ignore")  # Pillow's own, about large images
             read_clip(tmp_path / name).take([0])
     for fps in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="expected frames per second"):
+        with pytest.raises(InputError, match="fps is "):
             read_clip(np.zeros((2, 8, 8, 3), np.uint8), fps=fps)
 
 
@@ -474,21 +477,21 @@ def test_a_picture_with_more_bits_is_refused_and_a_turned_one_is_upright(tmp_pat
     assert frame.shape == (40, 48, 3) and frame[0, 47].min() == 255
 
 
-def test_arrays_that_are_no_clip_are_one_sentence(plain):
+def test_invalid_arrays_are_one_line_errors(plain):
     frames, tone = np.zeros((3, 16, 16, 3), np.uint8), np.zeros(800, np.float32)
     for fps in (0, -5, float("nan"), float("inf"), 1e9, "25"):
-        with pytest.raises(InputError, match="expected frames per second"):
+        with pytest.raises(InputError, match="fps is "):
             Clip.from_arrays(frames, fps=fps)
     for shape in ((1, 1), (0, 64), (10_000, 10_000)):
-        with pytest.raises(MediaError, match=f"the frames are {shape[1]} x {shape[0]}"):
+        with pytest.raises(MediaError, match=f"{shape[1]} x {shape[0]}"):
             Clip.from_arrays([np.broadcast_to(np.uint8(0), (*shape, 3))])
     for rate in (None, 0, 0.5, float("nan"), float("inf"), 1e12, "16000"):
         with pytest.raises(MediaError, match="sample rate is"):
             Clip.from_arrays(None, tone, sample_rate=rate)
     for waveform, message in [
-        (np.zeros((0, 800), np.float32), "expected .channels, samples."),
-        (["a", "b"], "expected floating point"),
-        ([[1.0], [1.0, 2.0]], "channels differ in length"),
+        (np.zeros((0, 800), np.float32), r"\(channels, samples\)"),
+        (["a", "b"], "floating point"),
+        ([[1.0], [1.0, 2.0]], "length"),
     ]:
         with pytest.raises(MediaError, match=message):
             Clip.from_arrays(None, waveform, sample_rate=16000)
@@ -500,15 +503,15 @@ def test_arrays_that_are_no_clip_are_one_sentence(plain):
             read_clip(plain, audio=audio)
 
 
-def test_an_index_that_is_not_there_is_said(plain):
+def test_a_frame_index_out_of_range_is_an_error(plain):
     clip = read_clip(plain)
-    with pytest.raises(MediaError, match=r"no frame 90; the file has 90 frames"):
+    with pytest.raises(MediaError, match=r"frame 90;.*90 frames"):
         clip.take([90])
-    with pytest.raises(MediaError, match="no frame -1"):
+    with pytest.raises(MediaError, match="frame -1"):
         clip.take([-1])
 
 
-def test_frames_are_handed_out_one_by_one(plain):
+def test_in_order_yields_frames_one_by_one(plain):
     walk = in_order(read_clip(plain).frames, iter([2, 2, 5]))
     first, second, third = walk
     assert np.array_equal(first, second) and not np.array_equal(second, third)

@@ -1,4 +1,4 @@
-"""MMA-DFER, MAE-Face and AudioMAE, beyond the numbers of the parity cases: files, backbones, training, sound."""
+"""MMA-DFER, MAE-Face and AudioMAE beyond the parity cases: files, backbones, training, sound."""
 
 import argparse
 import dataclasses
@@ -17,9 +17,9 @@ from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.errors import InputError, MediaError, WeightsError
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.audio_mae import AudioMAE, published_positions
-from dfer_zoo.models.layers import DropPath
 from dfer_zoo.models.mae_face import MAEFace
 from dfer_zoo.models.mma_dfer import LABELS, MMADFER, MORE_LABELS, Prompts
+from dfer_zoo.models.parts import DropPath
 from dfer_zoo.models.vit import PRESETS, resize_positions
 from dfer_zoo.registry import get_weights, manifest
 from dfer_zoo.training.optim import cosine, create_optimizer, learning_rate, parameter_groups
@@ -42,7 +42,7 @@ SPEC = AudioSpec(front_end="kaldi_fbank", shape=(1, 512, 128))
 
 
 def tiny(seed=0, **changes):
-    """A model whose output depends on every parameter: new gates are zero and hide other parameters."""
+    """A model whose output depends on every parameter. New gates are zero and would hide others."""
     torch.manual_seed(seed)
     model = MMADFER(**{**TINY, **changes}).eval()
     for name, parameter in model.named_parameters():
@@ -75,13 +75,14 @@ def noise(samples, channels=1, seed=0):
 
 
 class RecorderMeter:
-    """An object of its own class that the authors' script stores in its files."""
+    """A class of the authors' script whose objects are stored in its files."""
 
     def __init__(self):
         self.epoch_losses = np.zeros((2, 2), np.float32)
 
 
-def test_a_released_file_is_converted_once_and_gives_the_published_logits(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_released_checkpoint_gives_the_published_logits(tmp_path, monkeypatch):
     case = read_case(FOLDER / "dfew_64.json")
     monkeypatch.setattr(RecorderMeter, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "RecorderMeter", RecorderMeter, raising=False)
@@ -115,7 +116,7 @@ def test_a_released_file_is_converted_once_and_gives_the_published_logits(tmp_pa
 
 
 def authors_backbone(channels, rows, decoder=True, width=192):
-    """The names of a masked autoencoder's file, small."""
+    """A small state dict with the names of a masked autoencoder's file."""
     encoder = (MAEFace(preset="tiny", img_size=32) if channels == 3 else AudioMAE(preset="tiny", num_frames=32)).encoder
     state = {name: value.clone() for name, value in encoder.state_dict().items() if name.startswith("blocks.")}
     state |= {
@@ -155,20 +156,20 @@ def test_the_length_of_a_spectrogram_is_read_from_the_position_table():
 
 def test_a_file_of_another_model_is_an_error():
     face, sound = authors_backbone(3, 5), authors_backbone(1, 513)
-    with pytest.raises(WeightsError, match="not a checkpoint of audio_mae: its patches have 3 channels, not 1"):
+    with pytest.raises(WeightsError, match=r"not a checkpoint of audio_mae: .*3 channels"):
         convert_state_dict("audio_mae", face | {"pos_embed": torch.zeros(1, 513, 192)})
-    with pytest.raises(WeightsError, match="which is not a square image"):
+    with pytest.raises(WeightsError, match="not a square"):
         convert_state_dict("mae_face", sound | {"pos_embed": torch.zeros(1, 258, 192)})
-    with pytest.raises(WeightsError, match="not a checkpoint of mma_dfer: 152 of its 152 entries are unknown"):
+    with pytest.raises(WeightsError, match=r"not a checkpoint of mma_dfer: 152 of .*152 entries"):
         convert_state_dict("mma_dfer", face)
-    with pytest.raises(WeightsError, match=r"1 of its \d+ entries are unknown, the first are blocks.0.adapter"):
+    with pytest.raises(WeightsError, match=r"1 of .*\d+ entries.*blocks.0.adapter"):
         convert_state_dict("mae_face", face | {"blocks.0.adapter": torch.zeros(1)})
-    with pytest.raises(WeightsError, match="No preset has 12 blocks of width 200"):
+    with pytest.raises(WeightsError, match="12 blocks of width 200"):
         convert_state_dict("mae_face", face | {"patch_embed.proj.weight": torch.zeros(200, 3, 16, 16)})
 
 
-def test_the_dropped_entries_make_up_the_difference_to_the_published_counts():
-    """179,312,147 parameters are published, 7,632,415 of them train; ours are those without what is never used."""
+def test_parameter_counts_are_the_published_ones_without_unused_layers():
+    """Published: 179,312,147 parameters, 7,632,415 of them trained. Ours lack those that are never used."""
     model = MMADFER()
     heads = (12 + 1000) * (768 + 1)
     second_norms = 2 * 2 * 512
@@ -180,7 +181,7 @@ def test_the_dropped_entries_make_up_the_difference_to_the_published_counts():
 @pytest.mark.parametrize(
     "name", [name for name in sorted(manifest()) if name[0] in ("mma_dfer", "mae_face", "audio_mae")]
 )
-def test_a_record_describes_the_model_that_it_makes(name):
+def test_every_record_matches_its_model(name):
     record = get_weights(*name)
     small = {"preset": "tiny"}
     model = dfer_zoo.create_model(name[0], **{**record.model_args, **small})
@@ -216,7 +217,7 @@ def test_a_model_starts_from_two_backbones_and_reports_random_entries(monkeypatc
     assert torch.equal(model.face.norm.weight, states["face"]["encoder.norm.weight"])
     expected = resize_positions(states["sound"]["encoder.positions"], (64, 8), (32, 8))
     assert torch.equal(model.sound.positions[:, :257], expected)
-    # what is fresh is drawn from torch's generator
+    # random entries come from torch's generator
     torch.manual_seed(3)
     again = dfer_zoo.create_model("mma_dfer", pretrained="backbone", **TINY, num_classes=11).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
@@ -234,7 +235,7 @@ def test_a_wrong_backbone_is_named_and_loads_nothing():
         ({"face": lacking, "sound": good["sound"]}, "'face': 12 missing .blocks.3.attn.proj.bias"),
         ({"face": good["face"] | {"encoder.gate": torch.zeros(1)}, "sound": good["sound"]}, "1 unexpected .gate"),
         ({"face": good["face"], "sound": pooled}, "'sound': 2 missing .norm.bias, norm.weight"),
-        ({"face": good["face"]}, "backbones face, sound; got face"),
+        ({"face": good["face"]}, "backbones face, sound;"),
         ({"face": {"w": torch.zeros(1)}, "sound": good["sound"]}, "missing .blocks.0.attn.proj.bias"),
     ]
     for states, message in wrong:
@@ -264,7 +265,7 @@ def test_a_spectrogram_with_a_square_grid_is_not_an_image(file_frames):
 def test_a_position_table_without_a_square_grid_is_an_error(shape):
     state = {**pretrained_parts(rows=2)["face"], "encoder.positions": torch.zeros(shape)}
     model = MAEFace(preset="tiny", img_size=48, pooling="class")
-    with pytest.raises(WeightsError, match=r"a position table .* does not fit this encoder"):
+    with pytest.raises(WeightsError, match="position table"):
         model.load_backbones({"encoder": state})
 
 
@@ -278,14 +279,14 @@ def test_positions_of_the_same_grid_are_unchanged():
 
 
 @torch.no_grad()
-def test_no_sound_is_the_published_constant():
+def test_missing_sound_is_the_published_constant():
     model, inputs = tiny(), tiny_inputs()
     quiet = torch.full((2, 1, 512, 128), model.audio_spec.silence_value)
     assert torch.equal(model(inputs["video"]), model(inputs["video"], quiet))
     clip = Clip.from_arrays(np.zeros((20, 40, 50, 3), np.uint8))
     sample = dfer_zoo.create_transform(model, faces="none").batch([clip])
     assert sample["audio"] is None and model(**sample).isfinite().all()
-    # what no sound is, and what the padding of a short one is, is one number
+    # missing sound and the padding of short sound have the same value
     padded = audio.prepare_audio(noise(8000), 16000, model.audio_spec)
     assert torch.equal(padded[:, 60:], quiet[0, :, 60:])
 
@@ -324,11 +325,11 @@ def test_presets_are_the_published_ones():
     ]
     widths = [int(PRESETS[name].width * PRESETS[name].mlp_ratio) for name in ("base", "giant", "gigantic")]
     assert widths == [3072, 6144, 8192]
-    with pytest.raises(InputError, match=r"no preset 'bass'\. Did you mean base"):
+    with pytest.raises(InputError, match=r"'bass'\. Did you mean base"):
         MAEFace(preset="bass")
-    with pytest.raises(InputError, match="no preset 'huge'"):  # patches of 14 do not fit 512 x 128 prompts and tables
+    with pytest.raises(InputError, match="'huge'"):  # patches of 14 do not fit 512 x 128 prompts and tables
         MMADFER(preset="huge")
-    with pytest.raises(InputError, match="img_size is 100; expected a multiple of 16"):
+    with pytest.raises(InputError, match=r"img_size is 100;.* 16"):
         MMADFER(preset="tiny", img_size=100)
     with pytest.raises(InputError, match="pooling is 'max'"):
         MAEFace(preset="tiny", pooling="max")
@@ -336,7 +337,7 @@ def test_presets_are_the_published_ones():
 
 @pytest.mark.parametrize("depth", [0, -1])
 def test_a_temporal_layer_is_required(depth):
-    with pytest.raises(InputError, match=f"temporal_depth is {depth}; expected 1 or more"):
+    with pytest.raises(InputError, match=f"temporal_depth is {depth};"):
         MMADFER(**TINY, temporal_depth=depth)
 
 
@@ -344,7 +345,7 @@ def test_contextual_tokens_need_the_norm_of_the_pre_trained_encoder():
     sound = torch.rand(1, 1, 32, 128)
     model = AudioMAE(preset="tiny", num_frames=32, pooling="class", num_classes=0).eval()
     assert model.contextual_tokens(sound).shape == (1, 17, 192)
-    with pytest.raises(InputError, match="only pooling='class' has"):
+    with pytest.raises(InputError, match="pooling='class'"):
         AudioMAE(preset="tiny", num_frames=32).contextual_tokens(sound)
 
 
@@ -380,7 +381,7 @@ def test_stochastic_depth_of_frozen_encoders_is_off_unless_requested():
     assert torch.equal(live(**inputs), model.eval()(**inputs))
 
 
-def test_the_published_optimiser_decays_everything_that_trains():
+def test_the_published_optimizer_decays_all_trained_parameters():
     model = tiny()
     model.freeze()
     (group,) = parameter_groups(model, lr=1e-4, weight_decay=1e-2, decay_all=True)
@@ -407,11 +408,11 @@ def test_training_samples_are_random_and_may_lack_sound():
     assert torch.equal(silent["audio"], torch.full((1, 512, 128), model.audio_spec.silence_value))
     named = augmentation("mma_dfer", dfer_zoo.create_transform(model, faces="none"))(clip)
     assert named.keys() == {"video", "audio"}
-    with pytest.raises(InputError, match="needs a model with sound as input"):
+    with pytest.raises(InputError, match="with sound"):
         augmentation("mma_dfer", dfer_zoo.create_transform(MAEFace(preset="tiny", img_size=32), faces="none"))
 
 
-def test_the_rate_falls_to_zero_and_restarts_where_asked():
+def test_the_learning_rate_falls_to_zero_and_can_restart():
     assert cosine(25, lr=1e-4, epochs=25) == 0 and cosine(12.5, lr=1e-4, epochs=25) == pytest.approx(5e-5)
     rates = [cosine_with_restarts(s, lr=1.0, floor=0.0, cycle=4, warmup=1, stretch=2, decay=0.5) for s in range(12)]
     assert rates[0] == rates[4] == rates[11] == 0 and rates[1] == 1 and rates[5] == 0.5
@@ -421,7 +422,7 @@ def test_the_rate_falls_to_zero_and_restarts_where_asked():
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
-def test_our_log_mels_are_torchaudios(rate):
+def test_log_mels_match_torchaudio(rate):
     signal = torch.from_numpy(noise(rate, seed=rate))
     theirs = reference_torchaudio().compliance.kaldi.fbank(
         signal,
@@ -442,12 +443,12 @@ def test_only_the_first_channel_is_used_minus_the_mean_of_all():
     other = audio.prepare_audio(np.concatenate([left, right[:, ::-1]]), 16000, SPEC)
     torch.testing.assert_close(stereo, other, rtol=0, atol=1e-4)
     mono = audio.prepare_audio(left, 16000, SPEC)
-    # a constant is taken out of every window again, except where the pre-emphasis repeats the first sample
+    # every window subtracts its mean again, except where the pre-emphasis repeats the first sample
     assert relative_l2(stereo, mono) < 0.05 and not torch.equal(stereo, mono)
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])
-def test_a_batch_of_sounds_of_any_length_is_each_of_them_alone(rate):
+def test_batched_sounds_match_single_sounds(rate):
     sounds = [
         torch.from_numpy(noise(n, channels=c)) for n, c in ((rate, 1), (rate // 40, 2), (7 * rate, 1), (3 * rate, 2))
     ]
@@ -473,14 +474,14 @@ def test_a_batch_of_sounds_takes_mono_and_must_not_be_empty():
     mono = torch.from_numpy(noise(8000))
     together = audio.kaldi_front_end_batch([mono[0], mono], 16000, SPEC)
     assert torch.equal(together[0], together[1])
-    with pytest.raises(InputError, match="This batch has no sound"):
+    with pytest.raises(InputError, match="no sound"):
         audio.kaldi_front_end_batch([], 16000, SPEC)
 
 
-def test_another_rate_than_the_records_is_an_error_and_nothing_is_resampled():
+def test_a_sample_rate_other_than_the_records_is_an_error():
     sound = noise(44100)
     spec = AudioMAE(preset="tiny").audio_spec
-    with pytest.raises(MediaError, match="44100 Hz and these weights were trained with 16000 Hz"):
+    with pytest.raises(MediaError, match=r"44100 Hz.*16000 Hz"):
         audio.prepare_audio(sound, 44100, spec)
     assert audio.prepare_audio(sound, 44100, SPEC).shape == (1, 512, 128)
     assert not torch.allclose(
@@ -489,7 +490,7 @@ def test_another_rate_than_the_records_is_an_error_and_nothing_is_resampled():
 
 
 def test_a_sound_shorter_than_a_window_is_an_error():
-    with pytest.raises(MediaError, match="399 samples at 16000 Hz, less than one window of 25 ms"):
+    with pytest.raises(MediaError, match="399 samples at 16000 Hz"):
         audio.prepare_audio(noise(399), 16000, SPEC)
     assert audio.prepare_audio(noise(400), 16000, SPEC).shape == (1, 512, 128)
 
@@ -498,7 +499,7 @@ def test_a_sound_shorter_than_a_window_is_an_error():
 
 
 @pytest.mark.parametrize("dataset, classes", [("dfew", 7), ("mafw", 11)])
-def test_the_recipes_are_the_published_training(dataset, classes):
+def test_recipes_match_the_published_training(dataset, classes):
     recipe = read_recipe(Path(__file__).parent.parent / "dfer_zoo" / "recipes" / f"mma_dfer_{dataset}.toml")
     torch.manual_seed(0)
     options = {**recipe.model.args, **TINY}

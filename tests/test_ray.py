@@ -1,4 +1,4 @@
-"""`examples/ray_predict.py` on the real Ray: two actors on this machine, one of which is killed."""
+"""`examples/ray_predict.py` with Ray: two actors on this machine, one of which is killed."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def actors():
     return [int(pid) for pid in found.stdout.split()]
 
 
-def test_an_actor_that_is_killed_costs_no_clip(tmp_path):
+def test_a_killed_actor_loses_no_clip(tmp_path):
     clips = tmp_path / "clips"
     clips.mkdir()
     for number in range(16):

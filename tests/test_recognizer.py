@@ -1,4 +1,4 @@
-"""The Recognizer does what is done by hand, window by window, and says with what."""
+"""The Recognizer matches the manual steps for every window, and reports what it used."""
 
 import copy
 import dataclasses
@@ -13,76 +13,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 import dfer_zoo
-from dfer_zoo import AudioSpec, Clip, Recognizer, VideoSpec, read_clip
+from dfer_zoo import Clip, Recognizer, read_clip
 from dfer_zoo.errors import DferZooError, InputError, MediaError
 from dfer_zoo.inference.prediction import Prediction
 from dfer_zoo.inference.samples import FrameBuffer
 from dfer_zoo.inference.windows import window_times
 from dfer_zoo.media.faces import find
-from dfer_zoo.models.base import DferModel
 from dfer_zoo.registry import MODELS, model_class
 from dfer_zoo.transforms import collate, create_transform
+from tests import small
 from tests.media_files import ffmpeg, test_pattern
 from tests.tiny import TINY
 
 pytest.importorskip("av")
-LABELS = ("happy", "sad", "angry")
 CLASSIFIERS = sorted(name for name in MODELS if model_class(name).has_classifier)
 FRAME_BY_FRAME = [arch for arch in CLASSIFIERS if model_class(arch).frame_independent]
-
-
-class Colours(DferModel):
-    """A small system of its own: frames are encoded one by one, then mixed over time, with or without sound."""
-
-    inputs = ("video", "audio")
-    optional_inputs = ("audio",)
-    frame_independent = True
-
-    def __init__(self, *, num_classes: int = 3, frames: int = 4, segments: int = 1, seed: int = 0) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            num_features=8,
-            video_spec=VideoSpec(num_frames=frames, img_size=16, sampling="segment_centres", segments=segments),
-            audio_spec=AudioSpec(front_end="test_loudness", shape=(2,)),
-        )
-        torch.manual_seed(seed)
-        self.frame = nn.Sequential(nn.Conv2d(3, 8, 5, 2), nn.GELU(), nn.Conv2d(8, 8, 3, 2), nn.GELU())
-        self.time = nn.Conv1d(8, 8, 3, padding=1)
-        self.sound = nn.Linear(2, 8)
-        self.classifier = nn.Linear(8, num_classes)
-        self.labels = LABELS[:num_classes]
-        self.encoded = 0
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.mul_(3)
-
-    def encode_frames(self, video):
-        self.encoded += video.shape[0] * video.shape[1]
-        return self.frame(video.flatten(0, 1)).mean((2, 3)).unflatten(0, video.shape[:2])
-
-    def mix(self, frames, audio):
-        mixed = self.time(frames.mT).mean(2)
-        return mixed if audio is None else mixed + self.sound(audio)
-
-    def forward_frames(self, frames, audio=None):
-        return self.forward_head(self.mix(frames, audio))
-
-    def forward_features(self, video, audio=None):
-        return self.mix(self.encode_frames(video), audio)
-
-
-@pytest.fixture(autouse=True)
-def loudness(monkeypatch):
-    """An audio front end of one line, for the small system."""
-    from dfer_zoo.transforms import audio
-
-    def front_end(waveform, sample_rate, spec):
-        return torch.stack([waveform.abs().mean(), waveform.std()])
-
-    monkeypatch.setitem(audio.FRONT_ENDS, "test_loudness", front_end)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +58,7 @@ def by_hand(model, clip):
 
 
 @pytest.mark.parametrize("arch", CLASSIFIERS)
-def test_logits_are_those_of_model_transform_and_read_clip(arch, video):
+def test_logits_match_model_transform_and_read_clip(arch, video):
     torch.manual_seed(0)
     model = dfer_zoo.create_model(arch, **TINY[arch])
     rate = model.audio_spec and model.audio_spec.sample_rate  # one of the front ends wants 16000 Hz and no other
@@ -124,8 +71,8 @@ def test_logits_are_those_of_model_transform_and_read_clip(arch, video):
     assert prediction.missing == ()
 
 
-def test_every_window_is_what_a_cut_clip_gives(video):
-    model = Colours().eval()
+def test_every_window_matches_a_cut_clip(video):
+    model = small.build()
     prediction = Recognizer(model, faces="none", window=2.0, stride=0.7)(video)
     clip = read_clip(video)
     assert [round(w.start, 3) for w in prediction.windows] == [0, 0.7, 1.4, 2.1, 2.8, 3.5, 4.0]
@@ -137,21 +84,24 @@ def test_every_window_is_what_a_cut_clip_gives(video):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_sharing_frames_between_windows_changes_no_bit(video, dtype):
-    sharing, plain = Colours().eval().to(dtype), Colours().eval().to(dtype)
+    sharing, plain = small.build().to(dtype), small.build().to(dtype)
     plain.frame_independent = False
+    encoded = {sharing: 0, plain: 0}
+    for model in encoded:
+        model.body.register_forward_hook(lambda *_, model=model: encoded.update({model: encoded[model] + 1}))
     options = {"faces": "none", "window": 2.0, "stride": 0.5, "batch_size": 1}
     shared, separate = (Recognizer(m, dtype=dtype, **options)(video) for m in (sharing, plain))
     assert len(shared.windows) == 9
     assert np.array_equal(shared.logits, separate.logits)
-    assert sharing.encoded < 0.8 * plain.encoded == 0.8 * 9 * 4
+    assert encoded[sharing] < 0.8 * encoded[plain] == 0.8 * 9 * 4
 
 
-def test_there_are_systems_that_see_frames_one_by_one():
+def test_some_systems_encode_frames_one_by_one():
     assert {"av_fusion", "dfer_clip"} <= set(FRAME_BY_FRAME)
 
 
 @pytest.mark.parametrize("arch", FRAME_BY_FRAME)
-def test_sharing_frames_changes_nothing_in_any_architecture(arch, video):
+def test_sharing_frames_does_not_change_any_architecture(arch, video):
     torch.manual_seed(0)
     sharing = dfer_zoo.create_model(arch, **TINY[arch])
     plain = copy.deepcopy(sharing)
@@ -169,7 +119,7 @@ def test_sharing_frames_changes_nothing_in_any_architecture(arch, video):
         assert torch.equal(again, sharing(**inputs))
 
 
-def test_views_are_averaged_in_their_probabilities(video, monkeypatch):
+def test_probabilities_are_averaged_over_views(video, monkeypatch):
     from dfer_zoo.transforms import sampling
 
     def halves(num_frames, fps, spec, segment):
@@ -178,7 +128,7 @@ def test_views_are_averaged_in_their_probabilities(video, monkeypatch):
         return [(segment or 0) * part + index for index in chosen]
 
     monkeypatch.setitem(sampling.SAMPLING_RULES, "segment_centres", halves)
-    model = Colours(segments=2).eval()
+    model = small.build(segments=2)
     for options in ({}, {"window": 2.0}):
         prediction = Recognizer(model, faces="none", **options)(video)
         first = prediction.windows[0]
@@ -191,16 +141,16 @@ def test_views_are_averaged_in_their_probabilities(video, monkeypatch):
         np.testing.assert_allclose(first.probabilities, expected.softmax(-1).mean(0), rtol=1e-5)
 
 
-def test_folds_are_averaged_in_their_probabilities(video):
-    folds = [Colours(seed=seed).eval() for seed in range(3)]
+def test_probabilities_are_averaged_over_folds(video):
+    folds = [small.build(seed=seed) for seed in range(3)]
     together = Recognizer(folds, faces="none", window=3.0)(video)
     alone = [Recognizer(fold, faces="none", window=3.0)(video) for fold in folds]
     np.testing.assert_allclose(together.probabilities, np.mean([a.probabilities for a in alone], axis=0), rtol=1e-6)
     assert together.logits.shape == (3, 3, 1, 3) and len(together.models) == 3
 
 
-def test_a_batch_of_files_gives_what_each_file_gives(video, silent, folder):
-    model = Colours().eval()
+def test_batched_files_match_single_files(video, silent, folder):
+    model = small.build()
     short = folder / "short.mp4"
     ffmpeg("-i", video, "-t", 1, short)
     sources = [video, silent, short, np.zeros((9, 20, 20, 3), np.uint8), video]
@@ -218,7 +168,7 @@ def test_a_batch_of_files_gives_what_each_file_gives(video, silent, folder):
 def test_one_bad_file_does_not_stop_the_others(video, folder):
     bad = folder / "bad.mp4"
     bad.write_bytes(b"")
-    recognizer = Recognizer(Colours().eval(), faces="none", window=1.0)
+    recognizer = Recognizer(small.build(), faces="none", window=1.0)
     first, error, last = recognizer.many([video, bad, video], on_error="return")
     assert isinstance(error, MediaError) and "the file is empty" in str(error)
     assert first.probabilities == last.probabilities
@@ -226,7 +176,7 @@ def test_one_bad_file_does_not_stop_the_others(video, folder):
         list(recognizer.many([video, bad, video]))
 
 
-def test_a_file_that_breaks_in_the_middle_leaves_nothing_behind(video):
+def test_a_file_that_fails_midway_does_not_affect_the_next_one(video):
     class Breaking:
         def __len__(self):
             return 60
@@ -236,7 +186,7 @@ def test_a_file_that_breaks_in_the_middle_leaves_nothing_behind(video):
                 raise MediaError("it broke")
             return [np.full((16, 16, 3), i, np.uint8) for i in indices]
 
-    recognizer = Recognizer(Colours().eval(), faces="none", window=0.5)
+    recognizer = Recognizer(small.build(), faces="none", window=0.5)
     error, after = recognizer.many([Clip(Breaking(), fps=30), video], on_error="return")
     assert str(error) == "it broke"
     np.testing.assert_allclose(after.logits, recognizer(video).logits, rtol=1e-5, atol=1e-6)
@@ -260,8 +210,8 @@ def test_windows_cover_a_clip_from_start_to_end(duration, window, stride):
 
 def test_a_clip_without_a_rate_has_no_windows():
     with pytest.raises(MediaError, match="give fps"):
-        Recognizer(Colours().eval(), faces="none", window=1.0)(np.zeros((9, 20, 20, 3), np.uint8))
-    whole = Recognizer(Colours().eval(), faces="none")(np.zeros((9, 20, 20, 3), np.uint8))
+        Recognizer(small.build(), faces="none", window=1.0)(np.zeros((9, 20, 20, 3), np.uint8))
+    whole = Recognizer(small.build(), faces="none")(np.zeros((9, 20, 20, 3), np.uint8))
     assert whole.windows[0].stop is None and json.dumps(whole.to_dict())
 
 
@@ -277,8 +227,8 @@ def test_a_frame_buffer_keeps_only_what_is_still_needed():
 # -- streams -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_stream_says_what_windows_of_the_file_say(video):
-    model = Colours().eval()
+def test_a_stream_matches_the_windows_of_the_file(video):
+    model = small.build()
     clip = read_clip(video)
     recognizer = Recognizer(model, faces="none", window=2.0, stride=1.0)
     live = recognizer.stream(fps=30, sample_rate=clip.sample_rate)
@@ -290,21 +240,21 @@ def test_a_stream_says_what_windows_of_the_file_say(video):
     expected = recognizer(Clip.from_arrays(clip.take(range(180)), clip.waveform[:, :264600], fps=30, sample_rate=44100))
     assert [(a.windows[0].start, a.windows[0].stop) for a in answers] == [(0, 2), (1, 3), (2, 4), (3, 5), (4, 6)]
     np.testing.assert_allclose(np.concatenate([a.logits for a in answers]), expected.logits, rtol=1e-4, atol=1e-5)
-    assert len(live._frames) == 60 and sum(part.shape[1] for _, part in live._sound) < 88200 + 1470
+    assert len(live._memory.ring.frames) == 60 and sum(part.shape[1] for _, part in live._sound) < 88200 + 1470
 
 
-def test_a_stream_keeps_to_what_it_is_for():
+def test_wrong_stream_arguments_are_errors():
     frame = np.zeros((20, 20, 3), np.uint8)
-    with pytest.raises(InputError, match="needs windows"):
-        Recognizer(Colours().eval(), faces="none", window=None).stream(fps=30)
-    recognizer = Recognizer(Colours().eval(), faces="none", window=0.1)
+    with pytest.raises(InputError, match="window"):
+        Recognizer(small.build(), faces="none", window=None).stream(fps=30)
+    recognizer = Recognizer(small.build(), faces="none", window=0.1)
     with pytest.raises(InputError, match="fps is 0"):
         recognizer.stream(fps=0)
-    with pytest.raises(InputError, match="rate is not known"):
+    with pytest.raises(InputError, match="sample_rate="):
         recognizer.stream(fps=30).push(frame, np.zeros((1, 100), np.float32))
-    with pytest.raises(MediaError, match="expected uint8"):
+    with pytest.raises(MediaError, match="uint8"):
         recognizer.stream(fps=30).push(frame.astype(float))
-    with pytest.raises(MediaError, match="the waveform is int16"):
+    with pytest.raises(MediaError, match="waveform is int16"):
         recognizer.stream(fps=30, sample_rate=16000).push(frame, np.zeros((1, 100), np.int16))
     for rate in (0, -1):
         with pytest.raises(MediaError, match=f"sample rate is {rate}"):
@@ -312,13 +262,13 @@ def test_a_stream_keeps_to_what_it_is_for():
     live = recognizer.stream(fps=30, sample_rate=16000)
     live.push(frame, np.zeros((1, 100), np.float32))
     for other in (np.zeros((2, 100), np.float32), np.zeros((0, 100), np.float32), np.zeros((1, 1, 9), np.float32)):
-        with pytest.raises(InputError, match="always as many"):
+        with pytest.raises(InputError, match="channels"):
             live.push(frame, other)
-    assert recognizer.stream(fps=2).push(frame).label in LABELS
+    assert recognizer.stream(fps=2).push(frame).label in small.LABELS
 
 
-def test_sound_of_a_stream_goes_with_its_frames():
-    recognizer = Recognizer(Colours().eval(), faces="none", window=1.0, stride=1.0)
+def test_a_stream_reports_windows_without_sound():
+    recognizer = Recognizer(small.build(), faces="none", window=1.0, stride=1.0)
     live, frame = recognizer.stream(fps=10, sample_rate=16000), np.zeros((20, 20, 3), np.uint8)
     noise = np.random.default_rng(0).normal(0, 0.1, (1, 1600)).astype(np.float32)
     answers = [live.push(frame, noise if number < 15 else None) for number in range(30)]
@@ -328,45 +278,45 @@ def test_sound_of_a_stream_goes_with_its_frames():
 # -- faces, answers and arguments --------------------------------------------------------------------------------------
 
 
-def test_the_answer_says_which_face_was_seen():
+def test_a_prediction_reports_its_face_box():
     frames = np.random.default_rng(0).integers(0, 256, (20, 60, 80, 3), dtype=np.uint8)
-    recognizer = Recognizer(Colours().eval(), faces=lambda frame: [(10, 10, 40, 40)])
+    recognizer = Recognizer(small.build(), faces=lambda frame: [(10, 10, 40, 40)])
     prediction = recognizer(frames)
     assert prediction.faces["median_box"] == [10, 10, 40, 40] and prediction.faces["found"] == 20
     assert prediction.faces["crop"] == "aligned"
     prepared = find(read_clip(frames), (7, 7, 43, 43))
     np.testing.assert_allclose(recognizer(prepared).logits, prediction.logits, rtol=1e-5)
     with pytest.raises(MediaError, match="no face was found"):
-        Recognizer(Colours().eval(), faces=lambda frame: [])(frames)
-    whole = Recognizer(Colours().eval(), faces=lambda frame: [], no_face="frame")(frames)
+        Recognizer(small.build(), faces=lambda frame: [])(frames)
+    whole = Recognizer(small.build(), faces=lambda frame: [], no_face="frame")(frames)
     assert whole.faces["whole_frame"] is True
 
 
 def test_the_crop_rule_is_that_of_the_weights():
-    model = Colours().eval()
+    model = small.build()
     model.video_spec = dataclasses.replace(model.video_spec, face_crop="union_square")
     frames = np.zeros((20, 60, 80, 3), np.uint8)
     assert Recognizer(model, faces=lambda frame: [(10, 10, 40, 40)])(frames).faces["crop"] == "union_square"
-    with pytest.raises(InputError, match="different face crops"):
-        Recognizer([model, Colours().eval()])
+    with pytest.raises(InputError, match="face crop"):
+        Recognizer([model, small.build()])
 
 
-def test_an_answer_becomes_json_and_a_picture(video, tmp_path):
-    prediction = Recognizer(Colours().eval(), faces="none", window=2.0)(video)
+def test_a_prediction_becomes_json_and_a_plot(video, tmp_path):
+    prediction = Recognizer(small.build(), faces="none", window=2.0)(video)
     dataclasses.replace(prediction, source=r"a $\foo$ b.mp4").plot(tmp_path / "dollars.png")
     data = json.loads(json.dumps(prediction.to_dict()))
     assert data["label"] == prediction.label == prediction.top(1)[0][0]
-    assert list(data["probabilities"]) == list(LABELS) and len(data["windows"]) == 5
-    assert data["models"] == [{"model": "Colours", "weights": None}]
+    assert list(data["probabilities"]) == list(small.LABELS) and len(data["windows"]) == 5
+    assert data["models"] == [{"model": "Network", "weights": None}]
     pytest.importorskip("matplotlib")
-    with pytest.raises(InputError, match=r"cannot be written to .*plot\.nonsense"):
+    with pytest.raises(InputError, match=r"plot\.nonsense"):
         prediction.plot(tmp_path / "plot.nonsense")
-    for one in (prediction, Recognizer(Colours().eval(), faces="none")(video)):
+    for one in (prediction, Recognizer(small.build(), faces="none")(video)):
         one.plot(tmp_path / "plot.png")
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_saved_weights_are_named_in_the_answer(tmp_path, video):
+def test_a_prediction_names_the_saved_weights(tmp_path, video):
     model = dfer_zoo.create_model("av_fusion", **TINY["av_fusion"])
     dfer_zoo.save_pretrained(model, tmp_path / "mine", tag="mine", dataset="puppets", fold=2)
     prediction = Recognizer(f"local-dir:{tmp_path / 'mine'}", faces="none")(video)
@@ -374,10 +324,10 @@ def test_saved_weights_are_named_in_the_answer(tmp_path, video):
     assert (facts["model"], facts["weights"], facts["dataset"], facts["fold"]) == ("av_fusion", "mine", "puppets", 2)
 
 
-def test_a_head_that_is_new_is_not_asked(tmp_path):
+def test_an_untrained_head_is_refused(tmp_path):
     dfer_zoo.save_pretrained(dfer_zoo.create_model("av_fusion", **TINY["av_fusion"]), tmp_path)
     for options in ({"labels": ["yes", "no"]}, {"num_classes": 3}):
-        with pytest.raises(InputError, match=r"has not learned the labels .* answers at random"):
+        with pytest.raises(InputError, match="answers at random"):
             Recognizer(f"local-dir:{tmp_path}", **options)
 
 
@@ -391,7 +341,7 @@ def test_sound_that_ends_before_the_picture_is_missing_from_the_last_windows():
 
 
 @pytest.mark.parametrize("arch, rate", [("mma_dfer", 8000), ("av_fusion", None)])
-def test_an_answer_names_the_rate_of_a_sound_that_is_heard_at_its_own(arch, rate):
+def test_a_prediction_reports_the_sample_rate_if_sound_is_not_resampled(arch, rate):
     recognizer = Recognizer(dfer_zoo.create_model(arch, **TINY[arch]), faces="none")
     noise = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
     frames = np.zeros((30, 64, 64, 3), np.uint8)
@@ -400,100 +350,100 @@ def test_an_answer_names_the_rate_of_a_sound_that_is_heard_at_its_own(arch, rate
     assert recognizer(Clip.from_arrays(frames, fps=30, sample_rate=8000)).sample_rate is None
 
 
-def test_a_window_says_what_it_lacked_and_one_that_lacks_all_is_left_out():
+def test_windows_report_missing_inputs_and_are_skipped_without_any():
     model = dfer_zoo.create_model("audio_mae", **TINY["audio_mae"])
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     clip = Clip.from_arrays(np.zeros((90, 32, 32, 3), np.uint8), noise, fps=30, sample_rate=16000)
     prediction = Recognizer(model, faces="none", window=1.0, stride=1.0)(clip)
     assert [(w.start, w.missing) for w in prediction.windows] == [(0.0, ())] and len(prediction.logits) == 1
-    both = Recognizer(Colours().eval(), faces="none", window=1.0, stride=1.0)(clip)
+    both = Recognizer(small.build(), faces="none", window=1.0, stride=1.0)(clip)
     assert [w.missing for w in both.windows] == [(), ("audio",), ("audio",)] and both.missing == ("audio",)
     assert [w["missing"] for w in both.to_dict()["windows"]] == [[], ["audio"], ["audio"]]
 
 
-def test_black_frames_alone_are_no_clip(video):
+def test_a_clip_too_short_for_any_sampled_frame_is_an_error(video):
     model = dfer_zoo.create_model("av_fusion", **TINY["av_fusion"])
     needed = next(i for i in create_transform(model, faces="none").plan(read_clip(video)).views[0] if i >= 0) + 1
     frames = np.random.default_rng(0).integers(0, 256, (needed - 1, 32, 32, 3), dtype=np.uint8)
-    with pytest.raises(MediaError, match=f"takes no frame of a clip of {needed - 1} frames; it needs {needed}"):
+    with pytest.raises(MediaError, match=f"{needed - 1} frames;.* {needed}"):
         Recognizer(model, faces="none")(Clip.from_arrays(frames, fps=30))
     noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
     heard = Recognizer(model, faces="none")(Clip.from_arrays(frames, noise, fps=30, sample_rate=16000))
     assert heard.missing == ("video",)
-    with pytest.raises(MediaError, match="takes no frame of a clip of"):
+    with pytest.raises(MediaError, match=f"{needed - 1} frames"):
         Recognizer(model, faces="none", window=(needed - 1) / 30)(read_clip(video, audio=False))
 
 
 def test_a_window_between_two_frames_shows_the_one_before():
     frames = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), dtype=np.uint8)
-    prediction = Recognizer(Colours().eval(), faces="none", window=0.5, stride=0.5)(frames, fps=1)
+    prediction = Recognizer(small.build(), faces="none", window=0.5, stride=0.5)(frames, fps=1)
     assert len(prediction.windows) == 8
     pairs = prediction.logits.reshape(4, 2, 3)
     assert np.array_equal(pairs[:, 0], pairs[:, 1]) and not np.array_equal(pairs[0], pairs[1])
 
 
-def test_an_answer_that_is_no_number_is_an_error_of_its_file(video):
-    model = Colours().eval()
+def test_nonfinite_logits_are_an_error_of_their_file(video):
+    model = small.build()
     with torch.no_grad():
         model.classifier.bias[0] = float("nan")
     recognizer = Recognizer(model, faces="none")
-    with pytest.raises(DferZooError, match="answer is not finite"):
+    with pytest.raises(DferZooError, match="not finite"):
         recognizer(video)
     (error,) = recognizer.many([video], on_error="return")
     assert isinstance(error, DferZooError) and str(video) in str(error)
 
 
-def test_days_of_windows_are_not_begun():
-    with pytest.raises(MediaError, match="more than 100000 windows"):
-        Recognizer(Colours().eval(), faces="none", window=1.0)(np.zeros((12, 20, 20, 3), np.uint8), fps=1e-6)
+def test_too_many_windows_are_an_error():
+    with pytest.raises(MediaError, match="100000 windows"):
+        Recognizer(small.build(), faces="none", window=1.0)(np.zeros((12, 20, 20, 3), np.uint8), fps=1e-6)
 
 
-def test_wrong_arguments_are_one_sentence():
-    small = Colours().eval()
+def test_wrong_arguments_are_one_line_errors():
+    model = small.build()
     for arguments, options, message in [
-        (("mma_dfer",), {}, "without weights answers at random"),
-        (([],), {}, "list of models, or of weights, is empty"),
-        (([small, Colours(num_classes=2).eval()],), {}, "cannot be averaged"),
-        ((Colours(num_classes=0).eval(),), {}, "has no classes"),
-        ((small,), {"window": 0}, "window is 0"),
-        ((small,), {"window": float("nan")}, "window is nan"),
-        ((small,), {"stride": 1.0, "window": None}, "stride without a window"),
-        ((small,), {"window": "long"}, "expected seconds, .auto., or None"),
-        ((None, "fer2013"), {}, "without a model means nothing"),
-        ((small,), {"batch_size": 0}, "batch_size is 0"),
-        ((small,), {"device": "toaster"}, "device 'toaster' cannot be used here"),
-        ((small,), {"device": "meta"}, "device 'meta' cannot be used here"),
-        ((small, "dfew_fold1"), {}, "pretrained cannot be given with a model instance"),
-        ((small,), {"num_classes": 7, "typo": 1}, "num_classes, typo cannot be given with a model"),
-        ((small,), {"no_face": "foo"}, "no_face is 'foo'"),
-        ((small,), {"faces": [float("nan"), 0, 1, 1]}, "not finite"),
+        (("mma_dfer",), {}, "mma_dfer.*weights"),
+        (([],), {}, "empty"),
+        (([model, small.build(num_classes=2)],), {}, "cannot be averaged"),
+        ((small.build(num_classes=0),), {}, "no classes"),
+        ((model,), {"window": 0}, "window is 0"),
+        ((model,), {"window": float("nan")}, "window is nan"),
+        ((model,), {"stride": 1.0, "window": None}, "stride"),
+        ((model,), {"window": "long"}, "seconds.*auto.*None"),
+        ((None, "fer2013"), {}, "needs a model"),
+        ((model,), {"batch_size": 0}, "batch_size is 0"),
+        ((model,), {"device": "toaster"}, "device 'toaster'"),
+        ((model,), {"device": "meta"}, "device 'meta'"),
+        ((model, "dfew_fold1"), {}, "pretrained"),
+        ((model,), {"num_classes": 7, "typo": 1}, "num_classes, typo"),
+        ((model,), {"no_face": "foo"}, "no_face is 'foo'"),
+        ((model,), {"faces": [float("nan"), 0, 1, 1]}, "not finite"),
     ]:
         with pytest.raises(InputError, match=message):
             Recognizer(*arguments, **options)
     with pytest.raises(InputError, match="on_error is 'cry'"):
-        list(Recognizer(small).many([], on_error="cry"))
-    with pytest.raises(InputError, match="takes a list of sources"):
-        list(Recognizer(small).many("talk.mp4"))
+        list(Recognizer(model).many([], on_error="cry"))
+    with pytest.raises(InputError, match="list of sources"):
+        list(Recognizer(model).many("talk.mp4"))
 
 
-def test_lower_precision_is_an_option(video):
-    prediction = Recognizer(Colours(), dtype=torch.bfloat16, faces="none")(video)
+def test_bfloat16_gives_finite_logits(video):
+    prediction = Recognizer(small.build(), dtype=torch.bfloat16, faces="none")(video)
     assert isinstance(prediction, Prediction) and np.isfinite(prediction.logits).all()
 
 
-def test_a_prediction_reads_as_one_line_and_has_its_scores_by_label():
-    recognizer = Recognizer(Colours().eval(), faces="none")
+def test_a_prediction_has_a_short_repr_and_scores_by_label():
+    recognizer = Recognizer(small.build(), faces="none")
     prediction = recognizer(np.zeros((9, 20, 20, 3), np.uint8))
-    assert prediction.scores == dict(zip(LABELS, prediction.probabilities))
+    assert prediction.scores == dict(zip(small.LABELS, prediction.probabilities))
     assert repr(prediction).startswith(f"Prediction('arrays': {prediction.label} 0.") and len(repr(prediction)) < 100
-    assert repr(recognizer) == "Recognizer(Colours; 3 labels, window=auto)"
+    assert repr(recognizer) == "Recognizer(Network; 3 labels, window=auto)"
     assert prediction == recognizer(np.zeros((9, 20, 20, 3), np.uint8))
 
 
-def test_one_recognizer_in_four_threads_gives_the_answers_of_one(video):
+def test_four_threads_can_share_a_recognizer(video):
     from concurrent.futures import ThreadPoolExecutor
 
-    recognizer = Recognizer(Colours().eval(), faces=lambda frame: [(4, 4, 40, 40)], window=1.0, batch_size=3)
+    recognizer = Recognizer(small.build(), faces=lambda frame: [(4, 4, 40, 40)], window=1.0, batch_size=3)
     clips = [np.random.default_rng(seed).integers(0, 256, (60, 48, 64, 3), dtype=np.uint8) for seed in range(8)]
     alone = [recognizer(clip, fps=20).logits for clip in clips]
     interval = sys.getswitchinterval()
@@ -510,7 +460,7 @@ def test_one_recognizer_in_four_threads_gives_the_answers_of_one(video):
 
 
 def test_an_embedding_is_the_mean_of_the_features_before_the_classifier(video):
-    model = Colours(segments=1).eval()
+    model = small.build(segments=1)
     recognizer = Recognizer(model, faces="none", window=2.0, stride=2.0)
     found = recognizer.embed([video, video])
     clip = read_clip(video)
@@ -519,13 +469,13 @@ def test_an_embedding_is_the_mean_of_the_features_before_the_classifier(video):
         parts = [model.forward_features(**transform.batch([clip.cut(s, s + 2.0)])) for s in (0.0, 2.0, 4.0)]
     assert found.shape == (2, model.num_features) and np.array_equal(found[0], found[1])
     np.testing.assert_allclose(found[0], torch.cat(parts).mean(0), rtol=1e-4, atol=1e-6)
-    with pytest.raises(InputError, match="takes one model, and this Recognizer has 2"):
-        Recognizer([model, Colours(seed=1).eval()], faces="none").embed([video])
+    with pytest.raises(InputError, match=r"one model.* 2"):
+        Recognizer([model, small.build(seed=1)], faces="none").embed([video])
     assert recognizer.embed([]).shape == (0, model.num_features)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npz", ".parquet"])
-def test_embed_writes_a_file_and_goes_on_past_bad_ones(suffix, tmp_path, capsys):
+def test_embed_writes_a_file_and_continues_after_a_bad_clip(suffix, tmp_path, capsys):
     from dfer_zoo import cli
     from dfer_zoo.data.puppets import Puppet
 
@@ -553,19 +503,19 @@ def test_embed_writes_a_file_and_goes_on_past_bad_ones(suffix, tmp_path, capsys)
         found = np.array(table["embedding"][0], np.float32)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert cli.main([*arguments[:-1], str(tmp_path / "e.txt")]) == 2
-    assert "expected one of .csv, .jsonl, .parquet, .npz" in capsys.readouterr().err
+    assert ".csv, .jsonl, .parquet, .npz" in capsys.readouterr().err
 
 
-def test_thumbnails_are_the_faces_that_the_models_saw(video, tmp_path):
+def test_thumbnails_are_the_cropped_faces(video, tmp_path):
     pytest.importorskip("matplotlib")
-    recognizer = Recognizer(Colours().eval(), faces=(8, 8, 40, 40), window=2.0, thumbnails=5)
+    recognizer = Recognizer(small.build(), faces=(8, 8, 40, 40), window=2.0, thumbnails=5)
     prediction = recognizer(video)
     seconds = [second for second, _ in prediction.thumbnails]
     assert 5 <= len(seconds) <= 6 and seconds == sorted(seconds) and seconds[0] >= 0 and seconds[-1] <= 6
     assert all(face.shape == (96, 96, 3) for _, face in prediction.thumbnails)
     faces, lines = prediction.plot(tmp_path / "plot.png").axes
     assert faces.images and [line.get_label() for line in lines.lines]
-    assert Recognizer(Colours().eval(), faces="none")(video).thumbnails == ()
+    assert Recognizer(small.build(), faces="none")(video).thumbnails == ()
 
 
 # -- long files --------------------------------------------------------------------------------------------------------
@@ -574,11 +524,9 @@ MEMORY = """
 import resource, sys
 import torch
 torch.set_num_threads(1)
-from tests.test_recognizer import Colours
+from tests import small
 from dfer_zoo import Recognizer
-from dfer_zoo.transforms import audio
-audio.FRONT_ENDS["test_loudness"] = lambda w, rate, spec: torch.stack([w.abs().mean(), w.std()])
-answer = Recognizer(Colours().eval(), faces=lambda frame: [(4, 4, 40, 40)], window=2.0)(sys.argv[1])
+answer = Recognizer(small.build(), faces=lambda frame: [(4, 4, 40, 40)], window=2.0)(sys.argv[1])
 print(len(answer.windows), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -1,4 +1,4 @@
-"""S2D: its records, its files, what the network must and must not see, its training, and clips on disk."""
+"""S2D beyond its parity cases: records, files, the network, training, and clips on disk."""
 
 import argparse
 import dataclasses
@@ -59,7 +59,7 @@ def test_every_list_has_weights_of_both_samplings_and_its_own_order_of_labels():
 
 
 def test_the_folds_have_the_published_means():
-    """The README's mean WAR of DFEW with oversampling, 74.81, is not that of its five numbers, 75.01."""
+    """The authors' README gives 74.81 as mean WAR of DFEW with oversampling; the mean of its five numbers is 75.01."""
     for tags, uar, war in (
         ("dfew_fold{}", 61.82, 76.03),
         ("dfew_fold{}_oversampled", 65.45, 75.01),
@@ -75,7 +75,7 @@ def test_the_folds_have_the_published_means():
 
 
 def authors_file(path, state, key="model"):
-    """As the training script writes its best file: no optimizer, options as a Namespace."""
+    """Write a checkpoint in the format of the training script: no optimizer, options as a Namespace."""
     content = {key: state, "optimizer": None, "epoch": 61, "scaler": {"scale": 65536.0}}
     torch.save({**content, "args": argparse.Namespace(model="vit_base", lr=1e-5)}, path)
     return str(path)
@@ -83,7 +83,7 @@ def authors_file(path, state, key="model"):
 
 @pytest.fixture
 def case(monkeypatch, tmp_path):
-    """A small case; the records of its sizes are in the manifest, and the store is empty."""
+    """A small case, with records of its sizes in the manifest and an empty store."""
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     monkeypatch.setenv("DFER_ZOO_DOWNLOAD", "never")
     case = read_case(CASES / "small_base.json")
@@ -133,7 +133,7 @@ def test_the_error_without_a_landmark_network_says_how_to_get_it(case, tmp_path,
     file = authors_file(tmp_path / "checkpoint-best.pth", model_state(case))
     assert cli.main(["convert", "s2d", "dfew_fold1", file]) != 0
     error = capsys.readouterr().err
-    assert "leaves out the part 'landmarks'" in error and "dfer-zoo convert mobile_face_net landmarks68" in error
+    assert "'landmarks'" in error and "dfer-zoo convert mobile_face_net landmarks68" in error
     with pytest.raises(WeightsUnavailable):
         dfer_zoo.create_model("s2d.dfew_fold1")
 
@@ -177,7 +177,7 @@ def test_a_backbone_that_does_not_fit_is_an_error_and_loads_nothing():
     ):
         with pytest.raises(WeightsError, match=sentence):
             model.load_backbones(states)
-    with pytest.raises(InputError, match="composed of the backbones image; got face"):
+    with pytest.raises(InputError, match=r"backbones image;.*face"):
         model.load_backbones({"face": state})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -195,7 +195,7 @@ def test_the_error_names_the_kind_of_a_wrong_file():
     with pytest.raises(WeightsError, match="not a checkpoint of s2d_image but of s2d"):
         convert_state_dict("s2d_image", state)
     del state["temporal_embedding"]
-    with pytest.raises(WeightsError, match="Its image model is an s2d_image"):
+    with pytest.raises(WeightsError, match="s2d_image"):
         convert_state_dict("s2d", state)
 
 
@@ -246,13 +246,13 @@ def test_the_landmark_network_is_frozen():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"img_size": 64}, r"img_size is 64 and patch_size 4; expected 14 patches per side.*img_size=56"),
-        ({"img_size": 56.0}, "img_size is 56.0; expected a whole number"),
+        ({"img_size": 64}, "img_size is 64 and patch_size 4;.*img_size=56"),
+        ({"img_size": 56.0}, "img_size is 56.0;"),
         ({"num_frames": 0}, "num_frames is 0"),
-        ({"width": 33}, "expected a multiple of num_heads, 2"),
-        ({"adapter_scale": 0.3}, "adapter_scale is 0.3, 9 of 32 channels; expected a multiple of 8"),
-        ({"prompts": "wide"}, "prompts is 'wide'; expected one of deep, shallow, none"),
-        ({"pooling": "avg"}, "pooling is 'avg'; expected one of token, average"),
+        ({"width": 33}, "width is 33;.*num_heads, 2"),
+        ({"adapter_scale": 0.3}, "adapter_scale is 0.3, 9 of 32 channels;"),
+        ({"prompts": "wide"}, "prompts is 'wide';.*deep, shallow, none"),
+        ({"pooling": "avg"}, "pooling is 'avg';.*token, average"),
         ({"anchors": -1}, "anchors is -1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The shortcuts of inference give the numbers of the plain path, and leave alone whatever is watched or trained."""
+"""Inference shortcuts match the plain computation, and are off for training, gradients and hooks."""
 
 import pytest
 import torch
@@ -15,8 +15,8 @@ def relative(ours, expected):
     return ((ours - expected).norm() / expected.norm()).item()
 
 
-def shaken(model):
-    """Away from the initial values, so that norms and statistics do something."""
+def perturbed(model):
+    """Perturb all values, so that norms and batch statistics matter."""
     generator = torch.Generator().manual_seed(1)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point():
@@ -27,9 +27,9 @@ def shaken(model):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", sorted(MODELS.keys() & TINY.keys()))
-def test_the_shortcuts_of_a_model_change_no_number(name):
+def test_shortcuts_match_the_plain_computation(name):
     torch.manual_seed(0)
-    model = shaken(model_class(name)(**TINY[name]))
+    model = perturbed(model_class(name)(**TINY[name]))
     inputs = model.example_inputs(batch=2)
     with plain():
         expected = model(**inputs)
@@ -37,8 +37,8 @@ def test_the_shortcuts_of_a_model_change_no_number(name):
 
 
 @torch.no_grad()
-def test_few_keys_are_attended_to_through_folded_matrices():
-    attention = shaken(Attention(16, 2)).double()
+def test_attention_to_few_keys_uses_folded_matrices():
+    attention = perturbed(Attention(16, 2)).double()
     queries, context = torch.randn(2, 40, 16).double(), torch.randn(2, 3, 16).double()
     assert attention.is_cheaper_folded(queries, context)
     with plain():

@@ -1,4 +1,4 @@
-"""Clips that are not files here: bytes, open files, URLs."""
+"""Clips from bytes, open files and URLs."""
 
 import io
 import os
@@ -30,12 +30,12 @@ def recognizer():
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
-    """A temporary folder of this test alone."""
+    """A temporary folder for this test only."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
-def test_the_content_of_a_file_gives_the_answer_of_the_file(clip, recognizer, temporary):
+def test_bytes_and_open_files_match_the_path(clip, recognizer, temporary):
     content, expected = clip.read_bytes(), recognizer(clip)
     with clip.open("rb") as stream:
         sources = [content, memoryview(content), bytearray(content), io.BytesIO(content), stream]
@@ -54,7 +54,7 @@ def test_an_image_may_come_as_bytes(temporary):
     assert Recognizer("mini_xception", "fer2013", faces="none")(stream.getvalue()).source == "bytes"
 
 
-def test_what_is_no_clip_is_named_and_leaves_nothing_behind(recognizer, temporary):
+def test_invalid_content_is_an_error_and_leaves_no_temporary_file(recognizer, temporary):
     error, text = recognizer.many([b"no video", io.StringIO("text")], on_error="return")
     assert str(error).startswith("bytes: ") and str(temporary) not in str(error)
     assert isinstance(text, InputError) and "binary mode" in str(text)
@@ -70,7 +70,7 @@ def test_bytes_in_a_table_have_the_name_of_their_item(clip, recognizer, tmp_path
     assert report.failed == 1 and '"file": "first"' in lines[0] and "second: " in lines[-1]
 
 
-def test_urls_are_opened_only_where_their_scheme_was_asked_for(clip, recognizer):
+def test_urls_are_opened_only_for_allowed_schemes(clip, recognizer):
     fsspec = pytest.importorskip("fsspec")
     with fsspec.open("memory://clips/a.mp4", "wb") as stream:
         stream.write(clip.read_bytes())
@@ -82,7 +82,7 @@ def test_urls_are_opened_only_where_their_scheme_was_asked_for(clip, recognizer)
     assert asked[0].source == Remote("memory://clips/a.mp4")
     answer, missing = recognizer.many([item.source for item in asked], on_error="return")
     assert answer.label == "happy" and answer.source == "memory://clips/a.mp4"
-    assert "memory://clips/none.mp4: this URL cannot be read" in str(missing)
+    assert "memory://clips/none.mp4" in str(missing)
 
 
 def test_a_temporary_file_of_a_killed_run_is_removed_by_the_next_one(tmp_path):

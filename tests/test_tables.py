@@ -1,4 +1,4 @@
-"""Predictions as table rows and as annotation tiers, read back by the libraries that people open them with."""
+"""Predictions as table rows and annotation tiers, read back with the usual libraries."""
 
 import json
 
@@ -34,7 +34,7 @@ def rows(answer):
     return [*prediction_rows(answer, id="7"), error_row("clips/b.mp4", "no frames", LABELS)]
 
 
-def test_a_row_says_everything_about_a_window(rows):
+def test_a_row_describes_a_window(rows):
     assert list(rows[0]) == list(rows[3]) == columns(LABELS)
     assert rows[2] == {
         "file": "clips/a.mp4",
@@ -72,8 +72,8 @@ def test_pandas_reads_back_what_was_written(rows, tmp_path, suffix):
     assert read["start"].isna().tolist() == [False, False, False, True]
 
 
-def test_an_unknown_table_format_is_one_sentence(rows, tmp_path):
-    with pytest.raises(InputError, match=r"expected one of \.csv, \.jsonl, \.parquet"):
+def test_an_unknown_table_format_is_a_one_line_error(rows, tmp_path):
+    with pytest.raises(InputError, match=r"\.csv, \.jsonl, \.parquet"):
         write_table(tmp_path / "t.xlsx", rows, LABELS)
 
 
@@ -93,7 +93,7 @@ def test_overlapping_windows_become_intervals_without_overlap(answer):
     ]
 
 
-def test_windows_apart_leave_a_gap():
+def test_a_gap_between_windows_stays_a_gap():
     apart = prediction((0.0, 1.0, 0.9), (3.0, 4.0, 0.9))
     assert [part[:2] for part in intervals(apart)] == [(0.0, 1.0), (3.0, 4.0)]
 
@@ -131,8 +131,8 @@ def test_players_open_the_subtitles(answer, tmp_path, kind):
     assert captions[0].text == "happy 86%"
 
 
-def test_an_unknown_tier_format_and_a_clip_without_times_are_one_sentence(answer, tmp_path):
-    with pytest.raises(InputError, match="expected eaf, textgrid, vtt, srt"):
+def test_an_unknown_tier_format_and_a_clip_without_times_are_one_line_errors(answer, tmp_path):
+    with pytest.raises(InputError, match="eaf, textgrid, vtt, srt"):
         write_tiers([answer], ["ass"], tmp_path / "a")
-    with pytest.raises(InputError, match="Give fps"):
+    with pytest.raises(InputError, match="fps"):
         write_tiers([prediction((0.0, None, 0.5))], ["vtt"], tmp_path / "a")

@@ -1,4 +1,4 @@
-"""Several threads in one process: what one of them does never changes the answer of another."""
+"""Threads of one process do not change each other's results."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from tests.tiny import TINY
 
 @pytest.fixture
 def busy_interpreter():
-    """Threads are switched as often as possible, so that a race shows."""
+    """Switch threads as often as possible, to expose races."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -25,8 +25,8 @@ def fresh(seed=0):
     return dfer_zoo.create_model("mae_face", **TINY["mae_face"]).state_dict()
 
 
-def test_threads_that_load_weights_leave_fresh_models_alone(busy_interpreter):
-    """Loading skips random initialization; before, four threads left that switch on for the whole process."""
+def test_loading_in_threads_does_not_disable_initialisation(busy_interpreter):
+    """Loading skips random initialisation; once, four threads left it switched off for the whole process."""
     expected = fresh()
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(lambda _: dfer_zoo.create_model("av_fusion", "puppets"), range(16)):

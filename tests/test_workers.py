@@ -1,4 +1,4 @@
-"""Worker processes: results in order, and a death costs one item."""
+"""Worker processes: results stay in order, and a worker that dies fails one item."""
 
 import itertools
 import os
@@ -13,7 +13,7 @@ from dfer_zoo.media.workers import Workers, streams_ahead
 
 
 def act(item):
-    """What the workers do here: an item is an order."""
+    """The function of the workers: each item says what to do."""
     if item == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "leave":
@@ -36,7 +36,7 @@ def test_results_come_in_the_order_of_the_items():
     assert os.getpid() not in {process for _, process in answers}
 
 
-def test_a_worker_that_dies_costs_its_item_and_nothing_else():
+def test_a_worker_that_dies_fails_only_its_item():
     with Workers(act, 1) as workers:
         first, killed, second, left, third = workers.map([1, "die", 2, "leave", 3])
     assert [first[0], second[0], third[0]] == [1, 2, 3]
@@ -56,7 +56,7 @@ def test_an_item_that_takes_too_long_is_stopped():
     assert "longer than 5 s" in str(slow) and fine[0] == 1
 
 
-def test_no_more_items_are_drawn_than_are_needed():
+def test_items_are_drawn_only_as_needed():
     drawn = []
 
     def items():
@@ -79,7 +79,7 @@ def test_no_process_is_left_behind():
             os.kill(process, 0)
 
 
-def test_what_cannot_be_sent_is_one_sentence():
+def test_items_that_cannot_be_pickled_are_one_line_errors():
     with pytest.raises(InputError, match="can be pickled"):
         Workers(lambda item: item, 1)
     with pytest.raises(InputError, match="expected 1 to"):
@@ -90,7 +90,7 @@ def test_what_cannot_be_sent_is_one_sentence():
 
 
 def count_to(number):
-    """A generator: its pieces are sent one by one."""
+    """A generator, whose values are sent one by one."""
     for piece in range(abs(number)):
         if number < 0 and piece == 2:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -100,7 +100,7 @@ def count_to(number):
 
 
 @pytest.mark.parametrize("start", ["spawn", "fork"])
-def test_pieces_come_in_order_and_a_death_in_the_middle_costs_its_item(start):
+def test_streams_stay_in_order_and_a_worker_that_dies_fails_only_its_item(start):
     with Workers(count_to, 2, start=start) as workers:
         seen = []
         for pieces in workers.streams([3, 5, -4, 0, 40, 2]):
@@ -116,7 +116,7 @@ def test_pieces_come_in_order_and_a_death_in_the_middle_costs_its_item(start):
     assert seen[3:] == [[], list(range(40)), [0, 1]]
 
 
-def test_a_stream_that_is_left_early_is_dropped():
+def test_a_stream_can_be_left_early():
     with Workers(count_to, 1) as workers:
         assert [next(pieces) for pieces in workers.streams([30, 20, 10])] == [0, 0, 0]
 

@@ -1,4 +1,4 @@
-"""The smallest sensible configuration of every architecture, for tests that run all of them.
+"""The smallest useful configuration of every architecture, for tests that run all of them.
 
 `TINY[arch]` are constructor arguments; a model made from them does a forward pass in well under a second.
 """

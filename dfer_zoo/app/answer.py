@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, printable
-from ..inference.plots import timeline_figure, write_figure
+from ..inference.overlay import write_overlay
+from ..inference.plots import THEMES, timeline_figure, write_figure
 from ..inference.prediction import Prediction
 from ..inference.recognizer import BASELINE, Recognizer
 from ..inference.tables import prediction_rows, write_table
@@ -26,24 +27,37 @@ _loading = threading.Lock()
 
 
 @dataclass(frozen=True)
+class Person:
+    """What the page shows of one person.
+
+    Attributes:
+        name: How the menu calls the person.
+        headline: Label and probability.
+        remarks: What the reader has to know: faces, cautions, missing inputs.
+        pictures: The timeline as PNG files, by (theme, "wide" or "narrow").
+        rows: (from, to, label, probability) of every window, as text.
+    """
+
+    name: str
+    headline: str
+    remarks: tuple[str, ...]
+    pictures: Mapping[tuple[str, str], Path]
+    rows: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass(frozen=True)
 class Answer:
-    """The answer for one clip, as the page shows it.
+    """The answer for one clip.
 
     Attributes:
         prediction: The answer itself.
-        headline: Label and probability.
-        remarks: What the reader has to know: faces, cautions, missing inputs.
-        picture: The timeline, a PNG file.
-        rows: (from, to, label, probability) of every window, as text.
-        table: A CSV file with all probabilities.
-        tiers: An ELAN file; None if the clip has no times.
+        people: One for each person that was found, the most prominent first.
+        table: A CSV file with all probabilities of all people.
+        tiers: An ELAN file with a tier for each person; None if the clip has no times.
     """
 
     prediction: Prediction
-    headline: str
-    remarks: tuple[str, ...]
-    picture: Path
-    rows: tuple[tuple[str, str, str, str], ...]
+    people: tuple[Person, ...]
     table: Path
     tiers: Path | None
 
@@ -69,7 +83,7 @@ def is_here(record: Weights) -> bool:
 
 def _where(record: Weights) -> str:
     if is_here(record):
-        return "inside the package" if record.distribution == "bundled" else "on this machine"
+        return "built in" if record.distribution == "bundled" else "on this machine"
     size = next((origin.size for origin in record.origin if origin.size), record.size)
     return f"download, {size / 1e6:,.0f} MB" if size else "download"
 
@@ -104,6 +118,7 @@ def answer(
     *,
     accepted: bool = False,
     faces: str = "auto",
+    people: str = "largest",
     progress: Progress = lambda share, what: None,
 ) -> Answer:
     """Answer for one clip.
@@ -114,6 +129,7 @@ def answer(
         folder: Where the files of the answer go.
         accepted: The reader accepts the licence, so weights that are not on this machine may be downloaded.
         faces: How faces are found, see `media.faces.find`.
+        people: "largest", the most prominent face, or "all".
         progress: Is told how far it is.
 
     Returns:
@@ -125,7 +141,7 @@ def answer(
     """
     if source is None:
         raise InputError("There is no clip yet: drop a video file, or record one with the camera.")
-    recognizer = _recognizer(weights, faces, accepted, progress)
+    recognizer = _recognizer(weights, faces, people, accepted, progress)
     progress(0.5, "Reading the clip, finding faces")
     (prediction,) = recognizer.many([source], progress=False)
     assert isinstance(prediction, Prediction)
@@ -133,7 +149,26 @@ def answer(
     return _written(prediction, Path(source).name, Path(folder))
 
 
-def _recognizer(weights: str, faces: str, accepted: bool, progress: Progress) -> Recognizer:
+def overlay(source: str | Path, done: Answer, folder: str | Path) -> Path | None:
+    """The clip with boxes, labels and bars, a video that every browser plays.
+
+    Args:
+        source: The video file.
+        done: Its answer.
+        folder: Where the video goes.
+
+    Returns:
+        The file; None for sound without frames.
+
+    Raises:
+        MediaError: The video cannot be written.
+    """
+    if done.prediction.faces is None:
+        return None
+    return write_overlay(source, done.prediction, Path(folder) / f"{_stem(Path(source).name)}.overlay.mp4")
+
+
+def _recognizer(weights: str, faces: str, people: str, accepted: bool, progress: Progress) -> Recognizer:
     record = get_weights(weights)
     if not is_here(record) and not accepted:
         raise InputError(
@@ -147,28 +182,48 @@ def _recognizer(weights: str, faces: str, accepted: bool, progress: Progress) ->
 
     progress(0.05, f"Loading {record.name}")
     with _loading, watch_downloads(told):
-        return _loaded(record.name, faces)
+        return _loaded(record.name, faces, people)
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(name: str, faces: str) -> Recognizer:
-    return Recognizer(name, faces=faces, thumbnails=8)
+def _loaded(name: str, faces: str, people: str) -> Recognizer:
+    return Recognizer(name, faces=faces, people=people, thumbnails=8)
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem[:60] or "clip"
 
 
 def _written(prediction: Prediction, name: str, folder: Path) -> Answer:
-    stem = folder / (Path(name).stem[:60] or "clip")
-    title = f"{printable(name)}: {prediction.label}"
-    labels = prediction.labels
-    timed = all(window.stop is not None for window in prediction.windows)
-    chance = max(prediction.probabilities)
+    everybody = prediction.people or (prediction,)
+    rows = [row for person in everybody for row in prediction_rows(person, file=name)]
+    timed = all(window.stop is not None for person in everybody for window in person.windows)
     return Answer(
         prediction=prediction,
-        headline=f"{prediction.label}, {chance:.0%}",
-        remarks=remarks(prediction),
-        picture=write_figure(f"{stem}.png", timeline_figure(prediction, title)),
-        rows=tuple(_row(window, labels) for window in prediction.windows),
-        table=write_table(f"{stem}.csv", prediction_rows(prediction, file=name), labels),
-        tiers=write_tiers([prediction], ["eaf"], stem)[0] if timed else None,
+        people=tuple(_person(number, one, len(everybody), name, folder) for number, one in enumerate(everybody)),
+        table=write_table(folder / f"{_stem(name)}.csv", rows, prediction.labels),
+        tiers=write_tiers(everybody, ["eaf"], folder / _stem(name))[0] if timed else None,
+    )
+
+
+def _person(number: int, one: Prediction, count: int, file: str, folder: Path) -> Person:
+    called = f"person {number + 1}, " if count > 1 else ""  # the number in the video and in the ELAN file
+    title = f"{printable(file)}: {called}{one.label}"
+    pictures = {
+        (theme, shape): write_figure(
+            folder / f"timeline{number}_{theme}_{shape}.png",
+            timeline_figure(one, title, theme=theme, narrow=shape == "narrow"),
+        )
+        for theme in THEMES
+        for shape in ("wide", "narrow")
+    }
+    chance = max(one.probabilities)
+    return Person(
+        name=f"Person {number + 1}: {one.label}",
+        headline=f"{called}{one.label}, {chance:.0%}",
+        remarks=remarks(one),
+        pictures=pictures,
+        rows=tuple(_row(window, one.labels) for window in one.windows),
     )
 
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import html
 import os
 import shutil
 import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import DferZooError, InputError, printable
 from ..inference.recognizer import BASELINE
-from .answer import about, answer, choices
+from ..media.limits import limit
+from .answer import Answer, Person, about, answer, choices, overlay
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-MAX_MEGABYTES = 200  # of an upload
 KEEP_SECONDS = 900  # uploads and answers older than this are deleted
+CHECK_SECONDS = 60  # how often they are looked for
 WAITING = 20  # clips in the queue
 COLUMNS = ["From", "To", "Label", "Probability"]
-EMPTY: tuple[Any, ...] = ("", None, [], None, None, "")
 # The browser refuses everything that is not from this server.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -32,11 +34,16 @@ POLICY = (
     "worker-src 'self' blob:"
 )
 CSS = """
-.gradio-container {max-width: 1200px !important}
+.gradio-container {max-width: 1200px !important; margin: 0 auto !important}
 #headline h2 {font-size: 2rem; margin: 0.2rem 0}
-#fault {border-left: 4px solid #D55E00; padding: 0.4rem 0.8rem}
-#fault:not(:has(p)) {display: none}
-#timeline img {width: 100%; height: auto}
+#fault {border-left: 4px solid #D55E00; padding: 0.4rem 0.8rem; overflow-wrap: anywhere}
+#fault:not(:has(p)), #timeline:not(:has(img)) {display: none}
+#timeline img {width: 100%; height: auto; border-radius: 8px}
+body.dark #timeline .light, body:not(.dark) #timeline .dark, #timeline .narrow {display: none}
+@media (max-width: 640px) {
+  #timeline .wide {display: none}
+  #timeline .narrow {display: block}
+}
 """
 
 
@@ -47,67 +54,191 @@ def build(folder: Path) -> Any:
         folder: Where the files of the answers go.
     """
     gr = _gradio()
-    with gr.Blocks(title="dfer_zoo", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
+    with gr.Blocks(title="dfer_zoo", analytics_enabled=False, delete_cache=(CHECK_SECONDS, KEEP_SECONDS)) as page:
         gr.Markdown("# dfer_zoo\nFacial expression from a video clip. Clips stay on this machine and are deleted.")
         with gr.Row():
             with gr.Column(min_width=320):
-                clip = gr.Video(
-                    label=f"Clip (up to {MAX_MEGABYTES} MB)",
-                    sources=["upload", "webcam"],
-                    webcam_options=gr.WebcamOptions(mirror=False),
-                    include_audio=True,
-                    height=300,
-                    elem_id="clip",
-                )
+                file, camera = _clip_inputs(gr)
                 weights = gr.Dropdown(choices(), value=BASELINE, label="Model and weights", elem_id="weights")
                 facts = gr.Markdown(about(BASELINE), elem_id="facts")
-                accepted = gr.Checkbox(label="I accept this licence; download the file if it is not here")
+                accepted = gr.Checkbox(
+                    label="I accept this licence; download the file if it is not here", elem_id="accept"
+                )
+                several = gr.Checkbox(label="Several people: answer for everybody in the picture", elem_id="several")
+                drawn = gr.Checkbox(True, label="Video with the answer drawn into it", elem_id="drawn")
                 start = gr.Button("Recognize", variant="primary", elem_id="start")
             with gr.Column(min_width=320, scale=2):
-                fault = gr.Markdown("", elem_id="fault")
-                headline = gr.Markdown("", elem_id="headline")
-                picture = gr.Image(
-                    label="Timeline", show_label=False, interactive=False, elem_id="timeline", buttons=["download"]
-                )
-                table = gr.Dataframe(headers=COLUMNS, label="Windows", interactive=False, elem_id="table")
-                with gr.Row():
-                    csv = gr.DownloadButton("Table (.csv)", elem_id="csv")
-                    eaf = gr.DownloadButton("ELAN (.eaf)", elem_id="eaf")
+                outputs = _outputs(gr)
         weights.change(about, weights, facts, show_progress="hidden", api_visibility="private")
+        # a new clip takes the place of the one in the other tab
+        file.upload(lambda: None, None, camera, show_progress="hidden", api_visibility="private")
+        camera.stop_recording(lambda: None, None, file, show_progress="hidden", api_visibility="private")
+
+        def recognize(*given: Any, progress: Any = gr.Progress()) -> Iterator[tuple[Any, ...]]:  # noqa: B008
+            yield from shown(folder, progress, *given)
+
         start.click(
-            lambda clip, weights, accepted, bar=gr.Progress(): shown(folder, clip, weights, accepted, bar),  # noqa: B008
-            [clip, weights, accepted],
-            [headline, picture, table, csv, eaf, fault],
+            recognize,
+            [file, camera, weights, accepted, several, drawn],
+            list(outputs.values()),
             concurrency_limit=1,
+            show_progress_on=outputs["headline"],
+            api_visibility="private",
+        )
+        outputs["person"].input(
+            chosen,
+            [outputs["people"], outputs["person"]],
+            [outputs[name] for name in VIEW],
+            show_progress="hidden",
             api_visibility="private",
         )
     return page
 
 
-def shown(folder: Path, clip: str | None, weights: str, accepted: bool, progress: Any = None) -> tuple[Any, ...]:
+# The outputs that show one person, and all of them in order.
+VIEW = ("headline", "timeline", "table")
+OUTPUTS = ("fault", "person", *VIEW, "overlay", "csv", "eaf", "png", "people")
+
+
+def _clip_inputs(gr: Any) -> tuple[Any, Any]:
+    """A file, or a recording. Files are not played in the browser, which cannot play all that can be recognized."""
+    with gr.Tab("File"):
+        file = gr.File(label=f"Clip (up to {limit('upload_megabytes')} MB)", height=180, elem_id="clip")
+    with gr.Tab("Camera", elem_id="camera_tab"):
+        camera = gr.Video(
+            label="Camera and microphone",
+            sources=["webcam"],
+            webcam_options=gr.WebcamOptions(mirror=False),
+            include_audio=True,
+            height=300,
+            elem_id="camera",
+        )
+    return file, camera
+
+
+def _outputs(gr: Any) -> dict[str, Any]:
+    """The parts of the page that an answer fills, by name, in the order of `OUTPUTS`."""
+    fault = gr.Markdown("", elem_id="fault")
+    person = gr.Radio([], label="Person", visible=False, elem_id="person")
+    headline = gr.Markdown("", elem_id="headline", min_height=40)
+    timeline = gr.HTML("", elem_id="timeline")
+    overlay = gr.Video(
+        label="The answer in the video", show_label=False, interactive=False, elem_id="overlay", visible=False
+    )
+    table = gr.Dataframe(headers=COLUMNS, label="Windows", interactive=False, elem_id="table")
+    with gr.Row():
+        csv = gr.DownloadButton("Table (.csv)", elem_id="csv", interactive=False)
+        eaf = gr.DownloadButton("ELAN (.eaf)", elem_id="eaf", interactive=False)
+        png = gr.DownloadButton("Picture (.png)", elem_id="png", interactive=False)
+    people = gr.State([], time_to_live=KEEP_SECONDS)
+    found = locals()
+    return {name: found[name] for name in OUTPUTS}
+
+
+def shown(
+    folder: Path,
+    progress: Any,
+    file: str | None,
+    camera: str | None,
+    weights: str,
+    accepted: bool,
+    several: bool,
+    drawn: bool,
+) -> Iterator[tuple[Any, ...]]:
     """The values of the page's outputs for one clip; a fault is one sentence and nothing else.
 
     Args:
-        folder: Where the files of the answer go, in a folder of their own.
-        clip: The uploaded file.
+        folder: Where the files of the answer are made; Gradio keeps copies of those that it shows.
+        progress: Gradio's progress bar, or None.
+        file: The uploaded file.
+        camera: The recording, used where there is no file.
         weights: "arch.tag".
         accepted: The reader accepts the licence.
-        progress: Gradio's progress bar.
+        several: Answer for everybody in the picture.
+        drawn: Write the video with the answer drawn into it.
 
-    Returns:
-        Headline, picture, rows, CSV file, ELAN file, fault.
+    Yields:
+        The values of `OUTPUTS`: the answer, and then the same with the video.
     """
+    clip = camera if file is None else file
     own = Path(tempfile.mkdtemp(dir=folder))
-    tell = (lambda share, what: None) if progress is None else (lambda share, what: progress(share, desc=what))
+
+    def tell(share: float, what: str) -> None:
+        if progress is not None:
+            progress(share, desc=what)
+
+    yield _values({})
     try:
-        done = answer(clip, weights, own, accepted=accepted, progress=tell)
+        clip = None if clip is None else _kept(Path(clip), own)
+        done = answer(clip, weights, own, accepted=accepted, people="all" if several else "largest", progress=tell)
+        assert clip is not None
+        yield _values(_filled(done))
+        tell(0.97, "Drawing the video")
+        if drawn and (video := overlay(clip, done, own)) is not None:
+            yield _unchanged(overlay=_gradio().update(value=str(video), visible=True))
     except DferZooError as error:
-        return (*EMPTY[:-1], _sentence(error, clip))
+        yield _unchanged(fault=_sentence(error, clip))
     except Exception as error:  # the page goes on; the whole story is on the terminal
         traceback.print_exc()
-        return (*EMPTY[:-1], f"This is a bug in dfer_zoo ({type(error).__name__}: {error}); the terminal shows more.")
-    text = "\n".join([f"## {done.headline}", *(f"- {remark}" for remark in done.remarks)])
-    return (text, str(done.picture), [list(row) for row in done.rows], str(done.table), _path(done.tiers), "")
+        sentence = f"This is a bug in dfer_zoo ({type(error).__name__}: {error}); the terminal shows more."
+        yield _unchanged(fault=sentence)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _kept(upload: Path, folder: Path) -> str:
+    """The upload under a name of our own: it may be deleted while a long clip is answered."""
+    kept = folder / upload.name
+    if not upload.exists():
+        raise InputError(f"{upload.name} was deleted after {KEEP_SECONDS // 60} minutes. Drop it again.")
+    try:
+        os.link(upload, kept)
+    except OSError:  # a file system without links
+        shutil.copyfile(upload, kept)
+    return str(kept)
+
+
+def _values(known: Mapping[str, Any]) -> tuple[Any, ...]:
+    """All outputs: those that are known, and the others empty."""
+    gr = _gradio()
+    hidden, off = gr.update(value=None, visible=False), gr.update(value=None, interactive=False)
+    empty = {
+        "fault": "", "person": hidden, "headline": "", "timeline": "", "table": [], "overlay": hidden, "csv": off,
+        "eaf": off, "png": off, "people": [],
+    }  # fmt: skip
+    return tuple({**empty, **known}[name] for name in OUTPUTS)
+
+
+def _unchanged(**known: Any) -> tuple[Any, ...]:
+    return tuple(known.get(name, _gradio().skip()) for name in OUTPUTS)
+
+
+def _filled(done: Answer) -> dict[str, Any]:
+    gr = _gradio()
+    files = {"csv": done.table, "eaf": done.tiers, "png": done.people[0].pictures["light", "wide"]}
+    names = [person.name for person in done.people]
+    view = dict(zip(VIEW, _view(done.people[0])))
+    buttons = {key: gr.update(value=_path(path), interactive=path is not None) for key, path in files.items()}
+    person = gr.update(choices=names, value=names[0], visible=len(names) > 1)
+    return {**view, **buttons, "person": person, "people": [(one.name, _view(one)) for one in done.people]}
+
+
+def _view(person: Person) -> tuple[str, str, list[list[str]]]:
+    """The values of `VIEW`. All four pictures are in the page; its style shows the one that fits."""
+    text = "\n".join([f"## {person.headline}", *(f"- {remark}" for remark in person.remarks)])
+    images = []
+    for (theme, shape), path in person.pictures.items():
+        content = base64.b64encode(path.read_bytes()).decode("ascii")
+        said = html.escape(f"Probabilities over time: {person.headline}")
+        images.append(
+            f'<div class="{theme}"><img class="{shape}" alt="{said}" src="data:image/png;base64,{content}"></div>'
+        )
+    return text, "".join(images), [list(row) for row in person.rows]
+
+
+def chosen(people: Sequence[tuple[str, Any]], name: str) -> tuple[Any, ...]:
+    """The values of `VIEW` for the person of this name."""
+    return dict(people).get(name, tuple(_gradio().skip() for _ in VIEW))
 
 
 def _path(path: Path | None) -> str | None:
@@ -136,8 +267,9 @@ def serving(host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
     _gradio()
     folder = Path(tempfile.mkdtemp(prefix="dfer_zoo_app_"))
     before = os.environ.get("GRADIO_TEMP_DIR")
-    os.environ["GRADIO_TEMP_DIR"] = str(folder)  # uploads go there
-    page = build(folder)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")  # uploads, and copies of what is shown
+    (folder / "answers").mkdir()
+    page = build(folder / "answers")
     try:
         page.queue(max_size=WAITING)
         _, address, _ = _launched(page, host, _free_port(host) if port is None else port)
@@ -161,7 +293,7 @@ def _launched(page: Any, host: str, port: int) -> Any:
             share=False,
             prevent_thread_lock=True,
             quiet=True,
-            max_file_size=f"{MAX_MEGABYTES}mb",
+            max_file_size=f"{limit('upload_megabytes')}mb",
             allowed_paths=[],
             enable_monitoring=False,
             ssr_mode=False,

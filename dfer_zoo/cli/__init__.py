@@ -3,15 +3,18 @@
 A command is a function that declares its options, a function that takes the parsed options and returns an exit status,
 and one line in the `COMMANDS` of its file. Heavy modules (torch, av, cv2, ...) are imported inside the functions.
 
-Exit status: 0 done, 1 done except for some of the files, 2 not done (wrong usage, or a `DferZooError` in one line).
+Exit status: 0 success, 1 some files failed, 2 failure (wrong usage, or a `DferZooError` in one line).
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 from ..errors import DferZooError, printable
@@ -35,7 +38,7 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; nothing is raised for what a user can cause."""
+    """Run one command and return its exit status. Errors of the user are printed, not raised."""
     _print_anything()
     try:
         options = _parser().parse_args(arguments)
@@ -50,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except OSError as error:  # a full disk, no permission, or the reader (head, less) has gone
+    except OSError as error:  # a full disk, no permission, or a closed pipe (head, less)
         try:
             sys.stdout.flush()
-        except OSError:  # what is still buffered has nowhere to go
+        except OSError:  # discard what is still buffered
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 0
@@ -61,8 +64,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
+def run() -> None:
+    """The program: run one command, and end the process at once. Taking torch apart would take half a second."""
+    status = main()
+    if threading.active_count() > 1:  # somebody is still at work
+        sys.exit(status)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
 def _print_anything() -> None:
-    """Escape characters that the terminal's encoding lacks; names that are not UTF-8 would be an error."""
+    """Escape characters that the terminal cannot show, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,9 +1,10 @@
-"""What all commands share: their description, tables, and the reading of `--faces`."""
+"""Shared by the commands: their description, tables, and common options."""
 
 from __future__ import annotations
 
 import argparse
 import ast
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Command:
     run: Callable[[argparse.Namespace], int]
 
 
-# what messages say to Python -> what they say on the command line
+# Python arguments in messages -> command line options
 IN_OPTIONS = (
     (r"no_face='(\w+)'", r"--no-face \1"),
     (r"\bfaces='(\w+)'", r"--faces \1"),
@@ -31,7 +32,7 @@ IN_OPTIONS = (
 
 
 def in_options(message: str) -> str:
-    """An error message in the words of the command line.
+    """Replace Python arguments in an error message by command line options.
 
     >>> in_options("no_face='frame' takes whole frames, faces='none' does not search.")
     '--no-face frame takes whole frames, --faces none does not search.'
@@ -41,8 +42,13 @@ def in_options(message: str) -> str:
     return message
 
 
+def defined(rate: float) -> float | None:
+    """Replace NaN, the rate of a class without clips, by None: JSON has no NaN."""
+    return None if math.isnan(rate) else rate
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; the first row is the heading."""
+    """Format rows as aligned columns; the first row is the heading."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
@@ -50,7 +56,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def reading_options(parser: argparse.ArgumentParser) -> None:
     """The options of the readers of annotation lists."""
     parser.add_argument(
-        "--root", metavar="DIR", help="the folder of the data: relative paths start there, absolute ones are looked for"
+        "--root",
+        metavar="DIR",
+        help="the folder of the data: relative paths start there, absolute ones are searched there",
     )
     parser.add_argument("--replace", metavar="OLD=NEW", help="replace the start of every path of the list")
     parser.add_argument("--audio", help='where the sound of folders of frames is: "dfew", "mafw" or a template')
@@ -65,7 +73,7 @@ def reading_options(parser: argparse.ArgumentParser) -> None:
 
 
 def reading(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of the readers that were given, under their names."""
+    """Return the given options of the readers by name."""
     given = {"root": options.root, "audio": options.audio, "without_audio": options.missing_audio}
     given |= {"min_frames": options.min_frames, "order": options.order, "replace": parse_replace(options.replace)}
     return {name: value for name, value in given.items() if value is not None}
@@ -77,12 +85,12 @@ def parse_replace(text: str | None) -> tuple[str, str] | None:
         return None
     old, separator, new = text.partition("=")
     if not separator or not old:
-        raise InputError(f"--replace {text}: expected OLD=NEW, the start of the paths and what takes its place.")
+        raise InputError(f"--replace {text}: expected OLD=NEW, the start of the paths and its replacement.")
     return old, new
 
 
 def parse_folds(text: str) -> list[int]:
-    """The numbers of "1-5", "1,3" or "2".
+    """Parse fold numbers such as "1-5", "1,3" or "2".
 
     >>> parse_folds("1-3,5")
     [1, 2, 3, 5]
@@ -97,7 +105,7 @@ def parse_folds(text: str) -> list[int]:
 
 
 def parse_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE options as a mapping. A value is Python's, such as 16 or (2, 5, 10), or else a plain word."""
+    """Parse NAME=VALUE options. A value is a Python literal, such as 16 or (2, 5, 10), or a plain word."""
     values: dict[str, Any] = {}
     for pair in pairs:
         name, separator, text = pair.partition("=")
@@ -114,16 +122,16 @@ def boxes_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boxes",
         metavar="FILE",
-        help="take the boxes of faces from this file, and add new ones, so nothing is searched twice",
+        help="cache face boxes in this file, so that no frame is searched twice",
     )
 
 
 def parse_faces(text: str, boxes: str | None = None) -> Any:
-    """A detector's name, with the file in which its boxes are kept, or a box in four numbers."""
+    """Parse a detector's name, optionally with a file for its boxes, or a box of four numbers."""
     parts = text.split(",")
     if boxes is not None:
         if text == "none" or len(parts) == 4:
-            raise InputError(f"--boxes: with --faces {text} nothing is searched; leave one of the two options out.")
+            raise InputError(f"--boxes: --faces {text} searches no faces; omit one of the two options.")
         return f"{text}+boxes:{boxes}"
     if len(parts) != 4:
         return text

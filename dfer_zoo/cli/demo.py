@@ -15,21 +15,21 @@ def demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         nargs="*",
-        metavar="FILE|FEELING",
-        help="video files to be recognized; or what a drawn person feels, in turn (default: happy angry surprised)",
+        metavar="FILE|EMOTION",
+        help="video files, or the emotions of a drawn person in order (default: happy angry surprised)",
     )
-    parser.add_argument("--out", default="dfer_zoo_demo", help="folder for the picture, and for the drawn video")
-    parser.add_argument("--seed", type=int, default=8, help="another one moves, speaks and is lit differently")
+    parser.add_argument("--out", default="dfer_zoo_demo", help="folder for the plot and the drawn video")
+    parser.add_argument("--seed", type=int, default=8, help="seed of the drawn person's motion, voice and lighting")
 
 
 def demo_command(options: argparse.Namespace) -> int:
-    from ..demo import FEELINGS, demonstrate
+    from ..demo import EMOTIONS, demonstrate
 
     if options.seed < 0:
         raise InputError(f"--seed is {options.seed}; expected 0 or more.")
     if any(Path(word).suffix or Path(word).exists() for word in options.what):
         return _predict(options.what, Path(options.out))
-    answer, video, picture = demonstrate(options.out, options.what or FEELINGS, options.seed)
+    answer, video, picture = demonstrate(options.out, options.what or EMOTIONS, options.seed)
     rows = [("SECONDS", "LABEL", "PROBABILITY", "NEXT")]
     for window in answer.windows:
         ranked = sorted(zip(window.probabilities, answer.labels), reverse=True)[:2]
@@ -37,7 +37,7 @@ def demo_command(options: argparse.Namespace) -> int:
         until = "" if window.stop is None else f"{window.stop:.1f}"
         rows.append((f"{window.start:.1f} - {until}", label, f"{first:.3f}", f"{other} {second:.3f}"))
     print(
-        f"A drawn person, a test object, seen and heard by av_fusion.puppets (all of it inside the package).\n\n{table(rows)}"
+        f"A drawn person (a test object), recognized by av_fusion.puppets. Everything is inside the package.\n\n{table(rows)}"
     )
     print(f"\nvideo:    {video}\ntimeline: {picture}\nyours:    dfer-zoo demo FILE")
     return 0
@@ -48,7 +48,7 @@ def _predict(files: Sequence[str], folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: this folder cannot be made ({error.strerror}).") from error
+        raise InputError(f"{folder}: this folder cannot be created ({error.strerror}).") from error
     parser = argparse.ArgumentParser()
     predict_options(parser)
     picture = folder / "timeline.png"

@@ -27,7 +27,7 @@ def doctor_command(options: argparse.Namespace) -> int:
     from ..inference.doctor import examine
 
     if not options.files and not options.data:
-        raise InputError("There is nothing to check; give clips, or --data LIST --model ARCH.TAG.")
+        raise InputError("Nothing to check: give clips, or --data LIST --model ARCH.TAG.")
     bad = 0
     if options.data:
         bad += _data(options)
@@ -50,7 +50,7 @@ def _data(options: argparse.Namespace) -> int:
     from ..registry import get_weights
 
     if not options.model:
-        raise InputError("--data needs --model, which says the order of the labels.")
+        raise InputError("--data needs --model, for the order of the labels.")
     labels = get_weights(options.model).labels
     rows = read_rows(options.data, labels, subset=options.subset, **reading(options))
     print("\n".join(examine_rows(rows, labels)), flush=True)

@@ -18,7 +18,7 @@ def embed_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faces", default="auto", help="as in predict")
     boxes_option(parser)
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
-    parser.add_argument("--fps", type=float, help="the rate of frames that do not carry one, such as folders")
+    parser.add_argument("--fps", type=float, help="frame rate of sources without one, such as folders")
     parser.add_argument("--order", choices=("numeric", "string"), default="numeric", help="of the frames in a folder")
     parser.add_argument("--recover", action="store_true", help="read what can be decoded of damaged files")
     parser.add_argument("--batch-size", type=int, metavar="N", help="clips in a forward pass; 1 on a CPU, else 8")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DferZooError, InputError
-from .common import Command, boxes_option, parse_faces, parse_folds, reading, reading_options
+from .common import Command, boxes_option, defined, parse_faces, parse_folds, reading, reading_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +26,7 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folds",
         metavar="1-5",
-        help="evaluate these folds and print their mean and pooled rates; {fold} in NAME and DATA is the number",
+        help="evaluate these folds, and print their mean and pooled rates; {fold} in NAME and DATA is replaced by the number",
     )
     parser.add_argument(
         "--subset", help="only these rows, where the file names subsets (training, validation, testing)"
@@ -42,7 +41,7 @@ def evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--without", action="append", default=[], help="withhold a modality: video or audio")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--device", help='"cuda", "mps", ...; default: the processor')
+    parser.add_argument("--device", help='"cuda", "mps", ...; default: the CPU')
     parser.add_argument("--plot", metavar="PATH", help="write a plot of the confusion table")
     parser.add_argument("--csv", metavar="PATH", help="write the rates and recalls of every fold as CSV")
     parser.add_argument(
@@ -76,12 +75,12 @@ def _evaluate_list(options: argparse.Namespace) -> int:
 
 
 def _evaluate_folds(options: argparse.Namespace, folds: Sequence[int]) -> int:
-    """Every fold by its own weights and list; the plain mean is the published protocol."""
+    """Evaluate every fold with its own weights and list. The mean is the published protocol."""
     from ..inference import metrics, processes
 
     for what, text in (("NAME", options.name), ("DATA", options.data)):
         if "{fold}" not in text:
-            raise InputError(f"--folds needs {{fold}} in {what}, where the number goes: {text!r} has none.")
+            raise InputError(f"--folds needs {{fold}} in {what} as a placeholder of the number: {text!r} has none.")
     evaluations: list[Evaluation] = []
     labels: tuple[str, ...] = ()
     records: list[Weights] = []
@@ -105,7 +104,7 @@ def _evaluate_folds(options: argparse.Namespace, folds: Sequence[int]) -> int:
             _facts(options.name.replace("{fold}", str(k)), options.data.replace("{fold}", str(k)), e, labels)
             for k, e in zip(folds, evaluations)
         ]
-        rates = {name: _defined(rate) for name, rate in metrics.over_folds(tables).items()}
+        rates = {name: defined(rate) for name, rate in metrics.over_folds(tables).items()}
         told = {"folds": rows, "over_folds": rates, "published": mean, "published_folds": each}
         print(json.dumps(told))
     else:
@@ -116,9 +115,9 @@ def _evaluate_folds(options: argparse.Namespace, folds: Sequence[int]) -> int:
 
 
 def _published(records: Sequence[Weights]) -> tuple[list[dict[str, float]], dict[str, float]]:
-    """The published rates of every fold, and their means.
+    """Return the published rates of every fold, and their means.
 
-    Some systems publish a number per fold, others only the mean, which then stands in the records of all folds or of
+    Some systems publish a number per fold. Others publish only the mean, which is in the records of all folds or of
     the first.
     """
     each: list[dict[str, float]] = []
@@ -134,7 +133,7 @@ def _published(records: Sequence[Weights]) -> tuple[list[dict[str, float]], dict
 
 
 def _published_recalls(records: Sequence[Weights]) -> dict[str, float]:
-    """Published recalls by label; those of the mean over the folds, where both are published."""
+    """Return published recalls by label, preferably those of the mean over the folds."""
     found: dict[str, float] = {}
     for record in records:
         for metric in record.metrics:
@@ -148,7 +147,7 @@ def _is_mean(protocol: str) -> bool:
 
 
 def _evaluated(options: argparse.Namespace, name: str, data: str) -> tuple[Evaluation, tuple[str, ...], Weights]:
-    """One list, evaluated by one model: the evaluation, the labels, and the record of the weights."""
+    """Evaluate one model on one list, and return (evaluation, labels, record)."""
     from ..data.annotations import read_rows
     from ..factory import create_model
     from ..inference import processes
@@ -157,9 +156,9 @@ def _evaluated(options: argparse.Namespace, name: str, data: str) -> tuple[Evalu
 
     model = create_model(name, device=processes.device(options.device))
     if model.weights is None:
-        raise DferZooError(f"{name} names no weights, so there is nothing to evaluate. Name some: ARCH.TAG.")
+        raise DferZooError(f"{name} has no weights to evaluate. Give ARCH.TAG.")
     if model.weights.distribution == "composed":
-        raise DferZooError(f"{name}: its head is new and answers at random. Train it first, and evaluate that.")
+        raise DferZooError(f"{name}: its head is random. Train it first, and evaluate the result.")
     faces = faces_of_training(model.video_spec, "none") if options.faces is None else options.faces
     faces = faces if faces == "none" and not options.boxes else parse_faces(faces, options.boxes)
     transform = create_transform(model, faces=faces, no_face=options.no_face)
@@ -185,7 +184,7 @@ def _write_files(
     title: str,
     folds: Sequence[int] | None = None,
 ) -> None:
-    """The confusion picture of the pooled clips, and the rates as CSV."""
+    """Write the confusion plot of the pooled clips, and the rates as CSV."""
     if options.plot:
         from ..inference.plots import confusion_figure, write_figure
 
@@ -199,24 +198,17 @@ def _write_files(
         write_atomically(Path(options.csv), rates_csv(tables, labels, folds).encode())
 
 
-def _defined(rate: float) -> float | None:
-    """JSON has no NaN: the rate of a class without clips is null."""
-    return None if math.isnan(rate) else rate
-
-
 def _facts(name: str, data: str, evaluation: Evaluation, labels: Sequence[str]) -> dict[str, Any]:
-    """An evaluation as plain values, for JSON."""
+    """Return an evaluation as plain values, for JSON."""
     from ..inference import metrics
 
     table = evaluation.confusion
-    # a rate may be undefined, for a class that has no clips, and JSON has no NaN
-    uar, war = (None if math.isnan(rate) else rate for rate in (metrics.uar(table), metrics.war(table)))
     return {
         "model": name,
         "data": data,
         "labels": list(labels),
-        "uar": uar,
-        "war": war,
+        "uar": defined(metrics.uar(table)),
+        "war": defined(metrics.war(table)),
         "confusion": table.tolist(),
         "missing": dict(evaluation.missing),
         "short": evaluation.short,

@@ -29,7 +29,7 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
         "files", nargs="+", metavar="FILE", help="files, folders, globs, @list.txt, a CSV or Parquet table, - (stdin)"
     )
     parser.add_argument(
-        "--model", help='"mma_dfer.dfew_fold1", "hf-hub:...", "local-dir:..."; without it the baseline in the package'
+        "--model", help='"mma_dfer.dfew_fold1", "hf-hub:...", "local-dir:..."; by default the bundled baseline'
     )
     parser.add_argument("--pretrained", metavar="TAG[,TAG...]", help="which weights; several are averaged")
     parser.add_argument(
@@ -42,12 +42,12 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
         type=_window,
         default="auto",
         metavar="SECONDS",
-        help='length of the windows of an answer over time; "auto" (default): for long clips; "none": one answer for all',
+        help='window length for predictions over time; "auto" (default): for long clips; "none": one prediction per clip',
     )
     parser.add_argument("--stride", type=float, metavar="SECONDS", help="between windows; half a window by default")
-    parser.add_argument("--fps", type=float, help="the rate of frames that do not carry one, such as folders")
+    parser.add_argument("--fps", type=float, help="frame rate of sources without one, such as folders")
     parser.add_argument("--order", choices=("numeric", "string"), default="numeric", help="of the frames in a folder")
-    parser.add_argument("--recover", action="store_true", help="take from damaged files what can be decoded")
+    parser.add_argument("--recover", action="store_true", help="read what can be decoded of damaged files")
     parser.add_argument("--batch-size", type=int, metavar="N", help="windows in a forward pass; 1 on a CPU, else 8")
     parser.add_argument("--device", help='"cpu" (default), "cuda", "mps"')
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision of the model")
@@ -64,18 +64,24 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     many = parser.add_argument_group("many files into one table")
     many.add_argument("--out", metavar="TABLE", help="write results.csv, .jsonl or .parquet, a row per file and window")
     table_options(many)
-    many.add_argument("--tiers", metavar="KIND[,KIND...]", help="with --out: eaf, textgrid, vtt, srt beside each file")
+    many.add_argument(
+        "--tiers", metavar="KIND[,KIND...]", help="with --out: write eaf, textgrid, vtt, srt next to each file"
+    )
     input_options(parser)
     parser.add_argument(
-        "--people", choices=("largest", "all"), default="largest", help="all: one answer for every person in a clip"
+        "--people", choices=("largest", "all"), default="largest", help="all: one prediction per person in a clip"
     )
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first file that cannot be used")
 
 
 def input_options(parser: argparse.ArgumentParser) -> None:
-    """How the given names become clips, and who reads them; also for `embed`."""
+    """Add the options for inputs and workers; also used by `embed`."""
     parser.add_argument(
-        "--as", dest="treat_as", choices=("auto", "clip", "files"), default="auto", help="what a folder with images is"
+        "--as",
+        dest="treat_as",
+        choices=("auto", "clip", "files"),
+        default="auto",
+        help="how to treat a folder with images",
     )
     parser.add_argument(
         "--urls", metavar="SCHEME[,SCHEME...]", help="open names such as s3://bucket/clip.mp4 with fsspec: s3,https"
@@ -86,7 +92,7 @@ def input_options(parser: argparse.ArgumentParser) -> None:
 
 
 def given_items(options: argparse.Namespace) -> list[Item]:
-    """The clips that the command line names."""
+    """Return the clips that the command line names."""
     from ..inference.inputs import expand
 
     schemes = options.urls.split(",") if options.urls else ()
@@ -97,9 +103,9 @@ def given_items(options: argparse.Namespace) -> list[Item]:
 
 
 def table_options(group: Any) -> None:
-    """The options of a run that can be continued; also for `embed`."""
-    group.add_argument("--resume", action="store_true", help="continue a run that was interrupted")
-    group.add_argument("--retry-errors", action="store_true", help="with --resume: try files again that had an error")
+    """Add the options of a run that can be resumed; also used by `embed`."""
+    group.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    group.add_argument("--retry-errors", action="store_true", help="with --resume: retry files that had an error")
     group.add_argument(
         "--shard", type=_shard, default=(1, 1), metavar="I/N", help="only every N-th file, from the I-th"
     )
@@ -150,7 +156,7 @@ def predict_command(options: argparse.Namespace) -> int:
     reading = {"fps": options.fps, "order": options.order, "recover": options.recover}
     if options.out:
         return _predict_table(options, recognizer, items, reading)
-    bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the answers themselves show the progress
+    bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the printed results show the progress
     answers = predict_items(
         recognizer, items, overlay=options.overlay, progress=bar, workers=options.workers, **reading
     )
@@ -212,7 +218,7 @@ def _predict_table(
 
 
 def error_printer(command: str) -> Callable[[Item, Any], None]:
-    """A function that prints the error of a clip without an answer."""
+    """Return a function that prints the error of a clip."""
 
     def told(item: Item, answer: Any) -> None:
         if isinstance(answer, DferZooError):
@@ -222,7 +228,7 @@ def error_printer(command: str) -> Callable[[Item, Any], None]:
 
 
 def told_report(report: BatchReport) -> int:
-    """Print what a batch did, and return the exit status."""
+    """Print a summary of a batch, and return the exit status."""
     skipped = f", {report.skipped} of them in an earlier run" if report.skipped else ""
     print(f"{report.table}: {report.clips} clips{skipped}, {report.failed} with errors, {report.seconds:.1f} s")
     return 1 if report.failed else 0
@@ -230,7 +236,7 @@ def told_report(report: BatchReport) -> int:
 
 @contextlib.contextmanager
 def _lines(path: str | None) -> Iterator[Callable[[dict], None]]:
-    """A function that writes one JSON object per line, at once, so that what is done is there if the rest fails."""
+    """Yield a function that writes one JSON object per line and flushes it, so that an error loses no results."""
     if path is None:
         yield lambda row: None
     elif path == "-":
@@ -246,7 +252,7 @@ def _lines(path: str | None) -> Iterator[Callable[[dict], None]]:
         try:
             yield write
         finally:
-            with contextlib.suppress(OSError):  # a line that did not fit on the disk was told already
+            with contextlib.suppress(OSError):  # the error was reported by `write`
                 stream.close()
 
 
@@ -270,24 +276,24 @@ def _readable(answer: Prediction, source: str) -> str:
             rows.append((f"{window.start:.2f} s", f"{window.stop or 0:.2f} s", label, f"{100 * chance:.1f} %"))
         lines += ["  " + line for line in table(rows).splitlines()]
     if answer.faces and answer.faces["searched"]:
-        whole = "; the whole frame was taken" if answer.faces.get("whole_frame") else ""
+        whole = "; the whole frame was used" if answer.faces.get("whole_frame") else ""
         lines.append(
             f"  face in {answer.faces['found']} of {answer.faces['searched']} frames ({answer.faces['detector']}){whole}"
         )
         if fallback := answer.faces.get("fallback"):
             lines.append(f"  {fallback}")
     if answer.overlooked and len(answer.windows) == 1:
-        lines.append(f"  {answer.overlooked}; --window SECONDS answers for all of it")
+        lines.append(f"  {answer.overlooked}; --window SECONDS covers all of it")
     lines += [f"  {caution}" for caution in answer.cautions]
     for name in answer.missing:
         count = sum(name in window.missing for window in answer.windows)
         where = f" in {count} of {len(answer.windows)} windows" if len(answer.windows) > 1 else ""
-        lines.append(f"  without {name}{where}: there is none that can be used")
+        lines.append(f"  without {name}{where}: no usable {name}")
     return "\n".join(lines)
 
 
 def _plotted(answer: Prediction, path: Path) -> DferZooError | None:
-    """Write the picture, and return the error if that fails: the other files go on."""
+    """Write the plot, and return the error if that fails, so that other files are still processed."""
     try:
         answer.plot(path)
     except DferZooError as error:
@@ -296,7 +302,7 @@ def _plotted(answer: Prediction, path: Path) -> DferZooError | None:
 
 
 def _plot_paths(plot: str, sources: Sequence[str]) -> list[Path]:
-    """The path for one source; a path for each of several, with the source's name, numbered where names are the same."""
+    """Return the plot's path for every source. With several sources it contains the source's name, numbered if equal."""
     path = Path(plot)
     if len(sources) == 1:
         return [path]

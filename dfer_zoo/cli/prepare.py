@@ -1,4 +1,4 @@
-"""`dfer-zoo prepare`: what the authors' preprocessing programs write: face crops, sound files, frames, and lists."""
+"""`dfer-zoo prepare`: write face crops, sound files, frames and lists, as the authors' preprocessing programs do."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def _faces_options(parser: argparse.ArgumentParser) -> None:
         help="the crop rule: union_square (MMA-DFER on MAFW), largest (av_fusion on RAVDESS), aligned, detector_box, "
         "gray_square, whole, or the name of weights, whose rule is used",
     )
-    parser.add_argument("--faces", default="auto", help="the detector, as of predict")
+    parser.add_argument("--faces", default="auto", help="the detector, as in predict")
     parser.add_argument(
         "--no-face",
         choices=("error", "frame"),
         default="error",
-        help="a clip without a face: error (it is not written) or frame (whole frames are)",
+        help="a clip without a face: error (write nothing) or frame (write whole frames)",
     )
     parser.add_argument(
         "--format",
@@ -47,9 +47,9 @@ def _faces_options(parser: argparse.ArgumentParser) -> None:
         help="a folder of images per clip, or the .npy file of av_fusion; png keeps every pixel",
     )
     parser.add_argument(
-        "--names", choices=("padded", "plain"), help="00000.jpg, or 0.jpg as of union_square by default"
+        "--names", choices=("padded", "plain"), help="00000.jpg, or 0.jpg (the default for union_square)"
     )
-    parser.add_argument("--avi", action="store_true", help="also write an .avi for each .npy file, to look at")
+    parser.add_argument("--avi", action="store_true", help="also write an .avi preview of each .npy file")
 
 
 def _audio_options(parser: argparse.ArgumentParser) -> None:
@@ -70,11 +70,17 @@ def _frames_options(parser: argparse.ArgumentParser) -> None:
 
 def _clip_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="an annotation list, a folder of videos or of frames, or one video")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="a second run goes on where one stopped")
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="the output folder; a second run continues an interrupted one",
+    )
     parser.add_argument("--root", metavar="DIR", help="the folder of the data, for a list")
     parser.add_argument("--replace", metavar="OLD=NEW", help="replace the start of every path of a list")
     parser.add_argument("--subset", help="only these rows of a list (training, validation, testing)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes; 0 works in this one")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="worker processes; 0: none")
     parser.add_argument(
         "--report", type=Path, metavar="PATH", help="a second report, .csv or .json, next to OUT/report.csv"
     )
@@ -88,11 +94,13 @@ def _annotations_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="where the lists are written")
     parser.add_argument("--frames", type=Path, metavar="DIR", help="the folder with a folder of face frames per clip")
     parser.add_argument("--sounds", type=Path, metavar="DIR", help="the folder with the wav files")
-    parser.add_argument("--all", action="store_true", help="also the clips that HiCMAE leaves out for want of sound")
-    parser.add_argument("--skip-missing", action="store_true", help="leave out clips whose frames are not there")
+    parser.add_argument(
+        "--all", action="store_true", help="include the clips that HiCMAE leaves out because they have no sound"
+    )
+    parser.add_argument("--skip-missing", action="store_true", help="leave out clips without frames")
     parser.add_argument("--parts", type=int, default=5, help="folders: the number of folds (5)")
     parser.add_argument(
-        "--group", metavar="REGEX", help="folders: finds the person in a clip's name; nobody is in two folds"
+        "--group", metavar="REGEX", help="folders: finds the person in a clip's name; each person is in one fold"
     )
 
 
@@ -150,7 +158,7 @@ def _reading(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _told(report: Report, options: argparse.Namespace) -> int:
-    """Print the summary; status 1 if a clip has no face or cannot be read."""
+    """Print the summary, and return 1 if a clip has no face or cannot be read."""
     from ..data.prepare import REPORT, write_report
 
     print(in_options(report.summary()))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DferZooError, InputError
-from .common import Command, parse_folds, parse_replace, parse_values, table
+from .common import Command, defined, parse_folds, parse_replace, parse_values, table
 
 SHOWN = 10  # clips that cannot be read; more are counted
 
@@ -18,13 +18,13 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", help="the name of a recipe (see --list), or a TOML file")
     parser.add_argument("--list", action="store_true", help="list the recipes and what each trains")
     parser.add_argument("--out", type=Path, help="folder for weights, numbers and the state")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="change a value")
-    parser.add_argument("--resume", action="store_true", help="continue from OUT, where there is a state")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.NAME=VALUE", help="override a value")
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUT")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
     parser.add_argument("--root", metavar="DIR", help="the folder of the data; the same as --set data.options.root=DIR")
     parser.add_argument("--replace", metavar="OLD=NEW", help="replace the start of every path of the lists")
     parser.add_argument(
-        "--folds", metavar="1-5", help="train several folds; {fold} in the recipe's values is the number of the fold"
+        "--folds", metavar="1-5", help="train several folds; {fold} in the recipe's values is replaced by the number"
     )
 
 
@@ -40,7 +40,9 @@ def train_command(options: argparse.Namespace) -> int:
     runs: list[tuple[int | None, Path]] = [(None, options.out)]
     if options.folds:
         runs = [(fold, options.out / f"fold{fold}") for fold in parse_folds(options.folds)]
-    recipes = [read_recipe(options.recipe, changes, fold=fold) for fold, _ in runs]  # all are right, or none is run
+    recipes = [
+        read_recipe(options.recipe, changes, fold=fold) for fold, _ in runs
+    ]  # check all recipes before the first run
     for _, out in runs:
         if not options.resume and (out / "state.safetensors").exists():
             raise InputError(f"{out} contains a training already; add --resume, or choose another folder.")
@@ -83,7 +85,7 @@ def _tell_folds(folds: Sequence[int], done: Sequence[dict[str, Any]], out: Path)
     labels = done[0]["labels"]
     print(metrics.folds_table(folds, tables))
     write_atomically(out / "folds.csv", metrics.rates_csv(tables, labels, folds).encode())
-    rates = {name: None if np.isnan(rate) else rate for name, rate in metrics.over_folds(tables).items()}
+    rates = {name: defined(rate) for name, rate in metrics.over_folds(tables).items()}
     told = {"labels": labels, "folds": dict(zip(folds, (table.tolist() for table in tables))), "over_folds": rates}
     write_atomically(out / "folds.json", (json.dumps(told) + "\n").encode())
     title = f"folds {', '.join(map(str, folds))}, last epoch"
@@ -92,7 +94,7 @@ def _tell_folds(folds: Sequence[int], done: Sequence[dict[str, Any]], out: Path)
 
 def _report_failed(failed: dict[str, str]) -> int:
     if failed and _is_main_process():
-        print(f"{len(failed)} clip{'s' * (len(failed) > 1)} cannot be read, and others took their place:")
+        print(f"{len(failed)} clip{'s' * (len(failed) > 1)} cannot be read and were replaced by others:")
         for reason in list(failed.values())[:SHOWN]:
             print(f"  {reason}")
         if len(failed) > SHOWN:
@@ -117,10 +119,10 @@ def pretrain_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--precision", choices=("no", "fp16", "bf16"), default="no")
-    parser.add_argument("--save-every", type=int, default=0, metavar="N", help="save the state after N updates too")
+    parser.add_argument("--save-every", type=int, default=0, metavar="N", help="also save the state every N updates")
     parser.add_argument("--voxceleb2", action="store_true", help="crop the face of VoxCeleb2's 224 x 224 frames")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an argument of the model")
-    parser.add_argument("--resume", action="store_true", help="continue from OUT, where there is a state")
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUT")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
 
 

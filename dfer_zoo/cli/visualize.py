@@ -1,4 +1,4 @@
-"""`dfer-zoo visualize`: pictures of what a model does with clips."""
+"""`dfer-zoo visualize`: plots of what a model does with clips."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from .common import Command, parse_faces, reading, reading_options
 
 def visualize_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    tsne = what.add_parser("tsne", help="the embeddings of a list of clips in the plane")
+    tsne = what.add_parser("tsne", help="embeddings of a list of clips in two dimensions")
     _model(tsne, faces="none")
     tsne.add_argument("data", help="an annotation file, a folder with one folder per class, or puppets:clips=100")
     tsne.add_argument("--subset", help="only these rows of the list")
     reading_options(tsne)
-    tsne.add_argument("--perplexity", type=float, default=30.0, help="about how many neighbours count (30)")
+    tsne.add_argument("--perplexity", type=float, default=30.0, help="approximate number of neighbors (30)")
     tsne.add_argument("--seed", type=int, default=0)
     tsne.add_argument("--batch-size", type=int, default=8)
     tsne.add_argument("--csv", type=Path, metavar="PATH", help="also write clip, label, x, y")
     for name, summary in (
-        ("occlusion", "which places and frames an answer depends on"),
-        ("reconstruct", "what a masked autoencoder makes of a clip (mae_dfer_pretrain)"),
-        ("snippets", "what each snippet of a clip says, and how much it counts (dk_clip)"),
+        ("occlusion", "which places and frames a prediction depends on"),
+        ("reconstruct", "the reconstruction of a masked autoencoder (mae_dfer_pretrain)"),
+        ("snippets", "the prediction and weight of each snippet (dk_clip)"),
     ):
         command = what.add_parser(name, help=summary)
         _model(command, faces="auto")
         command.add_argument("clip", help="a video file, or a folder of frames")
         if name == "occlusion":
-            command.add_argument("--label", help="the label to explain; by default the answer")
+            command.add_argument("--label", help="the label to explain; by default the predicted one")
             command.add_argument("--cells", type=int, default=7, help="places along a side (7)")
         if name == "reconstruct":
             command.add_argument(
@@ -41,17 +41,17 @@ def visualize_options(parser: argparse.ArgumentParser) -> None:
                 action=argparse.BooleanOptionalAction,
                 help="show the frame difference; by default if the model was trained on it",
             )
-            command.add_argument("--seed", type=int, help="draw another mask")
+            command.add_argument("--seed", type=int, help="seed of the mask")
 
 
 def _model(parser: argparse.ArgumentParser, faces: str) -> None:
     parser.add_argument("model", help='"mma_dfer.dfew_fold1", "local-dir:FOLDER" or "hf-hub:OWNER/REPO"')
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="the picture: .png, .pdf or .svg; by default CLIP_WHAT.png"
+        "--out", type=Path, metavar="PATH", help="the plot: .png, .pdf or .svg; by default CLIP_WHAT.png"
     )
-    parser.add_argument("--faces", default=faces, help=f"as of predict; by default {faces}")
+    parser.add_argument("--faces", default=faces, help=f"as in predict; by default {faces}")
     parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
-    parser.add_argument("--device", help='"cuda", "mps", ...; default: the processor')
+    parser.add_argument("--device", help='"cuda", "mps", ...; default: the CPU')
 
 
 def visualize_command(options: argparse.Namespace) -> int:

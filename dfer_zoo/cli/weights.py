@@ -43,7 +43,7 @@ def list_command(options: argparse.Namespace) -> int:
 
 def info_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help='"mma_dfer", or with the weights "mma_dfer.dfew_fold1", or "local-dir:FOLDER"')
-    parser.add_argument("--json", action="store_true", help="the records as they stand in the manifest, one per line")
+    parser.add_argument("--json", action="store_true", help="print the records of the manifest, one per line")
 
 
 def info_command(options: argparse.Namespace) -> int:
@@ -69,12 +69,12 @@ def info_command(options: argparse.Namespace) -> int:
         print(f"{arch}\n\n{table([('WEIGHTS', 'PARAMETERS', 'PUBLISHED', 'LICENCE'), *numbers])}")
         print(f"\nMore about one of them: dfer-zoo info {arch}.{records[0].tag}")
     else:
-        print(f'{arch}: no weights of it are listed. dfer_zoo.create_model("{arch}") makes a model to be trained.')
+        print(f'{arch}: no pretrained weights. dfer_zoo.create_model("{arch}") creates a model to train.')
     return 0
 
 
 def describe(record: Weights) -> str:
-    """Everything that a user of these weights has to know, in plain text."""
+    """Describe a record in plain text."""
     from ..weights.provenance import provenance
 
     rows = [("weights", f"{record.name} ({record.params:,} parameters)")]
@@ -101,7 +101,7 @@ def describe(record: Weights) -> str:
             recalls.setdefault((metric.protocol, metric.source), []).append(f"{metric.label} {metric.value:g}")
     rows += [("recall", f"{', '.join(each)} %: {told} ({source})") for (told, source), each in recalls.items()]
     if not record.metrics and (first := _first_fold(record)):
-        rows.append(("number", f"none is published for this fold; the mean over the folds is with {first.name}"))
+        rows.append(("number", f"not published for this fold; see {first.name} for the mean over the folds"))
     rows += provenance(record)
     if record.caution:
         rows.append(("caution", record.caution))
@@ -111,7 +111,7 @@ def describe(record: Weights) -> str:
 
 
 def _first_fold(record: Weights) -> Weights | None:
-    """Where a mean over the folds stands."""
+    """Return the record with the mean over the folds."""
     from ..registry import manifest
 
     folds = (r for r in manifest().values() if (r.arch, r.dataset) == (record.arch, record.dataset))
@@ -124,9 +124,9 @@ def _numbers(record: Weights) -> str:
 
 def fetch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("patterns", nargs="+", metavar="PATTERN", help='"mma_dfer", "*.dfew_fold*", "av_fusion.demo"')
-    parser.add_argument("--dry-run", action="store_true", help="only list what would be fetched: sizes and licences")
+    parser.add_argument("--dry-run", action="store_true", help="only list sizes and licences")
     parser.add_argument("--keep", action="store_true", help="keep the authors' files after their conversion")
-    parser.add_argument("--cache-dir", help="where to put files from the Hub, if not in its usual folder")
+    parser.add_argument("--cache-dir", help="cache folder for files from the Hub")
 
 
 def fetch_command(options: argparse.Namespace) -> int:
@@ -143,7 +143,7 @@ def fetch_command(options: argparse.Namespace) -> int:
 
 
 def _fetched(record: Weights, options: argparse.Namespace) -> bool:
-    """Fetch one record; a fault is printed, and the next one is tried."""
+    """Fetch one record. An error is printed, and False returned."""
     from ..checkpoints import backbone_state, convert_checkpoint
     from ..weights import fetch
     from ..weights.cache import Cache
@@ -190,24 +190,24 @@ def convert_options(parser: argparse.ArgumentParser) -> None:
         "file",
         metavar="FILE|URL|DRIVE-ID",
         nargs="?",
-        help="the checkpoint as its authors publish it; left out, it is fetched from where the record says",
+        help="the authors' checkpoint; by default it is downloaded from its origin",
     )
-    own = parser.add_argument_group("a checkpoint of your own training with the authors' code (TAG is then any name)")
+    own = parser.add_argument_group("a checkpoint that you trained with the authors' code (TAG is any name)")
     own.add_argument("--output", metavar="FOLDER", help='where to write it; create_model("local-dir:FOLDER") reads it')
-    own.add_argument("--labels", metavar="A,B,...", help="its classes in order, if they are not the published ones")
+    own.add_argument("--labels", metavar="A,B,...", help="class names in order, if not the published ones")
     own.add_argument(
         "--transform",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a field of its video record, such as rate=1, that the file does not store",
+        help="a field of the VideoSpec that the file does not store, such as rate=1",
     )
     own.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="an argument of the model, such as num_frames=8",
+        help="an argument of the model that the file does not store, such as num_frames=8",
     )
 
 
@@ -231,7 +231,7 @@ def convert_command(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _checkpoint_file(options: argparse.Namespace) -> Iterator[Path]:
-    """The file to convert: a path, or fetched from a link and deleted afterwards."""
+    """Yield the file to convert. A file from a link is deleted afterwards."""
     from ..registry import get_weights
     from ..weights import fetch, store
     from ..weights.origin import fetch_first, origin_of_link
@@ -252,16 +252,22 @@ def _checkpoint_file(options: argparse.Namespace) -> Iterator[Path]:
 
 
 def publish_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", help='"mma_dfer.dfew_fold1", or a folder of save_pretrained')
+    parser.add_argument(
+        "source", metavar="SOURCE", help='"mma_dfer.dfew_fold1", or a folder written by save_pretrained'
+    )
     parser.add_argument("--to", required=True, metavar="OWNER/REPO", help="the repository on the Hub")
     parser.add_argument("--private", action="store_true", help="create the repository as a private one")
-    parser.add_argument("--gated", action="store_true", help="readers must accept conditions first")
-    parser.add_argument("--pull-request", action="store_true", help="open a pull request, for repositories of others")
+    parser.add_argument("--gated", action="store_true", help="users must accept conditions first")
     parser.add_argument(
-        "--benchmark", metavar="OWNER/DATASET[:TASK]", help="write the numbers for this benchmark of the Hub too"
+        "--pull-request", action="store_true", help="open a pull request, for repositories that are not yours"
     )
-    parser.add_argument("--dry-run", action="store_true", help="send nothing; show what would be published")
-    parser.add_argument("--i-have-permission", action="store_true", help="the authors allow it, where no licence does")
+    parser.add_argument(
+        "--benchmark", metavar="OWNER/DATASET[:TASK]", help="also write the metrics for this benchmark on the Hub"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be published")
+    parser.add_argument(
+        "--i-have-permission", action="store_true", help="confirm that the authors allow it, if the licence does not"
+    )
 
 
 def publish_command(options: argparse.Namespace) -> int:
@@ -284,13 +290,13 @@ def publish_command(options: argparse.Namespace) -> int:
         return 0
     if done.pull_request:
         print(f"pull request: {done.pull_request}")
-    print(f'read back and compared. dfer_zoo.create_model("{done.name}")\n\n{done.manifest_diff}')
+    print(f'Downloaded again and compared. dfer_zoo.create_model("{done.name}")\n\n{done.manifest_diff}')
     return 0
 
 
 def verify_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", nargs="?", default="*", help='shell pattern, such as "mma*" or "*.dfew_fold1"')
-    parser.add_argument("--cache-dir", help="where fetched files are, if not in the Hub's usual folder")
+    parser.add_argument("--cache-dir", help="cache folder for files from the Hub")
 
 
 def verify_command(options: argparse.Namespace) -> int:
@@ -304,7 +310,7 @@ def verify_command(options: argparse.Namespace) -> int:
         found += 1
         damaged += fault is not None
         print(f"{name}  {path}  {fault or 'ok'}", flush=True)
-    print(f"{found} files, {damaged} damaged" if found else "There are no weights on this machine yet.")
+    print(f"{found} files, {damaged} damaged" if found else "No weights on this machine yet.")
     return 1 if damaged else 0
 
 

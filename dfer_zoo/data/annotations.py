@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import InputError, suggest
 from ..transforms import Transform
 from .formats import (
+    RAVDESS_NAME,
     numbered_lines,
     read_audiovisual_list,
     read_class_folders,
@@ -62,7 +63,7 @@ def read_rows(
     if text == "puppets" or text.startswith("puppets:"):
         return _puppet_rows(text, labels, **options)
     path = Path(source)
-    if path.is_dir() and not any(re.fullmatch(r"\d\d(-\d\d){6}", video.stem) for video in path.glob("*/*.mp4")):
+    if path.is_dir() and not any(RAVDESS_NAME.fullmatch(video.stem) for video in path.glob("*/*.mp4")):
         _check_options(text, read_class_folders, options)
         return read_class_folders(path, labels)
     if not path.exists():
@@ -99,7 +100,7 @@ def _check_classes(text: str, rows: Sequence[Row], labels: Sequence[str]) -> Non
     highest = max(rows, key=lambda row: row.label)
     if highest.label >= len(labels):
         raise InputError(
-            f"{text}: the clip {highest.path} has the class index {highest.label} (from 0), and there are {len(labels)} "
+            f"{text}: the clip {highest.path} has the class index {highest.label} (from 0), but there are {len(labels)} "
             f"labels: {', '.join(labels)}."
         )
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError
-from .formats import VIDEO_SUFFIXES
+from ..media.files import VIDEO_SUFFIXES
 from .rows import Row
 
 CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")  # in the order of the labels

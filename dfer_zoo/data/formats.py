@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError, MediaError, suggest
 from ..media.container import open_file
+from ..media.files import VIDEO_SUFFIXES
 from ..media.limits import check_limit
 from .rows import Row, Rows, audio_path
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".flv", ".mpg", ".mpeg", ".m4v", ".wmv"})
-SPEECH = 1  # vocal channel in the file names of RAVDESS; 2 is song
+# modality, vocal channel (1 is speech, 2 is song), emotion, intensity, statement, repetition, actor
+RAVDESS_NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-\d\d-\d\d-\d\d-(\d\d)")
 SUBSETS = ("training", "validation", "testing")
 
 
@@ -94,14 +96,10 @@ def read_clip_list(
     >>> read_clip_list("dfew_fold1/test.csv", replace=("/their/disk", "/mine"), num_classes=7)  # doctest: +SKIP
     """
     move = _Relocation(root, replace)
-    rows = []
-    for where, line in numbered_lines(path):
-        clip, _, label = line.rpartition(" ")
-        if not clip.strip() or not label.isdecimal():
-            raise InputError(f"{where}: expected 'folder label', found {line!r}.")
-        place = move(clip.strip(), where)
-        rows.append(Row(place, _label(label, where, num_classes), subset=subset, order=order, upright=False))
-    return Rows(rows)
+    return Rows(
+        Row(move(clip, where), label, subset=subset, order=order, upright=False)
+        for where, (clip,), label in _files_and_label(path, "folder label", num_classes)
+    )
 
 
 def read_sound_list(
@@ -122,14 +120,20 @@ def read_sound_list(
     """
     move = _Relocation(root, replace)
     rows = []
-    for where, line in numbered_lines(path):
-        fields = line.split(" ")
-        if len(fields) != 3 or not fields[2].isdecimal():
-            raise InputError(f"{where}: expected 'folder wav label', found {line!r}.")
-        label = _label(fields[2], where, num_classes)
-        folder, sound = (move(field, where) for field in fields[:2])
+    for where, files, label in _files_and_label(path, "folder wav label", num_classes):
+        folder, sound = (move(file, where) for file in files)
         rows.append(Row(folder, label, sound, subset=subset, order=order, upright=False))
     return Rows(rows)
+
+
+def _files_and_label(path: str | Path, expected: str, num_classes: int | None) -> Iterator[tuple[str, list[str], int]]:
+    """Yield (place, files, label) for the lines of a list; the last field is the label."""
+    count = expected.count(" ")
+    for where, line in numbered_lines(path):
+        *files, label = line.split(" ") if count > 1 else line.rsplit(" ", 1)
+        if len(files) != count or not all(file.strip() for file in files) or not label.isdecimal():
+            raise InputError(f"{where}: expected '{expected}', found {line!r}.")
+        yield where, [file.strip() for file in files], _label(label, where, num_classes)
 
 
 def read_audiovisual_list(
@@ -269,15 +273,15 @@ def read_ravdess(
         raise InputError(f"The actors {sorted(testing & validation)} are in both testing and validation.")
     rows = []
     for video in sorted(Path(folder).rglob("*.mp4")):
-        fields = video.stem.split("-")
-        if len(fields) != 7 or not all(field.isdecimal() for field in fields) or not 1 <= int(fields[2]) <= 8:
+        codes = RAVDESS_NAME.fullmatch(video.stem)
+        if codes is None or not 1 <= int(codes[3]) <= 8:
             raise InputError(f"{video} has no file name of RAVDESS (MM-VC-EE-II-SS-RR-AA.mp4).")
-        if int(fields[1]) != SPEECH:
+        if codes[2] != "01":
             continue
-        actor = int(fields[6])
+        actor = int(codes[4])
         part = "testing" if actor in testing else "validation" if actor in validation else "training"
         sound = video.with_name(f"03{video.stem[2:]}.wav")
-        rows.append(Row(str(video), int(fields[2]) - 1, str(sound) if sound.is_file() else None, subset=part))
+        rows.append(Row(str(video), int(codes[3]) - 1, str(sound) if sound.is_file() else None, subset=part))
     if not rows:
         raise InputError(f"There is no .mp4 file of speech in {folder}.")
     return Rows(row for row in rows if subset is None or row.subset == subset)

@@ -1,7 +1,7 @@
 """Write the annotation lists of the data sets: the published splits, in the format and label order of each system.
 
-Each data set is read in the layout of its own release, as far as the systems' own preparation programs read it. Face
-frames are looked for in a folder of clips, where each clip is a folder of images.
+Each data set is read in the layout of its release, as the systems' preparation programs expect it. Face frames are read
+from a folder of clips, where each clip is a folder of images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..atomic import write_atomically
 from ..errors import InputError, suggest
 from ..media.images import IMAGE_SUFFIXES
 from .crema_d import CREMA_D_WITHOUT_SOUND, MAFW_WITHOUT_SOUND, list_lines, read_crema_d
-from .formats import numbered_lines
+from .formats import RAVDESS_NAME, numbered_lines, read_class_folders
 from .rows import Row
 
 # -- the labels of each system -----------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ ORDERS: dict[tuple[str, str], tuple[str, ...]] = {
 
 
 def label_order(dataset: str, system: str) -> tuple[str, ...]:
-    """The classes of a data set in the order of a system's labels.
+    """Return the classes of a data set in the order of a system's labels.
 
     Args:
         dataset: "dfew", "ferv39k" or "mafw".
@@ -64,18 +64,18 @@ def label_order(dataset: str, system: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Fold:
-    """What is asked for.
+    """One fold of a data set, and where its files are.
 
     Attributes:
         root: The folder of the data set.
         number: The fold, from 1; None for data sets with one official split.
-        system: Whose lists are written.
-        frames: The folder with the face frames; None is the place in the data set's release.
+        system: The system whose lists are written.
+        frames: The folder with the face frames; by default that of the data set's release.
         sounds: The folder with the wav files, for lists that name them.
-        all_clips: Keep the clips that HiCMAE leaves out for want of sound.
-        skip_missing: Leave out clips whose frames are not there. By default that is an error.
-        parts: How many folds own data are dealt into.
-        group: A regular expression whose first group names the person in the name of a clip of own data.
+        all_clips: Keep the clips that HiCMAE leaves out because they have no sound.
+        skip_missing: Leave out clips without frames. By default they are an error.
+        parts: The number of folds of your own data.
+        group: A regular expression whose first group finds the person in the name of a clip of your own data.
     """
 
     root: Path
@@ -93,7 +93,7 @@ Lists = dict[str, list[Row]]  # the rows of "train" and "test", or of other name
 
 
 def read_fold(dataset: str, fold: Fold) -> Lists:
-    """The rows of a data set's fold.
+    """Read the rows of a data set's fold.
 
     Args:
         dataset: A key of `DATASETS`.
@@ -113,7 +113,7 @@ def read_fold(dataset: str, fold: Fold) -> Lists:
     if known.folds and fold.number not in range(1, known.folds + 1):
         raise InputError(f"{known.name} has the folds 1 to {known.folds}; give --fold (it is {fold.number}).")
     if known.folds == 0 and fold.number not in (None, 1):
-        raise InputError(f"{known.name} has one official split and no folds; leave --fold out.")
+        raise InputError(f"{known.name} has one official split and no folds; omit --fold.")
     if not fold.root.is_dir():
         raise InputError(f"{fold.root} is not a folder; expected the folder of {known.name}.")
     return known.read(fold)
@@ -122,50 +122,46 @@ def read_fold(dataset: str, fold: Fold) -> Lists:
 def _dfew(fold: Fold) -> Lists:
     """EmoLabel_DataSplit/{train,test}(single-labeled)/set_K.csv with the columns video_name and label (1 to 7)."""
     folder = _frames_folder("dfew", fold)
-    lists: Lists = {}
-    for name in ("train", "test"):
+
+    def rows(name: str) -> Iterator[Row]:
         path = fold.root / "EmoLabel_DataSplit" / f"{name}(single-labeled)" / f"set_{fold.number}.csv"
-        rows = []
         for where, cells in _csv_rows(path, ("video_name", "label")):
             if not cells["label"].isdecimal() or not 1 <= int(cells["label"]) <= 7:
                 raise InputError(f"{where}: the label is {cells['label']!r}; expected 1 to 7.")
-            rows.append(Row(str(folder / cells["video_name"].zfill(5)), int(cells["label"]) - 1))
-        lists[name] = rows
-    return _with_frames(lists, fold)
+            yield Row(str(folder / cells["video_name"].zfill(5)), int(cells["label"]) - 1)
+
+    return _train_and_test(rows, fold)
 
 
 def _ferv39k(fold: Fold) -> Lists:
     """4_setups/All_scenes/{train,test}_All.csv: "Scene/Emotion/0001 Happy" without a header."""
     folder = _frames_folder("ferv39k", fold)
     order = label_order("ferv39k", fold.system)
-    lists: Lists = {}
-    for name in ("train", "test"):
-        rows = []
+
+    def rows(name: str) -> Iterator[Row]:
         for where, line in numbered_lines(fold.root / "4_setups" / "All_scenes" / f"{name}_All.csv"):
             clip, _, emotion = line.rpartition(" ")
-            rows.append(Row(str(folder / clip), _label(emotion, order, where)))
-        lists[name] = rows
-    return _with_frames(lists, fold)
+            yield Row(str(folder / clip), _label(emotion, order, where))
+
+    return _train_and_test(rows, fold)
 
 
 def _mafw(fold: Fold) -> Lists:
     """split/single/no_caption/set_K/{train,test}.txt: "00025.mp4 anger"."""
     folder = _frames_folder("mafw", fold)
     order = label_order("mafw", fold.system)
-    lists: Lists = {}
-    for name in ("train", "test"):
-        rows = []
-        for where, line in numbered_lines(
-            fold.root / "split" / "single" / "no_caption" / f"set_{fold.number}" / f"{name}.txt"
-        ):
+    splits = fold.root / "split" / "single" / "no_caption" / f"set_{fold.number}"
+
+    def rows(name: str) -> Iterator[Row]:
+        for where, line in numbered_lines(splits / f"{name}.txt"):
             clip, _, emotion = line.rpartition(" ")
             number = clip.partition(".")[0]
             if fold.system == "hicmae" and not fold.all_clips and number in MAFW_WITHOUT_SOUND:
                 continue
             sound = _sound_of(fold, number) if fold.system == "hicmae" else None
-            rows.append(Row(str(folder / number), _label(emotion, order, where), sound))
-        lists[name] = rows
-    return _with_frames(lists, fold)
+            yield Row(str(folder / number), _label(emotion, order, where), sound)
+
+    return _train_and_test(rows, fold)
 
 
 def _crema_d(fold: Fold) -> Lists:
@@ -205,7 +201,6 @@ def _enterface(fold: Fold) -> Lists:
     return lists
 
 
-RAVDESS_NAME = re.compile(r"(\d\d)-(\d\d)-(\d\d)-\d\d-\d\d-\d\d-(\d\d)")
 RAVDESS_ACTORS = 24
 PUBLISHED_SPLIT: dict[str, tuple[int, ...]] = {
     "testing": (5, 10, 16, 19),
@@ -214,7 +209,7 @@ PUBLISHED_SPLIT: dict[str, tuple[int, ...]] = {
 
 
 def ravdess_split(fold: int | None) -> dict[str, tuple[int, ...]]:
-    """The actors for testing and validation.
+    """Return the actors for testing and validation.
 
     Args:
         fold: None is the split of av_fusion's published weights. 1 to 6 test four actors each, 01-04 to 21-24, as
@@ -285,11 +280,9 @@ def _ravdess_prepared(fold: Fold, split: Mapping[str, Sequence[int]]) -> Iterato
 
 
 def _folders(fold: Fold) -> Lists:
-    """A folder per class: the clips of each class, or of each person, are dealt into folds by a fixed draw."""
-    from .formats import read_class_folders
-
+    """A folder per class: the clips of each class, or of each person, are split into folds with a fixed seed."""
     if not fold.number or fold.number > fold.parts:
-        raise InputError(f"The clips are dealt into {fold.parts} folds; give --fold 1 to {fold.parts}, or --parts.")
+        raise InputError(f"The clips are split into {fold.parts} folds; give --fold 1 to {fold.parts}, or --parts.")
     rows = read_class_folders(fold.root)
     groups: dict[tuple[int, str], list[Row]] = {}
     for row in rows:
@@ -312,11 +305,11 @@ def _person(pattern: str, name: str) -> str:
     except re.error as error:
         raise InputError(f"--group {pattern} is not a regular expression ({error}).") from error
     if match is None:
-        raise InputError(f"--group {pattern} matches nothing in '{name}'; it must find the person in each clip's name.")
+        raise InputError(f"--group {pattern} does not match '{name}'; it must find the person in each clip's name.")
     return match[1] if match.re.groups else match[0]
 
 
-# where a release has the face crops that a system reads; of DFEW, MAE-DFER's have the original frame rate, S2D's 16 frames
+# where a release has the face crops that a system reads; DFEW: MAE-DFER's have all frames, S2D's 16 frames
 FRAMES: dict[tuple[str, str], str] = {
     ("dfew", ""): "Clip/clip_224x224",
     ("dfew", "mae_dfer"): "Clip/jpg_256",
@@ -338,9 +331,7 @@ def _csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[st
     lines = list(numbered_lines(path))
     header = [cell.strip() for cell in next(csv.reader([lines[0][1]]))] if lines else []
     if missing := [name for name in columns if name not in header]:
-        raise InputError(
-            f"{path}: there is no column {' or '.join(missing)}; its columns are {', '.join(header) or 'none'}."
-        )
+        raise InputError(f"{path}: no column {' or '.join(missing)}; its columns are {', '.join(header) or 'none'}.")
     for where, line in lines[1:]:
         cells = [cell.strip() for cell in next(csv.reader([line]))]
         if len(cells) != len(header):
@@ -357,7 +348,7 @@ def _label(word: str, order: Sequence[str], where: str) -> int:
 
 
 def _frame_folders(root: Path) -> list[Path]:
-    """All folders that contain images."""
+    """Return all folders that contain images."""
     found = sorted({path.parent for path in root.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES})
     if not found:
         raise InputError(f"There is no folder of frames below {root}.")
@@ -371,11 +362,11 @@ def _sound_of(fold: Fold, name: str, clip: Path | None = None) -> str:
     return str(next((place for place in places if place.is_file()), places[0]))
 
 
-def _with_frames(lists: Lists, fold: Fold) -> Lists:
-    """The rows with the number of their frames; clips without frames are an error, or left out."""
+def _train_and_test(rows: Callable[[str], Iterable[Row]], fold: Fold) -> Lists:
+    """Make both lists, with the number of frames of each clip. Clips without frames are an error, or left out."""
     counted: Lists = {}
-    for name, rows in lists.items():
-        found = [dataclasses.replace(row, num_frames=_count_frames(Path(row.path))) for row in rows]
+    for name in ("train", "test"):
+        found = [dataclasses.replace(row, num_frames=_count_frames(Path(row.path))) for row in rows(name)]
         missing = [row.path for row in found if not row.num_frames]
         if missing and not fold.skip_missing:
             raise InputError(
@@ -398,11 +389,11 @@ def _count_frames(folder: Path) -> int:
 
 
 def three_fields(rows: Iterable[Row], *, less: int = 0) -> list[str]:
-    """Lines of DFER-CLIP, MMA-DFER and DK-CLIP: "folder count label".
+    """Format lines of DFER-CLIP, MMA-DFER and DK-CLIP: "folder count label".
 
     Args:
         rows: The clips.
-        less: Frames to leave out of the count: MMA-DFER's lists of MAFW count one less than there are.
+        less: Subtracted from the frame count, which is one too low in MMA-DFER's lists of MAFW.
 
     Returns:
         One line per clip.
@@ -414,7 +405,7 @@ def three_fields(rows: Iterable[Row], *, less: int = 0) -> list[str]:
 
 
 def two_fields(rows: Iterable[Row]) -> list[str]:
-    """Lines of MAE-DFER: "folder label".
+    """Format lines of MAE-DFER: "folder label".
 
     >>> two_fields([Row("faces/00001", 3)])
     ['faces/00001 3']
@@ -423,7 +414,7 @@ def two_fields(rows: Iterable[Row]) -> list[str]:
 
 
 def four_fields(rows: Iterable[Row]) -> list[str]:
-    """Lines of av_fusion: "faces;sound;label;subset", labels from 1.
+    """Format lines of av_fusion: "faces;sound;label;subset", labels from 1.
 
     >>> four_fields([Row("a.npy", 2, "a.wav", subset="testing")])
     ['a.npy;a.wav;3;testing']
@@ -432,11 +423,11 @@ def four_fields(rows: Iterable[Row]) -> list[str]:
 
 
 def with_header(rows: Sequence[Row], labels: Sequence[str] | None = None, root: Path | None = None) -> list[str]:
-    """Lines of S2D and of own CSV lists: a header, then "path,label".
+    """Format lines of S2D and of CSV lists: a header, then "path,label".
 
     Args:
         rows: The clips.
-        labels: Write these names in place of the numbers.
+        labels: Write these names instead of the numbers.
         root: Paths are written relative to this folder; None writes absolute paths.
 
     Returns:
@@ -453,13 +444,13 @@ def with_header(rows: Sequence[Row], labels: Sequence[str] | None = None, root: 
         if root is not None and path.is_relative_to(root):
             path = path.relative_to(root)
         elif root is None:
-            path = Path(os.path.abspath(path))  # a relative path would start at the folder of the list
+            path = Path(os.path.abspath(path))  # readers resolve relative paths from the folder of the list
         writer.writerow((path.as_posix(), row.label if labels is None else labels[row.label]))
     return text.getvalue().splitlines()
 
 
 def lines_of(dataset: str, fold: Fold, rows: Sequence[Row]) -> list[str]:
-    """The lines of a list in the format of the system."""
+    """Format the lines of a list for the system."""
     if dataset == "folders":
         return with_header(rows, sorted(p.name for p in fold.root.iterdir() if p.is_dir() and p.name[0] != "."))
     if fold.system == "s2d":
@@ -507,7 +498,7 @@ def write_lists(dataset: str, fold: Fold, out: str | Path) -> dict[Path, int]:
         The number of clips in each file.
 
     Raises:
-        InputError: The data set or its files are not there, or the folder cannot be written.
+        InputError: The data set or its files are missing, or the folder cannot be written.
 
     >>> write_lists("dfew", Fold(Path("DFEW"), 1, "mae_dfer"), "lists/fold1")  # doctest: +SKIP
     """

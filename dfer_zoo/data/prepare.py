@@ -1,4 +1,4 @@
-"""Prepare many clips: in parallel, so that an interrupted run can go on, with a report of what went wrong."""
+"""Prepare many clips in parallel, in a run that can be interrupted and resumed, with a report."""
 
 from __future__ import annotations
 
@@ -9,38 +9,35 @@ import io
 import itertools
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..atomic import write_atomically
+from ..atomic import WriteError, write_atomically
 from ..errors import DferZooError, InputError, suggest
 from ..media.faces import RULES
-from ..media.images import IMAGE_SUFFIXES
+from ..media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 from ..media.workers import Workers
 from ..registry import get_weights
 from ..weights.record import Weights
 from . import prepare_clips
 from .annotations import Row, read_rows
-from .formats import COLUMNS, VIDEO_SUFFIXES
+from .formats import COLUMNS, RAVDESS_NAME
 from .prepare_clips import SUFFIXES, Result, Source
 
-SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus"})
-RAVDESS_NAME = re.compile(r"\d\d(-\d\d){6}")
 JOURNAL, REPORT, LIST = "prepare.jsonl", "report.csv", "annotations.csv"
-PREPARED_ARRAYS = "av_fusion.ravdess_ia"  # its record says which frames an .npy file holds
+PREPARED_ARRAYS = "av_fusion.ravdess_ia"  # its record says which frames an .npy file contains
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of all clips.
+    """The results of all clips.
 
     Attributes:
         results: One per clip, in the order of the source.
-        resumed: How many of them an earlier run had written.
+        resumed: How many of them were written by an earlier run.
     """
 
     results: tuple[Result, ...]
@@ -57,7 +54,7 @@ class Report:
         return tuple(result for result in self.results if result.status == "failed")
 
     def summary(self, shown: int = 10) -> str:
-        """A few lines for people: counts, and the clips that need attention."""
+        """Return a few lines of text: counts, and the clips that need attention."""
         counts = Counter(result.status for result in self.results)
         parts = [f"{counts[status]} {word}" for status, word in STATUS_WORDS.items() if counts[status]]
         again = f" ({self.resumed} by an earlier run)" if self.resumed else ""
@@ -104,14 +101,14 @@ def faces(
         kind: "jpg" or "png" for a folder of images per clip, "npy" for the files of av_fusion.
         names: "padded" (00000.jpg) or "plain" (0.jpg); by default plain for "union_square", as MMA-DFER's files.
         preview: Also write an .avi for each .npy file.
-        workers: Processes; 0 works in this one.
+        workers: Number of worker processes; 0 for none.
         **reading: Options of `read_rows` for a list.
 
     Returns:
         The report.
 
     Raises:
-        InputError: An argument is wrong, or the folder holds clips that were prepared otherwise.
+        InputError: An argument is wrong, or the folder contains clips that were prepared with other options.
 
     >>> report = faces("RAVDESS", "faces", rule="largest", kind="npy")  # doctest: +SKIP
     """
@@ -138,7 +135,7 @@ def audio(source: str | Path, out: str | Path, *, rule: str = "file", workers: i
         source: An annotation list, a folder, or one file.
         out: The folder to write to.
         rule: "file": rate and channels of the file, for MMA-DFER. "ravdess": av_fusion's mono 22,050 Hz, 3.6 seconds.
-        workers: Processes; 0 works in this one.
+        workers: Number of worker processes; 0 for none.
         **reading: Options of `read_rows` for a list.
 
     Returns:
@@ -174,7 +171,7 @@ def frames(
         out: The folder to write to.
         fps: Frames per second to write; None writes every frame.
         kind: "jpg" or "png".
-        workers: Processes; 0 works in this one.
+        workers: Number of worker processes; 0 for none.
         **reading: Options of `read_rows` for a list.
 
     Returns:
@@ -213,7 +210,7 @@ def _record(name: str) -> Weights:
 
 
 def read_sources(source: str | Path, suffix: str = "", *, sounds: bool = False, **reading: Any) -> list[Source]:
-    """The clips of a list, a folder or a file, with the place of each in the output folder.
+    """List the clips of a list, a folder or a file, with their paths in the output folder.
 
     Args:
         source: An annotation list, a folder with videos or folders of frames, or one file.
@@ -264,10 +261,9 @@ def _sources_of_folder(root: Path, suffix: str, sounds: bool) -> Iterator[Source
     for path in found:
         place, label = path.relative_to(root), None
         if match := RAVDESS_NAME.fullmatch(path.stem):
-            fields = match.group().split("-")
-            if fields[1] == "02":  # songs
+            if match[2] == "02":  # songs
                 continue
-            label = str(int(fields[2]) - 1)
+            label = str(int(match[3]) - 1)
         elif per_class:
             label = place.parts[0]
         stem = place.with_suffix("") if path.is_file() else place
@@ -330,7 +326,7 @@ def _run(
     workers: int,
     listed: bool = True,
 ) -> Report:
-    """Prepare the clips that are not there yet, and write the report."""
+    """Prepare the clips that an earlier run has not written, and write the report."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         before = _read_journal(out / JOURNAL, header)
@@ -351,6 +347,8 @@ def _run(
         write_report(report, out / REPORT)
         if listed:
             _write_list(sources, report, out)
+    except WriteError:
+        raise
     except OSError as error:
         raise InputError(f"{out}: {error.strerror or error}.") from error
     return report
@@ -374,6 +372,8 @@ def _caught(work: Callable[[Source], Result], item: Source) -> Result | DferZooE
 
 
 def _result(item: Source, answer: Result | DferZooError) -> Result:
+    if isinstance(answer, WriteError):  # a full disk is no fault of the clip
+        raise answer
     if isinstance(answer, Result):
         return answer
     return Result(item.row.path, item.output, "failed", reason=str(answer))
@@ -383,28 +383,33 @@ def _read_journal(path: Path, header: Mapping[str, Any]) -> dict[str, Result]:
     """What earlier runs did, by output. A new journal starts with the options; others must have the same."""
     wanted = json.loads(json.dumps(header))
     if not path.exists():
-        path.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
+        write_atomically(path, (json.dumps(wanted) + "\n").encode())
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    try:
-        found = json.loads(lines[0])
-    except (IndexError, json.JSONDecodeError):
-        found = None
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = _parsed(lines[0]) if lines else None
     if found != wanted:
         differing = [k for k in wanted if not isinstance(found, dict) or found.get(k) != wanted[k]]
         told = ", ".join(f"{k}={found.get(k)} there, {wanted[k]} here" for k in differing if isinstance(found, dict))
         raise InputError(
-            f"{path.parent} holds clips that were prepared with other options ({told or 'its journal is damaged'}). "
+            f"{path.parent} contains clips that were prepared with other options ({told or 'its journal is damaged'}). "
             "Choose another folder with --out."
         )
     results = {}
+    kinds = {field.name: type(getattr(Result("", "", ""), field.name)) for field in dataclasses.fields(Result)}
     for line in lines[1:]:
-        try:
-            result = Result(**json.loads(line))
-        except (json.JSONDecodeError, TypeError):  # empty, or cut off when the process was killed
-            continue
-        results[result.output] = result
+        fields = _parsed(line)
+        complete = isinstance(fields, dict) and fields.keys() == kinds.keys()
+        if complete and all(isinstance(value, kinds[name]) for name, value in fields.items()):
+            results[fields["output"]] = Result(**fields)
     return results
+
+
+def _parsed(line: str) -> Any:
+    """A line of the journal; None if it is empty, damaged, or was cut off when the process was killed."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def write_report(report: Report, path: Path) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import os
-import shutil
-import tempfile
 import wave
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..atomic import atomic_path, write_atomically
+from ..atomic import atomic_folder, atomic_path, write_atomically
 from ..errors import InputError, MediaError
 from ..media.clip import Clip, in_order
 from ..media.container import existing
@@ -27,7 +23,7 @@ from ..transforms import sampling
 from ..weights.record import VideoSpec
 from .rows import Row, read_row
 
-SUFFIXES = {"jpg": "", "png": "", "npy": "_facecroppad.npy"}  # of what is written for a clip; "" is a folder
+SUFFIXES = {"jpg": "", "png": "", "npy": "_facecroppad.npy"}  # of the output for a clip; "" is a folder
 PREVIEW_FPS = 5  # of the .avi that shows prepared faces
 RAVDESS_RATE, RAVDESS_SECONDS = 22050, 3.6
 
@@ -54,7 +50,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What became of one clip.
+    """The result of one clip.
 
     Attributes:
         clip: The path of the source.
@@ -192,7 +188,7 @@ def prepare_frames(source: Source, *, out: Path, fps: float | None = None, kind:
 
 
 def frames_at(clip: Clip, fps: float) -> list[int]:
-    """The frames that are shown at 0, 1 / fps, 2 / fps, ... seconds.
+    """Return the frames that are shown at 0, 1 / fps, 2 / fps, ... seconds.
 
     Args:
         clip: A clip with a known frame rate.
@@ -228,32 +224,17 @@ def _repeated(frames: Iterator[np.ndarray], numbers: Sequence[int]) -> Iterator[
 
 
 def _write_frames(frames: Iterable[np.ndarray], place: Path, kind: str, names: str) -> int:
-    """Write a folder of images at once or not at all."""
+    """Write a folder of images atomically."""
     options: dict[str, Any] = {"format": "PNG"}
     if kind == "jpg":  # as OpenCV writes by default
         options = {"format": "JPEG", "quality": 95, "subsampling": "4:2:0"}
     digits = 5 if names == "padded" else 1
     count = 0
-    with _new_folder(place) as folder:
+    with atomic_folder(place) as folder:
         for frame in frames:
             Image.fromarray(frame).save(folder / f"{count:0{digits}d}.{kind}", **options)
             count += 1
     return count
-
-
-@contextlib.contextmanager
-def _new_folder(place: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``place`` at the end of the block."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if place.exists():
-            shutil.rmtree(place)
-        os.replace(temporary, place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 # -- sound -------------------------------------------------------------------------------------------------------------
@@ -277,7 +258,7 @@ def prepare_audio(source: Source, *, out: Path, rule: str = "file") -> Result:
     path = existing(source.row.audio or source.row.path)
     sound = None if path.is_dir() else SoundFile.of(path)
     if sound is None:
-        raise MediaError(f"{path}: there is no sound in it.")
+        raise MediaError(f"{path}: no sound in this file.")
     samples, rate = np.asarray(sound), sound.sample_rate
     if rule == "ravdess":
         numbers, rate = _ravdess_sound(samples, rate), RAVDESS_RATE

@@ -167,7 +167,7 @@ def _check_files(row: Row) -> None:
 
 
 def _root_that_finds(path: str) -> str:
-    """A hint if the working folder holds the end of the path: at least the clip and the folder around it."""
+    """Return a hint if the end of the path, at least the clip and its folder, exists in the working folder."""
     parts = PurePosixPath(path.replace("\\", "/")).parts
     for start in range(1, len(parts) - 1):
         if Path(*parts[start:]).exists():
@@ -176,7 +176,7 @@ def _root_that_finds(path: str) -> str:
 
 
 def _audio_rule_that_finds(folder: str) -> str:
-    """A hint if one of the published rules leads to a sound file."""
+    """Return a hint if one of the published rules finds a sound file."""
     for name in AUDIO_RULES:
         with contextlib.suppress(InputError):  # the rule does not fit the name of this folder
             if Path(sound := audio_path(folder, name) or "").is_file():
@@ -198,7 +198,7 @@ def _prepared_clip(row: Row) -> Clip:
 
 
 def _check_npy_header(stream: Any, path: str) -> None:
-    """Raise an error if the header announces more data than the file holds, before memory is allocated."""
+    """Raise an error if the header announces more data than the file contains, before memory is allocated."""
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, kind = read(stream)

@@ -1,4 +1,4 @@
-"""Many clips into one table, in a run that can be killed and continued."""
+"""Predict many clips into one table, in a run that can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ from .tiers import check_tier_kinds, write_tiers
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What a batch did.
+    """Summary of a batch.
 
     Attributes:
         table: The file with one row per clip and window.
         clips: Clips in the table.
-        failed: Clips among them that have an error instead of an answer.
-        skipped: Clips that an earlier run had done.
+        failed: Clips among them with an error instead of a prediction.
+        skipped: Clips done by an earlier run.
         seconds: How long this run took.
     """
 
@@ -75,10 +75,10 @@ def predict_table(
     told: Callable[[Item, Prediction | DferZooError], None] | None = None,
     **reading: Any,
 ) -> BatchReport:
-    """Answer many clips and write one table.
+    """Predict many clips and write one table.
 
-    Every answer is appended to a journal beside the table (``<out>.journal``) when it comes, so a killed run loses only
-    the clips that were at work. The table is written at the end, in the order of the items.
+    Every result is appended at once to a journal next to the table (``<out>.journal``), so a killed run loses only the
+    clips in progress. The table is written at the end, in the order of the items.
 
     Args:
         recognizer: The models and their options.
@@ -88,10 +88,10 @@ def predict_table(
         retry_errors: When resuming, try clips again that had an error.
         shard: (number, count), from (1, 1): only every count-th clip, for one of several machines.
         workers: Processes that decode and find faces ahead of the model, as in `Recognizer.many`.
-        tiers: Annotation files to write beside each clip: "eaf", "textgrid", "vtt", "srt".
-        overlay: Write every clip with the answer drawn into it: "beside" the clip, or into a folder; see `overlay_paths`.
+        tiers: Annotation files to write next to each clip: "eaf", "textgrid", "vtt", "srt".
+        overlay: Write every clip with the prediction drawn into it: "beside" the clip, or into a folder; see `overlay_paths`.
         progress: Show a progress bar; by default on a terminal.
-        told: Called with every clip and its answer.
+        told: Called with every clip and its prediction or error.
         **reading: Options of `read_clip`.
 
     Returns:
@@ -165,7 +165,7 @@ def embed_table(
     told: Callable[[Item, np.ndarray | DferZooError], None] | None = None,
     **reading: Any,
 ) -> BatchReport:
-    """Write the embeddings of many clips into one table, in a run that can be killed and continued.
+    """Write the embeddings of many clips into one table, in a run that can be interrupted and resumed.
 
     Args:
         recognizer: One model and its options.
@@ -176,7 +176,7 @@ def embed_table(
         shard: As in `predict_table`.
         workers: As in `predict_table`.
         progress: As in `predict_table`.
-        told: Called with every clip and its embedding.
+        told: Called with every clip and its embedding or error.
         **reading: Options of `read_clip`.
 
     Returns:
@@ -302,7 +302,12 @@ def _run(
         for (key, item), answer in zip(todo, answers):
             journal.add(key, finish(item, answer))
         keys = [key for key, _ in keyed]
-        write(journal.rows(keys))
+        try:
+            write(journal.rows(keys))
+        except DferZooError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: this journal is damaged ({error}). Delete it to start again.") from error
         report = BatchReport(out, len(keys), journal.failed(keys), len(keyed) - len(todo), time.monotonic() - started)
     path.unlink()
     return report
@@ -359,7 +364,7 @@ class ItemReader:
 
 def _part(item: Item, clip: Clip) -> Clip:
     if clip.duration is None:
-        raise InputError(f"{item.name}: start and stop are in seconds, and the frame rate is not known. Give fps.")
+        raise InputError(f"{item.name}: start and stop are in seconds, but the frame rate is unknown; give fps.")
     start = item.start or 0.0
     stop = clip.duration if item.stop is None else min(item.stop, clip.duration)
     if start >= stop:
@@ -396,7 +401,7 @@ class _FilesBeside:
         self.overlays = {id(item): path for item, path in zip(items, paths) if path is not None}
 
     def __call__(self, item: Item, answer: Prediction | DferZooError) -> Prediction | DferZooError:
-        """The answer in the times of the whole file, after the files are written; or why they cannot be written."""
+        """Write the files, and return the answer in the times of the whole file, or the error if writing fails."""
         if isinstance(answer, DferZooError):
             return answer
         try:

@@ -119,6 +119,8 @@ def shares_frames(model: DferModel, transform: Transform, embed: bool = False) -
     """Whether frames that several windows share are encoded once."""
     if embed or not model.frame_independent or not {"video", "image"} & set(model.inputs):
         return False
+    if transform.remembers:  # a stream, which shares them between its answers
+        return False
     # a clip whose frames are all resized like its first one is not encoded frame by frame
     return transform.video is not None and transform.video.frame_size == "own"
 

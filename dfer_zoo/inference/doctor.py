@@ -1,4 +1,4 @@
-"""What to look at before believing a number: are the frames face crops, is there sound, does the list fit the folders."""
+"""Check clips and lists: whether frames are face crops, whether there is sound, whether lists match the folders."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ..media.faces.track import areas
 from ..media.files import read_clip
 from ..media.images import ImageFiles
 
-LOOKS = 16  # frames of a clip that are searched
-MARGIN = 0.5  # of the shorter side, around a frame, so that a detector finds faces that fill it
-WHOLE_BELOW, TIGHT_ABOVE = 0.3, 1.0  # share of the frame that the face's box covers
-MOST_CLIPS = 8  # of a data set, and of a training, that are looked into
+LOOKS = 16  # searched frames per clip
+MARGIN = 0.5  # around a frame, relative to its shorter side, so that a detector finds faces that fill the frame
+WHOLE_BELOW, TIGHT_ABOVE = 0.3, 1.0  # ratio of the areas of face box and frame
+MOST_CLIPS = 8  # clips of a data set that are checked
 
 
 @dataclass(frozen=True)
 class Checkup:
-    """What was found in one clip."""
+    """The result for one clip."""
 
     source: str
     frames: int
@@ -38,7 +38,7 @@ class Checkup:
     with_face: int
     most_faces: int
     face: tuple[int, int] | None  # median width and height of the largest face, in pixels
-    cover: float | None  # share of the frame that it covers, median
+    cover: float | None  # median ratio of its area to that of the frame
     sample_rate: int | None  # None: no sound
 
     @property
@@ -66,15 +66,15 @@ class Checkup:
 
 
 ADVICE = {
-    "whole": "they look uncropped; let faces be found (--faces auto), and do not train on them as they are",
+    "whole": "they look uncropped; use a face detector (--faces auto), and do not train on them uncropped",
     "cropped": "they look like face crops; use them as they are (--faces none)",
     "too tight": "the face is larger than the frame: they may be cropped twice",
-    "no face": "no face was found, so whether they are crops cannot be told; look at some of them",
+    "no face": "no face was found, so it is unknown whether they are crops; look at some of them",
 }
 
 
 def examine(source: Any, *, faces: Any = "auto", **reading: Any) -> Checkup:
-    """Look into one clip.
+    """Check one clip.
 
     Args:
         source: What `read_clip` takes.
@@ -82,7 +82,7 @@ def examine(source: Any, *, faces: Any = "auto", **reading: Any) -> Checkup:
         **reading: Other options of `read_clip`, such as fps.
 
     Returns:
-        What was found.
+        The result.
     """
     clip = source if isinstance(source, Clip) else read_clip(source, stream=True, **reading)
     detector = find_detector(faces)
@@ -114,7 +114,7 @@ def examine(source: Any, *, faces: Any = "auto", **reading: Any) -> Checkup:
 
 
 def _largest_first(detector: Any, frame: np.ndarray) -> np.ndarray:
-    """Boxes in a frame, which is searched with a margin around it where it holds no face: crops may be filled by one."""
+    """Find boxes in a frame; if there are none, search again with a margin, since a face may fill a crop."""
     boxes = detector(frame)
     if len(boxes):
         return boxes
@@ -124,7 +124,7 @@ def _largest_first(detector: Any, frame: np.ndarray) -> np.ndarray:
 
 
 def examine_rows(rows: Sequence[Row], labels: Sequence[str]) -> list[str]:
-    """What an annotation file says against what is on the disk: lines of text."""
+    """Compare an annotation file with the files on the disk; returns lines of text."""
     lines = []
     counts = collections.Counter(row.label for row in rows)
     named = ", ".join(f"{number} {name}: {counts[number]}" for number, name in enumerate(labels))
@@ -166,9 +166,10 @@ def _listed(what: str, names: Sequence[str | None], total: int) -> str:
 
 
 def uncropped(rows: Sequence[Row], faces: Any = "cascade") -> list[Checkup]:
-    """The clips among the first of a data set whose frames look uncropped; an empty list where they are fewer than half.
+    """Return the checked clips of a data set that look uncropped, or an empty list if they are fewer than half.
 
-    A clip that cannot be read, and a machine without a detector, say nothing."""
+    Clips that cannot be read are skipped, and all clips if there is no detector.
+    """
     step = max(1, len(rows) // MOST_CLIPS)
     found = []
     for row in rows[::step][:MOST_CLIPS]:

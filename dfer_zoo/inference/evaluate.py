@@ -1,4 +1,4 @@
-"""The predictions for a list of labelled clips, and the recognition rates that follow from them."""
+"""Predict a list of labelled clips, and compute recognition rates."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ SHOWN = 10  # unreadable clips that a report names; more are counted
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The answers for the clips of a list, and what was wrong with the others.
+    """The predictions for the clips of a list.
 
     Args:
-        rows: The clips that were answered.
+        rows: The clips that were predicted.
         answers: Their probabilities, (clips, classes).
         failed: The clips that cannot be read, each with the reason.
-        missing: How many of the answered clips lacked a modality.
-        short: How many of the answered clips have fewer frames than their list says.
-        skipped: One sentence for each line of the list that was left out.
+        missing: How many of the predicted clips lack a modality.
+        short: How many of the predicted clips have fewer frames than their list says.
+        skipped: One sentence per line of the list that was left out.
     """
 
     rows: tuple[Row, ...]
@@ -44,11 +44,12 @@ class Evaluation:
 
     @property
     def confusion(self) -> np.ndarray:
-        """Counts: rows are the true classes, columns the predicted ones."""
-        return confusion(self.rows, self.answers)
+        """Counts of clips by true class (rows) and most probable class (columns)."""
+        predicted = self.answers.argmax(1).tolist()
+        return metrics.confusion([row.label for row in self.rows], predicted, self.answers.shape[1])
 
     def remarks(self) -> list[str]:
-        """What a reader of the rates has to know: the clips that were incomplete, failed or left out."""
+        """Sentences about the clips that were incomplete, failed or left out."""
         clips, lines = len(self.rows), []
         lines += [f"{count} of {clips} clips were evaluated without {name}." for name, count in self.missing.items()]
         if self.short:
@@ -66,7 +67,7 @@ class Evaluation:
 
 
 def check_sound(model: Any, rows: Sequence[Row], without: Sequence[str]) -> None:
-    """Refuse to evaluate a model of sound on a list that names none, unless that is asked for.
+    """Raise an error if a model takes audio and no clip has sound, unless audio is withheld on purpose.
 
     Raises:
         InputError: No clip of the list has sound.
@@ -81,7 +82,7 @@ def check_sound(model: Any, rows: Sequence[Row], without: Sequence[str]) -> None
 
 
 def _may_hold_sound(path: str) -> bool:
-    """A video file or a puppet; folders of frames, prepared faces and files that are missing hold none."""
+    """Whether this is a video file or a puppet, and not a folder of frames, prepared faces or a missing file."""
     return path.startswith("puppet:") or (not path.endswith(".npy") and Path(path).is_file())
 
 
@@ -96,19 +97,22 @@ def evaluate(
     progress: bool = False,
     shared: bool = False,
 ) -> Evaluation:
-    """The answers of a model for labelled clips, each as a whole, as in the published evaluations.
+    """Predict labelled clips, each as a whole, as in the published evaluations.
 
     Args:
         model: A model with labels.
         rows: Clips from `data.annotations.read_rows`.
-        transform: From `create_transform`, which also says how to find faces. By default the model's own: it uses the
-            detector of the training, if the record names one; else the frames are face crops.
+        transform: From `create_transform`, which also says how to find faces. By default the model's own, with the
+            face detector of its training if the record names one; else frames are used as face crops.
         batch_size: Views per forward pass.
         without: Modalities to withhold, such as ``("audio",)``.
         strict: Raise the error of the first clip that cannot be read. By default such clips are counted in ``failed``.
         progress: Show a progress bar.
         shared: Share the clips between the processes of `torchrun` or `accelerate launch`. Every process returns the
-            answers for all clips.
+            predictions for all clips.
+
+    Returns:
+        The predictions.
 
     Raises:
         InputError: An argument is wrong, or there are no clips.
@@ -128,7 +132,7 @@ def embeddings(
     strict: bool = False,
     progress: bool = False,
 ) -> Evaluation:
-    """The embeddings of labelled clips: `evaluate` with the features before the classifier in ``answers``.
+    """Compute embeddings of labelled clips: `evaluate` with the features before the classifier in ``answers``.
 
     Args:
         model: Any model.
@@ -151,7 +155,7 @@ def embeddings(
 
 @dataclass(frozen=True)
 class _Answer:
-    """What the model says about one clip, or why it cannot."""
+    """The result for one clip, or the reason why there is none."""
 
     number: int  # of the row
     values: np.ndarray | None  # probabilities, or an embedding
@@ -171,7 +175,7 @@ def _answers(
     shared: bool,
     embed: bool = False,
 ) -> list[_Answer]:
-    """One answer per row, in their order."""
+    """Return one result per row, in order."""
     if transform is None:
         transform = create_transform(model, faces=faces_of_training(model.video_spec, "none"))
     short: set[int] = set()
@@ -222,31 +226,17 @@ def _evaluation(rows: Sequence[Row], found: Sequence[_Answer]) -> Evaluation:
     )
 
 
-def probabilities(model: Any, rows: Sequence[Row], **options: Any) -> np.ndarray:
-    """(clips, classes): the answers of `evaluate`, for a list in which every clip can be read.
-
-    Args:
-        model: A model with labels.
-        rows: Clips from `data.annotations.read_rows`.
-        **options: Those of `evaluate`.
-
-    Raises:
-        MediaError: A clip cannot be read.
-    """
-    return evaluate(model, rows, strict=True, **options).answers
-
-
 def _check_arguments(model: Any, rows: Sequence[Row], without: Sequence[str]) -> None:
     for name in without:
         if name not in model.optional_inputs:
             able = ", ".join(model.optional_inputs) or "none"
-            raise InputError(f"{type(model).__name__} cannot do without {name}; inputs that may be missing: {able}.")
+            raise InputError(f"{type(model).__name__} needs {name}; inputs that may be missing: {able}.")
     if not rows:
-        raise InputError("There is no clip to evaluate.")
+        raise InputError("There are no clips to evaluate.")
 
 
 def report(evaluation: Evaluation, labels: Sequence[str]) -> str:
-    """Rates, the clips and the recall of every class, and the remarks on the clips, as plain text."""
+    """Format the rates, the clips and recall of every class, and remarks on the clips, as plain text."""
     table = evaluation.confusion
     recalls = metrics.recalls(table)
     width = max(map(len, labels))
@@ -260,8 +250,3 @@ def report(evaluation: Evaluation, labels: Sequence[str]) -> str:
     if remarks := evaluation.remarks():
         lines += ["", *remarks]
     return "\n".join(lines)
-
-
-def confusion(rows: Sequence[Row], answers: np.ndarray) -> np.ndarray:
-    """Counts: rows are the true classes, columns the most probable ones."""
-    return metrics.confusion([row.label for row in rows], answers.argmax(1).tolist(), answers.shape[1])

@@ -1,4 +1,4 @@
-"""Models as ONNX files, checked against torch on the inputs that the model's own transform makes (the extra "export").
+"""Export models to ONNX, and compare them with torch on inputs of their own transform (the extra "export").
 
 >>> from dfer_zoo import create_model                                         # doctest: +SKIP
 >>> export_onnx(create_model("mma_dfer", pretrained="dfew_fold1"), "mma.onnx")  # doctest: +SKIP
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..atomic import atomic_path
 from ..data.puppets import Puppet
-from ..errors import DferZooError, InputError
+from ..errors import DferZooError, InputError, first_line
 from ..media.clip import Clip
 from ..models.base import DferModel
 from ..models.clip_towers import FeatureCache
@@ -157,15 +157,14 @@ def _write(model: DferModel, path: Path) -> None:
                 custom_translation_table={torch.ops.aten.sort.stable: _stable_sort()},
             )
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"{type(model).__name__} cannot be exported with torch {torch.__version__}: {reason}"
+            f"{type(model).__name__} cannot be exported with torch {torch.__version__}: {first_line(error)}"
         ) from error
 
 
 @contextlib.contextmanager
 def _text_as_numbers(model: DferModel) -> Iterator[None]:
-    """Class texts are computed now and become constants: traces would hold the text tower and its weights."""
+    """Compute class texts once and keep them as constants; otherwise the trace would contain the text tower."""
     caches = {name: value for name, value in vars(model).items() if isinstance(value, FeatureCache)}
     for name, cache in caches.items():
         setattr(model, name, _Constant(cache))
@@ -179,7 +178,7 @@ def _text_as_numbers(model: DferModel) -> Iterator[None]:
 
 
 class _Constant:
-    """Takes the place of a `FeatureCache`: computes at the first call, whatever the parameters are later."""
+    """Replaces a `FeatureCache`: computes on the first call only, and ignores later changes of the parameters."""
 
     def __init__(self, cache: FeatureCache) -> None:
         self.cache = cache
@@ -231,15 +230,14 @@ def _quantize(path: Path) -> None:
         with _quiet():
             quantize_dynamic(path, path, **options)
     except Exception as error:  # the shape inference of onnx has error classes of its own
-        reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"onnxruntime cannot quantize the graph of torch {torch.__version__}: {reason}. Export without --int8, or with "
+            f"onnxruntime cannot quantize the graph of torch {torch.__version__}: {first_line(error)}. Export without --int8, or with "
             "torch 2.14 or newer."
         ) from error
 
 
 def _describe(path: Path, model: DferModel) -> None:
-    """Index 3 of the logits means what the file says it means."""
+    """Store labels, weights and licence in the file's metadata."""
     import onnx
 
     graph = onnx.load(path)

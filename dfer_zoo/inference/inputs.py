@@ -1,15 +1,15 @@
-"""What a user names on the command line, as a list of items: files, folders, globs, lists and tables of clips.
+"""Turn command line arguments into items: files, folders, globs, lists and tables of clips.
 
 | given | means |
 | --- | --- |
 | a file | that file |
-| a folder that holds images and no video | one clip: its frames |
+| a folder with images and without videos | one clip: its frames |
 | any other folder | every media file below it |
 | `clips/*.mp4`, also quoted | the files that match; `**` goes through folders |
 | `@list.txt` | one path per line; empty lines and lines that start with `#` are left out |
 | `clips.csv`, `clips.parquet` with a column `path` | one item per row; `start`, `stop` (seconds), `audio`, `box`, `id` are optional |
 | `-` | paths on the standard input |
-| `s3://bucket/clip.mp4` | a URL, where `schemes` has its scheme; fsspec opens it |
+| `s3://bucket/clip.mp4` | a URL, if `schemes` contains its scheme; opened by fsspec |
 """
 
 from __future__ import annotations
@@ -25,19 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..media.files import IMAGE_SUFFIXES
+from ..media.files import IMAGE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".mts", ".ogv")
-)
-SOUND_SUFFIXES = frozenset((".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus"))
 TABLE_COLUMNS = ("path", "start", "stop", "audio", "box", "id")
 AS = ("auto", "clip", "files")
 
 
 @dataclass(frozen=True)
 class Remote:
-    """A URL whose scheme was asked for; fsspec opens it."""
+    """A URL with an enabled scheme; opened by fsspec."""
 
     url: str
 
@@ -47,10 +43,10 @@ class Remote:
 
 @dataclass(frozen=True)
 class Item:
-    """One clip to be answered: a file or folder, and optionally a part of it."""
+    """One clip to predict: a file or folder, and optionally a part of it."""
 
     source: Any  # a path or a `Remote`; in Python also an array, a `Clip`, bytes or an open file
-    name: str  # how it is called in tables
+    name: str  # its name in tables
     start: float | None = None  # seconds
     stop: float | None = None
     audio: str | None = None
@@ -68,7 +64,7 @@ class Item:
 def expand(
     given: Iterable[Any], *, treat_as: str = "auto", stdin: Any = None, schemes: Sequence[str] = ()
 ) -> Iterator[Item]:
-    """Turn what a user named into items, in order.
+    """Turn arguments into items, in order.
 
     Args:
         given: Paths, globs, `@lists`, tables, `-`, `Item`s, or, in Python, arrays and `Clip`s.
@@ -123,7 +119,7 @@ def _named(text: str, treat_as: str, stdin: Any) -> Iterator[Item]:
 
 
 def _kind(path: Path) -> str | None:
-    """ "file", "folder", or None where nothing is, or nothing can be: reading it says why."""
+    """ "file", "folder", or None if the path does not exist or is invalid; reading it raises the error."""
     try:
         return "folder" if path.is_dir() else "file" if path.exists() else None
     except (OSError, ValueError):
@@ -157,7 +153,7 @@ def _folder(path: Path, treat_as: str) -> Iterator[Item]:
     """A folder with images and without videos is one clip, unless `treat_as` says otherwise."""
     try:
         files = [path / name for name in sorted(os.listdir(path)) if not name.startswith(".")]
-    except OSError:  # reading it says why
+    except OSError:  # reading it raises the error
         yield Item(str(path), str(path))
         return
     suffixes = {p.suffix.lower() for p in files if p.is_file()}
@@ -178,9 +174,7 @@ def _tabled(path: Path) -> Iterator[Item]:
     for number, row in enumerate(rows, 1):
         where = f"{path}, row {number}"
         if not row.get("path"):
-            raise InputError(
-                f"{where}: there is no path. The columns are {', '.join(map(str, row))}; `path` is required."
-            )
+            raise InputError(f"{where}: no path. The columns are {', '.join(map(str, row))}; `path` is required.")
         place = Path(str(row["path"]))
         full = str(row["path"]) if "://" in str(row["path"]) else str(path.parent / place)
         start, stop = (_number(row.get(name), f"{where}, {name}") for name in ("start", "stop"))

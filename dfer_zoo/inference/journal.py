@@ -1,7 +1,7 @@
-"""The journal of a batch: what is done, appended item by item, so that a killed run can be continued.
+"""The journal of a batch: results are appended one by one, so that an interrupted run can be resumed.
 
-A text file beside the output, one JSON object per line. The first line holds the settings of the run; every other line
-holds the rows of one item. A line that was cut off by a kill is ignored and removed.
+It is a text file next to the output with one JSON object per line. The first line has the settings of the run, every
+other line the rows of one item. An incomplete last line is removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCHEMA = 1
 class Journal:
     """Append-only answers of a batch.
 
-    Only the places of lines are in memory, not the answers, so a run of a hundred thousand files stays small.
+    Only the offsets of lines are kept in memory, so a run over a hundred thousand files stays small.
     """
 
     def __init__(self, path: Path, stream: IO[bytes], places: dict[str, tuple[int, bool]]) -> None:
@@ -35,7 +35,7 @@ class Journal:
         Args:
             path: The file.
             settings: Everything that the answers depend on; another run with other settings is refused.
-            resume: Keep what is there. Without it, an existing journal is an error.
+            resume: Continue an existing journal. Without it, an existing journal is an error.
         """
         header = {"schema": SCHEMA, "settings": dict(settings)}
         if path.exists() and not resume:
@@ -46,12 +46,16 @@ class Journal:
             stream = path.open("r+b" if path.exists() else "w+b")
         except OSError as error:
             raise DferZooError(f"{path}: this file cannot be written ({error.strerror}).") from error
-        with stream:
-            places = _read(path, stream, header)
-            yield cls(path, stream, places)
+        try:
+            yield cls(path, stream, _read(path, stream, header))
+        finally:
+            with contextlib.suppress(OSError):  # a line that did not fit on the disk was told already
+                stream.close()
+            if path.is_file() and path.stat().st_size == 0:  # not even the header fitted
+                path.unlink()
 
     def done(self, key: str, *, retry_errors: bool = False) -> bool:
-        """Whether the item has its answer, or its error."""
+        """Whether the journal has the rows or the error of an item."""
         found = self._places.get(key)
         return found is not None and not (retry_errors and found[1])
 
@@ -65,7 +69,7 @@ class Journal:
             self._stream.flush()
         except OSError as error:
             raise DferZooError(
-                f"{self.path}: the answer cannot be appended ({error.strerror}). Make room and continue with --resume."
+                f"{self.path}: the answer cannot be appended ({error.strerror}). Free some space and continue with --resume."
             ) from error
         self._places[key] = (place, failed)
 
@@ -85,7 +89,7 @@ class Journal:
 
 
 def _read(path: Path, stream: IO[bytes], header: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
-    """The place of every item's last whole line; writes the header of a new journal, cuts off a torn last line."""
+    """Return the offset of every item's last line. Writes the header of a new journal, and removes an incomplete line."""
     places: dict[str, tuple[int, bool]] = {}
     whole = 0
     for line in stream:
@@ -96,20 +100,27 @@ def _read(path: Path, stream: IO[bytes], header: Mapping[str, Any]) -> dict[str,
             if whole == 0:
                 _check_header(path, entry, header)
             else:
+                if not all(isinstance(row, dict) for row in entry["rows"]):
+                    raise TypeError("a row is not an object")
                 places[entry["key"]] = (whole, bool(entry["failed"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except DferZooError:
+            raise
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: this is not the journal of a batch ({error}). Name another output.") from error
         whole += len(line)
     stream.seek(whole)
     stream.truncate()
     if whole == 0:
-        stream.write(json.dumps(header).encode("ascii") + b"\n")
-        stream.flush()
+        try:
+            stream.write(json.dumps(header).encode("ascii") + b"\n")
+            stream.flush()
+        except OSError as error:
+            raise DferZooError(f"{path}: this file cannot be written ({error.strerror}). Make room.") from error
     return places
 
 
 def _check_header(path: Path, found: Any, wanted: Mapping[str, Any]) -> None:
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+    if not (isinstance(found, dict) and found.get("schema") == SCHEMA and isinstance(found.get("settings"), dict)):
         raise InputError(f"{path}: this is not the journal of a batch of this version. Name another output.")
     wanted = json.loads(json.dumps(wanted))  # as they look after reading: tuples are lists
     different = [

@@ -1,4 +1,4 @@
-"""Recognition rates from predicted and true class numbers. All rates are in per cent."""
+"""Recognition rates from predicted and true classes. All rates are in percent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from ..errors import InputError
 
 
 def confusion(targets: Sequence[int], predictions: Sequence[int], num_classes: int) -> np.ndarray:
-    """Counts: rows are the true classes, columns the predicted ones.
+    """Count clips by true class (rows) and predicted class (columns).
+
+    Args:
+        targets: True class indices.
+        predictions: Predicted class indices.
+        num_classes: Number of classes.
+
+    Returns:
+        Counts (num_classes, num_classes).
 
     >>> confusion([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
@@ -21,7 +29,7 @@ def confusion(targets: Sequence[int], predictions: Sequence[int], num_classes: i
     true, guess = np.asarray(targets, dtype=np.int64), np.asarray(predictions, dtype=np.int64)
     if true.shape != guess.shape or true.ndim != 1:
         raise InputError(
-            f"There are {true.shape} targets and {guess.shape} predictions; expected two equally long lists."
+            f"The targets have shape {true.shape} and the predictions {guess.shape}; expected two lists of the same length."
         )
     if true.size and (min(true.min(), guess.min()) < 0 or max(true.max(), guess.max()) >= num_classes):
         raise InputError(f"Class numbers must be in 0..{num_classes - 1}, found {np.union1d(true, guess).tolist()}.")
@@ -29,25 +37,28 @@ def confusion(targets: Sequence[int], predictions: Sequence[int], num_classes: i
 
 
 def recalls(table: np.ndarray) -> np.ndarray:
-    """Recall of every class; NaN for a class without clips."""
+    """Return the recall of every class; NaN for classes without clips."""
     clips = table.sum(1)
     return np.divide(100.0 * np.diag(table), clips, out=np.full(len(table), np.nan), where=clips > 0)
 
 
 def war(table: np.ndarray) -> float:
-    """Weighted average recall: the share of clips that are right."""
+    """Return the weighted average recall: the share of correct clips."""
     return float(100.0 * np.trace(table) / table.sum()) if table.sum() else float("nan")
 
 
 def uar(table: np.ndarray) -> float:
-    """Unweighted average recall: the mean of the classes' recalls. A class that has no clips and is never predicted
-    does not count; one that is predicted and has no clips has no recall, and the mean is undefined (NaN)."""
+    """Return the unweighted average recall: the mean recall of the classes.
+
+    Classes without clips that are never predicted are ignored. If a class without clips is predicted, its recall and
+    the mean are undefined (NaN).
+    """
     occurs = (table.sum(0) + table.sum(1)) > 0
     return float(recalls(table)[occurs].mean()) if occurs.any() else float("nan")
 
 
 def uar_of_present(table: np.ndarray) -> float:
-    """The mean recall of the classes that have clips, whatever is predicted: for lists that lack a class.
+    """Return the mean recall of the classes that have clips, for lists that lack a class.
 
     >>> uar(np.array([[3, 1], [0, 0]])), uar_of_present(np.array([[3, 1], [0, 0]]))
     (nan, 75.0)
@@ -56,45 +67,8 @@ def uar_of_present(table: np.ndarray) -> float:
     return float(np.nanmean(each)) if table.sum() else float("nan")
 
 
-def regression(outputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics of continuous outputs, such as arousal and valence.
-
-    Args:
-        outputs: (clips, dimensions).
-        targets: The same shape.
-
-    Returns:
-        One value per dimension for each of "acc" (1 minus the mean absolute error), "mae", "mse", "rmse", "pcc" (Pearson's
-        correlation) and "ccc" (concordance, with unbiased moments).
-
-    Raises:
-        InputError: If the shapes differ, or there are fewer than two clips.
-
-    >>> regression(np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]]))["mae"].tolist()
-    [0.5]
-    """
-    outputs, targets = np.asarray(outputs, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    if outputs.shape != targets.shape or outputs.ndim != 2 or len(outputs) < 2:
-        raise InputError(
-            f"There are outputs {outputs.shape} and targets {targets.shape}; expected two of the same shape "
-            "(clips, dimensions), for two clips or more."
-        )
-    errors = outputs - targets
-    deviations = outputs - outputs.mean(0), targets - targets.mean(0)
-    covariance = (deviations[0] * deviations[1]).sum(0) / (len(outputs) - 1)
-    variances = outputs.var(0, ddof=1), targets.var(0, ddof=1)
-    return {
-        "acc": 1 - np.abs(errors).mean(0),
-        "mae": np.abs(errors).mean(0),
-        "mse": (errors**2).mean(0),
-        "rmse": np.sqrt((errors**2).mean(0)),
-        "pcc": covariance / np.sqrt(variances[0] * variances[1]),
-        "ccc": 2 * covariance / (variances[0] + variances[1] + errors.mean(0) ** 2),
-    }
-
-
 def over_folds(tables: Sequence[np.ndarray]) -> dict[str, float]:
-    """The published way, the plain mean of the folds' rates, beside the rates of the pooled clips."""
+    """Return the mean rates of the folds (the published protocol), and the rates of the pooled clips."""
     pooled = np.sum(tables, axis=0)
     return {
         "uar": float(np.mean([uar(t) for t in tables])),
@@ -110,7 +84,7 @@ def folds_table(
     published: Mapping[str, float] | None = None,
     each: Sequence[Mapping[str, float]] = (),
 ) -> str:
-    """UAR and WAR per fold, their plain mean and those of the pooled clips, as plain text.
+    """Format UAR and WAR per fold, their mean, and those of the pooled clips, as plain text.
 
     Args:
         folds: The numbers of the folds.
@@ -149,7 +123,7 @@ def folds_table(
 def recall_table(
     tables: Sequence[np.ndarray], labels: Sequence[str], published: Mapping[str, float] | None = None
 ) -> str:
-    """The recall of every class: the mean over the folds, and that of the pooled clips, as plain text.
+    """Format the recall of every class, as the mean over the folds and of the pooled clips, as plain text.
 
     Args:
         tables: One confusion table per fold.
@@ -157,7 +131,7 @@ def recall_table(
         published: Published recalls by class name.
 
     Returns:
-        A table with a line per class. A class without clips has no recall: "-".
+        A table with a line per class; "-" for classes without clips.
 
     >>> print(recall_table([np.array([[1, 1], [0, 2]])], ["happy", "sad"], {"happy": 51.5}))
     recall    mean  pooled  published
@@ -178,14 +152,14 @@ def recall_table(
 
 
 def _mean_recalls(tables: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean of the folds that have clips of the class."""
+    """Return mean recalls; folds without clips of a class are ignored."""
     each = np.stack([recalls(table) for table in tables])
     counts = (~np.isnan(each)).sum(0)
     return np.divide(np.nansum(each, axis=0), counts, out=np.full(each.shape[1], np.nan), where=counts > 0)
 
 
 def rates_csv(tables: Sequence[np.ndarray], labels: Sequence[str], folds: Sequence[int] | None = None) -> str:
-    """UAR, WAR, clips and the recall of every class as CSV: a line per fold, their mean, and the pooled clips.
+    """Format UAR, WAR, clips and the recall of every class as CSV, for each fold, their mean, and the pooled clips.
 
     Args:
         tables: One confusion table per fold.

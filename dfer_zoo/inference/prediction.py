@@ -1,4 +1,4 @@
-"""The answer for a clip: probabilities, windows over time, and which weights gave them."""
+"""The prediction for a clip: probabilities, windows over time, and the weights."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import numpy as np
 from ..errors import InputError
 from ..transforms.face_windows import majority
 
-MOST_OF_CLIP = 0.75  # a prediction that saw less of its clip says so
+MOST_OF_CLIP = 0.75  # a prediction that used less of its clip has a remark
 
 
 @dataclass(frozen=True)
 class Window:
-    """The answer for a part of a clip.
+    """The prediction for a part of a clip.
 
     Attributes:
         start: Seconds.
-        stop: Seconds; None where no rate is known.
+        stop: Seconds; None if the frame rate is unknown.
         probabilities: One for each label.
-        missing: Inputs that the clip lacked in this window.
+        missing: Inputs that the clip lacks in this window.
     """
 
     start: float
@@ -34,17 +34,17 @@ class Window:
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """The answer for one clip. Probabilities are averaged over views, models and windows.
+    """The prediction for one clip. Probabilities are averaged over views, models and windows.
 
     Attributes:
-        source: The file, or where else the clip is from.
+        source: The file, or another source of the clip.
         labels: The labels, in the order of the probabilities.
         probabilities: One for each label.
-        windows: The answer over time; windows without anything that the models need are left out.
-        models: Which weights answered.
-        missing: Inputs that the clip lacked in some window.
+        windows: The predictions over time. Windows that lack a required input are left out.
+        models: The weights that were used.
+        missing: Inputs that the clip lacks in at least one window.
         faces: The detector, the crop rule, and in how many frames a face was found.
-        sample_rate: Of the sound, for front ends that work at the file's own rate.
+        sample_rate: Sample rate of the sound, for front ends that work at the file's own rate.
         seen: First and last second of the frames that the models saw.
         duration: Seconds of the clip.
         thumbnails: (second, face crop) of some frames, see `Recognizer`.
@@ -84,28 +84,27 @@ class Prediction:
 
     @property
     def majority(self) -> str:
-        """The label that is most often the most probable one of a window, as in EMO-AffectNet's rule for clips; `label` is
-        the most probable one of the mean."""
+        """The label that wins most windows, as in EMO-AffectNet's rule for clips. `label` has the highest mean probability."""
         return self.labels[majority([window.probabilities for window in self.windows])]
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What the weights are not for."""
+        """Known limitations of the weights."""
         return tuple(dict.fromkeys(model["caution"] for model in self.models if model.get("caution")))
 
     @property
     def overlooked(self) -> str | None:
-        """A sentence if the models did not see much of the clip."""
+        """A sentence if the models used only a part of the clip."""
         if self.seen is None or self.duration is None or self.seen[1] - self.seen[0] > MOST_OF_CLIP * self.duration:
             return None
-        return f"frames from {self.seen[0]:.1f} s to {self.seen[1]:.1f} s of {self.duration:.1f} s were looked at"
+        return f"frames from {self.seen[0]:.1f} s to {self.seen[1]:.1f} s of {self.duration:.1f} s were used"
 
     def top(self, count: int = 3) -> list[tuple[str, float]]:
-        """The most probable labels with their probabilities, the best first."""
+        """Return the most probable labels with their probabilities, in descending order."""
         return sorted(zip(self.labels, self.probabilities), key=lambda pair: -pair[1])[:count]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain values, for JSON."""
+        """Return everything as plain values, for JSON."""
 
         def named(probabilities: Sequence[float]) -> dict[str, float]:
             return dict(zip(self.labels, probabilities))
@@ -128,7 +127,7 @@ class Prediction:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per person and window, as in the tables of `dfer-zoo predict --out`.
+        """Return one row per person and window, as in the tables of `dfer-zoo predict --out`.
 
         Returns:
             Dictionaries with the columns file, person, window, start, stop, label, a probability per class, ...
@@ -138,7 +137,7 @@ class Prediction:
         return [row for person in self.people or (self,) for row in prediction_rows(person)]
 
     def to_frame(self) -> Any:
-        """`rows` as a pandas DataFrame.
+        """Return `rows` as a pandas DataFrame.
 
         Returns:
             A DataFrame with one row per person and window.
@@ -149,14 +148,14 @@ class Prediction:
         try:
             import pandas
         except ImportError as error:
-            raise InputError("to_frame() needs pandas: pip install pandas; rows() needs nothing.") from error
+            raise InputError("to_frame() needs pandas: pip install pandas; rows() does not.") from error
         return pandas.DataFrame(self.rows())
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Plot the probabilities over time, or bars if there is one window.
 
         Args:
-            path: Where to write the picture; the suffix decides the format.
+            path: Where to write the plot; the suffix sets the format.
 
         Returns:
             A matplotlib figure.
@@ -173,7 +172,7 @@ class Prediction:
 
 
 def together(appearances: Sequence[Prediction]) -> Prediction:
-    """One prediction for a clip with several people.
+    """Combine the predictions for the people in a clip.
 
     Args:
         appearances: One prediction per appearance, sorted by person and time.
@@ -190,7 +189,7 @@ def together(appearances: Sequence[Prediction]) -> Prediction:
 
 
 def _of_one_person(parts: Sequence[Prediction]) -> Prediction:
-    """The appearances of one person as one prediction; its probabilities are the mean of all windows."""
+    """Combine the appearances of one person. The probabilities are the mean of all windows."""
     if len(parts) == 1:
         return parts[0]
     windows = tuple(window for part in parts for window in part.windows)

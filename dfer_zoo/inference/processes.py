@@ -10,22 +10,22 @@ from ..errors import InputError
 
 
 def count() -> int:
-    """The number of processes; 1 without a launcher."""
+    """Return the number of processes; 1 without a launcher."""
     return max(1, _number("WORLD_SIZE", 1))
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the index of this process, from 0."""
     return _number("RANK", 0) if count() > 1 else 0
 
 
 def is_main() -> bool:
-    """Whether this process prints and writes files."""
+    """Whether this is the process that prints and writes files."""
     return rank() == 0
 
 
 def device(name: str | None) -> str | None:
-    """The device of this process: "cuda" becomes "cuda:1" in the second process of a machine.
+    """Return the device of this process: "cuda" becomes "cuda:1" in the second process of a machine.
 
     >>> device("cpu")
     'cpu'
@@ -34,7 +34,7 @@ def device(name: str | None) -> str | None:
 
 
 def share(items: Sequence[Any]) -> list[Any]:
-    """The part of this process.
+    """Return the items of this process.
 
     >>> share(["a", "b"])
     ['a', 'b']
@@ -43,7 +43,7 @@ def share(items: Sequence[Any]) -> list[Any]:
 
 
 def gather(items: list[Any]) -> list[Any]:
-    """The items of all processes, in every process.
+    """Return the items of all processes, in every process.
 
     >>> gather([1, 2])
     [1, 2]
@@ -53,14 +53,16 @@ def gather(items: list[Any]) -> list[Any]:
     import torch.distributed
 
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")  # objects are sent, so the processor's backend serves every device
+        torch.distributed.init_process_group(
+            "gloo"
+        )  # Python objects are sent, so the CPU backend is right for every device
     parts: list[Any] = [None] * count()
     torch.distributed.all_gather_object(parts, items)
     return [item for part in parts for item in part]
 
 
 def leave() -> None:
-    """Say goodbye to the other processes, if there are any."""
+    """Destroy the process group, if there is one."""
     if count() > 1:
         import torch.distributed
 

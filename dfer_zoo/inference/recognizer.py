@@ -4,7 +4,7 @@
 >>> recognizer("interview.mp4").label                                   # doctest: +SKIP
 'happiness'
 
-It computes what `create_transform` and the model compute, for many files, many windows of a file, and several folds.
+It computes the same as `create_transform` and the model, for many files, many windows of a file, and several folds.
 """
 
 from __future__ import annotations
@@ -36,38 +36,39 @@ from .sources import sendable
 from .stream import Stream
 from .windows import check_window
 
-BASELINE = "mini_xception.fer2013"  # inside the package, used where no model is named
+BASELINE = "mini_xception.fer2013"  # bundled; the default model
 BASELINE_NOTE = (
     f"frame-wise baseline, FER2013 ({BASELINE}); for clip-level systems name one: mma_dfer.dfew_fold1, "
     "mae_dfer.dfew_fold1, dfer_clip.dfew_fold1, emo_affectnet.aff_wild2, ... (dfer-zoo list)"
 )
 PEOPLE = ("largest", "all")
-GPU_BATCH = 8  # windows in a forward pass where none is given; one on a CPU, where larger batches are slower
+GPU_BATCH = 8  # default on a GPU; on a CPU larger batches are slower
 
 
 class Recognizer:
-    """Files in, labelled probabilities out.
+    """Predict labels and probabilities for video files.
 
-    Several models, or several weights such as the folds of one data set, are averaged in their probabilities. One
+    The probabilities of several models, or of several weights such as the folds of one data set, are averaged. One
     recognizer may be used by several threads at once.
 
     Args:
-        model: The name of a model, "arch.tag", a model, or a list of them. Without one it is the frame-wise baseline
-            inside the package, which is noted on stderr. A given model is put into eval mode and on the device.
+        model: The name of a model, "arch.tag", a model, or a list of them. By default the bundled frame-wise baseline,
+            with a note on stderr. A given model is set to eval mode and moved to the device.
         pretrained: The tag of the weights, or a list of tags.
         faces: How to find the face: "auto", "none" (the frames are face crops already), a detector's name, a function
             or boxes; see `media.faces.find`. The crop rule is that of the weights.
         no_face: "error", or "frame" to take whole frames of a clip without a face.
-        window: Seconds of a window, for an answer over time. "auto": windows for clips much longer than what the models
-            see at once or than the clips of the data sets. None: the clip as a whole, as in the published evaluations.
+        window: Length of a window in seconds, for predictions over time. "auto": windows for clips much longer than the
+            input of the models or the clips of the data sets. None: the clip as a whole, as in the published
+            evaluations.
         stride: Seconds from one window to the next; half a window by default.
-        batch_size: Windows in a forward pass; by default one on a CPU, where larger batches are slower, else 8.
-        device: Where to compute.
+        batch_size: Windows in a forward pass; by default 1 on a CPU, where larger batches are slower, else 8.
+        device: Device of the models.
         dtype: Precision of the model.
         thumbnails: How many small face crops each prediction keeps, for `Prediction.plot`.
-        people: "largest": the most prominent face of a clip. "all": everybody; the prediction is that of the most
-            prominent person, and its `people` has one for each.
-        identity: For people="all": a function from a face crop to a vector, by which a person who comes back is known.
+        people: "largest": the most prominent face of a clip. "all": the prediction is that of the most prominent person,
+            and its `people` has one prediction per person.
+        identity: For people="all": a function from a face crop to a vector, to recognize a person who comes back.
         **options: More options of `create_model`.
 
     Raises:
@@ -106,7 +107,7 @@ class Recognizer:
             raise InputError(f"people is {people!r}; expected {' or '.join(PEOPLE)}.")
         if model is None:
             if pretrained is not None:
-                raise InputError(f"pretrained={pretrained!r} without a model means nothing; name the model too.")
+                raise InputError(f"pretrained={pretrained!r} without a model needs a model; give its name too.")
             model = BASELINE
             print(f"dfer_zoo: {BASELINE_NOTE}", file=sys.stderr)
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
@@ -128,17 +129,17 @@ class Recognizer:
         return f"Recognizer({', '.join(names)}; {len(self.labels)} labels, window={self.window})"
 
     def __call__(self, source: Any, **reading: Any) -> Prediction:
-        """The prediction for one clip.
+        """Predict one clip.
 
         Args:
-            source: A file, a folder of frames, an array or a `Clip`; or the content of a file as bytes, or an open file.
+            source: A file, a folder of frames, an array, a `Clip`, the content of a file as bytes, or an open file.
             **reading: Options of `read_clip`: fps, audio, order, recover.
 
         Returns:
             The prediction.
 
         Raises:
-            MediaError: The clip cannot be read, or lacks what the models need.
+            MediaError: The clip cannot be read, or lacks a required input.
         """
         (answer,) = self.many([source], progress=False, **reading)
         assert isinstance(answer, Prediction)
@@ -153,18 +154,18 @@ class Recognizer:
         progress: bool | None = None,
         **reading: Any,
     ) -> Iterator[Prediction | DferZooError]:
-        """Predictions for many clips, in order, computed in full batches.
+        """Predict many clips, in order and in full batches.
 
         Args:
             sources: Files, folders of frames, arrays, clips, bytes or open files.
-            workers: Processes that decode, find faces and make tensors ahead of the model. A file that ends its worker
-                process is an error of that file. 0: all in this process.
-            on_error: "raise", or "return" to yield the error of an unusable clip and go on.
+            workers: Processes that decode, find faces and make tensors ahead of the model. A file that crashes its worker
+                is an error of that file. 0: do everything in this process.
+            on_error: "raise", or "return" to yield the error of an unusable clip and continue.
             progress: Show a progress bar; by default on a terminal.
             **reading: Options of `read_clip`.
 
         Returns:
-            An iterator with one item for each source.
+            An iterator over one prediction or error per source.
         """
         _check_sources("many", sources, on_error)
         return self.answers(sources, self._opener(reading), on_error, progress, workers)
@@ -172,7 +173,7 @@ class Recognizer:
     def embed(
         self, sources: Iterable[Any], *, workers: int = 0, progress: bool | None = None, **reading: Any
     ) -> np.ndarray:
-        """Embeddings of clips: the features before the classifier, averaged over the views and windows of a clip.
+        """Compute embeddings: the features before the classifier, averaged over the views and windows of a clip.
 
         Args:
             sources: Files, folders of frames, arrays or clips.
@@ -198,26 +199,32 @@ class Recognizer:
         progress: bool | None = None,
         **reading: Any,
     ) -> Iterator[np.ndarray | DferZooError]:
-        """`embed` one by one; ``on_error="return"`` yields the error of an unusable clip and goes on."""
+        """`embed` one by one; ``on_error="return"`` yields the error of an unusable clip and continues."""
         _check_sources("embed", sources, on_error)
         if len(self.models) > 1:
             raise InputError(f"embed() takes one model, and this Recognizer has {len(self.models)}.")
         return self.answers(sources, self._opener(reading), on_error, progress, workers, embed=True)
 
-    def stream(self, fps: float, *, sample_rate: int | None = None) -> Stream:
-        """Predictions for frames that arrive one by one, as from a camera.
+    def stream(
+        self, fps: float, *, sample_rate: int | None = None, live: bool = False, remember: bool = True
+    ) -> Stream:
+        """Predict frames that arrive one by one, as from a camera.
 
         Args:
             fps: Frames per second.
-            sample_rate: Of the sound, if there is any.
+            sample_rate: Sample rate of the sound, if any.
+            live: Skip predictions that would be more than half a stride late, so that frames never queue up;
+                ``Stream.dropped`` counts them.
+            remember: Reuse face boxes and frame features between predictions. False computes each prediction from its
+                frames: the same results, more slowly.
 
         Returns:
             A `Stream`: ``push(frame)`` returns a prediction after every stride.
         """
-        return Stream(self, fps, sample_rate)
+        return Stream(self, fps, sample_rate, live=live, remember=remember)
 
     def read(self, source: Any, **reading: Any) -> Clip:
-        """The clip as the models take it: opened, and cropped to the face when frames are taken."""
+        """Read a clip as the models take it. Frames are cropped to the face when they are taken."""
         return visual_of(self.transforms).read(source, stream=self.window is not None, **reading)
 
     def answers(
@@ -251,7 +258,7 @@ class Recognizer:
     ) -> Iterator[Any]:
         finish = functools.partial(_finish, on_error=on_error, embed=embed, several=self.people == "all")
         waiting: collections.deque[list[PendingPrediction] | DferZooError] = collections.deque()
-        # new ones for every call, so that threads do not share them
+        # created per call, so that threads do not share them
         batchers = [
             ModelBatcher(model, t.video.num_frames if t.video else 1, self.batch_size, embed)
             for model, t in zip(self.models, self.transforms)
@@ -278,7 +285,7 @@ class Recognizer:
                 yield bar.counted(finish(pending))
 
     def _submit(self, parts: Iterator[Part], batchers: Sequence[ModelBatcher]) -> list[PendingPrediction]:
-        """Queue all windows of a clip; some of them may be computed later. One item per appearance of a person."""
+        """Queue all windows of a clip, and return one pending prediction per appearance of a person."""
         people: list[PendingPrediction] = []
         for part in parts:
             if isinstance(part, Opened):
@@ -294,7 +301,7 @@ class Recognizer:
 
 @contextlib.contextmanager
 def _sampled(sampler: Sampler, sources: Iterable[Any], workers: int) -> Iterator[Iterator[Iterator[Part]]]:
-    """For every source, the parts of its answer: from this process, or from workers."""
+    """Yield the parts of every source's prediction, computed in this process or by workers."""
     if workers == 0:
         yield (sampler(source) for source in sources)
         return
@@ -308,9 +315,7 @@ def _check_sources(method: str, sources: Any, on_error: str) -> None:
     if on_error not in ("raise", "return"):
         raise InputError(f"on_error is '{on_error}'; expected 'raise' or 'return'.")
     if isinstance(sources, str | os.PathLike | Clip | bytes | bytearray | memoryview):
-        raise InputError(
-            f"{method}() takes a list of sources and was given one ({type(sources).__name__}): {method}([source])."
-        )
+        raise InputError(f"{method}() takes a list of sources, not one {type(sources).__name__}: {method}([source]).")
 
 
 def _models(
@@ -347,10 +352,10 @@ def _created(name: str, tag: str | None, options: dict[str, Any]) -> DferModel:
     record = model.weights
     if record is None:
         tags = ", ".join(t for _, t in list_pretrained(name)) or "none are listed"
-        raise InputError(f"{name} without weights answers at random; name some: pretrained=... ({tags}).")
+        raise InputError(f"{name} without weights predicts at random; give pretrained=... ({tags}).")
     if record.distribution == "composed" or model.labels != record.labels:
         raise InputError(
-            f"{record.name} has not learned the labels {', '.join(model.labels)}: its head is new and answers at random. "
+            f"{record.name} has not learned the labels {', '.join(model.labels)}: its head is random. "
             "Train it first, and give the trained model."
         )
     return model
@@ -361,7 +366,7 @@ def _default_batch(model: DferModel) -> int:
 
 
 class _Progress:
-    """A bar with the rate, the time left and the number of errors; nothing where it is not wanted."""
+    """A progress bar with the rate, the time left and the number of errors."""
 
     def __init__(self, sources: Iterable[Any], progress: bool | None) -> None:
         shown = sys.stderr.isatty() if progress is None else progress
@@ -381,7 +386,7 @@ class _Progress:
             self.bar.close()
 
     def counted(self, answer: Any) -> Any:
-        """The answer, after it was counted."""
+        """Count an answer and return it."""
         if self.bar is not None:
             if isinstance(answer, DferZooError):
                 self.errors += 1

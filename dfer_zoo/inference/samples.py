@@ -1,6 +1,6 @@
-"""From clips to the tensors of every window: what can run in worker processes, ahead of the model.
+"""Turn clips into the tensors of every window, in worker processes ahead of the model.
 
-A `Sampler` yields the parts of one answer: an `Opened`, then `WindowSamples`, and a `Closed`. With several people it
+A `Sampler` yields the parts of one prediction: an `Opened`, then `WindowSamples`, and a `Closed`. With several people it
 yields such a series for each of them. A long file is never in memory as a whole.
 """
 
@@ -27,21 +27,21 @@ from ..transforms.sampling import BLACK
 from .sources import local
 from .windows import auto_window, window_times
 
-AUTO_FROM = 2.0  # a clip longer than this many windows is answered in windows
-MOST_WINDOWS = 100_000  # of a file; a wrong frame rate makes days of a minute
+AUTO_FROM = 2.0  # a clip longer than this many windows is split into windows
+MOST_WINDOWS = 100_000  # per file; a wrong frame rate can turn a minute into days
 THUMBNAIL = 96  # pixels
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What is known of a clip before anything is decoded.
+    """Facts about a clip, known before anything is decoded.
 
     Attributes:
         source: The name of the clip.
         duration: Seconds.
         times: Start and end of every window, in seconds.
         seen: First and last second of the frames that the models take.
-        sample_rate: Of the sound, if a front end works at the file's own.
+        sample_rate: Sample rate of the sound, if a front end works at the file's own.
     """
 
     source: str
@@ -53,16 +53,16 @@ class Opened:
 
 @dataclass(frozen=True)
 class WindowSamples:
-    """What one model takes from one window.
+    """The inputs of one model for one window.
 
     Attributes:
         window: The number of the window.
         model: The number of the model.
         missing: Inputs that the clip lacks in this window.
         views: One sample for each view; without the frames where they are shared between windows.
-        numbers: The frame numbers of each view where frames are shared, else None.
-        frames: Shared frames that no earlier window had.
-        needed_later: The lowest frame number that a later window takes.
+        numbers: The frame numbers of each view if frames are shared, else None.
+        frames: Shared frames that no earlier window used.
+        needed_later: The lowest frame number that a later window uses.
     """
 
     window: int
@@ -76,13 +76,13 @@ class WindowSamples:
 
 @dataclass(frozen=True)
 class Closed:
-    """What is known of a clip at its end: where faces were found, and small pictures of them."""
+    """Facts about a clip, known at its end: where faces were found, and thumbnails of them."""
 
     faces: Mapping[str, Any] | None
     track: tuple[tuple[float, tuple[float, ...]], ...] = ()  # (second of the clip, box of the face)
     thumbnails: tuple[tuple[float, np.ndarray], ...] = ()
     shift: float = 0.0  # seconds from the start of the clip to the first sight of this person
-    refusal: str | None = None  # why this person, of several, has no answer
+    refusal: str | None = None  # why one of several people has no prediction
 
 
 Part = Opened | WindowSamples | Closed
@@ -90,7 +90,7 @@ Part = Opened | WindowSamples | Closed
 
 @dataclass(frozen=True)
 class Sampler:
-    """A source -> the parts of its answer. It holds no model, so it can be sent to worker processes.
+    """Turn a source into the parts of its prediction. It has no model, so it can be sent to worker processes.
 
     Args:
         transforms: One for each model.
@@ -113,7 +113,7 @@ class Sampler:
     identity: Any = None
 
     def __call__(self, source: Any) -> Iterator[Part]:
-        """The parts of one answer; a `DferZooError` where the clip cannot be used."""
+        """Yield the parts of one prediction. Raises a `DferZooError` if the clip cannot be used."""
         with local(source) as (here, name):
             clip = self.open(here)
             if name is not None:
@@ -124,7 +124,7 @@ class Sampler:
                 yield from self._clip_parts(clip)
 
     def _people_parts(self, clip: Clip) -> Iterator[Part]:
-        """The parts of everybody; a person who cannot be answered for is left out, unless nobody can."""
+        """Yield the parts of all people. People who cannot be predicted are left out; if all are, an error is raised."""
         visual = visual_of(self.transforms)
         people = find_people(clip, visual.faces, crop=visual.face_crop, no_face=visual.no_face, identity=self.identity)
         refusals: list[MediaError] = []
@@ -141,7 +141,9 @@ class Sampler:
         if isinstance(clip.waveform, SoundFile):
             clip = dataclasses.replace(clip, waveform=SoundCursor(clip.waveform))
         times = self._times(clip)
-        planned = [_plans(clip, span, self.transforms) for span in times]  # first of all, so that frames are read once
+        planned = [
+            _plans(clip, span, self.transforms) for span in times
+        ]  # planned first, so that every frame is read once
         wanted = [{first + index for plan in plans for index in plan.frames} for plans, first in planned]
         in_all = sorted(set().union(*wanted))
         yield Opened(clip.source, clip.duration, tuple(times), _seconds(clip, in_all), _own_rate(clip, self.transforms))
@@ -174,7 +176,7 @@ class Sampler:
     def _samples(
         self, part: Clip, first: int, plan: Plan, place: tuple[int, int], lowest: int, several: bool, sent: set[int]
     ) -> WindowSamples:
-        """What one model takes from a window; ``first`` is the number of its first frame in the whole clip."""
+        """Return the inputs of one model for a window; ``first`` is the number of its first frame in the clip."""
         number, model = place
         transform, missing = self.transforms[model], tuple(plan.missing)
         visual = next((name for name in ("video", "image") if name in transform.inputs), None)
@@ -193,18 +195,18 @@ class Sampler:
         return WindowSamples(number, model, missing, views, numbers, frames, lowest)
 
     def _shown(self, frames: Sequence[int]) -> Sequence[int]:
-        """The frames whose crops are kept as small pictures."""
+        """Return the frames whose crops are kept as thumbnails."""
         if not self.thumbnails:
             return ()
         return frames[len(frames) // (2 * self.thumbnails) :: max(1, len(frames) // self.thumbnails)]
 
     def _times(self, clip: Clip) -> list[tuple[float, float | None]]:
-        """Start and end of all windows, in seconds."""
+        """Return start and end of all windows, in seconds."""
         window = self._window(clip)
         if window is None:
             return [(0.0, clip.duration)]
         if clip.duration is None:
-            raise MediaError(f"{clip.source}: windows are in seconds and the frame rate is not known; give fps.")
+            raise MediaError(f"{clip.source}: windows are in seconds, but the frame rate is unknown; give fps.")
         stride = window / 2 if self.stride is None else self.stride
         if (clip.duration - window) / stride > MOST_WINDOWS:
             raise MediaError(
@@ -214,7 +216,7 @@ class Sampler:
         return list(window_times(clip.duration, window, stride))
 
     def _window(self, clip: Clip) -> float | None:
-        """Seconds of a window, or None for the clip as a whole."""
+        """Return the length of a window in seconds, or None for the clip as a whole."""
         if not isinstance(self.window, str):
             return self.window
         window = auto_window(self.transforms, clip.fps)
@@ -222,12 +224,12 @@ class Sampler:
 
 
 def visual_of(transforms: Sequence[Transform]) -> Transform:
-    """The transform that crops: the first one with frames, or the first one."""
+    """Return the transform that crops: the first one with frames, or the first one."""
     return next((t for t in transforms if t.video is not None), transforms[0])
 
 
 class FrameBuffer:
-    """The wanted frames of a clip, read in one pass and kept as long as a later window needs them."""
+    """The wanted frames of a clip, read in one pass and kept until no later window needs them."""
 
     def __init__(self, frames: Frames, wanted: Sequence[int]) -> None:
         self._count = len(frames)
@@ -238,7 +240,7 @@ class FrameBuffer:
         return self._count
 
     def take(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """The frames at these indices; they must be among the wanted ones and not released yet."""
+        """Return frames at indices. They must be among the wanted ones and not released yet."""
         while any(index not in self._kept for index in indices):
             number, frame = next(self._walk)
             self._kept[number] = frame
@@ -254,7 +256,7 @@ class FrameBuffer:
 
 
 def part_of(clip: Clip, span: tuple[float, float | None]) -> tuple[Clip, int]:
-    """(the clip of a window, the number of its first frame)"""
+    """Return (the clip of a window, the number of its first frame)."""
     start, stop = span
     if stop is None or (start == 0.0 and stop == clip.duration):
         return clip, 0
@@ -263,18 +265,18 @@ def part_of(clip: Clip, span: tuple[float, float | None]) -> tuple[Clip, int]:
 
 
 def _plans(clip: Clip, span: tuple[float, float | None], transforms: Sequence[Transform]) -> tuple[list[Plan], int]:
-    """(the frames that each transform takes from a window, the number of the window's first frame)"""
+    """Return (each transform's plan for a window, the number of the window's first frame)."""
     part, first = part_of(dataclasses.replace(clip, waveform=None), span)
     return [transform.plan(part) for transform in transforms], first
 
 
 def _thumbnail(clip: Clip, buffer: FrameBuffer, index: int) -> tuple[float, np.ndarray]:
-    """(seconds, a small picture) of a frame."""
+    """Return (seconds, thumbnail) of a frame."""
     return second_of(clip, index), pillow_bilinear(buffer.take([index])[0], THUMBNAIL, THUMBNAIL)
 
 
 def _seconds(clip: Clip, frames: Sequence[int]) -> tuple[float, float] | None:
-    """First and last second of these frames, in order, if the clip has a frame rate."""
+    """Return the first and last second of ascending frames, if the clip has a frame rate."""
     if not frames or clip.duration is None or not (clip.fps or clip.times is not None):
         return None
     first, last = (second_of(clip, number) for number in (frames[0], frames[-1]))
@@ -282,13 +284,13 @@ def _seconds(clip: Clip, frames: Sequence[int]) -> tuple[float, float] | None:
 
 
 def _own_rate(clip: Clip, transforms: Sequence[Transform]) -> int | None:
-    """The rate of the sound, if a record names none and the front end works at the file's own."""
+    """Return the sample rate of the sound, if a front end works at the file's own."""
     own = any(transform.audio is not None and transform.audio.sample_rate is None for transform in transforms)
     return int(clip.sample_rate) if own and clip.waveform is not None and clip.sample_rate else None
 
 
 def _lowest_later(plan: Sequence[set[int]]) -> list[int]:
-    """For every window, the lowest frame that a later window needs."""
+    """Return, for every window, the lowest frame that a later window needs."""
     lowest, result = sys.maxsize, []
     for wanted in reversed(plan):
         result.append(lowest)
@@ -301,7 +303,7 @@ def _lowest_later(plan: Sequence[set[int]]) -> list[int]:
 
 @dataclass(frozen=True)
 class PackedSampler:
-    """A `Sampler` for a worker process: one thread, and tensors as arrays, since sent tensors cost a file descriptor."""
+    """A `Sampler` for a worker process: it uses one thread, and sends arrays, as each sent tensor needs a file descriptor."""
 
     sampler: Sampler
 
@@ -312,7 +314,7 @@ class PackedSampler:
 
 
 def unpacked(part: Part) -> Part:
-    """A part from a worker process, with its arrays as tensors."""
+    """Turn the arrays of a part from a worker process into tensors."""
     return _with(part, torch.from_numpy)
 
 
@@ -325,7 +327,7 @@ def _with(part: Part, change: Callable[[Any], Any]) -> Part:
 
 @functools.cache
 def _one_thread() -> None:
-    """The processes are the parallelism: each computes in one thread."""
+    """Compute in one thread, since there are several worker processes."""
     torch.set_num_threads(1)
     try:
         import cv2

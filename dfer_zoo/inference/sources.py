@@ -1,4 +1,4 @@
-"""Clips that are not files of this machine: bytes, open files, and URLs, copied into a temporary file while they are read."""
+"""Read bytes, open files and URLs as clips, through a temporary file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_bytes_like(source: Any) -> bool:
 
 
 def sendable(source: Any) -> Any:
-    """The source as it can be sent to another process: an open file, or a view of memory, as bytes."""
+    """Return a source that can be sent to another process: open files and memory views become bytes."""
     if hasattr(source, "read"):
         return _content(source)
     if isinstance(source, bytearray | memoryview):
@@ -36,13 +36,13 @@ def sendable(source: Any) -> Any:
 
 @contextlib.contextmanager
 def local(source: Any) -> Iterator[tuple[Any, str | None]]:
-    """What `read_clip` takes, as long as the block runs, and the clip's name where it is not that of a file.
+    """Yield a source for `read_clip`, valid in the block, and the clip's name if it is not a file.
 
     Args:
         source: Anything that `Recognizer` takes, or an `Item` with it.
 
     Yields:
-        (the source, or one with a temporary file in its place; a name, or None)
+        (the source, with a temporary file if needed; a name, or None)
     """
     inner = source.source if isinstance(source, Item) else source
     if not (isinstance(inner, Remote) or is_bytes_like(inner)):
@@ -90,5 +90,5 @@ def _opened(url: str) -> Iterator[IO[bytes]]:
             yield stream
     except DferZooError:
         raise
-    except Exception as error:  # each file system of fsspec raises errors of its own
+    except Exception as error:  # the file systems of fsspec raise many types of errors
         raise MediaError(f"{url}: this URL cannot be read ({type(error).__name__}: {error}).") from error

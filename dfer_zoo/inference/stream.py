@@ -1,27 +1,45 @@
-"""Predictions for frames that arrive one by one."""
+"""Predict frames that arrive one by one."""
 
 from __future__ import annotations
 
 import collections
 import copy
 import dataclasses
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import InputError
 from ..media.clip import MOST_CHANNELS, SHORTEST_SOUND, Clip, check_fps, check_sample_rate, float_samples
+from ..media.faces import find_in_stream
+from ..media.faces.cut import GivenCrops
+from ..models.base import DferModel
+from ..transforms import Plan, Sample, Transform
+from ..transforms.sampling import BLACK
+from .batcher import shares_frames
 from .prediction import Prediction
+from .samples import visual_of
 from .windows import auto_window
 
 if TYPE_CHECKING:
     from .recognizer import Recognizer
 
+LATE = 0.5  # of a stride; an answer that would start later than this is dropped
+
 
 class Stream:
     """Predictions for frames that arrive one by one, as from a camera: one per stride, for the last window.
 
-    `Recognizer.stream` makes it.
+    Face boxes, transformed frames and, for models that encode frames one by one, their features are kept between
+    answers, so that no frame is searched or encoded twice. `Recognizer.stream` makes it.
+
+    Attributes:
+        dropped: With ``live=True``, how many answers were left out because they would have come too late.
 
     >>> live = recognizer.stream(fps=30)                                                    # doctest: +SKIP
     >>> for frame in camera:                                                                # doctest: +SKIP
@@ -29,25 +47,36 @@ class Stream:
     ...         print(prediction.label)
     """
 
-    def __init__(self, recognizer: Recognizer, fps: float, sample_rate: int | None = None) -> None:
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        fps: float,
+        sample_rate: int | None = None,
+        *,
+        live: bool = False,
+        remember: bool = True,
+    ) -> None:
         check_fps(fps)
         if sample_rate is not None:
             check_sample_rate(sample_rate, "stream")
         if recognizer.window is None:
             raise InputError("A stream has no end, so it needs windows: Recognizer(..., window=2.0).")
-        self.fps, self.sample_rate = fps, sample_rate
-        self.recognizer = copy.copy(recognizer)
-        self.recognizer.window = self.recognizer.stride = None  # what is kept here is one window
+        self.fps, self.sample_rate, self.live = fps, sample_rate, live
         window = recognizer.window
         window = auto_window(recognizer.transforms, fps) if isinstance(window, str) else window
         self.length = max(1, round(window * fps))
         self.samples = round(self.length / fps * (sample_rate or 0))
         stride = window / 2 if recognizer.stride is None else recognizer.stride
         self.step = max(1, round(stride * fps))
-        self.seen = 0
-        self._frames: collections.deque[np.ndarray] = collections.deque(maxlen=self.length)
-        # (number of the frame that they came with, samples)
+        self.seen = self.dropped = 0
+        self._behind = 0.0  # seconds by which the answers so far made the next frame wait
+        # (number of the frame that the samples arrived with, samples)
         self._sound: collections.deque[tuple[int, np.ndarray]] = collections.deque()
+        self._memory = _Memory(recognizer, self.length, fps, remember)
+        self.recognizer = copy.copy(recognizer)
+        self.recognizer.window = self.recognizer.stride = None  # a stream keeps one window only
+        if recognizer.people != "all":
+            self.recognizer.transforms = self._memory.transforms
 
     def push(self, frame: np.ndarray, sound: np.ndarray | None = None) -> Prediction | None:
         """Add the next frame.
@@ -59,26 +88,35 @@ class Stream:
         Returns:
             A prediction when a window is full and a stride has passed since the last one, else None.
         """
+        begin = time.perf_counter()
         clip = Clip.from_arrays([frame], source="stream")  # checks the frame
         samples = None if sound is None else self._samples(sound)
-        self._frames.append(np.ascontiguousarray(clip.take([0])[0]))  # BGR turned round is a view that OpenCV refuses
+        self._memory.ring.add(np.ascontiguousarray(clip.take([0])[0]))  # OpenCV refuses views with negative strides
         self.seen += 1
         if samples is not None:
             self._sound.append((self.seen, samples))
         self._drop_old_sound()
+        try:
+            return self._answer() if self._is_due() else None
+        finally:
+            self._behind = max(0.0, self._behind + time.perf_counter() - begin - 1 / self.fps)
+
+    def _is_due(self) -> bool:
         if self.seen < self.length or (self.seen - self.length) % self.step:
-            return None
-        return self._answer()
+            return False
+        late = self.live and self._behind > LATE * self.step / self.fps
+        self.dropped += late
+        return not late
 
     def _samples(self, sound: np.ndarray) -> np.ndarray:
         if self.sample_rate is None:
-            raise InputError("Sound came in and its rate is not known: stream(fps, sample_rate=...).")
+            raise InputError("Sound needs a sample rate: stream(fps, sample_rate=...).")
         samples = np.atleast_2d(float_samples(sound, "stream"))
         allowed = {self._sound[0][1].shape[0]} if self._sound else range(1, MOST_CHANNELS + 1)
         if samples.ndim != 2 or samples.shape[0] not in allowed:
             raise InputError(
-                f"The sound that came in is {samples.shape}; expected (channels, samples), 1 to {MOST_CHANNELS} channels "
-                "and always as many."
+                f"The sound has shape {samples.shape}; expected (channels, samples), with 1 to {MOST_CHANNELS} channels "
+                "and always the same number."
             )
         return samples
 
@@ -95,12 +133,173 @@ class Stream:
         waveform = np.concatenate(parts, axis=1)[:, -self.samples :] if parts else None
         if waveform is not None and waveform.shape[1] < SHORTEST_SOUND * (self.sample_rate or 1):
             waveform = None
-        clip = Clip.from_arrays(
-            list(self._frames), waveform, fps=self.fps, sample_rate=self.sample_rate, source="stream"
-        )
-        prediction = self.recognizer(clip)
+        frames = self._memory.window(self.recognizer.people != "all")
+        rates: dict[str, Any] = {"fps": self.fps, "sample_rate": self.sample_rate, "source": "stream"}
+        clip = Clip.from_arrays(self._memory.ring.last(1), waveform, **rates)  # checks the samples
+        notes = {} if frames.report is None else {"faces": frames.report}
+        prediction = self.recognizer(dataclasses.replace(clip, frames=frames, notes=notes))
         start = (self.seen - self.length) / self.fps
         (window,) = prediction.windows
         moved = dataclasses.replace(window, start=start, stop=self.seen / self.fps)
         track = tuple((start + second, box) for second, box in prediction.track)
+        if frames.report is not None:  # the boxes are numbered from the start of the stream
+            track = tuple((number / self.fps, box) for number, box in self._memory.boxes())
         return dataclasses.replace(prediction, windows=(moved,), track=track)
+
+
+# -- what is kept between answers --------------------------------------------------------------------------------------
+
+
+class Ring:
+    """The last frames of a stream, numbered from its start."""
+
+    def __init__(self, kept: int) -> None:
+        self.frames: collections.deque[np.ndarray] = collections.deque(maxlen=kept)
+        self.count = 0
+
+    def keep(self, count: int) -> None:
+        """Keep this many frames from now on."""
+        self.frames = collections.deque(self.frames, maxlen=count)
+
+    def add(self, frame: np.ndarray) -> None:
+        self.frames.append(frame)
+        self.count += 1
+
+    def last(self, count: int) -> list[np.ndarray]:
+        return self.take(range(self.count - count, self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def take(self, indices: Sequence[int]) -> list[np.ndarray]:
+        first = self.count - len(self.frames)
+        return [self.frames[index - first] for index in indices]
+
+
+@dataclass(frozen=True)
+class StreamWindow:
+    """The frames of one window, cropped when they are taken."""
+
+    source: Any  # frames numbered from the start of the stream
+    start: int
+    length: int
+    report: dict[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def take(self, indices: Sequence[int]) -> list[np.ndarray]:
+        return self.source.take([self.start + index for index in indices])
+
+    def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
+        yield from self.source.take([self.start + index for index in indices])
+
+
+class _Memory:
+    """What later answers of a stream use again. Without ``remember`` it is emptied before every answer."""
+
+    def __init__(self, recognizer: Recognizer, length: int, fps: float, remember: bool) -> None:
+        self.length, self.remember = length, remember
+        self.ring = Ring(length)
+        visual = visual_of(recognizer.transforms)
+        self.cropped, self.report, before = None, None, 0
+        if visual.video is not None and recognizer.people != "all":
+            self.cropped, self.report, before = find_in_stream(
+                self.ring, length, fps, visual.faces, crop=visual.face_crop, no_face=visual.no_face
+            )
+        self.ring.keep(length + before)
+        self.start = 0
+        self.transforms: list[Transform] = [
+            RememberingTransform(
+                **{f.name: getattr(transform, f.name) for f in dataclasses.fields(transform)},
+                memory=self,
+                model=model if shares_frames(model, transform) else None,
+            )
+            for model, transform in zip(recognizer.models, recognizer.transforms)
+        ]
+
+    def window(self, cropped: bool) -> StreamWindow:
+        """The last window; what belongs to frames before it is dropped."""
+        self.start = self.ring.count - self.length
+        search = getattr(self.cropped, "search", None)
+        first = self.ring.count - len(self.ring.frames)
+        if search is not None:
+            search.forget(first if self.remember else self.ring.count)
+        for transform in self.transforms:
+            transform.forget(self.start if self.remember else self.ring.count)  # type: ignore[attr-defined]
+        if not cropped or self.cropped is None:
+            return StreamWindow(self.ring, self.start, self.length)
+        assert self.report is not None
+        known = [] if search is None else search.found.values()
+        self.report.update(searched=0, recalled=len(known), found=sum(map(bool, known)))
+        return StreamWindow(self.cropped, self.start, self.length, self.report)
+
+    def boxes(self) -> list[tuple[int, tuple[float, ...]]]:
+        """The boxes of the face in the window, by number of the frame in the stream."""
+        if isinstance(self.cropped, GivenCrops):
+            return [
+                (number, tuple(self.cropped.boxes[number].tolist())) for number in range(self.start, self.ring.count)
+            ]
+        search = getattr(self.cropped, "search", None)
+        used = {} if search is None else search.used
+        return sorted((number, box) for number, box in used.items() if number >= self.start)
+
+    def places(self, indices: Sequence[int]) -> list[tuple[int, Any]]:
+        """For ascending frames of the window: their numbers in the stream, and how they are cropped."""
+        numbers = [self.start + index for index in indices]
+        cuts = [None] * len(numbers) if self.cropped is None else self.cropped.cuts_of(numbers, {})
+        return list(zip(numbers, cuts))
+
+
+@dataclass(frozen=True)
+class RememberingTransform(Transform):
+    """The transform of a stream: a frame that an earlier window took, cropped alike, is not computed again."""
+
+    remembers: ClassVar[bool] = True
+    memory: Any = field(default=None, compare=False)
+    model: DferModel | None = field(default=None, compare=False)  # one that encodes frames one by one
+    kept: dict[tuple[int, Any], Tensor] = field(default_factory=dict, compare=False)
+
+    def forget(self, before: int) -> None:
+        """Drop what belongs to frames before this one."""
+        for place in [place for place in self.kept if BLACK < place[0] < before]:
+            del self.kept[place]
+
+    def views(self, source: Any, plan: Plan | None = None) -> list[Sample]:
+        """Return samples with the features of the frames, for models that encode frames one by one."""
+        plan = self.plan(source) if plan is None else plan
+        visual = next((name for name in ("video", "image") if name in self.inputs), None)
+        if self.model is None or visual is None or visual in plan.missing:
+            return super().views(source, plan)
+        samples = self.without(visual).views(source, plan)
+        return [{**sample, "frames": self._kept(source, view)} for sample, view in zip(samples, plan.views)]
+
+    def without(self, name: str) -> Transform:
+        inputs = tuple(other for other in self.inputs if other != name)
+        return Transform(self.video, self.audio, inputs, self.optional, self.faces, self.no_face, self.search)
+
+    def frames(self, clip: Clip, numbers: Sequence[int]) -> Tensor:
+        """Return these frames as model input, (T, C, size, size)."""
+        together = self.video is None or self.video.frame_size != "own"  # one frame decides how all are resized
+        return super().frames(clip, numbers) if together else self._kept(clip, numbers)
+
+    def _kept(self, clip: Clip, numbers: Sequence[int]) -> Tensor:
+        real = sorted({number for number in numbers if number != BLACK})
+        places: dict[int, tuple[int, Any]] = {BLACK: (BLACK, None)}
+        places.update(zip(real, self.memory.places(real)))
+        new = [number for number in sorted(set(numbers)) if places[number] not in self.kept]
+        if new:
+            made = torch.stack([Transform.frames(self, clip, [number])[0] for number in new])
+            if self.model is not None:
+                made = _encoded(self.model, made)
+            self.kept.update((places[number], one) for number, one in zip(new, made))
+        return torch.stack([self.kept[places[number]] for number in numbers])
+
+
+@torch.no_grad()
+def _encoded(model: DferModel, frames: Tensor) -> Tensor:
+    """(T, C, H, W) -> the features of the frames, (T, ...)"""
+    reference = next(p for p in model.parameters() if p.is_floating_point())
+    single = "image" in model.inputs  # such a model takes one frame per clip
+    video = frames.to(reference)[:, None] if single else frames.to(reference)[None]
+    return model.encode_frames(video).flatten(0, 1)

@@ -1,7 +1,7 @@
 """Predictions as annotation tiers: ELAN, Praat, and subtitles (WebVTT, SRT).
 
-Every tier has one interval per span of time without overlap. Windows may overlap, so each window speaks for the part
-around its middle: up to half of the way to its neighbours. Neighbouring intervals with the same label are joined.
+The intervals of a tier do not overlap. Windows may overlap, so each window covers the part around its middle, up to
+halfway to its neighbors. Neighboring intervals with the same label are joined.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def intervals(prediction: Prediction) -> list[Interval]:
     """
     windows = [window for window in prediction.windows if window.stop is not None]
     if len(windows) < len(prediction.windows) or not windows:
-        raise InputError(f"{prediction.source}: tiers need times, and the frame rate is not known. Give fps.")
+        raise InputError(f"{prediction.source}: tiers need times, but the frame rate is unknown; give fps.")
     middles = [(w.start + (w.stop or 0.0)) / 2 for w in windows]
     borders = [(a + b) / 2 for a, b in itertools.pairwise(middles)]
     parts: list[Interval] = []

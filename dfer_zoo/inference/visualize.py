@@ -1,7 +1,7 @@
-"""What an answer depends on, and how a model arranges clips: occlusion maps, reconstructions, snippets, t-SNE.
+"""Visualize models: occlusion maps, reconstructions, snippets, t-SNE.
 
-Every function computes and returns a matplotlib figure; `plots.write_figure` writes it. It shows what this model used in
-this clip, and not how people feel.
+The functions return matplotlib figures; `plots.write_figure` writes them. They show what a model used in a clip, not how
+people feel.
 
 >>> figure = occlusion_figure(occlusion(model, inputs))      # doctest: +SKIP
 """
@@ -23,7 +23,7 @@ from .plots import _figure
 
 Inputs = Mapping[str, Tensor | None]
 
-# Paul Tol's muted colours, which colour-blind people can tell apart; the markers repeat the information
+# Paul Tol's muted, color-blind safe colors; the markers repeat the information
 COLORS = (
     "#332288", "#CC6677", "#117733", "#88CCEE", "#AA4499", "#DDCC77", "#882255", "#44AA99", "#999933", "#555555", "#000000",
 )  # fmt: skip
@@ -31,7 +31,7 @@ MARKERS = "os^DvPX*<>p"
 SHOWN = 8  # frames of a clip in a picture
 AMPLIFIED = 4  # frame differences are faint
 INK, FAINT = "#28282e", "#6b6b73"
-FOR, AGAINST = "#b2182b", "#2166ac"  # the ends of the colour map RdBu
+FOR, AGAINST = "#b2182b", "#2166ac"  # the ends of the color map RdBu
 
 
 # -- occlusion ---------------------------------------------------------------------------------------------------------
@@ -39,15 +39,15 @@ FOR, AGAINST = "#b2182b", "#2166ac"  # the ends of the colour map RdBu
 
 @dataclass(frozen=True)
 class Occlusion:
-    """How the log odds of a label fall when a part of the clip is covered.
+    """How the log odds of a label change when a part of the clip is covered.
 
     Attributes:
-        label: The label that is explained.
+        label: The explained label.
         probability: Its probability for the whole clip.
-        places: (cells, cells), the fall when a cell is covered in all frames.
-        moments: (T,), the fall when a frame is covered.
+        places: (cells, cells), the decrease when a cell is covered in all frames.
+        moments: (T,), the decrease when a frame is covered.
         without: The probability without each optional input.
-        frames: What the model saw, (T, H, W, 3) uint8.
+        frames: The input frames, (T, H, W, 3) uint8.
     """
 
     label: str
@@ -59,25 +59,25 @@ class Occlusion:
 
 
 def occlusion(model: Any, inputs: Inputs, *, label: str | None = None, cells: int = 7) -> Occlusion:
-    """Cover places, frames and inputs one by one, and compare the odds of a label with those of the whole clip.
+    """Cover places, frames and inputs one by one, and compare the log odds of a label with those of the whole clip.
 
-    Log odds are compared: probabilities near 1 hide what changes them. A covered part gets the mean colour of the clip.
+    Log odds are used since probabilities near 1 hardly change. A covered part gets the mean color of the clip.
 
     Args:
         model: A model with labels.
         inputs: One clip from `Transform.batch`.
-        label: The label to explain; by default the answer.
+        label: The label to explain; by default the predicted one.
         cells: Places along a side.
 
     Returns:
-        The falls of the log odds. Positive: the part speaks for the label.
+        The decreases of the log odds. Positive values support the label.
 
     Raises:
         InputError: There are no frames, or an argument is wrong.
     """
     name = next((name for name in ("video", "image") if inputs.get(name) is not None), None)
     if name is None:
-        raise InputError(f"{type(model).__name__} has no frames of this clip, so there is nothing to cover.")
+        raise InputError(f"{type(model).__name__} has no frames of this clip, so nothing can be covered.")
     if not 1 <= cells <= model.video_spec.img_size:
         raise InputError(f"cells is {cells}; expected 1 to {model.video_spec.img_size}.")
     if label is not None and label not in model.labels:
@@ -94,24 +94,24 @@ def occlusion(model: Any, inputs: Inputs, *, label: str | None = None, cells: in
         torch.stack(places).view(cells, cells).numpy(),
         torch.stack(moments).numpy(),
         {other: float(odds(model, {**inputs, other: None})[k].sigmoid()) for other in _removable(model, inputs)},
-        colours(model, video),
+        colors(model, video),
     )
 
 
 def _removable(model: Any, inputs: Inputs) -> list[str]:
-    """The inputs that may be withheld while another one is left."""
+    """Return the inputs that may be withheld, if another one remains."""
     there = [name for name in model.inputs if inputs.get(name) is not None]
     return [name for name in there if name in model.optional_inputs and len(there) > 1]
 
 
 @torch.inference_mode()
 def odds(model: Any, inputs: Inputs) -> Tensor:
-    """The logarithm of p / (1 - p) for each label; views of one clip are averaged by the model."""
+    """Return the log odds log(p / (1 - p)) of each label; the model averages the views of a clip."""
     return model(**inputs)[0].double().softmax(-1).logit(eps=1e-12)
 
 
 def covered(model: Any, inputs: Inputs, name: str, where: tuple) -> Tensor:
-    """`odds` with the mean colour of the clip over a part of all frames, or over one frame."""
+    """Return `odds` with a part of all frames, or one frame, covered by the mean color of the clip."""
     video = inputs[name]
     assert video is not None
     frames = frames_of(video).clone()
@@ -125,13 +125,13 @@ def frames_of(tensor: Tensor) -> Tensor:
 
 
 def boxes(tensor: Tensor, cells: int) -> list[tuple]:
-    """The cells of a grid, row by row, as indices into (T, 3, H, W)."""
+    """Return the cells of a grid, row by row, as indices into (T, 3, H, W)."""
     rows, columns = (np.linspace(0, side, cells + 1).round().astype(int) for side in tensor.shape[-2:])
     return [(..., slice(a, b), slice(c, d)) for a, b in pairwise(rows) for c, d in pairwise(columns)]
 
 
-def colours(model: Any, tensor: Tensor) -> np.ndarray:
-    """What the model saw as RGB again, (T, H, W, 3) uint8."""
+def colors(model: Any, tensor: Tensor) -> np.ndarray:
+    """Convert inputs of a model back to RGB, (T, H, W, 3) uint8."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (model.video_spec.mean, model.video_spec.std))
     frames = frames_of(tensor) * std + mean
     return _bytes(frames.flip(1) if model.video_spec.channel_order == "bgr" else frames)
@@ -143,11 +143,11 @@ def _bytes(frames: Tensor) -> np.ndarray:
 
 
 def occlusion_figure(found: Occlusion, title: str = "") -> Any:
-    """The frames, the map of places on them, and a bar per frame. Map and bars have a scale each.
+    """Plot the frames, the map of places on them, and a bar per frame. Map and bars have separate scales.
 
     Args:
         found: From `occlusion`.
-        title: A line above; the label and its probability are always told.
+        title: A line above the label and its probability.
 
     Returns:
         A matplotlib figure.
@@ -185,7 +185,7 @@ def _draw_moments(axes: Any, found: Occlusion) -> None:
     _plain(axes)
     axes.set_xlim(0.4, len(numbers) + 0.6)
     axes.set_xticks(numbers if len(numbers) <= 20 else numbers[:: len(numbers) // 10])
-    axes.set_xlabel(f"covered frame (red speaks for {found.label}, blue against it)", fontsize=9, color=FAINT)
+    axes.set_xlabel(f"covered frame (red supports {found.label}, blue opposes it)", fontsize=9, color=FAINT)
     axes.set_ylabel("change of log odds", fontsize=9, color=FAINT)
 
 
@@ -195,24 +195,26 @@ def _draw_moments(axes: Any, found: Occlusion) -> None:
 def reconstruction_figure(
     model: Any, video: Tensor, *, mask: Tensor | None = None, difference: bool | None = None, title: str = ""
 ) -> Any:
-    """What a masked autoencoder is given, and what it makes of it.
+    """Plot the input and the reconstruction of a masked autoencoder.
 
     Args:
         model: A pre-training model: ``mae_dfer_pretrain``.
         video: One clip from its transform, (1, T, 3, H, W).
         mask: (1, N), True where masked; by default the model's own for evaluation.
-        difference: Also show each frame less the first of its group, of the clip and of the reconstruction. None shows
+        difference: Also show each frame minus the first of its group, of the clip and of the reconstruction. None shows
             them if the model was trained on them.
-        title: A line above.
+        title: The title.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        InputError: The model reconstructs nothing.
+        InputError: The model is not an autoencoder.
     """
     if not hasattr(model, "reconstruct") or not hasattr(model, "pixels"):
-        raise InputError(f"{type(model).__name__} reconstructs nothing; use a pre-training model: mae_dfer_pretrain.")
+        raise InputError(
+            f"{type(model).__name__} cannot reconstruct clips; use a pre-training model: mae_dfer_pretrain."
+        )
     with torch.inference_mode():
         made, clip = model.reconstruct(video[:1], mask), model.pixels(video[:1].float())
     group = model.difference_group or model.cut["p0"]
@@ -234,7 +236,7 @@ def reconstruction_figure(
 
 
 def _moving(count: int, group: int) -> list[int]:
-    """Up to eight frames, and never only the first of each group, whose difference is zero."""
+    """Choose up to eight frames, not only the first of each group, whose difference is zero."""
     if count <= SHOWN:
         return [*range(count)]
     return [min(number // 2 * (count * 2 // SHOWN) + (number % 2) * (group - 1), count - 1) for number in range(SHOWN)]
@@ -244,12 +246,12 @@ def _moving(count: int, group: int) -> list[int]:
 
 
 def snippets_figure(model: Any, video: Tensor, *, title: str = "") -> Any:
-    """DK-CLIP's snippets: their frames, how much each counts, which are erased, and what each says.
+    """Plot DK-CLIP's snippets: frames, weights, erasure, and the prediction of each.
 
     Args:
         model: A ``dk_clip``.
         video: One clip from its transform, (1, T, 3, H, W).
-        title: A line above.
+        title: The title.
 
     Returns:
         A matplotlib figure.
@@ -262,7 +264,7 @@ def snippets_figure(model: Any, video: Tensor, *, title: str = "") -> Any:
     with torch.inference_mode():
         details = model.explain(video[:1])
     weights, erased = details.snippet_weights[0].tolist(), details.erased[0].tolist()
-    frames = colours(model, video[:1].cpu())
+    frames = colors(model, video[:1].cpu())
     per_snippet = len(frames) // len(weights)
     said = details.local_logits[0].double().softmax(-1).numpy()
     figure = _figure((max(7.0, 2.1 * len(weights) + 1.8), 5.6))
@@ -280,7 +282,7 @@ def snippets_figure(model: Any, video: Tensor, *, title: str = "") -> Any:
 
 
 def _tiled(frames: np.ndarray) -> np.ndarray:
-    """The frames of a snippet in rows of two."""
+    """Tile the frames of a snippet in rows of two."""
     columns = 2 if len(frames) > 1 else 1
     rows = [np.concatenate(frames[i : i + columns], axis=1) for i in range(0, len(frames) - columns + 1, columns)]
     return np.concatenate(rows)
@@ -324,12 +326,12 @@ def _draw_said(figure: Any, axes: Any, said: np.ndarray, erased: Sequence[bool],
 
 
 def tsne(embeddings: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
-    """Place embeddings in the plane, so that neighbours stay neighbours.
+    """Project embeddings to two dimensions with t-SNE.
 
     Args:
         embeddings: (clips, features).
-        perplexity: About how many neighbours count; lowered for few clips.
-        seed: The result depends on it.
+        perplexity: Approximate number of neighbors; lowered for few clips.
+        seed: Seed of the optimization.
 
     Returns:
         (clips, 2).
@@ -351,13 +353,13 @@ def tsne(embeddings: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> 
 
 
 def tsne_figure(points: np.ndarray, classes: Sequence[int], labels: Sequence[str], title: str = "") -> Any:
-    """Points of clips, a colour and a marker per class.
+    """Plot clips as points, with a color and a marker per class.
 
     Args:
         points: (clips, 2), from `tsne`.
         classes: The true class of each clip.
         labels: The names of the classes.
-        title: A line above.
+        title: The title.
 
     Returns:
         A matplotlib figure.
@@ -393,7 +395,7 @@ def tsne_figure(points: np.ndarray, classes: Sequence[int], labels: Sequence[str
 
 
 def _spread(count: int) -> list[int]:
-    """The numbers of up to eight frames, evenly spread."""
+    """Choose up to eight frames, evenly spread."""
     return sorted({round(number) for number in np.linspace(0, count - 1, min(count, SHOWN))})
 
 
@@ -412,7 +414,7 @@ def _plain(axes: Any) -> None:
 
 
 def _title(figure: Any, title: str, fact: str) -> None:
-    """The title, wrapped to the width of the figure, and what the picture says."""
+    """Set the title, wrapped to the width of the figure, and a fact below it."""
     width = int(figure.get_size_inches()[0] * 10)
     lines = [*textwrap.wrap(title, width), *textwrap.wrap(fact, width)]
     figure.suptitle("\n".join(lines), fontsize=11, color=INK, parse_math=False)

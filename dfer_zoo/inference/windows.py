@@ -1,4 +1,4 @@
-"""Windows over a clip: how long, where they start, which frames they need."""
+"""Windows over a clip: their length, and where they start."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SHORTEST_STRIDE = 0.01  # seconds
 
 
 def auto_window(transforms: Sequence[Transform], fps: float | None) -> float:
-    """Seconds of a window where none is given: what the models see at once, or as long as a clip of the data sets."""
+    """Return the default window in seconds: the input span of the models, or the length of a typical data set clip."""
     spans = [span for transform in transforms if (span := span_seen(transform, fps)) is not None]
     longest = max(spans, default=AUTO_WINDOW)
     return longest if longest >= SHORTEST_AUTO_WINDOW else AUTO_WINDOW
 
 
 def span_seen(transform: Transform, fps: float | None) -> float | None:
-    """Seconds that the views look at together; None where that is the whole clip."""
+    """Return the seconds that all views cover together; None for the whole clip."""
     video, audio = transform.video, transform.audio
     if video is None:
         return audio.seconds if audio else None
@@ -39,12 +39,13 @@ def check_window(window: float | str | None, stride: float | None) -> None:
         if value is not None and not (math.isfinite(value) and value >= SHORTEST_STRIDE):  # type: ignore[arg-type]
             raise InputError(f"{name} is {value}; expected seconds, {SHORTEST_STRIDE} or more.")
     if stride is not None and window is None:
-        raise InputError("A stride without a window means nothing; give window=, in seconds.")
+        raise InputError("A stride needs a window; give window=, in seconds.")
 
 
 def window_times(duration: float, window: float, stride: float | None = None) -> Iterator[tuple[float, float]]:
-    """Windows over so many seconds, (start, stop); the stride is half a window unless it is given. The last window ends
-    with the clip, and a clip that is shorter than a window is one.
+    """Yield (start, stop) of windows over a clip, in seconds. The stride is half a window by default.
+
+    The last window ends with the clip. A clip shorter than a window is one window.
 
     >>> list(window_times(5.0, 2.0, 2.0))
     [(0.0, 2.0), (2.0, 4.0), (3.0, 5.0)]

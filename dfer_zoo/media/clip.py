@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError, MediaError
 from .limits import LIMITS, check_limit, limit
 
-SHORTEST_SOUND = 0.05  # seconds; a shorter rest of a sound track is ignored
+SHORTEST_SOUND = 0.05  # seconds; shorter remainders of a sound track are ignored
 SMALLEST_SIDE = 8  # pixels; smaller frames cannot show a face
 MOST_CHANNELS = LIMITS["channels"].default
 
@@ -77,7 +77,7 @@ class ArrayFrames:
         return [self.frames[index] for index in indices]
 
 
-@dataclass(frozen=True, eq=False, repr=False)  # two clips are equal if they are one object: frames may be files
+@dataclass(frozen=True, eq=False, repr=False)  # equality is identity, since frames may be files
 class Clip:
     """Frames, sound and their rates: the input of a transform.
 
@@ -157,7 +157,7 @@ class Clip:
         if waveform is not None and self.sample_rate:
             first, last = (max(0, round((second - self.sound_start) * self.sample_rate)) for second in (start, stop))
             part = waveform[:, first:last] if isinstance(waveform, np.ndarray) else waveform.cut(first, last)
-            # the sound may end before the frames, and the rest may be too short for any front end
+            # the sound may end before the frames, and the remainder may be too short for a front end
             waveform = part if part.shape[1] >= SHORTEST_SOUND * self.sample_rate else None
         sound_start = max(0.0, self.sound_start - start)
         return replace(self, frames=frames, times=times, waveform=waveform, sound_start=sound_start)
@@ -246,7 +246,7 @@ def _check_waveform(waveform: np.ndarray, sample_rate: int | None, source: str) 
         )
     check_sample_rate(sample_rate, source)
     if not np.isfinite(waveform).all():
-        raise MediaError(f"{source}: the waveform holds values that are not finite.")
+        raise MediaError(f"{source}: the waveform contains values that are not finite.")
     return waveform
 
 

@@ -1,4 +1,4 @@
-"""Open media files with ffmpeg's decoders, and read nothing but the file itself."""
+"""Open media files with ffmpeg's decoders, which read only the file itself."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def existing(path: str | os.PathLike) -> Path:
         The path.
 
     Raises:
-        MediaError: Nothing is there, it cannot be inspected, it is empty, or it is a pipe, a socket or a device.
+        MediaError: It does not exist, cannot be accessed, is empty, or is a pipe, a socket or a device.
     """
     found = Path(path)
     try:
@@ -82,8 +82,8 @@ def existing(path: str | os.PathLike) -> Path:
 def open_container(path: Path) -> Iterator[Any]:
     """Open a media file; every error of the decoder becomes a `MediaError`.
 
-    ffmpeg gets an open descriptor and no name. It may use no protocol but descriptors, so no file, whatever it says
-    and whatever it is called, makes it open another file or an address.
+    ffmpeg gets an open descriptor instead of a name, and may use no other protocol. So no content and no file name can
+    make it open another file or a URL.
     """
     av = _pyav()
     try:
@@ -98,7 +98,7 @@ def open_container(path: Path) -> Iterator[Any]:
     except (av.error.FFmpegError, ValueError, ArithmeticError, LookupError) as error:  # the latter from PyAV's tables
         raise MediaError(f"{path}: this file cannot be decoded ({_reason(error)}).") from error
     except MemoryError as error:
-        raise MediaError(f"{path}: this file cannot be decoded (it asks for more memory than there is).") from error
+        raise MediaError(f"{path}: this file cannot be decoded (it needs more memory than is available).") from error
 
 
 @contextlib.contextmanager

@@ -19,6 +19,11 @@ from .sound import SoundCursor as SoundCursor
 from .sound import SoundFile
 from .video import VideoFile
 
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ts", ".mts", ".ogv")
+)
+SOUND_SUFFIXES = frozenset((".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus"))
+
 
 def read_clip(
     source: Any,

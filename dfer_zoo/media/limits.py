@@ -1,7 +1,7 @@
 """Limits on what a file or an argument may cost. Every limit has a name, a default, and an environment variable.
 
-A file from a stranger may claim any size. Each limit stands between such a claim and the memory or time it would cost,
-and the default is well above what recordings need. Set ``DFER_ZOO_MAX_<NAME>`` to another number to change one; worker
+An untrusted file may claim any size. The limits bound the memory and time that such a claim can cost; the defaults are
+well above what recordings need. Set ``DFER_ZOO_MAX_<NAME>`` to another number to change one; worker
 processes inherit it:
 
     DFER_ZOO_MAX_SOUND_BYTES=8000000000 dfer-zoo predict lecture.wav --model mma_dfer
@@ -33,6 +33,12 @@ LIMITS: dict[str, Limit] = {
     "array_bytes": Limit(1 << 32, "bytes of one .npy file of prepared faces"),
     "list_bytes": Limit(1 << 28, "bytes of one annotation file"),
     "label": Limit(100_000, "class number in an annotation file"),
+    "depth": Limit(256, "layers of the model that a weights file asks for"),
+    "argument": Limit(1 << 20, "a number among the arguments of a model that a weights file asks for"),
+    "pickle_bytes": Limit(64 << 20, "bytes of the pickles in a checkpoint, without its tensors"),
+    "pickle_operations": Limit(5_000_000, "operations of a pickle in a checkpoint"),
+    "upload_megabytes": Limit(200, "megabytes of a clip that is uploaded to the page of `dfer-zoo app`"),
+    "workers": Limit(256, "worker processes"),
     "puppets": Limit(10_000_000, "clips of a set of puppets"),
     "puppet_size": Limit(2048, "pixels along one side of a puppet's frames"),
 }
@@ -77,9 +83,16 @@ def check_limit(name: str, value: float, what: str, error: type[DferZooError] = 
     """
     highest = limit(name)
     if value > highest:
-        raise error(
-            f"{what} is {_short(value)}; at most {highest} is accepted. {PREFIX}{name.upper()} raises this limit."
-        )
+        raise error(f"{what} is {_short(value)}; at most {highest} is accepted. {raised_by(name)}")
+
+
+def raised_by(name: str) -> str:
+    """The end of a message about a value above its limit.
+
+    >>> raised_by("depth")
+    'DFER_ZOO_MAX_DEPTH raises this limit.'
+    """
+    return f"{PREFIX}{name.upper()} raises this limit."
 
 
 def _short(value: float) -> str:

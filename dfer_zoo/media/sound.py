@@ -82,7 +82,7 @@ class SoundFile:
         if packed.size != frame.samples * self.channels:
             raise MediaError(f"{self.path}: the sample format of the sound changes in the middle; the file is damaged.")
         if not np.isfinite(packed).all():
-            raise MediaError(f"{self.path}: the sound holds values that are not finite.")
+            raise MediaError(f"{self.path}: the sound contains values that are not finite.")
         return np.ascontiguousarray(packed.reshape(-1, self.channels).T)
 
     @functools.cached_property

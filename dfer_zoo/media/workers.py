@@ -1,4 +1,4 @@
-"""Worker processes that may die: a file that crashes a decoder costs that file, and nothing else.
+"""Worker processes that may crash: a file that crashes a decoder does not affect other files.
 
 >>> with Workers(str.upper, 1) as workers:
 ...     list(workers.map(["a", "b"]))
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import multiprocessing
 import os
 import pickle
@@ -23,39 +24,48 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ..errors import DferZooError, InputError, MediaError
+from .limits import limit, raised_by
 
 STARTS = ("spawn", "fork", "forkserver")
-MOST_WORKERS = 256
 MOST_PIECES = 4  # of one item that wait in this process; its worker pauses meanwhile
 LONGEST_NAME = 1000  # characters of an item in a message
+WORKER = "dfer_zoo worker"  # the name of the processes
+NO_GUARD = 97  # the exit status of a worker whose script starts workers when it is imported
 _TICK = 0.5  # seconds between looks at whether the other side still exists
+
+
+class NoGuard(InputError):
+    """The script starts workers when it is imported; no item is to blame."""
 
 
 class Workers:
     """A few processes that apply one function to many items, in order.
 
-    An exception of the family comes back as a value. When a process dies (a crash in a decoder, or the system ran out
-    of memory), its item becomes a `MediaError` that names it, and a new process takes over.
+    A `DferZooError` is returned as a value. If a process dies (a crash in a decoder, or no memory left), its item becomes
+    a `MediaError`, and a new process is started.
 
     Args:
         function: A picklable function of one item. It may be a generator function: see `streams`.
         count: The number of processes.
-        timeout: Seconds after which a process is killed and its item becomes an error; None waits for ever.
-        start: How processes start. "spawn" shares nothing with this process; a forked child shares locks and threads
-            of torch and ffmpeg, and may hang on them.
+        timeout: Seconds after which a process is killed and its item becomes an error; None waits forever.
+        start: How processes start. "spawn" starts a fresh interpreter; a forked child inherits locks of torch and
+            ffmpeg, and may hang on them.
     """
 
     def __init__(
         self, function: Callable[[Any], Any], count: int, *, timeout: float | None = None, start: str = "spawn"
     ) -> None:
-        if not 1 <= count <= MOST_WORKERS:
-            raise InputError(f"There cannot be {count} workers; expected 1 to {MOST_WORKERS}.")
+        if not 1 <= count <= limit("workers"):
+            raise InputError(
+                f"There cannot be {count} workers; expected 1 to {limit('workers')}. {raised_by('workers')}"
+            )
         if start not in STARTS:
             raise InputError(f"Processes cannot start by {start!r}; expected {', '.join(STARTS)}.")
         try:
             pickled = pickle.dumps(function)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise InputError(f"Workers need a function that can be pickled ({error}).") from error
+        _check_may_start()
         self.timeout = timeout
         self._new = lambda: _Process(pickled, start)
         self._stopped = False
@@ -69,7 +79,7 @@ class Workers:
         self.close()
 
     def close(self) -> None:
-        """End all processes, also those that are at work."""
+        """End all processes, including busy ones."""
         self.stop()
         for process in (*self._free, *self._busy):
             process.end()
@@ -92,6 +102,8 @@ class Workers:
         for pieces in self.streams(items, ahead=ahead):
             try:
                 (result,) = pieces
+            except NoGuard:
+                raise
             except DferZooError as error:
                 result = error
             yield result
@@ -204,6 +216,8 @@ def streams_ahead(workers: Workers, items: Iterable[Any], size: int) -> Generato
                     for piece in pieces:
                         put("piece", piece)
                     put("end")
+                except NoGuard:
+                    raise
                 except DferZooError as error:
                     put("end", error)
             put("all")
@@ -257,8 +271,9 @@ class _Process:
     def __post_init__(self) -> None:
         context = multiprocessing.get_context(self.start)
         self.pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(self.function, theirs), daemon=True)  # type: ignore[attr-defined]
-        with _importable_main():
+        arguments = (self.function, theirs)
+        self._process = context.Process(target=_work, args=arguments, name=WORKER, daemon=True)  # type: ignore[attr-defined]
+        with _main_left_out(unless=b"__main__" in self.function):
             self._process.start()
         theirs.close()
 
@@ -274,6 +289,7 @@ class _Process:
             task.end(InputError(f"{_name(task.item)} cannot be sent to a worker ({error})."))
             return False
         except OSError:  # it died before it got anything to do
+            self._check_guard()
             self.fail("could not be given to a worker process, which had ended")
             return False
         return True
@@ -284,10 +300,10 @@ class _Process:
         try:
             kind, what = self.pipe.recv()
         except (EOFError, OSError):
-            self._process.join(5)
+            self._check_guard()
             code = self._process.exitcode
             how = signal.Signals(-code).name if code is not None and code < 0 else f"status {code}"
-            self.fail(f"made the worker process that read it end ({how}); the file is damaged or too large")
+            self.fail(f"crashed its worker process ({how}); the file is damaged or too large")
             return False
         self.started = time.monotonic()
         if kind == "piece":
@@ -295,6 +311,11 @@ class _Process:
         else:
             self.task.end(what)
         return True
+
+    def _check_guard(self) -> None:
+        self._process.join(5)
+        if self._process.exitcode == NO_GUARD:
+            raise NoGuard(_no_guard()) from None
 
     def fail(self, why: str) -> None:
         assert self.task is not None
@@ -306,19 +327,47 @@ class _Process:
         self._process.join()
 
 
+def _check_may_start() -> None:
+    """Raise if this process may not start others; end it if it is a worker that would start workers."""
+    process = multiprocessing.current_process()
+    if getattr(process, "_inheriting", False):  # it is importing the main script
+        if process.name == WORKER:
+            os._exit(NO_GUARD)
+        raise NoGuard(_no_guard())
+    if process.daemon:
+        raise InputError("This process is a worker itself and must not start workers. Use workers=0 in it.")
+
+
+def _no_guard() -> str:
+    name = getattr(sys.modules["__main__"], "__file__", None) or "The script"
+    return (
+        f"{name}: worker processes import this script, and it starts workers when it is imported. "
+        'Put what it does below `if __name__ == "__main__":`, or use workers=0.'
+    )
+
+
+_main_lock = threading.Lock()
+
+
 @contextlib.contextmanager
-def _importable_main() -> Iterator[None]:
-    """Spawned processes import the main script again; one that has no file, such as standard input, is left out."""
+def _main_left_out(unless: bool) -> Iterator[None]:
+    """Hide the main script from spawned processes, which would import and run it again.
+
+    A script that is not a file, such as standard input, is always hidden.
+    """
     main = sys.modules["__main__"]
-    file = getattr(main, "__file__", None)
-    if file is None or os.path.exists(file):
+    file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    if unless and (file is None or os.path.exists(file)):
         yield
         return
-    del main.__file__
-    try:
-        yield
-    finally:
-        main.__file__ = file
+    with _main_lock:
+        main.__file__, main.__spec__ = None, None
+        try:
+            yield
+        finally:
+            main.__file__, main.__spec__ = file, spec
+            if file is None:
+                del main.__file__
 
 
 def _name(item: Any) -> str:
@@ -328,26 +377,37 @@ def _name(item: Any) -> str:
 
 
 def _work(pickled: bytes, pipe: Connection) -> None:
-    """The life of a worker: one item after the other, until the parent hangs up or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    """Process items until the parent closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     parent = os.getppid()
-    function = pickle.loads(pickled)
+    try:
+        function = pickle.loads(pickled)
+    except Exception as error:
+        problem = InputError(f"The worker processes cannot load what they are to do ({error}).")
+        function = functools.partial(_raise, problem)
     while True:
         try:
             while not pipe.poll(10 * _TICK):
-                if os.getppid() != parent:  # forked siblings keep the pipe of a parent that was killed open
+                if os.getppid() != parent:  # forked siblings keep the pipe of a killed parent open
                     return
             item = pipe.recv()
         except (EOFError, OSError):
             return
+        except Exception as error:  # of a class that is defined in the main script
+            pipe.send(("end", InputError(f"A worker process cannot load the clip that it was sent ({error}).")))
+            continue
         try:
             _answer(pipe, function, item)
         except OSError:
             return
 
 
+def _raise(error: Exception, item: Any) -> None:
+    raise error
+
+
 def _answer(pipe: Connection, function: Callable[[Any], Any], item: Any) -> None:
-    """Send what the function gives for an item, piece by piece where it yields."""
+    """Send the results of the function for an item, one by one if it is a generator."""
     error: DferZooError | None = None
     try:
         result = function(item)

@@ -38,9 +38,10 @@ def write_mp4(clip: Clip, path: str | Path) -> Path:
     """
     av = _pyav()
     try:
-        _encode(clip, path)
+        with atomic_path(Path(path)) as temporary:
+            _encode(clip, temporary)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{path} cannot be written: {error}.") from error
+        raise MediaError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     return Path(path)
 
 
@@ -52,13 +53,13 @@ def _pyav() -> Any:
     return av
 
 
-def _encode(clip: Clip, path: str | Path) -> None:
+def _encode(clip: Clip, path: Path) -> None:
     import av
 
     frames = clip.take(range(clip.num_frames))
     rate = clip.sample_rate or DEFAULT_SAMPLE_RATE
     height, width = (side // 2 * 2 for side in frames[0].shape[:2])
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format="mp4") as container:
         picture = container.add_stream(
             "libx264", rate=round(clip.fps or DEFAULT_FPS), options={"crf": "16", "threads": "1"}
         )

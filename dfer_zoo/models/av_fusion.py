@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..weights.record import AudioSpec, VideoSpec
 from .base import DferModel, LoadReport, check_backbones, check_shape, fill
 from .efficient_face import FaceEncoder, check_img_size, face_layers
-from .layers import Mlp
+from .parts import Mlp
 
 EIGHT = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 FUSIONS = ("ia", "it", "lt")

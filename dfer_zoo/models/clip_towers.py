@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, suggest
 from ..weights.record import check_labels
-from .layers import call
+from .parts import call
 from .shortcuts import ClipMlp
 
 CONTEXT_LENGTH = 77  # rows of the published position table
@@ -52,7 +52,7 @@ def class_names(
         return known[num_classes] if num_classes else ()
     check_labels(labels)
     if num_classes not in (None, len(labels)):
-        raise InputError(f"num_classes is {num_classes} and there are {len(labels)} labels.")
+        raise InputError(f"num_classes is {num_classes} but there are {len(labels)} labels.")
     return tuple(labels)
 
 

@@ -32,8 +32,9 @@ from .clip_towers import (
     read_prompts,
     tokenize,
 )
-from .layers import Block, Mlp, QuickGELU, init_linears
+from .layers import Block
 from .message_towers import HEAD_WIDTH, LocalTower, SemanticTower, init_attention
+from .parts import Mlp, QuickGELU, init_linears
 
 TOKENS = 49408  # vocabulary of CLIP's tokenizer
 PROMPTS = read_prompts("dk_clip")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import ImageModel, check_shape
-from .layers import call
+from .parts import call
 from .shortcuts import applies
 
 AFFECTNET_MEAN = (0.55391484, 0.43522123, 0.3821877)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import DferModel, ImageModel, check_shape
-from .layers import call
+from .parts import call
 
 LABELS = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger")
 MEANS_BGR = (91.4953, 103.8827, 131.0912)  # VGGFace2's, subtracted from values 0 to 255

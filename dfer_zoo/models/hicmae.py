@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..weights.record import AudioSpec
 from .audio_mae import SILENT_FRAME
 from .base import DferModel, LoadReport, check_backbones, check_shape, fill
-from .layers import init_linears
+from .parts import init_linears
 from .video_mae import (
     ACTIVATIONS,
     EPS,

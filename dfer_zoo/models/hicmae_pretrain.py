@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import check_count
 from .hicmae import COLOURS, AudioVisualModel, CrossBlock, one_per_head_width, widths
-from .layers import init_linears
 from .masked_video import (
     TubeletTargets,
     check_difference,
@@ -28,6 +27,7 @@ from .masked_video import (
     pick,
     visible_numbers,
 )
+from .parts import init_linears
 from .video_mae import EPS, Grid, JointBlock, sinusoidal_table
 
 DECODER_WIDTHS = {"small": 192, "base": 384}  # by preset; there is no published decoder for "tiny"

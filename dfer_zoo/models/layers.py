@@ -1,55 +1,31 @@
-"""Blocks that several models share. All parts of timm are imported here."""
+"""Transformer blocks that several models share. All parts of timm are imported here, and only where a model needs them."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
-from timm.layers import DropPath
 from timm.models.vision_transformer import Attention
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .shortcuts import Mlp, QuickGELU
+from .parts import DropPath, Mlp
 
 __all__ = [
     "Attention",
     "Block",
-    "DropPath",
-    "Mlp",
-    "QuickGELU",
     "RandAugment",
     "RandomErasing",
     "TanhGELU",
     "TemporalTransformer",
-    "call",
-    "init_linears",
     "param_groups_layer_decay",
     "rand_augment_transform",
 ]
-
-
-def call(block: Callable, *args: Any) -> Any:
-    """Run a block plainly: the default where a model may pass its `run_block`, which saves memory in training."""
-    return block(*args)
-
-
-_truncated_normal = functools.partial(nn.init.trunc_normal_, std=0.02)
-
-
-def init_linears(module: nn.Module, init: Callable[[Tensor], Any] = _truncated_normal) -> None:
-    """Initialise all linear layers: weights by ``init``, biases with zeros."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            init(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
 
 
 class TanhGELU(nn.GELU):
@@ -60,10 +36,12 @@ class TanhGELU(nn.GELU):
 
 
 class Block(TimmBlock):
-    """timm's ViT block with this package's MLP."""
+    """timm's ViT block with this package's MLP and stochastic depth."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"mlp_layer": Mlp, **options})
+        if rate := options.get("drop_path", 0.0):
+            self.drop_path1, self.drop_path2 = DropPath(rate), DropPath(rate)  # type: ignore[assignment]
 
 
 class TemporalTransformer(nn.Module):

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .layers import DropPath, Mlp
+from .parts import DropPath, Mlp
 from .shortcuts import applies
 from .video_mae import EPS, Attention, Encoder, Grid, VideoTransformer, check_option, drop_path_rates
 

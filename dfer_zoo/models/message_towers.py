@@ -8,7 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from .layers import Attention, DropPath, Mlp, QuickGELU, call
+from .layers import Attention
+from .parts import DropPath, Mlp, QuickGELU, call
 
 HEAD_WIDTH = 64  # of every attention, as in CLIP
 

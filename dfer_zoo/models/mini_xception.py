@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import ImageModel, check_shape
-from .layers import call
+from .parts import call
 
 FER2013 = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 WIDTHS = (8, 16, 32, 64, 128)

@@ -17,7 +17,8 @@ from ..errors import InputError
 from ..weights.record import AudioSpec, VideoSpec
 from .audio_mae import MEL_BANDS, SILENT_FRAME
 from .base import DferModel, LoadReport, check_shape
-from .layers import DropPath, TemporalTransformer
+from .layers import TemporalTransformer
+from .parts import DropPath
 from .shortcuts import in_chunks
 from .vit import Encoder, find_preset, load_encoders, square_grid
 

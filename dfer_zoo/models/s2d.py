@@ -19,8 +19,9 @@ from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .anchors import EmotionAnchors, distillation_weight
 from .base import DferModel, LoadReport, check_backbones, check_shape, fill
-from .layers import Attention, Mlp, init_linears
+from .layers import Attention
 from .mobile_face_net import LandmarkFeatures, resize_for_landmarks
+from .parts import Mlp, init_linears
 from .video_mae import VIDEO, check_option
 from .vit import Encoder, EncoderNorm, Preset
 

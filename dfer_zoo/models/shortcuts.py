@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Mlp as TimmMlp
 from torch import Tensor, nn
 
 QUICK_GELU = 1.702  # slope inside CLIP's activation, x * sigmoid(1.702 x)
@@ -58,8 +57,32 @@ class QuickGELU(nn.Module):
         return x * torch.sigmoid(QUICK_GELU * x)
 
 
-class Mlp(TimmMlp):
-    """timm's, with the activation computed in place."""
+class Mlp(nn.Module):
+    """The MLP of a transformer block, with timm's names, and the activation computed in place.
+
+    ``drop`` is the dropout after the activation and after the output: one rate, or two.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int,
+        *,
+        act_layer: Callable[[], nn.Module] = nn.GELU,
+        norm_layer: Callable[[int], nn.Module] | None = None,
+        bias: bool = True,
+        drop: float | tuple[float, float] = 0.0,
+        **place: Any,
+    ) -> None:
+        """``place`` is the device and dtype that timm's blocks pass."""
+        super().__init__()
+        first, second = drop if isinstance(drop, tuple) else (drop, drop)
+        self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **place)
+        self.act = act_layer()
+        self.drop1 = nn.Dropout(first)
+        self.norm = nn.Identity() if norm_layer is None else norm_layer(hidden_features)
+        self.fc2 = nn.Linear(hidden_features, in_features, bias=bias, **place)
+        self.drop2 = nn.Dropout(second)
 
     def forward(self, x: Tensor) -> Tensor:
         usual = are_linear(self.fc1, self.fc2) and type(self.norm) is nn.Identity
@@ -68,7 +91,7 @@ class Mlp(TimmMlp):
                 return quick_mlp(self.fc1, self.fc2, x)
             if isinstance(self.act, nn.GELU):
                 return self.fc2(torch.ops.aten.gelu_(self.fc1(x), approximate=self.act.approximate))
-        return super().forward(x)
+        return self.drop2(self.fc2(self.norm(self.drop1(self.act(self.fc1(x))))))
 
 
 class ClipMlp(nn.Sequential):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .base import DferModel, LoadReport, check_backbones, check_shape, fill
-from .layers import DropPath, Mlp, init_linears
+from .parts import DropPath, Mlp, init_linears
 from .shortcuts import applies, are_linear
 
 EPS = 1e-6  # of every LayerNorm

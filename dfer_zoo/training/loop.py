@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..atomic import write_atomically
+from ..atomic import writable_folder, write_atomically
 from ..data.annotations import Row, read_row, read_rows
 from ..errors import DferZooError, InputError
 from ..factory import create_model
@@ -41,6 +41,7 @@ from ..media.faces import keep_boxes, known_detector
 from ..saving import arch_of, save_pretrained
 from ..transforms import Transform, create_transform
 from ..transforms.train import augmentation
+from ..weights.fetch import MODEL_FILE
 from ..weights.record import Metric
 from ..weights.safetensors import read_safetensors
 from .batches import Clips, class_weights, seed_all, shares, update_batches
@@ -100,9 +101,9 @@ def load_backbones(model: Any, folders: Mapping[str, str]) -> None:
     """Load parts of a model from the weights in these folders, such as ``last`` of a pre-training."""
     states = {}
     for part, folder in folders.items():
-        path = Path(folder) / "model.safetensors"
+        path = Path(folder) / MODEL_FILE
         if not path.is_file():
-            raise InputError(f"model.backbones.{part}: there is no {path}. Give the folder `last` of a pre-training.")
+            raise InputError(f"model.backbones.{part}: no such file: {path}. Give the folder `last` of a pre-training.")
         states[part] = read_safetensors(path)[0]
     model.load_backbones(states)
 
@@ -150,6 +151,7 @@ def train(recipe: Recipe, out: Path, resume: bool = False, strict: bool = False)
     # model, data, optimizer
     seed_all(settings.seed)
     model, transform = build(recipe)
+    writable_folder(out)
     transform = replace(transform, faces=keep_boxes(transform.faces, out / "boxes.jsonl"))  # no epoch searches again
     rows = read_rows(data.train, model.labels, subset=data.train_subset or None, transform=transform, **data.options)
     valid_rows = read_rows(

@@ -136,23 +136,6 @@ def _in_order(video: Tensor, audio: Tensor, targets: Tensor, order: Tensor) -> t
     return video[order], audio[order], targets[order]
 
 
-def stand_in(modality: Tensor, how: str) -> Tensor:
-    """Replace a modality as the published evaluation of av_fusion does.
-
-    Args:
-        modality: The modality to withhold.
-        how: "zeros" for networks trained with `soft_and_hard_dropout`, "noise" for those trained with `noise_dropout`;
-            "addnoise" adds noise to the modality.
-    """
-    if how == "zeros":
-        return torch.zeros_like(modality)
-    if how == "noise":
-        return torch.randn_like(modality)
-    if how == "addnoise":  # mean and standard deviation are those of the whole batch
-        return modality + modality.mean() + modality.std() * torch.randn_like(modality)
-    raise InputError(f"how is '{how}'; expected 'zeros', 'noise' or 'addnoise'.")
-
-
 # -- DK-CLIP: FMix or mixup --------------------------------------------------------------------------------------------
 
 

@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..atomic import write_atomically
+from ..atomic import atomic_path, writable_folder, write_atomically
 from ..data.annotations import Row, read_row, read_rows
-from ..data.formats import VIDEO_SUFFIXES
 from ..errors import DferZooError, InputError, MediaError
 from ..factory import create_model
+from ..media.files import VIDEO_SUFFIXES
 from ..saving import save_pretrained
 from ..transforms.train.mae_dfer import MAEDFERPretrainTransform
 from .batches import Clips, seed_all
@@ -59,7 +59,7 @@ def unlabeled(source: str) -> Sequence[Row]:
     if folder.is_dir():
         videos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
         if not videos:
-            raise MediaError(f"There is no video below {folder} ({', '.join(sorted(VIDEO_SUFFIXES))}).")
+            raise MediaError(f"No video below {folder} ({', '.join(sorted(VIDEO_SUFFIXES))}).")
         return [Row(str(path), label=0) for path in videos]
     emotions = ["neutral", "happiness", "sadness", "surprise", "anger"] if source.startswith("puppets") else None
     return read_rows(source, emotions)
@@ -96,6 +96,7 @@ def pretrain(settings: Settings, out: Path, resume: bool = False, strict: bool =
     seed_all(settings.seed)
     model = create_model("mae_dfer_pretrain", **settings.model_args)
     assert model.video_spec is not None
+    writable_folder(out)
     rows = unlabeled(settings.data)
     size = min(settings.batch_size, len(rows)) // world * world
     if size == 0:
@@ -158,7 +159,9 @@ def pretrain(settings: Settings, out: Path, resume: bool = False, strict: bool =
             save_pretrained(model, out / "last", tag="last", dataset=settings.data)
             seed_all(settings.seed, epoch)
             sample, _, _ = dataset[epoch, 0]
-            picture(model.eval(), sample["video"][None].to(accelerator.device)).save(out / "reconstruction.png")
+            shown = picture(model.eval(), sample["video"][None].to(accelerator.device))
+            with atomic_path(out / "reconstruction.png") as temporary:
+                shown.save(temporary, format="PNG")
             write_history(out / "history.csv", progress["history"])
             save_state(state_file, model, optimizer, accelerator.scaler, progress)
         accelerator.wait_for_everyone()

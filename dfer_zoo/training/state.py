@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,35 @@ def load_state(path: Path, model: nn.Module, optimizer: Any, scaler: Any) -> dic
         raise WeightsError(
             f"{path} is the state of another model: the recipe was changed since, or the folder is wrong."
         )
+    try:
+        progress = _checked(header["progress"])
+        _load(tensors, header, weights, model, optimizer, scaler)
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"{path} is damaged, or of another version of dfer_zoo ({type(error).__name__}: {reason}). Delete it to start "
+            "the training again."
+        ) from error
+    return progress
+
+
+def _checked(progress: dict) -> dict:
+    """What the loop counts on."""
+    whole = all(isinstance(progress[name], int) and 0 <= progress[name] < 10**9 for name in ("epoch", "update"))
+    numbers = all(isinstance(progress[name], int | float) for name in {"loss", "clips", "best"} & progress.keys())
+    if not (whole and numbers and isinstance(progress["history"], list) and isinstance(progress["failed"], dict)):
+        raise ValueError("the progress is not that of a training")
+    return progress
+
+
+def _load(
+    tensors: Mapping[str, Tensor],
+    header: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    model: nn.Module,
+    optimizer: Any,
+    scaler: Any,
+) -> None:
     model.load_state_dict(weights)
     state: dict[int, dict[str, Any]] = {}
     for place, value in (*tensors.items(), *header["scalars"].items()):
@@ -58,4 +88,3 @@ def load_state(path: Path, model: nn.Module, optimizer: Any, scaler: Any) -> dic
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     if scaler and header["scaler"]:
         scaler.load_state_dict(header["scaler"])
-    return header["progress"]

@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -73,6 +73,7 @@ class Transform:
     faces: Any = field(default="auto", compare=False)
     no_face: str = "error"
     search: str = "full"
+    remembers: ClassVar[bool] = False  # whether frames are kept from one call to the next
 
     def __call__(self, source: Any) -> Sample:
         """Return one sample: the only view, or the middle one."""

@@ -26,36 +26,6 @@ def grid_step(fps: float, per_second: float = FACES_PER_SECOND) -> int:
     return max(1, round(round(fps) / per_second))
 
 
-def grid_frames(num_frames: int, fps: float, per_second: float = FACES_PER_SECOND) -> list[int]:
-    """Return the sampled frames of a clip.
-
-    >>> grid_frames(20, 25)
-    [0, 5, 10, 15]
-    """
-    return [*range(0, num_frames, grid_step(fps, per_second))]
-
-
-def evaluation_frames(num_faces: int, fps: float) -> list[int]:
-    """Return which of a clip's frames with a face the published evaluation keeps; none if fewer than half of one.
-
-    >>> evaluation_frames(11, 30)
-    [0, 6]
-    """
-    wanted = round(num_faces / (FACES_PER_SECOND * fps / 25))
-    if wanted >= num_faces:
-        return [*range(num_faces)]
-    if wanted == 0:
-        return []
-    part, place, kept = num_faces / wanted, 1.0, []
-    for count in range(1, num_faces + 1):
-        if place >= num_faces:
-            break
-        if count == int(place + 0.5):
-            kept.append(count - 1)
-            place += part
-    return kept
-
-
 def windows(num_faces: int, faces: int = FACES, stride: int = STRIDE, rule: str = "full") -> list[list[int]]:
     """Return the faces of each window; a short window repeats its last face.
 

@@ -1,4 +1,4 @@
-"""Where weights may come from and how they are checked: one value, passed through from `create_model`."""
+"""Where weights are cached, whether they may be downloaded, and how they are checked."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Cache:
     """The options of every call that may fetch weights.
 
     Args:
-        folder: Where files from the Hub are cached. None: the Hub client's own folder.
+        folder: Where files from the Hub are cached. None: the default folder of huggingface_hub.
         offline: Use only what is on this machine.
-        verify: "always" hashes a file on every load, "once" only after it changed.
+        verify: "always" hashes a file on every load, "once" only after it has changed.
         keep: Keep the authors' file after its conversion, in ``downloads`` of the weights folder.
 
     Example:
@@ -38,10 +38,10 @@ class Cache:
 
     @property
     def may_download(self) -> bool:
-        """Neither an argument nor the environment forbids requests."""
+        """Whether neither an argument nor the environment forbids downloads."""
         setting = os.environ.get("DFER_ZOO_DOWNLOAD", "")
         if setting not in DOWNLOAD:
-            raise InputError(f"DFER_ZOO_DOWNLOAD is {setting!r}; expected 'never', or nothing.")
+            raise InputError(f"DFER_ZOO_DOWNLOAD is {setting!r}; expected 'never', or unset it.")
         return not (self.offline or setting == "never" or _hub_is_offline())
 
 

@@ -1,4 +1,4 @@
-"""What stands next to a weights file on the Hub: its model card and its config.json, made from the record."""
+"""Model card and config.json of a repository on the Hub, generated from the record."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ PERMISSIVE = frozenset(
     {"mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"}
     | {"cc-by-nc-sa-4.0"}
 )
-UNSTATED = "no licence is stated for the file itself"  # an open question of a record
+UNSTATED = "no licence is stated for the file itself"  # one of a record's open questions
 
 
 def may_be_shared(record: Weights) -> bool:
-    """The licence covers the file itself and allows to pass it on."""
+    """Whether the licence covers the file itself and allows redistribution."""
     return record.license.lower() in PERMISSIVE and UNSTATED not in record.open_questions
 
 
 def config_json(record: Weights) -> bytes:
-    """The file by which the Hub counts downloads."""
+    """Return config.json. The Hub counts downloads by this file."""
     content = {
         "library_name": "dfer_zoo",
         "dfer_zoo_version": __version__,
@@ -45,7 +45,7 @@ def config_json(record: Weights) -> bytes:
 
 
 def model_card(record: Weights, sha256: str | None = None) -> str:
-    """A README for a reader of the Hub. ``sha256`` is that of model.safetensors."""
+    """Return the README of a repository on the Hub. ``sha256`` is the digest of model.safetensors."""
     sections = [
         f"# {record.name}",
         _summary(record),
@@ -61,7 +61,7 @@ def model_card(record: Weights, sha256: str | None = None) -> str:
 
 
 def without_folders(text: str) -> str:
-    """Text in which absolute paths are cut to the last name: a card does not tell where its author's files are.
+    """Shorten absolute paths to their last part, so that a card does not show the author's folders.
 
     >>> without_folders("validation clips of /home/me/dfew/test.csv")
     'validation clips of test.csv'
@@ -92,11 +92,14 @@ def _metadata(record: Weights) -> str:
 
 
 def eval_results(record: Weights, benchmark: str) -> dict[str, bytes]:
-    """The published numbers as a file of ``.eval_results``, which the Hub shows on the leaderboard of a benchmark.
+    """Return the published metrics as a file of ``.eval_results``, for the leaderboard of a benchmark on the Hub.
 
     Args:
         record: The weights.
-        benchmark: The data set's repository on the Hub, "owner/dataset", or a task of it, "owner/dataset:task".
+        benchmark: The data set's repository on the Hub, "owner/dataset", or one of its tasks, "owner/dataset:task".
+
+    Returns:
+        The file's content by its path.
 
     Raises:
         InputError: The name is malformed, the weights have no published numbers, or the client is too old.
@@ -147,7 +150,7 @@ def _slug(text: str) -> str:
 
 
 def _base_models(record: Weights) -> list[str]:
-    """Repositories on the Hub only: the metadata takes no other."""
+    """Return the origins on the Hub; the metadata takes no others."""
     return [o.where.partition("@")[0] for o in record.origin if o.kind == "hub"]
 
 
@@ -164,7 +167,7 @@ def _summary(record: Weights) -> str:
 def _usage(record: Weights) -> str:
     return (
         "## Use\n\n```python\nimport dfer_zoo\n\n"
-        f'model = dfer_zoo.create_model("hf-hub:{REPOSITORY}")  # a commit in the place of main pins the file\n'
+        f'model = dfer_zoo.create_model("hf-hub:{REPOSITORY}")  # replace main by a commit to pin the file\n'
         "transform = dfer_zoo.create_transform(model)\n"
         'logits = model(**transform.batch(["clip.mp4"]))\n```'
     )
@@ -200,7 +203,7 @@ def _limits(record: Weights) -> str:
     lines = [record.caution] if record.caution else []
     lines += [f"- not known: {question}" for question in record.open_questions]
     lines.append(
-        "Expressions on a face are not what a person feels. Do not decide about people with the output of this model."
+        "A facial expression is not an emotion. Do not use the output of this model for decisions about people."
     )
     return "\n\n".join(["## Limits", *lines])
 

@@ -1,4 +1,4 @@
-"""A record -> a verified file on this machine."""
+"""Fetch and verify the file of a record."""
 
 from __future__ import annotations
 
@@ -26,21 +26,24 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).parent / "bundled"
 MODEL_FILE = "model.safetensors"  # of a repository or folder that `save_pretrained` wrote
 
-# The authors' file of (arch, tag) -> the weights store. Passed in, because the converters know the models and the
-# models know the records: importing them here would be a circle.
+# Converts the authors' file of (arch, tag) and returns the converted file. Passed as an argument, since importing the
+# converters here would be circular: they import the models, and the models import the records.
 Convert = Callable[[str, str, Path, Cache], Path]
 
 
 def fetch(record: Weights, cache: Cache | None = None, convert: Convert | None = None) -> Path:
-    """The file of a record, fetched if needed, its size and sha256 checked.
+    """Return the file of a record, downloaded if needed. Its size and sha256 are checked.
 
     Args:
         record: Which weights.
-        cache: Where to look, and whether to download.
-        convert: Converts an authors' file; without it, a record that needs one raises.
+        cache: Where files are cached, and whether to download.
+        convert: Converts an authors' file. Without it, a record that must be converted raises an error.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        WeightsUnavailable: The file is not here and cannot be fetched.
+        WeightsUnavailable: The file is not on this machine and cannot be downloaded.
         WeightsError: The file is damaged.
     """
     cache = cache or Cache()
@@ -55,10 +58,10 @@ def fetch(record: Weights, cache: Cache | None = None, convert: Convert | None =
 
 
 def hub_repository(name: str, cache: Cache | None = None) -> Path:
-    """The model file of ``owner/repo@revision``; without a revision, of the current ``main``.
+    """Return the model file of ``owner/repo@revision``; by default of the current ``main``.
 
-    A revision of 40 digits that is in the cache needs no request. The file is checked against the digest that the Hub
-    itself gave for it: nothing else is known of a user's repository.
+    A cached file at a full commit needs no request. The file is checked against the digest that the Hub states, since
+    the zoo has no record of a user's repository.
     """
     from .hub import HubFile, check_repo_id
 
@@ -75,9 +78,9 @@ def _bundled(record: Weights, cache: Cache) -> Path:
     assert record.filename is not None
     path = BUNDLED / record.filename
     if not path.is_file():
-        raise WeightsError(f"{record.name} should be inside the package ({path}) and is not. Install dfer_zoo again.")
+        raise WeightsError(f"{record.name} is missing from the package ({path}). Reinstall dfer_zoo.")
     if fault := check(path, cache.verify, record.sha256, record.size):
-        raise WeightsError(f"{record.name} inside the package is damaged: {fault}. Install dfer_zoo again.")
+        raise WeightsError(f"{record.name} inside the package is damaged: {fault}. Reinstall dfer_zoo.")
     return path
 
 
@@ -87,9 +90,10 @@ def _bundled(record: Weights, cache: Cache) -> Path:
 def _converted(record: Weights, cache: Cache, convert: Convert | None) -> Path:
     path = store.stored_path(record)
     if not path.is_file() or (_fetchable(record) and not store.is_complete(path)):
-        _bring(record, cache, convert)
-    fault = check(path, cache.verify, store.noted_digest(path), None)
-    fault = fault or check(path, cache.verify, record.sha256, record.size)
+        _obtain(record, cache, convert)
+    noted = store.noted_digest(path)
+    fault = check(path, cache.verify, noted, None)  # the file is hashed once; the record's digest is compared to that
+    fault = fault or check(path, cache.verify, None if record.sha256 == noted else record.sha256, record.size)
     if fault:
         raise WeightsError(f"{path} was changed after its conversion: {fault}. Convert it again: {command(record)}")
     return path
@@ -99,8 +103,8 @@ def _fetchable(record: Weights) -> bool:
     return any(origin.kind != "page" for origin in record.origin)
 
 
-def _bring(record: Weights, cache: Cache, convert: Convert | None) -> None:
-    """Fetch and convert the authors' file. Of several processes one does it and the others wait."""
+def _obtain(record: Weights, cache: Cache, convert: Convert | None) -> None:
+    """Fetch and convert the authors' file. If several processes ask for it, one does the work and the others wait."""
     if not _fetchable(record) or convert is None or not cache.may_download:
         off = " Downloads are switched off." if _fetchable(record) and not cache.may_download else ""
         raise WeightsUnavailable(f"{how_to_convert(record)}{off}")
@@ -111,7 +115,7 @@ def _bring(record: Weights, cache: Cache, convert: Convert | None) -> None:
             original = fetch_original(record)
             try:
                 convert(record.arch, record.tag, original, cache)
-            except WeightsError:  # not what the record says: the next call must not meet it again
+            except WeightsError:  # another file than the record's: the next call downloads again
                 shutil.rmtree(originals(record), ignore_errors=True)
                 raise
         except (WeightsError, WeightsUnavailable) as error:
@@ -121,7 +125,7 @@ def _bring(record: Weights, cache: Cache, convert: Convert | None) -> None:
 
 
 def fetch_original(record: Weights) -> Path:
-    """The authors' file itself, before its conversion."""
+    """Fetch the authors' file, without converting it."""
     if not _fetchable(record):
         raise WeightsUnavailable(how_to_convert(record))
     place = next(origin.link for origin in record.origin if origin.kind != "page")
@@ -130,7 +134,7 @@ def fetch_original(record: Weights) -> Path:
 
 
 def originals(record: Weights) -> Path:
-    """The folder of a record's unfinished and kept downloads."""
+    """Return the folder of a record's downloads."""
     return store.weights_folder() / "downloads" / record.name
 
 
@@ -144,7 +148,7 @@ def _from_hub(
     fault_of: Callable[[Path], str | None],
     size: int | None = None,
 ) -> Path:
-    """From the cache without a request where possible, else over the network. A damaged file is fetched again once."""
+    """Return a file from the cache, without a request if possible. A damaged file is downloaded again once."""
     from . import hub
 
     cache_dir, offline = cache.folder, not cache.may_download
@@ -157,7 +161,7 @@ def _from_hub(
     if fault is None:
         return path
     if offline:
-        raise WeightsError(f"{what} is damaged in the cache ({path}): {fault}. Go online once, or delete the file.")
+        raise WeightsError(f"{what} is damaged in the cache ({path}): {fault}. Delete the file, or try again online.")
     try:
         path = hub.download(what, file, cache_dir, size=size, again=True)
     except WeightsUnavailable as error:
@@ -178,16 +182,16 @@ def hub_file(record: Weights) -> HubFile:
 
 
 def hub_fault(path: Path, verify: str) -> str | None:
-    """Where the Hub stores a large file it calls it by its sha256, and so does the cache."""
+    """Compare a cached file with its name: the Hub names large files by their sha256, and so does the cache."""
     name = path.resolve().name
     return check(path, verify, name, None) if re.fullmatch("[0-9a-f]{64}", name) else None
 
 
-# -- what is there -----------------------------------------------------------------------------------------------------
+# -- verification ------------------------------------------------------------------------------------------------------
 
 
 def check(path: Path, verify: str, sha256: str | None, size: int | None) -> str | None:
-    """What is wrong with a file, in words, or None. An expectation that is None is not checked."""
+    """Return why a file is not the expected one, or None if it is. A value of None is not checked."""
     found = path.stat().st_size
     if sha256 is None:
         return None if size in (None, found) else f"it has {found:,} bytes, expected {size:,}"
@@ -208,7 +212,7 @@ def check_present(
         cache: Where fetched files are.
 
     Yields:
-        (name, file, what is wrong with it, or None).
+        (name, file, fault or None).
     """
     cache = cache or Cache()
     for record in records:
@@ -220,7 +224,7 @@ def check_present(
 
             if cached := hub.cached(hub_file(record), cache.folder):
                 yield record.name, cached, check(cached, "always", record.sha256, record.size)
-    for path in store.stored_files():  # also what an older manifest knew
+    for path in store.stored_files():  # includes files of an older manifest
         name = path.name.removesuffix(".safetensors")
         if fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name.partition(".")[0], pattern):
             try:
@@ -234,7 +238,7 @@ def command(record: Weights) -> str:
 
 
 def how_to_convert(record: Weights) -> str:
-    """Step by step: where the authors' file is, under which licence, and the command."""
+    """Explain how to get weights by hand: the authors' page, the licence, and the command."""
     return (
         f"{record.name} is not on this machine; it is converted from its authors' file. "
         f"{by_hand(record)} "
@@ -250,10 +254,10 @@ def by_hand(record: Weights) -> str:
 
 
 def converted_args(record: Weights, header: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The constructor arguments noted in a converted file: the record's, and those that its shapes told."""
+    """Return the constructor arguments in the header of a converted file."""
     if not header or (header.get("arch"), header.get("tag")) != (record.arch, record.tag):
         raise WeightsError(
-            f"The converted file of {record.name} is another model's. Convert it again: {command(record)}"
+            f"The converted file of {record.name} contains another model. Convert it again: {command(record)}"
         )
     return upgraded(header, record.name)["model_args"]
 
@@ -264,8 +268,8 @@ def converted_args(record: Weights, header: Mapping[str, Any] | None) -> Mapping
 def backbone_state(
     source: str | Weights, cache: Cache | None = None, convert: Convert | None = None
 ) -> Mapping[str, Tensor]:
-    """The state dict of one backbone: weights of this zoo, or ``open_clip:NAME/TAG``, which may end in ``@revision`` of
-    its repository."""
+    """Return the state dict of a backbone: a record of the zoo, or ``open_clip:NAME/TAG``, optionally with
+    ``@revision``."""
     cache = cache or Cache()
     if isinstance(source, Weights):
         return read_safetensors(fetch(source, cache, convert))[0]
@@ -273,7 +277,7 @@ def backbone_state(
 
 
 def _open_clip_state(source: str, cache: Cache) -> Mapping[str, Tensor]:
-    """The file is read by open_clip, which knows the forms of its own files."""
+    """Read a file of open_clip with its own loader."""
     import pickle
 
     import open_clip
@@ -315,6 +319,6 @@ def _open_clip_file(what: str, config: Mapping[str, Any], revision: str, cache: 
         return hub.download(what, files[0], cache.folder)
     with hub.explained(what, files[0], cache.folder, "it cannot be fetched"):
         if repo_id:
-            hub.ask(what, files[0], cache.folder)  # open_clip would keep trying for a minute, and hide why
+            hub.ask(what, files[0], cache.folder)  # open_clip would retry for a minute and hide the reason
         folder = None if cache.folder is None else str(cache.folder)
         return Path(open_clip.download_pretrained(dict(config), cache_dir=folder))

@@ -1,4 +1,4 @@
-"""Google Drive through gdown (the extra "fetch"), and each of its faults as one sentence."""
+"""Download from Google Drive with gdown (the extra "fetch"). Its errors become one sentence each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _gdown() -> Any:
 
 
 def fetch_file(file_id: str, part: Path, meter: Meter) -> None:
-    """A Drive file by its id. gdown keeps an unfinished download next to ``part`` and continues it."""
+    """Download a Drive file by its id. gdown keeps an unfinished download next to ``part`` and continues it."""
     gdown = _gdown()
     started = False
 
@@ -33,7 +33,7 @@ def fetch_file(file_id: str, part: Path, meter: Meter) -> None:
             started = True
         meter.check(have)
 
-    part.unlink(missing_ok=True)  # written by gdown in one move: what is there is from a call that failed later
+    part.unlink(missing_ok=True)  # gdown moves the complete file here, so this one is from an earlier call
     try:
         with _explained(gdown):
             gdown.download(
@@ -54,7 +54,7 @@ def fetch_file(file_id: str, part: Path, meter: Meter) -> None:
 
 
 def list_folder(folder_id: str) -> list[tuple[str, str]]:
-    """(file id, path) of everything in a Drive folder."""
+    """List (file id, path) of all files in a Drive folder."""
     gdown = _gdown()
     with _explained(gdown):
         listed = gdown.download_folder(
@@ -80,7 +80,7 @@ def _explained(gdown: Any) -> Iterator[None]:
             ) from error
         raise WeightsUnavailable(f"Drive does not give the file ({text}). Open the link in a browser.") from error
     except gdown.exceptions.DownloadError as error:
-        raise WeightsUnavailable(f"the download broke off ({_plain(error)}). The same call continues.") from error
+        raise WeightsUnavailable(f"the connection broke ({_plain(error)}). The same call continues.") from error
     except requests.Timeout as error:
         raise WeightsUnavailable(f"nothing arrived for {timeout():g} seconds. The same call continues.") from error
     except requests.HTTPError as error:
@@ -90,7 +90,7 @@ def _explained(gdown: Any) -> Iterator[None]:
         if "timed out" in str(error):
             raise WeightsUnavailable(f"nothing arrived for {timeout():g} seconds. The same call continues.") from error
         raise WeightsUnavailable(f"Drive cannot be reached ({_plain(error)}).") from error
-    except (KeyError, AttributeError, AssertionError, ValueError) as error:  # an answer that gdown does not know
+    except (KeyError, AttributeError, AssertionError, ValueError) as error:  # a reply that gdown cannot parse
         raise WeightsUnavailable(
             f"Drive's answer was not understood ({type(error).__name__}: {_plain(error)}). Open the link in a browser."
         ) from error

@@ -1,7 +1,7 @@
-"""Reads the arrays of HDF5 files as Keras 1 and 2 write them, so that no HDF5 library is needed for one small file.
+"""Read the arrays of HDF5 files written by Keras 1 and 2, so that one small file does not need an HDF5 library.
 
-Covered is what those files consist of: a version 0 superblock, groups with symbol tables, version 1 object headers, and
-contiguous little-endian floats. Anything else is refused in a sentence.
+Supported are a version 0 superblock, groups with symbol tables, version 1 object headers, and contiguous little-endian
+floats. Other files raise an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 DATASPACE, DATATYPE, LAYOUT, CONTINUATION, SYMBOL_TABLE = 1, 3, 8, 16, 17
 FLOATING = 1  # class of a datatype
 CONTIGUOUS = 1  # class of a layout
-DEEPEST = 64  # groups inside each other
+DEEPEST = 64  # nested groups
 
 
 def is_hdf5(path: Path) -> bool:
@@ -27,10 +27,10 @@ def is_hdf5(path: Path) -> bool:
 
 
 def read_hdf5(path: str | Path, group: str = "") -> dict[str, np.ndarray]:
-    """The arrays below a group, by their path inside it; without a group, all of the file.
+    """Read the arrays below a group by their path inside it; by default all arrays of the file.
 
     Raises:
-        WeightsError: the file is damaged, or uses parts of HDF5 that Keras does not.
+        WeightsError: The file is damaged, or uses parts of HDF5 that Keras does not.
     """
     path = Path(path)
     file = _File(path.read_bytes())
@@ -48,21 +48,19 @@ class _File:
 
     @property
     def root(self) -> int:
-        """Address of the root group's object header."""
+        """Return the address of the root group's object header."""
         if self.data[:8] != SIGNATURE:
             raise ValueError("its signature is missing")
         version, size_of_offsets, size_of_lengths = self.data[8], self.data[13], self.data[14]
         if (version, size_of_offsets, size_of_lengths) != (0, 8, 8):
             raise ValueError(f"its superblock has version {version}; only version 0 is known")
-        return self.integer(
-            24 + 4 * 8 + 8
-        )  # behind four addresses: an entry, whose second field is the header's address
+        return self.integer(24 + 4 * 8 + 8)  # after four addresses: an entry, whose second field is this address
 
     def integer(self, place: int) -> int:
         return struct.unpack_from("<Q", self.data, place)[0]
 
     def arrays(self, header: int, path: str, depth: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-        """(path, array) of everything below an object."""
+        """Yield (path, array) of everything below an object."""
         if depth > DEEPEST:
             raise ValueError("its groups are nested without end")
         messages = dict(self.messages(header))
@@ -74,7 +72,7 @@ class _File:
             yield path, self.array(messages)
 
     def messages(self, header: int) -> Iterator[tuple[int, int]]:
-        """(type, place of its data) of an object header's messages."""
+        """Yield (type, address of the data) of an object header's messages."""
         if self.data[header] != 1:
             raise ValueError(f"an object header has version {self.data[header]}; only version 1 is known")
         count = struct.unpack_from("<H", self.data, header + 2)[0]
@@ -90,7 +88,7 @@ class _File:
                 place, count = place + 8 + length, count - 1
 
     def links(self, node: int, names: int) -> Iterator[tuple[str, int]]:
-        """(name, header) of a group's members, from its B-tree; ``names`` is where the text of its names begins."""
+        """Yield (name, header) of a group's members, from its B-tree; ``names`` is the address of the names."""
         if self.data[node : node + 4] == b"SNOD":
             for entry in range(struct.unpack_from("<H", self.data, node + 6)[0]):
                 name, header = struct.unpack_from("<QQ", self.data, node + 8 + 40 * entry)
@@ -109,7 +107,7 @@ class _File:
         number_class, big_endian = self.data[kind] & 15, self.data[kind + 1] & 1
         width = struct.unpack_from("<I", self.data, kind + 4)[0]
         if (number_class, big_endian) != (FLOATING, 0) or width not in (2, 4, 8):
-            # texts and counters: Keras keeps its optimizer's step there
+            # texts and counters, such as the optimizer's step
             return np.zeros(0, np.float32)
         if self.data[layout] != 3 or self.data[layout + 1] != CONTIGUOUS:
             raise ValueError("an array is compressed or in chunks")

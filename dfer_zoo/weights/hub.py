@@ -1,6 +1,6 @@
-"""The Hub's client, with each of its faults as one sentence that says what to do.
+"""Download from the Hugging Face Hub. Errors of its client become one sentence that says what to do.
 
-Nothing here decides whether a file is intact: `fetch` compares digests.
+This module does not check whether a file is intact: `fetch` compares digests.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..version import __version__
 
 log = logging.getLogger(__name__)
 
-# The class that all errors of the client's HTTP library share: requests', httpx', whichever this version is built on.
-# What breaks off in the middle of a file comes as one of these, and as neither a hub error nor an OSError.
+# The base class of the errors of the client's HTTP library: requests or httpx, depending on its version. A connection
+# that breaks in the middle of a file raises one of these, which is neither a Hub error nor an OSError.
 _HTTPError: type[Exception] = errors.HfHubHTTPError.__bases__[0]
 _FAULTS: tuple[type[Exception], ...] = (_HTTPError, OSError, RuntimeError, errors.EntryNotFoundError)
 
@@ -42,7 +42,7 @@ class HubFile:
 
     @property
     def pinned(self) -> bool:
-        """A full commit cannot move, so what the cache has of it needs no request."""
+        """Whether the revision is a full commit. It cannot move, so a cached file needs no request."""
         return re.fullmatch("[0-9a-f]{40}", self.revision) is not None
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ def endpoint() -> str:
 
 
 def shown_endpoint() -> str:
-    """The endpoint for messages and logs, without a password."""
+    """Return the endpoint without a password, for messages and logs."""
     return mask_passwords(endpoint())
 
 
@@ -74,7 +74,7 @@ def cache_folder(cache_dir: str | Path | None) -> Path:
 
 
 def cached(file: HubFile, cache_dir: str | Path | None) -> Path | None:
-    """The file in the Hub's cache, without a request."""
+    """Return the file in the Hub's cache, or None. Sends no request."""
     found = huggingface_hub.try_to_load_from_cache(
         file.repo_id, file.filename, cache_dir=cache_folder(cache_dir), revision=file.revision
     )
@@ -83,39 +83,41 @@ def cached(file: HubFile, cache_dir: str | Path | None) -> Path | None:
 
 def not_cached(what: str, file: HubFile, cache_dir: str | Path | None) -> WeightsUnavailable:
     return WeightsUnavailable(
-        f"{what} is not in the cache ({cache_folder(cache_dir)}), and offline was asked for. With a network, "
-        f"`{file.by_hand}` gets it; the cache folder can be copied from another machine, too."
+        f"{what} is not in the cache ({cache_folder(cache_dir)}), and offline mode is on. With a network, "
+        f"`{file.by_hand}` gets it. The cache folder can also be copied from another machine."
     )
 
 
 def ask(what: str, file: HubFile, cache_dir: str | Path | None, size: int | None = None) -> None:
-    """Check with one request that the file exists and is this one. The client alone would retry for half a minute."""
+    """Check with one request that the file exists and has this commit and size.
+
+    The client's own download would retry for half a minute first."""
     url = huggingface_hub.hf_hub_url(file.repo_id, file.filename, revision=file.revision, endpoint=endpoint())
     with explained(what, file, cache_dir, f"{shown_endpoint()} cannot be reached"):
         found = huggingface_hub.get_hf_file_metadata(url)
     if found.commit_hash is None or found.etag is None:
         raise WeightsUnavailable(
-            f"{what}: {shown_endpoint()} does not answer as a Hub does. Something in between does: the login page of this "
-            "network, or a proxy. Open a page in a browser to log in, or set HF_ENDPOINT to a mirror, and try again."
+            f"{what}: the reply of {shown_endpoint()} is not that of a Hub; it may come from a proxy, or from the login page "
+            "of this network. Log in with a browser, or set HF_ENDPOINT to a mirror, and try again."
         )
     if file.pinned and found.commit_hash != file.revision:
         raise WeightsError(
-            f"{what}: {shown_endpoint()} answers with the commit {found.commit_hash}, and {file.revision} was asked for. "
-            "Nothing was fetched; try without the mirror (unset HF_ENDPOINT)."
+            f"{what}: {shown_endpoint()} has the commit {found.commit_hash}, expected {file.revision}. "
+            "Nothing was downloaded. Try without the mirror (unset HF_ENDPOINT)."
         )
     if size is not None and found.size is not None and found.size != size:
         raise WeightsError(
-            f"{what}: {shown_endpoint()} has {found.size:,} bytes as {file}, and {size:,} were expected. Nothing was fetched."
+            f"{what}: {shown_endpoint()} has {found.size:,} bytes as {file}, expected {size:,}. Nothing was downloaded."
         )
 
 
 def download(
     what: str, file: HubFile, cache_dir: str | Path | None, *, size: int | None = None, again: bool = False
 ) -> Path:
-    """Into the Hub's cache; ``again`` replaces what the cache has."""
+    """Download a file into the Hub's cache; ``again`` replaces the cached file."""
     ask(what, file, cache_dir, size)
     log.info("fetching %s (%s) from %s", what, file, shown_endpoint())
-    with explained(what, file, cache_dir, "the connection broke off in the middle of the file"):
+    with explained(what, file, cache_dir, "the connection broke in the middle of the file"):
         return Path(
             huggingface_hub.hf_hub_download(
                 file.repo_id,
@@ -132,7 +134,7 @@ def download(
 
 @contextlib.contextmanager
 def explained(what: str, file: HubFile, cache_dir: str | Path | None, otherwise: str) -> Iterator[None]:
-    """Every fault of the client as `WeightsUnavailable`; an unknown one is described by ``otherwise``."""
+    """Raise errors of the client as `WeightsUnavailable`; ``otherwise`` describes unknown ones."""
     try:
         yield
     except errors.HFValidationError as error:
@@ -145,7 +147,7 @@ def _explain(
     what: str, file: HubFile, cache_dir: str | Path | None, otherwise: str, error: BaseException
 ) -> DferZooError:
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
-        error = error.__cause__  # the client's "look at your connection", whatever it was
+        error = error.__cause__  # the client hides the reason behind a general error
     return WeightsUnavailable(f"{what}: {_sentence(file, cache_dir, otherwise, error)}")
 
 
@@ -153,7 +155,7 @@ def _sentence(file: HubFile, cache_dir: str | Path | None, otherwise: str, error
     page = f"{shown_endpoint()}/{file.repo_id}"
     log_in = "run `hf auth login` (or set HF_TOKEN)"
     status = getattr(getattr(error, "response", None), "status_code", None)
-    # the order matters: a gated repository is, to the client, a kind of one that was not found
+    # the order matters: GatedRepoError is a subclass of RepositoryNotFoundError
     if isinstance(error, errors.GatedRepoError):
         return f"{file.repo_id} is gated. (1) Accept its conditions at {page}. (2) Then {log_in}. (3) Try again."
     if isinstance(error, errors.DisabledRepoError):
@@ -163,33 +165,31 @@ def _sentence(file: HubFile, cache_dir: str | Path | None, otherwise: str, error
             f"there is no repository {file.repo_id} at {shown_endpoint()}, or it is private. If it is yours, {log_in}."
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"{file.repo_id} has no revision {file.revision}. {page}/commits/main lists what there is."
+        return f"{file.repo_id} has no revision {file.revision}. {page}/commits/main lists the revisions."
     if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         return f"{file.repo_id} has no file {file.filename} at {file.revision}. {page}/tree/{file.revision} lists them."
     if status == 403:
         return (
-            f"{shown_endpoint()} refuses access to {file.repo_id}: the token has no right to it, or a proxy forbids it."
+            f"{shown_endpoint()} refuses access to {file.repo_id}: the token has no permission, or a proxy blocks it."
         )
     if status == 429:
         wait = error.response.headers.get("Retry-After")  # type: ignore[attr-defined]
         how_long = f"{wait} seconds" if wait else "a while"
-        return f"{shown_endpoint()} got too many requests from here. Wait {how_long}, fetch in one process first, or {log_in}."
+        return f"{shown_endpoint()} got too many requests from this address. Wait {how_long}, fetch in one process first, or {log_in}."
     if status is not None:
-        return (
-            f"{shown_endpoint()} has a fault of its own (status {status}). Try later, or set HF_ENDPOINT to a mirror."
-        )
+        return f"{shown_endpoint()} has an internal error (status {status}). Try later, or set HF_ENDPOINT to a mirror."
     number = error.errno if isinstance(error, OSError) else None
     if number in _NO_ROOM:
         return (
-            f"there is no room left for it in {cache_folder(cache_dir)}. "
-            "Make some, or name another folder with cache_dir= or HF_HUB_CACHE."
+            f"no space left in {cache_folder(cache_dir)}. "
+            "Free some space, or set another folder with cache_dir= or HF_HUB_CACHE."
         )
     if number in _NO_WRITING:
         return (
-            f"the cache folder {cache_folder(cache_dir)} cannot be written to ({os.strerror(number or 0)}). "
-            "Name another one with cache_dir= or HF_HUB_CACHE."
+            f"the cache folder {cache_folder(cache_dir)} is not writable ({os.strerror(number or 0)}). "
+            "Set another one with cache_dir= or HF_HUB_CACHE."
         )
     return (
-        f"{otherwise} ({type(error).__name__}). Try again when the network is there, set HF_ENDPOINT to a mirror, "
+        f"{otherwise} ({type(error).__name__}). Try again with a network, set HF_ENDPOINT to a mirror, "
         f"or copy the file from another machine (`{file.by_hand}`)."
     )

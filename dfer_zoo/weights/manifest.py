@@ -1,4 +1,4 @@
-"""The manifest: one record for every weights file that the zoo knows."""
+"""The manifest: one record per weights file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .record import Weights
 
 
 def manifest_path() -> Path:
-    """Inside the package in a wheel; at the top of the repository in a checkout or an editable install."""
+    """Return the manifest's path: inside the package, or at the top of the repository in an editable install."""
     package = Path(__file__).parent.parent
     inside = package / "weights_manifest.json"
     return inside if inside.exists() else package.parent / "weights_manifest.json"
@@ -22,14 +22,14 @@ def read_manifest(path: Path, architectures: Collection[str]) -> dict[tuple[str,
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise WeightsError(f"The weights manifest {path} cannot be read ({error}). Install dfer_zoo again.") from error
+        raise WeightsError(f"The weights manifest {path} cannot be read ({error}). Reinstall dfer_zoo.") from error
     if not isinstance(rows, list):
-        raise WeightsError(f"The weights manifest {path} is not a list of records. Install dfer_zoo again.")
+        raise WeightsError(f"The weights manifest {path} is not a list of records. Reinstall dfer_zoo.")
     records: dict[tuple[str, str], Weights] = {}
     for number, row in enumerate(rows):
         record = Weights.from_dict(row, f"{path.name}, record {number}")
         if (record.arch, record.tag) in records:
-            raise WeightsError(f"{path.name}, record {number}: {record.name} stands there twice.")
+            raise WeightsError(f"{path.name}, record {number}: {record.name} is listed twice.")
         if record.arch not in architectures:
             raise WeightsError(f"{path.name}, record {number}: no model is called '{record.arch}'.")
         records[record.arch, record.tag] = record
@@ -37,11 +37,13 @@ def read_manifest(path: Path, architectures: Collection[str]) -> dict[tuple[str,
 
 
 def write_manifest(path: Path, records: Iterable[Weights]) -> None:
-    """Write records in today's form, sorted by name."""
+    """Write records in the current schema, sorted by name."""
     rows = [record.to_dict() for record in sorted(records, key=lambda record: (record.arch, record.tag))]
     write_atomically(path, (json.dumps(rows, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-if __name__ == "__main__":  # python -m dfer_zoo.weights.manifest: bring the manifest of this checkout into today's form
+if (
+    __name__ == "__main__"
+):  # python -m dfer_zoo.weights.manifest upgrades the manifest of this checkout to the current schema
     names = {row["arch"] for row in json.loads(manifest_path().read_text(encoding="utf-8"))}
     write_manifest(manifest_path(), read_manifest(manifest_path(), names).values())

@@ -1,8 +1,8 @@
-"""Fetch the authors' checkpoint from where they publish it.
+"""Download the authors' checkpoints from where they publish them.
 
 Each kind of origin has one downloader. All of them continue an interrupted download, stop at the announced or recorded
-size, and turn every fault into one sentence. No limit of a host is worked around: a quota, consent or login page is
-reported, with the link for a browser.
+size, and report every error in one sentence. Limits of a host are not worked around: a quota, consent or login page is
+reported with the link for a browser.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from urllib.parse import unquote, urlsplit
 from ..atomic import sha256_of
 from ..errors import WeightsError, WeightsUnavailable
 from .record import Origin
-from .transfer import MAX_BYTES, Meter, fetch_ftp, fetch_http
+from .transfer import Meter, fetch_ftp, fetch_http, most_bytes
 
 WEB_PAGE = (b"<!doctype", b"<html")
 
 
 def fetch_first(name: str, origins: tuple[Origin, ...], folder: Path) -> Path:
-    """The checkpoint from the first origin that gives it.
+    """Download the checkpoint from the first origin that works.
 
     Args:
         name: The weights' name, for messages.
-        origins: The places to try, in order. Pages are for people and are not tried.
-        folder: Where the file goes; an interrupted download there is continued.
+        origins: Where to try, in order. Origins of the kind "page" are skipped.
+        folder: Where to save the file. An interrupted download there is continued.
 
     Returns:
-        A file whose size and digest agree with what the origin states.
+        A file with the size and digest that the origin states.
 
     Raises:
-        WeightsUnavailable: No origin gave the file.
+        WeightsUnavailable: No origin works.
     """
     faults: list[str] = []
     for origin in origins:
@@ -54,7 +54,7 @@ def fetch_first(name: str, origins: tuple[Origin, ...], folder: Path) -> Path:
 
 
 def fetch_one(name: str, origin: Origin, folder: Path) -> Path:
-    """The checkpoint from one origin, checked."""
+    """Download the checkpoint from one origin, and check it."""
     target = folder / _file_name(origin)
     part = target.with_name(f"{target.name}.part")
     with _explained(folder, part):
@@ -75,7 +75,7 @@ def fetch_one(name: str, origin: Origin, folder: Path) -> Path:
 
 
 def origin_of_link(text: str) -> Origin | None:
-    """What a person pasted, as an origin: an https or ftp link, a Drive link or id. None: it is not a link.
+    """Parse an https or ftp link, or a Drive link or id. Returns None if it is not a link.
 
     >>> origin_of_link("https://drive.google.com/file/d/1tH1d2zZv2HtcQFPrGuVWJHXmD9sTeddQ/view?usp=sharing").where
     '1tH1d2zZv2HtcQFPrGuVWJHXmD9sTeddQ'
@@ -90,9 +90,9 @@ def origin_of_link(text: str) -> Origin | None:
 
 
 def _meter(origin: Origin, name: str) -> Meter:
-    """Bounds a download by the recorded size, which is that of the member and not of its archive."""
+    """Limit a download to the recorded size, unless that is the size of one member of an archive."""
     size = None if _is_archive(origin) else origin.size
-    return Meter(name, MAX_BYTES if size is None else size, size)
+    return Meter(name, most_bytes() if size is None else size, size)
 
 
 def _is_archive(origin: Origin) -> bool:
@@ -100,7 +100,7 @@ def _is_archive(origin: Origin) -> bool:
 
 
 def _file_name(origin: Origin) -> str:
-    """A plain file name with the suffix that tells the checkpoint's format."""
+    """Return a file name with the suffix of the checkpoint's format."""
     if origin.kind in ("gdrive", "gdrive_folder"):
         return f"{origin.where}.pth"
     path = origin.member or urlsplit(origin.where).path or origin.where
@@ -114,8 +114,8 @@ def _check(path: Path, origin: Origin) -> None:
     digest = sha256_of(path)
     if origin.sha256 not in (None, digest):
         raise WeightsError(
-            f"the file's sha256 is {digest}, expected {origin.sha256}. Its authors replaced it, or something between "
-            "here and there changes files."
+            f"the file's sha256 is {digest}, expected {origin.sha256}. The authors replaced it, or a proxy "
+            "changes files."
         )
     if origin.sha256 is None:
         print(f"note: sha256 {digest}, {size:,} bytes; the manifest states no digest for this file", file=sys.stderr)
@@ -126,17 +126,17 @@ def _refuse_page(path: Path) -> None:
         start = stream.read(64).lstrip().lower()
     if start.startswith(WEB_PAGE):
         path.unlink()
-        raise WeightsUnavailable("the host answers with a web page instead of the file. Open the link in a browser.")
+        raise WeightsUnavailable("the host sent a web page instead of the file. Open the link in a browser.")
 
 
 def _extract(archive: Path, origin: Origin, target: Path) -> None:
-    """One member of a zip archive, bounded by its recorded size."""
-    limit = MAX_BYTES if origin.size is None else origin.size
+    """Extract one member of a zip archive, limited to its recorded size."""
+    most = most_bytes() if origin.size is None else origin.size
     assert origin.member is not None
     part = target.with_name(f"{target.name}.member")
     try:
         with zipfile.ZipFile(archive) as opened, opened.open(origin.member) as source, part.open("wb") as sink:
-            meter = Meter(origin.member, limit, limit)
+            meter = Meter(origin.member, most, most)
             while block := source.read(1 << 20):
                 meter.check(sink.tell() + len(block))
                 sink.write(block)
@@ -150,7 +150,7 @@ def _extract(archive: Path, origin: Origin, target: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(folder: Path, part: Path) -> Iterator[None]:
-    """Faults of the local disk as one sentence; those of the network are the downloaders' business."""
+    """Report errors of the local disk in one sentence. The downloaders report those of the network."""
     try:
         yield
     except OSError as error:
@@ -158,11 +158,11 @@ def _explained(folder: Path, part: Path) -> Iterator[None]:
             part.unlink(missing_ok=True)
             free = shutil.disk_usage(folder).free
             raise WeightsUnavailable(
-                f"there is no room left in {folder} ({free:,} bytes are free). Make room, or set DFER_ZOO_WEIGHTS to "
+                f"no space left in {folder} ({free:,} bytes are free). Free some space, or set DFER_ZOO_WEIGHTS to "
                 "another folder."
             ) from error
         raise WeightsUnavailable(
-            f"{folder} cannot be written to ({error.strerror or error}). Set DFER_ZOO_WEIGHTS to another folder."
+            f"{folder} is not writable ({error.strerror or error}). Set DFER_ZOO_WEIGHTS to another folder."
         ) from error
 
 
@@ -178,7 +178,7 @@ def _ftp(origin: Origin, part: Path, name: str) -> None:
 
 
 def _hub(origin: Origin, part: Path, name: str) -> None:
-    """Through the Hub's own client, which brings tokens, mirrors and its own way to continue."""
+    """Download with the Hub's client, which handles tokens and mirrors and continues downloads by itself."""
     from . import hub
 
     repo_id, _, rest = origin.where.partition("@")
@@ -210,7 +210,7 @@ def _gdrive_folder(origin: Origin, part: Path, name: str) -> None:
     matching = [file for file, path in files if fnmatch.fnmatch(PurePosixPath(path).name, pattern)]
     if len(matching) != 1:
         names = ", ".join(sorted(path for _, path in files)[:20]) or "nothing"
-        raise WeightsUnavailable(f"{len(matching)} files in the folder match '{pattern}'; it holds {names}.")
+        raise WeightsUnavailable(f"{len(matching)} files in the folder match '{pattern}'; it contains {names}.")
     fetch_file(matching[0], part, _meter(origin, name))
 
 
@@ -226,5 +226,5 @@ DOWNLOADERS: dict[str, Callable[[Origin, Path, str], None]] = {
 
 @functools.cache
 def announce(what: str, place: str, licence: str, licence_source: str) -> None:
-    """One line on stderr, once per process and file."""
+    """Print one line on stderr, once per process and file."""
     print(f"{what}: fetching from {place} (licence: {licence}; {licence_source})", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What is known of a weights file's past: its training data and their terms, and what nobody knows."""
+"""Provenance of weights: training data and their terms, licence, open questions, digests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .record import Weights
 
 OWN_TERMS = "has its own terms of use; ask its authors"
 
-# data set -> its terms, as far as a source that we read states them
+# data set -> its terms, where we have read them
 TERMS = {
     "RAVDESS": "CC BY-NC-SA 4.0",
     "VoxCeleb2": "has its own terms of use",
@@ -17,7 +17,7 @@ TERMS = {
 
 
 def terms_of(dataset: str) -> str:
-    """The terms of a data set, or that we did not read any.
+    """Return the terms of a data set.
 
     >>> terms_of("RAVDESS")
     'CC BY-NC-SA 4.0'
@@ -26,19 +26,19 @@ def terms_of(dataset: str) -> str:
 
 
 def provenance(record: Weights) -> list[tuple[str, str]]:
-    """(what, answer) rows about one record, for `dfer-zoo info` and the docs."""
+    """Return (name, value) rows about one record, for `dfer-zoo info` and the docs."""
     rows = [("trained on", f"{name}: {terms_of(name)}") for name in record.training_data] or [
         ("trained on", "not stated")
     ]
     rows.append(("licence", f"{record.license} ({record.license_source})"))
     rows += [("not known", question) for question in record.open_questions]
     rows.append(("digest", digest(record)))
-    rows.append(("opened by us", "yes" if record.opened else "no, this file was never loaded by the zoo's authors"))
+    rows.append(("opened by us", "yes" if record.opened else "no, the authors of the zoo have not loaded this file"))
     return rows
 
 
 def digest(record: Weights) -> str:
-    """Which digest a download is compared with."""
+    """Say which digest a download is compared with."""
     if record.sha256:
         return f"of the converted file: {record.sha256}"
     if record.origin_sha256:

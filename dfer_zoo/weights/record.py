@@ -1,4 +1,4 @@
-"""The records: what is known of a weights file, and how a clip becomes its input. Frozen, and read strictly."""
+"""Records of weights: identity, origin, labels, preprocessing and metrics. Frozen, and read strictly."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .structure import Reader
 
 DISTRIBUTIONS = {
     "hub": "safetensors on the Hugging Face Hub, at a pinned commit",
-    "origin": "fetched from the authors' host and converted on this machine",
-    "manual": "converted on this machine from a file that only a person can get",
+    "origin": "downloaded from the authors' host and converted on this machine",
+    "manual": "converted on this machine from a file that must be downloaded by hand",
     "bundled": "inside the package",
-    "composed": "put together from the weights named in `backbones`; the rest is newly initialized",
+    "composed": "composed of the weights in `backbones`; all other parts are initialized",
     "local": "written by save_pretrained",
 }
 
 CONVERTED = ("origin", "manual")  # made on this machine, from the authors' file
 
-# kind -> the form of `where`, and what `member` means
+# kind -> a pattern for `where`; the comments explain `where` and `member`
 ORIGIN_KINDS = {
     "https": r"https://\S+",  # a direct link; member: the file inside a zip archive
     "gdrive": r"[\w-]{10,}",  # the id of a Google Drive file
@@ -31,7 +31,7 @@ ORIGIN_KINDS = {
     "hub": r"[\w.-]+/[\w.-]+@[0-9a-f]{40}/\S+",  # owner/repo@commit/file
     "pypi": r"[\w.-]+==[\w.]+/[\w.-]+\.whl",  # project==version/wheel; member: the file inside the wheel
     "ftp": r"ftp://\S+",
-    "page": r"https?://\S+",  # a page for a person: never fetched
+    "page": r"https?://\S+",  # a web page for people; never downloaded
 }
 
 
@@ -41,11 +41,11 @@ class Origin:
 
     Attributes:
         kind: A key of `ORIGIN_KINDS`.
-        where: The URL, file id or package, in the form of its kind.
+        where: The URL, file id or package, in the format of its kind.
         member: Which file of an archive or a folder.
-        size: Bytes of the checkpoint itself: of the member, where it is inside an archive.
+        size: Bytes of the checkpoint itself, not of an archive around it.
         sha256: Digest of the checkpoint itself.
-        note: What else has to be known.
+        note: Further remarks.
 
     Example:
         >>> Origin("gdrive", "1tH1d2zZv2HtcQFPrGuVWJHXmD9sTeddQ").link
@@ -81,7 +81,7 @@ RECALL = "recall of "
 
 @dataclass(frozen=True)
 class Metric:
-    """One published or measured number, in per cent, and its source.
+    """One published or measured metric, in percent, and its source.
 
     Attributes:
         name: "uar", "war", "accuracy", or "recall of LABEL".
@@ -101,7 +101,7 @@ class Metric:
 
     @property
     def label(self) -> str:
-        """The class whose recall this is; empty for the other numbers.
+        """The class whose recall this is; empty for other metrics.
 
         >>> Metric("recall of fear", 42.35, "DFEW", "the paper").label
         'fear'
@@ -124,16 +124,16 @@ class VideoSpec:
         sampling: Which frames are taken.
         rate: Stride of "strided".
         segments: Views along time, whose probabilities are averaged.
-        short_clip: What happens where a clip has fewer frames than needed.
-        fps: The frame rate that the sampling rule counts in.
-        window: Frames that the window rules choose from.
-        resize: Which interpolation.
+        short_clip: What to do if a clip has fewer frames than needed.
+        fps: The frame rate of the sampling rule.
+        window: Number of frames that the window rules choose from.
+        resize: The interpolation.
         resize_shorter: Size of the shorter side before a center crop.
         channel_order: "rgb" or "bgr".
         mean: Subtracted from values in [0, 1].
         std: Divides the result.
         face_crop: The face crop that the weights were trained on.
-        detector: What found the faces for the training: one of `DETECTORS`. None: the data set ships face crops.
+        detector: The face detector used for training, one of `DETECTORS`. None: the data set ships face crops.
 
     Example:
         >>> VideoSpec(num_frames=16, img_size=224, sampling="segment_centres").resize
@@ -142,22 +142,22 @@ class VideoSpec:
 
     num_frames: int
     img_size: int
-    sampling: str  # which frames: "segment_centres", "strided", "leading_window"
+    sampling: str  # "segment_centres", "strided", "leading_window"
     rate: int = 1  # stride of "strided"
     segments: int = 1  # views along time whose probabilities are averaged
-    short_clip: str = "pad_last"  # fewer frames than wanted: "pad_last", "repeat_first", "stretch", "black"
-    fps: float | None = None  # the rate that the sampling rule counts in; None: the clip's own frames
-    window: int | None = None  # frames, at `fps`, that "leading_window" and "centred_window" choose from
+    short_clip: str = "pad_last"  # too few frames: "pad_last", "repeat_first", "stretch", "black"
+    fps: float | None = None  # of the sampling rule; None: the clip's own
+    window: int | None = None  # frames, at `fps`, for "leading_window" and "centred_window"
     resize: str = "pillow_bilinear"  # "pillow_bilinear" (antialiased), "opencv_bilinear" (not)
     resize_shorter: int | None = None  # shorter side first, then a centre crop; None: straight to img_size x img_size
     channel_order: str = "rgb"
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of values in [0, 1]
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    face_crop: str = "aligned"  # what the weights saw: a rule of `media.faces`
-    # how many frames a clip of an annotation list has: the number in the "list", or the image files in the "folder"
+    face_crop: str = "aligned"  # a rule of `media.faces`
+    # the number of frames of a listed clip: from the "list", or the number of images in the "folder"
     frame_count: str = field(default="list", metadata=OPTIONAL)
-    min_frames: int = field(default=0, metadata=OPTIONAL)  # a list's clips with fewer frames are left out
-    # frames of several sizes in one clip: each resized from its "own" size, or all to the size of the "first"
+    min_frames: int = field(default=0, metadata=OPTIONAL)  # listed clips with fewer frames are left out
+    # if the frames of a clip differ in size: resize each from its "own" size, or all of them to that of the "first"
     frame_size: str = field(default="own", metadata=OPTIONAL)
     detector: str | None = field(default=None, metadata=OPTIONAL)
 
@@ -168,7 +168,7 @@ class AudioSpec:
 
     Attributes:
         front_end: "mfcc" or "kaldi_fbank".
-        shape: Of one clip's tensor.
+        shape: Shape of one clip's tensor.
         sample_rate: The waveform is resampled to this. None: the file's own rate.
         seconds: The waveform is cut or padded to this length.
         silence_value: Fills the tensor of a clip without sound.
@@ -180,21 +180,21 @@ class AudioSpec:
 
     front_end: str  # "mfcc", "kaldi_fbank"
     shape: tuple[int, ...]  # of one clip, as forward takes it
-    sample_rate: int | None = None  # None: the file's own, never resampled
+    sample_rate: int | None = None  # None: the file's own, without resampling
     seconds: float | None = None  # cut or padded to this length first
     silence_value: float = 0.0  # fills the input of a clip without sound
-    # a clip of a list whose sound file is missing: "keep" it (reading it fails), or read it with "none"
+    # a listed clip whose sound file is missing: "keep" it (reading it fails), or use it without sound ("none")
     without_audio: str = field(default="keep", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, repr=False)
 class Weights:
-    """The record of a weights file: its identity and everything that belongs to it.
+    """The record of a weights file: identity, origin, labels, preprocessing, metrics and licence.
 
     Attributes:
         arch: The architecture.
-        tag: The name among the architecture's weights.
-        distribution: How the file arrives, a key of `DISTRIBUTIONS`.
+        tag: The name of these weights among those of the architecture.
+        distribution: How to get the file, a key of `DISTRIBUTIONS`.
         origin: Where the authors publish the file.
         labels: Class names in the order of the logits.
         video: Preprocessing of frames.
@@ -202,7 +202,7 @@ class Weights:
         metrics: Published numbers.
         license: SPDX identifier, or "unknown".
         license_source: Where the licence is stated.
-        caution: What the weights must not be used for, or what is known to go wrong.
+        caution: A known limitation.
 
     Example:
         >>> from dfer_zoo import get_weights
@@ -228,26 +228,26 @@ class Weights:
     metrics: tuple[Metric, ...]
     license: str
     license_source: str
-    origin: tuple[Origin, ...] = ()  # places of the same file, in the order in which they are tried
-    # {part: "arch.tag" or "open_clip:NAME/TAG"}; of converted weights, whose own file holds the other parts only: "arch.tag"
+    origin: tuple[Origin, ...] = ()  # places of the same file, tried in this order
+    # {part: "arch.tag" or "open_clip:NAME/TAG"}; for converted weights, the parts that the authors' file leaves out
     backbones: Mapping[str, str] = field(default_factory=dict)
-    caution: str | None = None  # what the weights are not for; shown to whoever uses them
-    training_data: tuple[str, ...] = ()  # data sets, pre-training included; their terms are in `weights.provenance`
+    caution: str | None = None  # shown with every prediction
+    training_data: tuple[str, ...] = ()  # includes pre-training; for terms see `weights.provenance`
     open_questions: tuple[str, ...] = ()  # what is not known about this file
-    opened: bool = False  # the zoo's authors have loaded this very file
+    opened: bool = False  # whether the authors of the zoo have loaded this file
     schema: int = SCHEMA
 
-    def __hash__(self) -> int:  # the generated one fails on the mappings
+    def __hash__(self) -> int:  # the generated method fails on mappings
         return hash((self.arch, self.tag, self.distribution, self.revision, self.sha256))
 
     @property
     def origin_page(self) -> str | None:
-        """A link for the browser to the first place of the authors' file."""
+        """A link to the first origin, for a browser."""
         return self.origin[0].link if self.origin else None
 
     @property
     def origin_sha256(self) -> str | None:
-        """The digest of the authors' file, where one is known."""
+        """The digest of the authors' file, if it is known."""
         return next((origin.sha256 for origin in self.origin if origin.sha256), None)
 
     @property
@@ -262,12 +262,12 @@ class Weights:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "weights record") -> Weights:
-        """A record of the manifest: every field must be there."""
+        """Read a record of the manifest. All fields are required."""
         return _checked(_STRICT.read(cls, upgraded(data, where), where), where)
 
     @classmethod
     def from_header(cls, data: Mapping[str, Any], where: str) -> Weights:
-        """The record in a weights file. The file may be older than a field, which then has its default."""
+        """Read the record in a weights file. Fields that are newer than the file have their defaults."""
         return _checked(_LENIENT.read(cls, upgraded(data, where), where), where)
 
 
@@ -301,7 +301,7 @@ def _check_identity(record: Weights, where: str) -> None:
         raise WeightsError(f"{where}: distribution '{record.distribution}' is not one of {', '.join(DISTRIBUTIONS)}.")
     if record.distribution == "hub" and not re.fullmatch(r"[0-9a-f]{40}", record.revision or ""):
         raise WeightsError(
-            f"{where}: revision {record.revision!r} is not a 40-digit commit, so the weights could move."
+            f"{where}: revision {record.revision!r} is not a 40-digit commit, so the weights could change."
         )
     for name in ("params", "size"):
         if (getattr(record, name) or 0) < 0:
@@ -331,12 +331,12 @@ def _check_identity(record: Weights, where: str) -> None:
 
 def check_count(name: str, value: Any) -> None:
     if not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} is {value!r}; expected a whole number from 1 on.")
+        raise InputError(f"{name} is {value!r}; expected a positive integer.")
 
 
 def check_labels(labels: Sequence[str]) -> None:
     if isinstance(labels, str):
-        raise InputError(f"labels is the text {labels!r}; expected a list of class names.")
+        raise InputError(f"labels is the string {labels!r}; expected a list of class names.")
     if not isinstance(labels, Collection) or not all(isinstance(name, str) for name in labels):
         raise InputError(f"labels is {labels!r}; expected a list of class names.")
     if len(set(labels)) != len(labels):

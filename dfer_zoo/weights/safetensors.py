@@ -1,9 +1,11 @@
-"""safetensors files of the zoo: tensors, plus one metadata entry that says what they are."""
+"""Read and write safetensors files of the zoo: tensors, and the record in one metadata entry."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,40 +18,46 @@ from ..atomic import atomic_path
 from ..errors import WeightsError
 from .record import Weights
 
-# exactly one key: with several, safetensors writes them in a different order in every process
+# only one key, since safetensors writes several in a different order in every process
 METADATA_KEY = "dfer_zoo"
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """The same tensors and header give the same bytes."""
+    """Write tensors and a header. The same values give the same bytes."""
     tensors = {name: state[name].detach().cpu().contiguous() for name in sorted(state)}
     metadata = {METADATA_KEY: json.dumps(header, sort_keys=True, separators=(",", ":"))}
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:  # a full disk does not come as an OSError
-            raise OSError(f"{path} cannot be written: {error}") from error
+        except SafetensorError as error:  # raised instead of an OSError when the disk is full
+            raise _as_os_error(error) from error
+
+
+def _as_os_error(error: SafetensorError) -> OSError:
+    """Parse the error number: messages of safetensors end in "... (os error 28)"."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """(tensors, our header or None). The tensors are views of the mapped file until they are copied somewhere."""
+    """Return (tensors, header or None). The tensors are views of the memory-mapped file."""
     with _opened(path) as stream:
         state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         return state, _header(path, stream.metadata())
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """Our header alone; no tensor is touched."""
+    """Read only the header."""
     with _opened(path) as stream:
         return _header(path, stream.metadata())
 
 
 def read_record(path: Path) -> Weights:
-    """The record in a file of the zoo."""
+    """Read the record in a file of the zoo."""
     header = read_header(path)
     if header is None:
         raise WeightsError(
-            f"{path} does not say what it is: it has no dfer_zoo header. Authors' files are read by: "
+            f"{path} has no dfer_zoo header, so its content is unknown. To convert an authors' file: "
             f"dfer-zoo convert ARCH TAG {path}"
         )
     return Weights.from_header(header, str(path))
@@ -57,7 +65,7 @@ def read_record(path: Path) -> Weights:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A file that is cut off or is something else is a `WeightsError`."""
+    """Open a file. A truncated file, or one of another format, is a `WeightsError`."""
     try:
         with safe_open(str(path), framework="pt") as stream:
             yield stream
@@ -66,7 +74,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"{path} is not a readable safetensors file ({error}). If it is an authors' checkpoint: dfer-zoo convert "
-            "ARCH TAG FILE. If it is cut off, delete it and get it again."
+            "ARCH TAG FILE. If it is truncated, delete it and download it again."
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""The version of a record's form, and how to read older ones.
+"""The schema of records, and how to read older ones.
 
-Weights files carry their record for years, so a form that was ever written stays readable.
+Weights files are kept for years, so records of every older schema stay readable.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ SCHEMA = 3
 
 
 def upgraded(data: Any, where: str) -> Any:
-    """The values of a record in today's form. What is not a record at all is returned as it is, for the reader to refuse.
+    """Convert a record to the current schema. Anything but a mapping is returned as it is, and the reader refuses it.
 
     Args:
-        data: The record as JSON gives it, in any form that dfer_zoo ever wrote.
-        where: What is being read, for error messages.
+        data: The record as parsed JSON, in the current or an older schema.
+        where: The file or record, for error messages.
+
+    Returns:
+        The record in the current schema.
 
     Raises:
         WeightsError: The record was written by a newer dfer_zoo.
@@ -55,7 +58,7 @@ def _from_1(data: Mapping[str, Any]) -> dict[str, Any]:
     return new
 
 
-# arguments of the models that were renamed; no model had two of the same new name
+# renamed arguments of the models; no model had two of them with the same new name
 _IN_MODEL_ARGS = {
     "frames": "num_frames",
     "max_frames": "num_frames",

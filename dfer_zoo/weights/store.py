@@ -1,10 +1,10 @@
-"""The folder of converted weights: what `dfer-zoo convert` writes and `create_model` finds.
+"""The folder of converted weights, written by `dfer-zoo convert` and read by `create_model`.
 
     <folder>/mma_dfer.dfew_fold1.safetensors
-    <folder>/mma_dfer.dfew_fold1.sha256           noted at conversion, in the format of sha256sum
-    <folder>/verified/<sha256>                    which file had this digest when it was last read (verify="once")
-    <folder>/downloads/mma_dfer.dfew_fold1/       the authors' file, while it is fetched and converted
-    <folder>/locks/mma_dfer.dfew_fold1            held by the process that fetches it
+    <folder>/mma_dfer.dfew_fold1.sha256           written at conversion, in the format of sha256sum
+    <folder>/verified/<sha256>                    the file that had this digest when it was last hashed (verify="once")
+    <folder>/downloads/mma_dfer.dfew_fold1/       the authors' file, until it is converted
+    <folder>/locks/mma_dfer.dfew_fold1            locked by the process that fetches it
 
 The folder is ``$DFER_ZOO_WEIGHTS``, or ``dfer_zoo`` in the user's cache folder.
 """
@@ -34,12 +34,12 @@ def weights_folder() -> Path:
 
 
 def stored_path(record: Weights) -> Path:
-    """Where the converted file of a record is, or will be."""
+    """Return the path of a record's converted file."""
     return weights_folder() / f"{record.name}.safetensors"
 
 
 def noted_digest(path: Path) -> str:
-    """The sha256 that was noted when this file was converted."""
+    """Return the sha256 that was written when this file was converted."""
     note = path.with_suffix(".sha256")
     try:
         digest = note.read_text(encoding="ascii").split()[0]
@@ -53,25 +53,24 @@ def noted_digest(path: Path) -> str:
 
 
 def add(record: Weights, write: Callable[[Path], None]) -> Path:
-    """Let ``write`` make the file of a record under a temporary name, then move it and its digest into the store.
+    """Add the file of a record, which ``write`` writes to a temporary path, and its digest.
 
-    The old note is removed before the new file arrives. An interruption therefore leaves a file without a note, which
-    is an error that says what to do, and never a file with the wrong note.
+    The old digest is removed before the new file is moved. An interruption therefore leaves a file without a digest,
+    which is reported, and never a file with the wrong digest.
     """
     path = stored_path(record)
     note = path.with_suffix(".sha256")
     with atomic_path(path) as temporary:
         write(temporary)
         digest = sha256_of(temporary)
-        if not (
-            path.exists() and _note_says(path, digest)
-        ):  # two conversions of the same file at once do not disturb each other
+        # kept if it is the same: another process may be converting the same file
+        if not (path.exists() and _has_digest(path, digest)):
             note.unlink(missing_ok=True)
     write_atomically(note, f"{digest}  {path.name}\n".encode("ascii"))
     return path
 
 
-def _note_says(path: Path, digest: str) -> bool:
+def _has_digest(path: Path, digest: str) -> bool:
     try:
         return noted_digest(path) == digest
     except WeightsError:
@@ -79,7 +78,7 @@ def _note_says(path: Path, digest: str) -> bool:
 
 
 def is_complete(path: Path) -> bool:
-    """A converted file and its note are both there."""
+    """Whether a converted file and its digest both exist."""
     if not path.is_file():
         return False
     try:
@@ -90,7 +89,7 @@ def is_complete(path: Path) -> bool:
 
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Held by one process at a time; released by the system when that process dies."""
+    """Hold a lock between processes. The system releases it when a process dies."""
     path = weights_folder() / "locks" / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +97,8 @@ def lock(name: str) -> Iterator[None]:
         held.acquire()
     except OSError as error:
         raise WeightsUnavailable(
-            f"{weights_folder()} cannot be written to ({error.strerror or error}). Set DFER_ZOO_WEIGHTS to a folder "
-            "with room that you may write to."
+            f"{weights_folder()} is not writable ({error.strerror or error}). Set DFER_ZOO_WEIGHTS to a writable "
+            "folder with enough space."
         ) from error
     try:
         yield
@@ -117,14 +116,16 @@ def stored_files() -> Iterator[Path]:
 
 
 def digest_of(path: Path, verify: str, expected: str) -> str:
-    """The sha256 of a file. With ``verify="once"`` a file that had the expected digest before, and whose place, size
-    and time of change are the same, is not read again."""
+    """Return the sha256 of a file.
+
+    With ``verify="once"`` a file that had the expected digest before is not read again, unless its path, size or time
+    stamps have changed."""
     before = _checked[str(path)] = _fingerprint(path)
     if verify == "once" and _seen(expected) == before:
         return expected
     digest = sha256_of(path)
     if verify == "once" and digest == expected and before == _fingerprint(path):
-        with contextlib.suppress(OSError):  # a store that cannot be written to: the file is read again next time
+        with contextlib.suppress(OSError):  # not writable: the file is hashed again next time
             write_atomically(weights_folder() / "verified" / digest, json.dumps(before).encode())
     return digest
 
@@ -134,14 +135,14 @@ def _fingerprint(path: Path) -> list[str | int]:
     return [str(path.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-_checked: dict[str, list[str | int]] = {}  # path -> the file that was hashed there last
+_checked: dict[str, list[str | int]] = {}  # path -> fingerprint of the file that was hashed
 
 
 def check_unchanged(path: Path) -> None:
-    """Raise if the file is not the one that was hashed: another was put in its place before or while it was loaded."""
+    """Raise an error if a file was replaced after it was hashed, before or while it was loaded."""
     before = _checked.get(str(path))
     if before is not None and before != _fingerprint(path):
-        raise WeightsError(f"{path} was replaced between its check and its loading. Nothing of it is used; try again.")
+        raise WeightsError(f"{path} was replaced between its check and its loading. It is not used; try again.")
 
 
 def _seen(digest: str) -> object:

@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Reader:
-    """How strictly to read, and which exception to raise.
+    """Settings of the reader.
 
     Args:
-        error: The exception class of every error.
+        error: The exception class to raise.
         defaults: Fields with a default may be absent. Otherwise every field must be present, except those whose
             metadata says `optional`.
-        hint: The sentence that ends an error about missing or unknown fields.
+        hint: A sentence at the end of errors about missing or unknown fields.
     """
 
     error: type[Exception]

@@ -21,20 +21,19 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from ..errors import InputError, WeightsError, WeightsUnavailable
 from ..version import __version__
 
-MAX_BYTES = 16 << 30  # of a file whose size nobody announces
 BLOCK = 1 << 18
 
 
-Watcher = Callable[[int, "int | None"], None]  # (bytes that are here, bytes in all)
+Watcher = Callable[[int, "int | None"], None]  # (bytes received, total bytes or None)
 _watcher: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("watcher", default=None)
 
 
 @contextlib.contextmanager
 def watch_downloads(watcher: Watcher) -> Iterator[None]:
-    """Tell a function how far the downloads of this thread are.
+    """Report the progress of this thread's downloads to a function.
 
     Args:
-        watcher: Called with the number of bytes that are here, and of all bytes if the host announces it.
+        watcher: Called with the number of bytes received, and the total if the host announces it.
     """
     token = _watcher.set(watcher)
     try:
@@ -44,7 +43,7 @@ def watch_downloads(watcher: Watcher) -> Iterator[None]:
 
 
 class Meter:
-    """The progress of one download: a bar on a terminal, and the limit of its size."""
+    """Progress bar and size limit of one download."""
 
     def __init__(self, what: str, limit: int, expected: int | None):
         self.what, self.limit, self.expected = what, limit, expected
@@ -52,7 +51,7 @@ class Meter:
         self.total: int | None = expected
 
     def start(self, have: int, announced: int | None) -> None:
-        """Check the announced size before anything is written."""
+        """Check the announced size before the download begins."""
         if self.expected is not None and announced not in (None, self.expected):
             raise WeightsError(f"the host announces {announced:,} bytes, expected {self.expected:,}. Nothing was kept.")
         self.total = self.total if announced is None else announced
@@ -90,15 +89,23 @@ def timeout() -> float:
     return seconds
 
 
+def most_bytes() -> int:
+    """Bytes of a download whose size no record says (DFER_ZOO_MAX_DOWNLOAD_BYTES, 16 GiB by default)."""
+    text = os.environ.get("DFER_ZOO_MAX_DOWNLOAD_BYTES", str(16 << 30))
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18 and int(text) > 0):
+        raise InputError(f"DFER_ZOO_MAX_DOWNLOAD_BYTES is {text[:40]!r}; expected a positive integer.")
+    return int(text)
+
+
 # -- HTTP --------------------------------------------------------------------------------------------------------------
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects, but never from https to something that anybody on the way can change."""
+    """Follow redirects, but never from https to an unencrypted protocol."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if req.type == "https" and not newurl.startswith("https://"):
-            raise WeightsUnavailable(f"the host redirects to {newurl}, which is not https. Nothing was fetched.")
+            raise WeightsUnavailable(f"the host redirects to {newurl}, which is not https. Nothing was downloaded.")
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
         if new is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
             new.remove_header("Authorization")
@@ -106,7 +113,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
-    """An answer to a GET request. A user name and password in the URL are sent as basic authentication."""
+    """Send a GET request and return the response. Credentials in the URL are sent as basic authentication."""
     parts = urlsplit(url)
     sent = {"User-Agent": f"dfer_zoo/{__version__}", **(headers or {})}
     if parts.username:
@@ -118,17 +125,17 @@ def open_url(url: str, headers: dict[str, str] | None = None) -> Any:
 
 
 def fetch_http(url: str, part: Path, meter: Meter, *, secure: bool = True) -> None:
-    """Download a URL into ``part``, going on from what is there already.
+    """Download a URL into ``part``, and continue an interrupted download.
 
     Args:
-        url: An https URL; with ``secure=False`` an http one too.
+        url: An https URL, or with ``secure=False`` an http URL.
         part: The file to write.
-        meter: Limits and shows the progress.
+        meter: Shows the progress and limits the size.
         secure: Refuse http.
 
     Raises:
-        WeightsUnavailable: The host does not give the file; what arrived stays for the next call.
-        WeightsError: The host gives another file than expected; nothing stays.
+        WeightsUnavailable: The download failed. What was received is kept for the next call.
+        WeightsError: The host sends another file than expected. Nothing is kept.
     """
     if secure and not url.startswith("https://"):
         raise WeightsUnavailable(f"{url} is not an https link.")
@@ -150,7 +157,7 @@ def _answer(url: str, headers: dict[str, str]) -> Any:
     try:
         return open_url(url, headers)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and headers:  # more is here than there: start anew
+        if error.code == 416 and headers:  # more bytes here than on the host: start again
             return open_url(url)
         raise
 
@@ -160,7 +167,7 @@ def _continues(answer: Any, have: int) -> bool:
 
 
 def _note_version(answer: Any, tag: Path) -> None:
-    """Only a strong validator may be used to continue."""
+    """Store the validator of the file; only a strong one may be used to continue."""
     validator = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
     if validator and not validator.startswith("W/"):
         tag.write_text(validator, encoding="utf-8")
@@ -178,7 +185,7 @@ def _write(source: Any, part: Path, have: int, total: int | None, meter: Meter) 
             sink.write(block)
     if total is not None and have < total:
         raise WeightsUnavailable(
-            f"the connection broke off after {have:,} of {total:,} bytes. The same call continues from there."
+            f"the connection broke after {have:,} of {total:,} bytes. The same call continues from there."
         )
 
 
@@ -186,7 +193,7 @@ def _write(source: Any, part: Path, have: int, total: int | None, meter: Meter) 
 
 
 def fetch_ftp(url: str, part: Path, meter: Meter) -> None:
-    """Download an ``ftp://`` URL into ``part`` anonymously, going on from what is there already."""
+    """Download an ``ftp://`` URL into ``part`` anonymously, and continue an interrupted download."""
     parts = urlsplit(url)
     with _network(part), _cleaned(part, part.with_name(f"{part.name}.etag"), meter), ftplib.FTP() as client:
         client.connect(parts.hostname or "", parts.port or 21, timeout=timeout())
@@ -212,7 +219,7 @@ def fetch_ftp(url: str, part: Path, meter: Meter) -> None:
 
 @contextlib.contextmanager
 def _cleaned(part: Path, tag: Path, meter: Meter) -> Iterator[None]:
-    """A file that is known to be wrong does not stay."""
+    """Remove a file that is known to be wrong."""
     try:
         yield
     except WeightsError:
@@ -224,21 +231,21 @@ def _cleaned(part: Path, tag: Path, meter: Meter) -> Iterator[None]:
 
 
 _STATUS = {
-    401: "the host wants a login",
+    401: "the host requires a login",
     403: "the host refuses access",
-    404: "there is no such file any more",
+    404: "the file no longer exists",
     410: "the file was removed",
-    429: "the host got too many requests from here; try again later",
+    429: "the host got too many requests from this address; try again later",
 }
 
 
 @contextlib.contextmanager
 def _network(part: Path) -> Iterator[None]:
-    """Every fault of the network as one sentence."""
+    """Report errors of the network in one sentence."""
     try:
         yield
     except urllib.error.HTTPError as error:
-        reason = _STATUS.get(error.code, "the host has a fault of its own" if error.code >= 500 else error.reason)
+        reason = _STATUS.get(error.code, "the host has an internal error" if error.code >= 500 else error.reason)
         raise WeightsUnavailable(f"{reason} (status {error.code}).") from error
     except ssl.SSLCertVerificationError as error:
         raise WeightsUnavailable(f"the host's certificate is not trusted ({error.verify_message}).") from error

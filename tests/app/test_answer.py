@@ -10,6 +10,7 @@ pytest.importorskip("matplotlib")
 from dfer_zoo.app import answer as page_answer
 from dfer_zoo.demo import performance
 from dfer_zoo.errors import InputError, MediaError
+from dfer_zoo.media.files import read_clip
 from dfer_zoo.media.write import write_mp4
 from dfer_zoo.weights.transfer import Meter, watch_downloads
 
@@ -36,12 +37,20 @@ def test_a_clip_becomes_a_picture_a_table_and_tiers(drawn, tmp_path):
     done = page_answer.answer(
         drawn, "av_fusion.puppets", tmp_path, faces="none", progress=lambda share, what: steps.append(share)
     )
-    assert done.headline.startswith(done.prediction.label) and steps == sorted(steps)
-    assert done.picture.read_bytes().startswith(b"\x89PNG")
+    (person,) = done.people
+    assert person.headline.startswith(done.prediction.label) and steps == sorted(steps)
+    assert set(person.pictures) == {(t, s) for t in ("light", "dark") for s in ("wide", "narrow")}
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in person.pictures.values())
     with done.table.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == len(done.rows) == len(done.prediction.windows) and rows[0]["file"] == "drawn.mp4"
+    assert len(rows) == len(person.rows) == len(done.prediction.windows) and rows[0]["file"] == "drawn.mp4"
     assert done.tiers is not None and "ANNOTATION_DOCUMENT" in done.tiers.read_text()
+
+
+def test_the_answer_is_drawn_into_the_video(drawn, tmp_path):
+    done = page_answer.answer(drawn, "mini_xception.fer2013", tmp_path)
+    video = read_clip(page_answer.overlay(drawn, done, tmp_path))
+    assert video.num_frames == read_clip(drawn).num_frames and video.waveform is not None
 
 
 def test_faults_are_sentences(tmp_path):

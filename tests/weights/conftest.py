@@ -19,7 +19,7 @@ def downloads_are_allowed(monkeypatch):
 
 @pytest.fixture(scope="session")
 def checkpoint() -> bytes:
-    """A file as the authors of the small model would publish it, with what training leaves in it."""
+    """A checkpoint of the small model as authors publish it, with options and optimizer."""
     import argparse
 
     stream = io.BytesIO()
@@ -31,7 +31,7 @@ def checkpoint() -> bytes:
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """An HTTPS host that this process trusts."""
+    """An HTTPS host whose certificate this process trusts."""
     with servers.https_host(tmp_path) as (host, authority):
         for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
             monkeypatch.setenv(name, str(authority))
@@ -42,7 +42,7 @@ def host(tmp_path, monkeypatch):
 
 @pytest.fixture
 def drive(host, checkpoint, monkeypatch):
-    """Google Drive, as far as the real gdown client sees."""
+    """Google Drive, as the real gdown client sees it."""
     with servers.running(servers.Proxy(host.server_port)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.server_port}")
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_port}")

@@ -1,20 +1,18 @@
-"""A Hub that takes commits, on this machine: what the real client asks of it when it publishes and reads back."""
+"""A Hub that takes commits, on this machine: the endpoints that the real client uses to publish and to read back."""
 
 import base64
 import contextlib
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+from tests import http_server
 
-class Hub(ThreadingHTTPServer):
-    daemon_threads = True
 
+class Hub(http_server.Server):
     def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.commits: dict[str, dict[str, bytes]] = {}  # revision -> files
         self.large: dict[str, bytes] = {}  # sha256 -> content
         self.created: list[dict] = []
@@ -23,28 +21,9 @@ class Hub(ThreadingHTTPServer):
         self.agents: set[str] = set()
         self.fault = ""
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
-    def handle_error(self, request, client_address) -> None:
-        pass
-
-
-class Handler(BaseHTTPRequestHandler):
+class Handler(http_server.Handler):
     server: Hub
-    protocol_version = "HTTP/1.1"
-    timeout = 10
-
-    def body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
     def do_POST(self) -> None:
         hub, path, body = self.server, urlsplit(self.path), self.body()
@@ -120,36 +99,14 @@ class Handler(BaseHTTPRequestHandler):
         digest = hashlib.sha256(content).hexdigest()
         if hub.fault == "changes files":
             content = content[:-1] + bytes([content[-1] ^ 1])
-        self.send_response(200)
-        self.send_header("X-Repo-Commit", revision)
-        self.send_header("ETag", f'"{digest}"')
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        if with_body:
-            self.wfile.write(content)
+        headers = {"X-Repo-Commit": revision, "ETag": f'"{digest}"'}
+        self.send(200, content if with_body else b"", headers, length=len(content))
 
     def json(self, answer: dict, status: int = 200, headers: dict | None = None) -> None:
-        content = json.dumps(answer).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", **(headers or {})}.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            self.wfile.write(content)
-
-    def log_message(self, *args: object) -> None:
-        pass
+        self.send(status, json.dumps(answer).encode(), {"Content-Type": "application/json", **(headers or {})})
 
 
 @contextlib.contextmanager
 def serve() -> Iterator[Hub]:
-    hub = Hub()
-    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
+    with http_server.running(Hub()) as hub:
         yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()
-        thread.join(timeout=5)

@@ -1,4 +1,4 @@
-"""Hosts of weights on this machine: HTTPS with a certificate authority of its own, Google Drive's answers, a proxy, FTP."""
+"""Hosts of weights on this machine: HTTPS with its own certificate authority, Google Drive, a proxy, FTP."""
 
 import contextlib
 import hashlib
@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,20 +16,22 @@ from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler
 from pyftpdlib.servers import ThreadedFTPServer
 
+from tests import http_server
+from tests.http_server import running
+
 DRIVE = ("drive.google.com", "drive.usercontent.google.com", "docs.google.com")
 FILE_ID = "1tH1d2zZv2HtcQFPrGuVWJHXmD9sTeddQ"
 FOLDER_ID = "1I3dvClr4oVH3h5cGmaFXmTc8aV-nYHof"
 STATUS = {"login": 401, "forbidden": 403, "gone": 404, "removed": 410, "too many": 429, "down": 503}
 
 
-class Host(ThreadingHTTPServer):
-    """Serves ``files`` by path; ``fault`` says what it does instead."""
+class Host(http_server.Server):
+    """Serves ``files`` by path, unless ``fault`` is set."""
 
-    daemon_threads = True
-    request_queue_size = 32
+    url = ""
 
     def __init__(self, context: ssl.SSLContext | None = None):
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.files: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}
         self.fault = ""
@@ -39,14 +41,9 @@ class Host(ThreadingHTTPServer):
         if context is not None:
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
-    def handle_error(self, request, client_address) -> None:
-        pass  # clients of these tests break off on purpose
 
-
-class Handler(BaseHTTPRequestHandler):
+class Handler(http_server.Handler):
     server: Host
-    protocol_version = "HTTP/1.1"
-    timeout = 10
 
     def do_GET(self) -> None:
         host, url = self.server, urlsplit(self.path)
@@ -126,11 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.send(status, body, length=length, ETag=etag, **headers)
 
     def send(self, status: int, body: bytes, length: int | None = None, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.end_headers()
+        self.start(status, len(body) if length is None else length, headers)
         step = max(1, len(body) // 4) if self.server.pause else max(1, len(body))
         with contextlib.suppress(OSError):
             for start in range(0, len(body), step):
@@ -138,22 +131,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 time.sleep(self.server.pause)
 
-    def log_message(self, *args: object) -> None:
-        pass
 
-
-class Proxy(ThreadingHTTPServer):
-    """A CONNECT proxy that leads every host name to one server of this machine."""
-
-    daemon_threads = True
+class Proxy(http_server.Server):
+    """A CONNECT proxy that connects every host name to one server of this machine."""
 
     def __init__(self, target: int):
-        super().__init__(("127.0.0.1", 0), Tunnel)
+        super().__init__(Tunnel)
         self.target = target
         self.hosts: list[str] = []
-
-    def handle_error(self, request, client_address) -> None:
-        pass
 
 
 class Tunnel(BaseHTTPRequestHandler):
@@ -183,20 +168,8 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def running(server: ThreadingHTTPServer) -> Iterator[ThreadingHTTPServer]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=5)
-
-
-@contextlib.contextmanager
 def https_host(folder: Path) -> Iterator[tuple[Host, Path]]:
-    """(an HTTPS host for "localhost" and for Drive's names, the file of its certificate authority)."""
+    """(an HTTPS host for "localhost" and the host names of Drive, the file of its certificate authority)"""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost", *DRIVE).configure_cert(context)

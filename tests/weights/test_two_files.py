@@ -1,4 +1,4 @@
-"""A temporal EMO-AffectNet from two files of the Hub, read by the Hub's real client from a server on this machine."""
+"""The temporal EMO-AffectNet needs two files of the Hub; the real client reads them from a server on this machine."""
 
 import dataclasses
 import hashlib
@@ -18,10 +18,12 @@ from tests.weights import publish_hub
 CASE = Path(__file__).parents[1] / "parity" / "emo_affectnet" / "video_64.json"
 RECORDS = {"static": ("emo_affectnet_static", "affectnet"), "temporal": ("emo_affectnet", "ravdess")}
 
+pytestmark = pytest.mark.hub
+
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """The repository of the authors at the recorded revision, with seeded numbers in both files."""
+    """The authors' repository at the recorded revision, with seeded values in both files."""
     case = read_case(CASE)
     monkeypatch.setenv("DFER_ZOO_WEIGHTS", str(tmp_path / "store"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -40,7 +42,7 @@ def hub(monkeypatch, tmp_path):
         yield running
 
 
-def test_both_files_of_a_temporal_system_arrive_and_give_the_logits_of_the_case(hub, capsys):
+def test_both_files_of_a_temporal_system_are_downloaded_and_give_the_logits_of_the_case(hub, capsys):
     model = dfer_zoo.create_model("emo_affectnet", pretrained="ravdess")
     said = capsys.readouterr().err
     assert "FER_dinamic_LSTM_RAVDESS.pt" in said and "FER_static_ResNet50_AffectNet.pt" in said

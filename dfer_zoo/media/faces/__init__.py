@@ -13,6 +13,7 @@ The systems were trained on face crops, so the crop is part of a model's input. 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 from ...errors import InputError
 from ..clip import Clip, Frames
 from .boxes import BoxFile, detector_and_file
-from .cut import GivenCrops, PerFrameCrops, TrackedCrops, search_step
+from .cut import LOOK_BACK, GivenCrops, PerFrameCrops, StreamCrops, TrackedCrops, search_step
 from .detect import BOXES, MTCNN, Cascade, YuNet, find_detector, known_detector, name_of
 from .search import Search, can_search_near
 from .track import follow, overlap, smooth_track
@@ -36,6 +37,7 @@ __all__ = [
     "check_faces",
     "find",
     "find_detector",
+    "find_in_stream",
     "follow",
     "keep_boxes",
     "known_detector",
@@ -105,12 +107,49 @@ def find(
     return replace(clip, frames=cut, notes={**clip.notes, "faces": report, "boxes": used})
 
 
-def _search(clip: Clip, faces: Any, crop: str, search: str, report: dict[str, Any]) -> Search:
+def find_in_stream(
+    frames: Frames, length: int, fps: float, faces: Any = "auto", *, crop: str = "aligned", no_face: str = "error"
+) -> tuple[Any, dict[str, Any], int]:
+    """Crop frames that arrive one by one, in windows of ``length`` frames.
+
+    Boxes depend on a frame and on earlier ones only, and each frame is searched once.
+
+    Args:
+        frames: The frames, numbered from the start of the stream; only the last ones need to be there.
+        length: Frames in a window.
+        fps: Frames per second.
+        faces: As in `find`.
+        crop: As in `find`.
+        no_face: As in `find`.
+
+    Returns:
+        The cropped frames, None if whole frames are used; the report, which later searches fill in; how many frames
+        before a window must be kept for its searches.
+    """
+    check_faces(faces, no_face)
+    report: dict[str, Any] = {"detector": "given boxes", "crop": "as given", "searched": 0, "found": 0}
+    if crop == "whole" or (isinstance(faces, str) and faces == "none"):
+        return None, report, 0
+    box = _given_boxes(faces, 1)
+    if box is not None:
+        return GivenCrops(frames, np.broadcast_to(box, (sys.maxsize // 64, 4))), report, 0
+    step = search_step(length, fps)
+    searching = _search(Clip(frames, source="stream"), faces, crop, "fast", report, step)
+    kept = searching.anchor_step or 0
+    if crop == "aligned":
+        return StreamCrops(searching, no_face, step), report, kept + (LOOK_BACK + 1) * step
+    return PerFrameCrops(searching, crop, no_face), report, kept
+
+
+def _search(
+    clip: Clip, faces: Any, crop: str, search: str, report: dict[str, Any], between: int | None = None
+) -> Search:
+    """``between``: frames from one search of a tracked face to the next; by default from the length of the clip."""
     assert clip.frames is not None
     detector, file = detector_and_file(faces)
     step = None
     if search == "fast" and crop != "union_square" and can_search_near(detector):
-        step = ANCHOR * search_step(len(clip.frames), clip.fps)
+        step = ANCHOR * (between or search_step(len(clip.frames), clip.fps))
     report.update(detector=name_of(detector), crop=crop, search="fast" if step else "full")
     if fallback := getattr(detector, "fallback", None):
         report["fallback"] = fallback
@@ -118,7 +157,7 @@ def _search(clip: Clip, faces: Any, crop: str, search: str, report: dict[str, An
 
 
 def keep_boxes(faces: Any, path: Any) -> Any:
-    """A detector's name with a file in which its boxes are kept; other values, and names with a file, as they are.
+    """Add a file for boxes to a detector's name. Other values, and names with a file, are returned unchanged.
 
     >>> keep_boxes("cascade", "boxes.jsonl"), keep_boxes("none", "boxes.jsonl")
     ('cascade+boxes:boxes.jsonl', 'none')
@@ -158,5 +197,7 @@ def _boxes(faces: Any) -> np.ndarray:
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:
         raise InputError(f"The face boxes are {boxes.shape}; expected (4,) or one per frame: left, top, right, bottom.")
     if not np.isfinite(boxes).all():
-        raise InputError("The face boxes hold values that are not finite; expected left, top, right, bottom in pixels.")
+        raise InputError(
+            "The face boxes contain values that are not finite; expected left, top, right, bottom in pixels."
+        )
     return boxes

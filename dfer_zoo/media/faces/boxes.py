@@ -1,4 +1,4 @@
-"""Boxes of faces in a file, so that no later run searches the same frames again."""
+"""A file of face boxes, so that later runs do not search the same frames again."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ Key = tuple[str, int, str, str]  # the clip, its number of frames, the detector,
 Found = dict[int, tuple[tuple[float, ...], ...]]  # boxes by frame number
 
 
+LARGEST_SIDE = 1e6  # pixels; a box may stand out of its frame
+
+
 class BoxFile:
     """A file with one JSON object per line: a clip, a detector, and the boxes that it found, by frame number.
 
@@ -31,7 +34,7 @@ class BoxFile:
         self._lock = threading.Lock()
 
     def boxes(self, place: tuple[Any, ...]) -> Found:
-        """What is known of a clip: the boxes by frame number."""
+        """Return the known boxes of a clip by frame number."""
         with self._lock:
             self._read_new_lines()
             return self._known.get(self._key(place), {})
@@ -84,7 +87,7 @@ class BoxFile:
             key = (str(row["clip"]), int(row["frames"]), str(row["detector"]), str(row["search"]))
             boxes = {int(n): tuple(_box(box) for box in found) for n, found in row["boxes"].items()}
             return key, boxes
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             text = line[:60].decode(errors="replace")
             raise InputError(f"{self.path} is not a file of face boxes; it has a line that starts {text!r}.") from error
 
@@ -115,6 +118,8 @@ def _lock(stream: Any) -> None:
 
 def _box(values: Any) -> tuple[float, ...]:
     left, top, right, bottom = map(float, values)
+    if not all(abs(side) <= LARGEST_SIDE for side in (left, top, right, bottom)):  # nan is not either
+        raise ValueError("a box is outside of every frame")
     return left, top, right, bottom
 
 
@@ -126,7 +131,7 @@ def _opened(path: str) -> BoxFile:
 def box_file(path: str) -> BoxFile:
     """The file at a path; one object in a process, so that it is read once."""
     if not path or os.path.isdir(path):
-        raise InputError(f"boxes is {path!r}; expected a file, which is made if there is none.")
+        raise InputError(f"boxes is {path!r}; expected a file; it is created if it does not exist.")
     return _opened(os.path.abspath(path))
 
 

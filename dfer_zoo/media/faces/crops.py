@@ -1,16 +1,15 @@
-"""From the boxes of a face detector to crops: the published arithmetic."""
+"""Crop rules: from the boxes of a face detector to crops, as published."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from ...errors import InputError, MediaError
-from ..resize import RESIZES, opencv_gray
+from ...errors import MediaError
+from ..resize import opencv_gray
 
 Corners = Sequence[float]  # left, top, right, bottom, in pixels
 
@@ -23,7 +22,7 @@ class Box(NamedTuple):
 
 
 def crop(frame: np.ndarray, box: Box) -> np.ndarray:
-    """Pillow's crop: what lies outside a smaller frame is black."""
+    """Crop like Pillow: pixels outside of the frame are black."""
     corners = (box.left, box.top, box.left + box.width, box.top + box.height)
     return np.asarray(Image.fromarray(frame).crop(corners))
 
@@ -31,36 +30,24 @@ def crop(frame: np.ndarray, box: Box) -> np.ndarray:
 def largest_box(corners: Corners, width: int, height: int) -> Box:
     """The published crop of RAVDESS: the detector's box, rounded (halves to even), without margin, not squared.
 
-    What sticks out of the frame is cut off; the published script took a negative number as an index from the other end.
+    Parts outside of the frame are cut off; the published script took a negative number as an index from the end.
     """
     left, top, right, bottom = (round(float(value)) for value in corners)
     left, top, right, bottom = max(0, left), max(0, top), min(width, right), min(height, bottom)
     if right <= left or bottom <= top:
-        raise MediaError(f"The face box {[float(v) for v in corners]} has no pixel in a frame of {width} x {height}.")
+        raise _no_pixel(corners, width, height)
     return Box(left, top, right - left, bottom - top)
 
 
-def crop_faces(
-    frames: Sequence[np.ndarray], boxes: Sequence[Corners | None], size: int = 224, resize: str = "opencv_bilinear"
-) -> list[np.ndarray]:
-    """One face of size x size per frame. Where no face was found (None) the box of the frame before is used again."""
-    if len(frames) != len(boxes):
-        raise InputError(f"There are {len(frames)} frames and {len(boxes)} boxes.")
-    faces: list[np.ndarray] = []
-    last: Corners | None = None
-    for number, (frame, corners) in enumerate(zip(frames, boxes)):
-        last = last if corners is None else corners
-        if last is None:
-            raise MediaError(f"No face was found in frame {number} or before it, so there is no box to cut out.")
-        box = largest_box(last, frame.shape[1], frame.shape[0])
-        face = frame[box.top : box.top + box.height, box.left : box.left + box.width]
-        faces.append(RESIZES[resize](face, size, size))
-    return faces
+def _no_pixel(corners: Corners, width: int, height: int) -> MediaError:
+    return MediaError(f"The face box {[float(v) for v in corners]} has no pixel in a frame of {width} x {height}.")
 
 
 def union_square(boxes: Sequence[Corners], width: int, height: int) -> Box:
-    """The published crop of MAFW's frames for MMA-DFER: around all faces of the frame, made square as far as the frame
-    goes. Without a face it is the square in the middle, half as wide as the frame's shorter side."""
+    """The published crop of MAFW's frames for MMA-DFER: around all faces of the frame, made square within the frame.
+
+    Without a face it is the center square, half as wide as the frame's shorter side.
+    """
     if not len(boxes):
         side = max(1, min(width, height) // 2)
         return Box((width - side) // 2, (height - side) // 2, side, side)
@@ -76,7 +63,7 @@ def union_square(boxes: Sequence[Corners], width: int, height: int) -> Box:
 
 
 def aligned_square(corners: Corners, width: int, height: int, margin: float = 0.2) -> Box:
-    """A crop like those that the data sets ship: the face with a little around it, square, moved into the frame."""
+    """A crop like those of the data sets: a square with a margin around the face, moved into the frame."""
     left, top, right, bottom = (float(value) for value in corners)
     side = round(max(right - left, bottom - top) * (1 + margin))
     columns, rows = (max(1, min(side, limit)) for limit in (width, height))
@@ -91,21 +78,9 @@ def detector_box(corners: Corners, width: int, height: int) -> Box:
     Right and bottom are at most the last column and row, and are not part of the crop.
     """
     left, top, right, bottom = (int(value) for value in corners)
-    return _box_inside(left, top, min(right, width - 1), min(bottom, height - 1), corners, width, height)
-
-
-def landmark_box(landmarks: Sequence[Sequence[float]], width: int, height: int) -> Box:
-    """The box around a face's landmarks, given in fractions of the frame, cut like `detector_box`."""
-    columns = [min(math.floor(x * width), width - 1) for x, _ in landmarks]
-    rows = [min(math.floor(y * height), height - 1) for _, y in landmarks]
-    corners = (min(columns), min(rows), max(columns), max(rows))
-    return _box_inside(*corners, corners, width, height)
-
-
-def _box_inside(left: int, top: int, right: int, bottom: int, corners: Corners, width: int, height: int) -> Box:
-    left, top = max(0, left), max(0, top)
+    left, top, right, bottom = max(0, left), max(0, top), min(right, width - 1), min(bottom, height - 1)
     if right <= left or bottom <= top:
-        raise MediaError(f"The face box {[float(v) for v in corners]} has no pixel in a frame of {width} x {height}.")
+        raise _no_pixel(corners, width, height)
     return Box(left, top, right - left, bottom - top)
 
 
@@ -118,7 +93,7 @@ def gray_square(
 ) -> np.ndarray:
     """The published crop of mini-Xception's most used package: (H, W, 3) uint8 -> a gray face (h, w, 3) uint8.
 
-    The box is made square along its shorter side and enlarged by ``offsets``, whatever its size. Outside of the frame
+    The box is made square along its shorter side and enlarged by ``offsets``, independent of its size. Outside of the frame
     there is one gray value for ``padding`` pixels, the mean of the frame's last two rows; a face near that edge gives a
     crop that is not square.
     """
@@ -135,7 +110,5 @@ def gray_square(
     top, bottom = top - offsets[1] + padding, top + height + offsets[1] + padding
     face = padded[max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
     if not face.size:
-        raise MediaError(
-            f"The face box {[float(v) for v in corners]} has no pixel in a frame of {frame.shape[1]} x {frame.shape[0]}."
-        )
+        raise _no_pixel(corners, frame.shape[1], frame.shape[0])
     return face[..., None].repeat(3, axis=2)

@@ -16,43 +16,41 @@ from .track import follow, smooth_track
 SEARCHES_PER_SECOND = 5.0  # of a tracked face; in between its box is interpolated
 SEARCHES_PER_CLIP = 16  # at least, if the clip has that many frames
 NEIGHBOURS = 2  # searches on either side that smooth a tracked box; a fast search makes those around wanted frames only
+LOOK_BACK = 3  # searches before a frame of a stream that smooth its box
 
-
-Cut = Callable[[np.ndarray], np.ndarray]  # frame -> crop
-
-
-def cut_to(rule: Callable[[Any, int, int], Box], boxes: Any) -> Cut:
-    """Turn a rule, from boxes, width and height to a box, into a function that crops frames."""
-    return lambda frame: crop(frame, rule(boxes, frame.shape[1], frame.shape[0]))
-
-
-def _square_of_one(box: Any, width: int, height: int) -> Box:
-    return union_square([box], width, height)
-
-
-# rules that name one face -> from its box, width and height to a box
-ONE_FACE: dict[str, Callable[[Any, int, int], Box]] = {
+RULES: dict[str, Callable[[Any, int, int], Box]] = {
     "aligned": aligned_square,
     "largest": largest_box,
+    "union_square": union_square,
     "detector_box": detector_box,
-    "union_square": _square_of_one,
 }
 
 
-def cut_to_face(rule: str, box: np.ndarray) -> Cut:
-    """Turn a rule and the box of one face into a function that crops frames."""
-    if rule == "gray_square":
-        return lambda frame: gray_square(frame, box)  # type: ignore[arg-type]
-    return cut_to(ONE_FACE[rule], box)
+@dataclass(frozen=True)
+class Cut:
+    """How one frame is cropped. Equal cuts of equal frames are equal crops.
+
+    Attributes:
+        rule: One of `RULES`, or "gray_square".
+        box: The corners of the face; of all faces for "union_square".
+    """
+
+    rule: str
+    box: tuple[Any, ...]
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        if self.rule == "gray_square":
+            return gray_square(frame, self.box)
+        return crop(frame, RULES[self.rule](self.box, frame.shape[1], frame.shape[0]))
 
 
 class Crops:
-    """Frames of a clip, each cropped by a function from `cuts_of`."""
+    """Frames of a clip, each cropped as `cuts_of` says."""
 
     frames: Frames
 
     def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
-        """Return a function for each of the frames at ascending indices; None for the whole frame.
+        """Return how to crop each of the frames at ascending indices; None for the whole frame.
 
         Frames at these indices that are read for the search may be put into ``kept``.
         """
@@ -84,7 +82,7 @@ class GivenCrops(Crops):
     boxes: np.ndarray
 
     def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
-        return [cut_to(largest_box, self.boxes[index]) for index in indices]
+        return [Cut("largest", tuple(self.boxes[index].tolist())) for index in indices]
 
 
 @dataclass
@@ -109,14 +107,14 @@ class PerFrameCrops(Crops):
         if path:
             self.search.note(path)
         if self.rule == "union_square":
-            return [cut_to(union_square, boxes.tolist()) for boxes in found]
+            return [Cut(self.rule, tuple(map(tuple, boxes.tolist()))) for boxes in found]
         if not path:
             return [None] * len(indices)
         last = path[0][1]  # for frames before the first face; the published script fails on them
         cuts: list[Cut | None] = []
         for boxes in found:
             last = boxes[0] if len(boxes) else last
-            cuts.append(cut_to_face(self.rule, last))
+            cuts.append(Cut(self.rule, tuple(last.tolist())))
         return cuts
 
 
@@ -138,7 +136,7 @@ class TrackedCrops(Crops):
             self.search.note(path)
             # a fast search leaves out parts of the clip, and boxes are not averaged across them
             gap = 2 * NEIGHBOURS * step if self.search.anchor_step else None
-            return [cut_to(aligned_square, box) for box in smooth_track(path, indices, longest_gap=gap)]
+            return [Cut("aligned", tuple(box)) for box in smooth_track(path, indices, longest_gap=gap).tolist()]
         if self.no_face == "error":
             raise self.search.no_face()
         self.search.report["whole_frame"] = True
@@ -155,6 +153,53 @@ class TrackedCrops(Crops):
             grid = [grid[place] for place in sorted(new) if 0 <= place < len(grid)]
         found = self.search.look_at(grid, indices, kept)
         return [(grid[place], box) for place, box in follow(found)], step
+
+
+@dataclass
+class StreamCrops(Crops):
+    """As `TrackedCrops`, for frames that arrive one by one.
+
+    The box of a frame depends on that frame and on earlier ones only, so that it stays when more frames arrive.
+    """
+
+    search: Search
+    no_face: str
+    step: int  # frames from one search to the next
+
+    @property
+    def frames(self) -> Frames:  # type: ignore[override]
+        return self.search.frames
+
+    def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
+        boxes = self.boxes_of(indices)
+        return [None if box is None else Cut("aligned", tuple(box.tolist())) for box in boxes]
+
+    def boxes_of(self, indices: Sequence[int]) -> list[np.ndarray | None]:
+        """Return the smoothed box of every frame; all are None if no face is seen and whole frames are allowed."""
+        searched = {index: self._searched(index) for index in indices}
+        grid = sorted(set().union(*searched.values())) if searched else []
+        found = dict(zip(grid, self.search.look_at(grid)))
+        boxes = []
+        for index in indices:
+            path = [(searched[index][place], box) for place, box in follow([found[n] for n in searched[index]])]
+            boxes.append(smooth_track(path, [index])[0] if path else None)
+        known = [box for box in boxes if box is not None]
+        if not known and indices:
+            if self.no_face == "error":
+                raise self.search.no_face()
+            self.search.report["whole_frame"] = True
+        if not known:
+            return boxes
+        self.search.note([(index, box) for index, box in zip(indices, boxes) if box is not None])
+        last = known[0]
+        for place, box in enumerate(boxes):  # a frame without a face uses the box before it
+            last = boxes[place] = last if box is None else box
+        return boxes
+
+    def _searched(self, index: int) -> list[int]:
+        """The frames whose boxes are averaged for a frame."""
+        last = index - index % self.step
+        return [number for back in range(LOOK_BACK, -1, -1) if (number := last - back * self.step) >= 0]
 
 
 def search_step(count: int, fps: float | None) -> int:

@@ -26,9 +26,9 @@ Detector = Callable[[np.ndarray], np.ndarray]
 
 
 def find_detector(faces: Any) -> Detector:
-    """The detector with this name, or a user's function as a detector.
+    """Return the detector of this name, or wrap a user's function.
 
-    "auto" is MTCNN where it works, else the cascade. "auto:NAME" is the detector of that name where it works, else "auto".
+    "auto" is MTCNN if it works, else the cascade. "auto:NAME" is the detector of that name if it works, else "auto".
     """
     if callable(faces):
         return OwnDetector(faces)
@@ -46,7 +46,7 @@ def find_detector(faces: Any) -> Detector:
 
 
 def _auto() -> MTCNN | Cascade:
-    """MTCNN where it works, else the cascade, which then says why."""
+    """Return MTCNN if it works, else the cascade with the reason."""
     if importlib.util.find_spec("facenet_pytorch") is None:
         return Cascade()
     try:
@@ -57,7 +57,7 @@ def _auto() -> MTCNN | Cascade:
 
 
 def _preferred(name: str) -> Detector:
-    """The detector that found the faces of a training, else what "auto" finds, which then says why."""
+    """Return the detector of a training if it works, else "auto" with the reason."""
     if name == "cascade":
         return Cascade()
     if name == "mtcnn":
@@ -89,7 +89,7 @@ SIZES = 1.4  # and if its size is at most this many times larger or smaller
 
 
 def region(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """The neighbourhood of a box inside a frame; None if nothing of it lies in the frame.
+    """Return the neighborhood of a box inside a frame; None if it is outside.
 
     >>> region(np.array([10.0, 10, 30, 30]), 100, 35)
     (0, 0, 40, 35)
@@ -181,7 +181,7 @@ def _corners(found: Any) -> np.ndarray:
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-# OpenCV's detectors keep the frame at work inside the detector, and several threads in one of them get wrong boxes
+# OpenCV's detectors store the current frame, so threads that share a detector get wrong boxes
 _here = threading.local()
 
 
@@ -247,7 +247,7 @@ class MTCNN:
 
         if min(frame.shape[:2]) < smallest:  # facenet-pytorch fails on frames smaller than its smallest window
             return NO_FACES
-        with _MTCNN_LOCK, torch.inference_mode():  # one network for all threads: it holds 2 MB and its own threads
+        with _MTCNN_LOCK, torch.inference_mode():  # one network for all threads: it has its own threads
             network = _mtcnn()
             usual, network.min_face_size = network.min_face_size, smallest
             try:
@@ -268,7 +268,7 @@ def _mtcnn() -> Any:
         from facenet_pytorch import MTCNN as Network
 
         return Network(device="cpu")
-    except Exception as error:  # its own dependencies are out of date, and may raise anything
+    except Exception as error:  # its outdated dependencies may raise anything
         reason = "" if importlib.util.find_spec("facenet_pytorch") is None else f" ({error})"
         raise MediaError(f"MTCNN needs facenet-pytorch: {INSTALL_MTCNN}{reason}.") from error
 

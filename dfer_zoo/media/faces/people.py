@@ -12,17 +12,17 @@ from ...errors import InputError, MediaError
 from ..clip import Clip, Frames, in_order
 from .boxes import detector_and_file
 from .crops import aligned_square, crop
-from .cut import ONE_FACE, Crops, Cut, cut_to_face, search_step
+from .cut import Crops, Cut, search_step
 from .detect import name_of
 from .search import Search
 from .track import REACH, follow, overlap, smooth_track
 
-SHORTEST = 3  # searches with a face that make a person; fewer are taken for wrong boxes
+SHORTEST = 3  # searches with a face that make a person; fewer are treated as wrong boxes
 MOST_TRACKS = 200  # of a clip
 SAME_BOX = 0.5  # boxes of one frame that overlap more are one face, found twice
 SAME_PERSON = 0.6  # cosine of the embeddings of two tracks
 FACES_OF_TRACK = 3  # that are embedded
-RULES = (*ONE_FACE, "gray_square")
+RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square")
 
 Track = list[tuple[int, np.ndarray]]  # (frame number, box), ascending
 Embedder = Callable[[np.ndarray], Any]  # a face crop (H, W, 3) uint8 -> a vector
@@ -53,7 +53,7 @@ def find_people(
     no_face: str = "error",
     identity: Embedder | None = None,
 ) -> list[Appearance]:
-    """Find everybody in a clip.
+    """Find all people in a clip.
 
     Boxes of successive searches that overlap are one track, by the tracker that follows a single face. A person who
     leaves and comes back, or who is shown again after a cut, is a new track; ``identity`` joins the tracks of a person.
@@ -127,7 +127,7 @@ def link(found: Sequence[np.ndarray]) -> list[Track]:
 
 
 def _without_gaps(track: Track) -> Iterator[Track]:
-    """The parts of a track between times in which nobody was seen."""
+    """Split a track where the person was not seen."""
     start = 0
     for place in range(1, len(track) + 1):
         if place == len(track) or track[place][0] - track[place - 1][0] > REACH:
@@ -136,7 +136,7 @@ def _without_gaps(track: Track) -> Iterator[Track]:
 
 
 def _joined(tracks: Sequence[Track], frames: Frames, identity: Embedder) -> list[list[Track]]:
-    """The tracks of each person: alike by their embeddings, and never at the same time."""
+    """Group tracks by person: similar embeddings, and no overlap in time."""
     people: list[list[Track]] = []
     vectors: list[np.ndarray] = []
     for track in tracks:
@@ -202,4 +202,5 @@ class PersonCrops(Crops):
     rule: str
 
     def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
-        return [cut_to_face(self.rule, box) for box in smooth_track(self.track, indices)]
+        boxes = [tuple(box) for box in smooth_track(self.track, indices).tolist()]
+        return [Cut(self.rule, (box,) if self.rule == "union_square" else box) for box in boxes]

@@ -108,6 +108,12 @@ class Search:
                 return again
         return coarse_to_fine(self.detector, frame)
 
+    def forget(self, before: int) -> None:
+        """Drop the boxes of frames before this one: a stream has passed them."""
+        for boxes in (self.found, self.used):
+            for index in [index for index in boxes if index < before]:
+                del boxes[index]  # type: ignore[attr-defined]
+
     # -- boxes of earlier runs -----------------------------------------------------------------------------------------
 
     def _place(self) -> tuple[Any, ...]:

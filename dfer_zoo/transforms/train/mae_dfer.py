@@ -154,15 +154,3 @@ def multi_scale_crop(frames: Sequence[np.ndarray], size: int, *, rng: Any = rand
     height, width = frames[0].shape[:2]
     box = draw_fixed_box(width, height, size, THIRTEEN_PLACES, rng=rng)
     return [pillow_bilinear(crop(frame, box), size, size) for frame in frames]
-
-
-def spatial_views(video: Tensor, size: int, views: int) -> list[Tensor]:
-    """Cut (T, 3, H, W) into ``views`` windows of length ``size`` along the longer side.
-
-    The published test uses two. Its frames are resized to squares first, so the two are equal, and one is enough.
-    """
-    height, width = video.shape[-2:]
-    starts = [sampling.view_start(max(height, width), size, view, views) for view in range(views)]
-    if height >= width:
-        return [video[..., start : start + size, :] for start in starts]
-    return [video[..., start : start + size] for start in starts]

@@ -18,7 +18,6 @@ from dfer_zoo.checkpoints import read_checkpoint
 from dfer_zoo.convert import Conversion, convert_state_dict
 from dfer_zoo.data.formats import read_audiovisual_list
 from dfer_zoo.factory import load_strictly
-from dfer_zoo.media.faces.crops import crop_faces
 from dfer_zoo.models.av_fusion import AVFusion, CrossScores, attention_received
 from dfer_zoo.models.efficient_face import EfficientFace
 from dfer_zoo.training.mixing import MODALITY_DROPOUT
@@ -32,7 +31,7 @@ from dfer_zoo.weights.record import VideoSpec
 from .. import compare, seeded
 from ..compare import Comparison, close, same, within
 from ..making import RecordingRandom, our_names, seeded_input, seeded_state
-from ..published import step_decay
+from ..published import crop_faces, step_decay
 from ..rates import RunningMean, top_k
 from ..runner import Case
 

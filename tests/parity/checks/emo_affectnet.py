@@ -16,7 +16,7 @@ from dfer_zoo.convert import Conversion, convert_state_dict
 from dfer_zoo.convert.emo_affectnet import convert_emo_affectnet, convert_emo_affectnet_static, torch_name
 from dfer_zoo.factory import load_strictly
 from dfer_zoo.inference import metrics
-from dfer_zoo.media.faces.crops import crop, detector_box, landmark_box
+from dfer_zoo.media.faces.crops import crop, detector_box
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.models.emo_affectnet import LABELS, EmoAffectNet, EmoAffectNetStatic
 from dfer_zoo.registry import get_weights, list_pretrained
@@ -26,6 +26,7 @@ from dfer_zoo.weights.record import Weights
 from .. import compare
 from ..compare import Comparison, close, recorded, same, within
 from ..making import our_names, seeded_input, seeded_state
+from ..published import evaluation_frames, grid_frames, landmark_box
 from ..runner import Case
 from ..taps import Taps
 from .mini_xception import picture
@@ -305,7 +306,7 @@ def check_detector_crop(case: Case) -> Iterator[Comparison]:
     config, tolerance = case["config"], case["tolerance"]
     spec = EmoAffectNetStatic(img_size=config["size"], width_factor=0.1).video_spec
     levels = tolerance["absolute_grey_levels"]
-    for index in face_windows.grid_frames(config["total_frames"], config["fps"]):
+    for index in grid_frames(config["total_frames"], config["fps"]):
         number = str(index + 1)
         found = case["inputs"]["detections"].get(number, [])
         chosen = [face["box"] for face in found if face["score"] > config["threshold"]]
@@ -343,10 +344,10 @@ def check_frame_choice(case: Case) -> Iterator[Comparison]:
     for entry in case["outputs"]["inference"]:
         if "error" in entry:  # the authors' code raises where ours takes every frame
             continue
-        ours = [index + 1 for index in face_windows.grid_frames(entry["total_frames"], entry["fps"])]
+        ours = [index + 1 for index in grid_frames(entry["total_frames"], entry["fps"])]
         yield same(f"{entry['total_frames']} frames at {entry['fps']}", ours, entry["frames_from_1"])
     for entry in case["outputs"]["evaluation"]:
-        ours = face_windows.evaluation_frames(entry["face_frames"], entry["fps"])
+        ours = evaluation_frames(entry["face_frames"], entry["fps"])
         yield same(f"{entry['face_frames']} faces at {entry['fps']}", ours, entry["taken_from_0"])
 
 
@@ -405,7 +406,7 @@ def frame_report(
 def check_clip_answer(case: Case) -> Iterator[Comparison]:
     config, outputs, tolerance = case["config"], case["outputs"], case["tolerance"]
     missing = set(config["frames_without_face_from_1"])
-    grid = [index + 1 for index in face_windows.grid_frames(config["total_frames"], config["fps"])]
+    grid = [index + 1 for index in grid_frames(config["total_frames"], config["fps"])]
     frames = [number for number in grid if number not in missing]
     yield same("frames", frames, config["sampled_frames_from_1"])
     features = seeded_input(case["inputs"]["features"])

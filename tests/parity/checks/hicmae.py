@@ -22,7 +22,6 @@ from dfer_zoo.models.base import DferModel
 from dfer_zoo.models.hicmae import AUDIO, PRESETS, CrossBlock, HiCMAE
 from dfer_zoo.models.hicmae_pretrain import DECODER_WIDTHS, Guess, HiCMAEPretrain, flat
 from dfer_zoo.models.masked_video import masked_numbers, pick
-from dfer_zoo.training.criteria import REGRESSION
 from dfer_zoo.training.mixing import MIXES, draw_mix, soft_targets
 from dfer_zoo.training.optim import parameter_groups
 from dfer_zoo.transforms import audio, sampling
@@ -34,6 +33,7 @@ from ..making import seeded_input, seeded_state
 from ..masking import random_mask, tube_mask
 from ..published import soft_target_cross_entropy
 from ..rates import View, f1, merge_views, top_k
+from ..regression import REGRESSION, regression_metrics
 from ..runner import Case
 from ..taps import Taps
 from .mae_dfer import (
@@ -620,7 +620,7 @@ def check_regression(case: Case) -> Iterator[Comparison]:
     yield within("predictions", predictions, outputs["predictions"], tolerance)
     yield within("labels", labels, outputs["labels"], tolerance)
     yield same("dimensions", predictions.shape[1], case["config"]["dimensions"])
-    ours = metrics.regression(predictions, labels)
+    ours = regression_metrics(predictions, np.asarray(labels, dtype=np.float64))
     yield same("metrics", sorted(ours), sorted(outputs["metrics"]))
     for name, reference in outputs["metrics"].items():
         yield within(f"{name} per dimension", ours[name], reference["per_dimension"], tolerance)

@@ -35,7 +35,7 @@ from .. import compare, seeded
 from ..compare import Comparison, close, same, within
 from ..making import seeded_input, seeded_state
 from ..masking import tube_mask, window_mask
-from ..published import soft_target_cross_entropy
+from ..published import soft_target_cross_entropy, spatial_views
 from ..rates import View, f1, merge_views, top_k
 from ..runner import Case
 from ..taps import Taps
@@ -414,7 +414,7 @@ def check_frame_indices(case: Case) -> Iterator[Comparison]:
             ours = sampling.indices(count, None, spec, view["segment"])
             yield same(f"{label}: segment {view['segment']}", ours, view["frames"])
         if "crop_1_has_the_same_frames_as_crop_0" in entry:  # crops are cut from the same frames, and from squares
-            crops = train.spatial_views(torch.rand(1, 3, 8, 8), 8, entry["crops"])
+            crops = spatial_views(torch.rand(1, 3, 8, 8), 8, entry["crops"])
             alike = all(torch.equal(crop, crops[0]) for crop in crops)
             yield same(f"{label}: crops", alike, entry["crop_1_has_the_same_frames_as_crop_0"])
     for entry in case["outputs"].get("train_and_validation", []):

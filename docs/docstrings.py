@@ -1,0 +1,30 @@
+"""How the reference reads docstrings: every doctest becomes an "Examples" section, whatever stands above it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import griffe
+
+
+class Doctests(griffe.Extension):
+    """Rewrites docstrings before they are parsed."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring is not None:
+            obj.docstring.value = with_examples(obj.docstring.value)
+
+    on_instance = on_object  # its name in older versions of griffe
+
+
+def with_examples(text: str) -> str:
+    """Google's parser knows "Examples:" only, and takes a doctest without a heading for a quotation."""
+    text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
+    if "Examples:" in text or not re.search(r"^>>> ", text, re.MULTILINE):
+        return text
+    before, doctest, after = re.split(
+        r"(^>>> .*?)(?=\n\n(?!>>> )|\Z)", text, maxsplit=1, flags=re.MULTILINE | re.DOTALL
+    )
+    indented = re.sub(r"^(?=.)", "    ", doctest, flags=re.MULTILINE)
+    return f"{before.rstrip()}\n{after.rstrip()}\n\nExamples:\n{indented}\n"

@@ -1,0 +1,34 @@
+"""The first answer imports what the model needs and no more: each import that creeps in costs every start of a command."""
+
+import subprocess
+import sys
+
+import pytest
+
+from dfer_zoo.data.puppets import Puppet
+
+SLOW = ("timm", "torchvision", "torchaudio", "open_clip", "torch._dynamo", "torch._inductor", "sympy", "scipy", "matplotlib",
+        "pandas", "huggingface_hub.hf_api", "sklearn", "accelerate", "tqdm.auto", "requests", "facenet_pytorch")  # fmt: skip
+PROGRAM = """
+import sys
+from dfer_zoo.cli import main
+assert main(sys.argv[1:]) == 0
+print("imported:", *sys.modules)
+"""
+
+
+@pytest.mark.parametrize("model", ["av_fusion.puppets", "mini_xception.fer2013"])
+def test_predict_with_weights_in_the_package_imports_no_slow_library(tmp_path, model):
+    clip = Puppet("happiness", size=64).write(tmp_path / "clip.mp4")
+    command = [sys.executable, "-c", PROGRAM, "predict", str(clip), "--model", model, "--faces", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = set(done.stdout.partition("imported:")[2].split())
+    assert "torch" in imported and "av" in imported
+    assert not imported & set(SLOW)
+
+
+@pytest.mark.parametrize("arguments, status", [(["list"], 0), (["list", "--nonsense"], 2), (["info", "nobody"], 2)])
+def test_the_program_ends_with_the_status_and_all_output(arguments, status):
+    done = subprocess.run([sys.executable, "-m", "dfer_zoo", *arguments], capture_output=True, text=True)
+    assert done.returncode == status
+    assert "mma_dfer" in done.stdout if status == 0 else done.stderr
