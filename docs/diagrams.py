@@ -68,6 +68,7 @@ class Diagram:
     rows: list[list[Box]]
     arrows: list[tuple[str, str]] = field(default_factory=list)
     frames: list[tuple[str, str]] = field(default_factory=list)
+    legend: bool = True
 
     def boxes(self) -> dict[str, Box]:
         return {b.name: b for row in self.rows for b in row}
@@ -84,7 +85,7 @@ class Diagram:
             for b in row:
                 b.top, b.height = y, height
             y += height + GAP + (8 if any(b.name in closing for b in row) else 0)
-        return y - GAP + 36
+        return y - GAP + (36 if self.legend else 12)
 
     def draw(self, theme: str) -> str:
         colour = THEMES[theme]
@@ -98,7 +99,7 @@ class Diagram:
             *self.draw_frames(colour),
             *self.draw_arrows(colour),
             *(part for b in self.boxes().values() for part in draw_box(b, colour)),
-            *self.draw_legend(colour, height - 14),
+            *(self.draw_legend(colour, height - 14) if self.legend else ()),
             "</svg>",
         ]
         return "\n".join(parts) + "\n"
@@ -568,8 +569,34 @@ DIAGRAMS["hicmae_pretrain"] = Diagram(
 )  # fmt: skip
 
 
+def layers(*rows: dict[str, str]) -> list[list[Box]]:
+    """Rows of folders with what they hold; a folder imports only folders of lower rows."""
+    return [
+        [
+            box(name, name, *filter(None, [what]), kind="input", at=12 / len(row) * i, width=12 / len(row))
+            for i, (name, what) in enumerate(row.items())
+        ]
+        for row in rows
+    ]
+
+
 # Drawings of other pages
 OTHERS = {
+    "imports": Diagram(
+        "The folders in the order of their imports: each one imports only folders of lower rows",
+        layers(
+            {"cli": "commands"},
+            {"app": "page", "demo": "", "training": "recipes, loop"},
+            {"inference": "Recognizer, evaluation, tables, plots, export"},
+            {"data": "lists, preparation, puppets"},
+            {"transforms": "from clips to tensors", "factory": "create_model"},
+            {"checkpoints": "reads the authors' files"},
+            {"saving": "files and Hub", "convert": "key maps"},
+            {"models": "networks", "media": "files, faces", "registry": "names"},
+            {"weights": "records, origins, store"},
+        ),
+        legend=False,
+    ),
     "pipeline": Diagram(
         "How a file becomes an answer: the record of the weights decides how the clip is read, cropped and sampled",
         [

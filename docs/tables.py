@@ -232,7 +232,7 @@ def models(folder: str) -> str:
             [
                 f"[`{arch}`]({folder}models/{page_of(arch)}.md)",
                 " / ".join(sorted({f"{r.params:,}" for r in records})),
-                " ".join(f"`{r.tag}`" for r in records),
+                " ".join(f"`{r.tag}`" for r in records) or "none are published",
                 ", ".join(sorted({r.distribution for r in records})),
                 ", ".join(sorted({r.license for r in records})),
             ]

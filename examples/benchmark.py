@@ -1,126 +1,73 @@
-"""How much the exact shortcuts save, and what a clip costs: ratios of interleaved runs, since machines are noisy.
+"""Where the time goes, and what the zoo saves: ratios of interleaved runs, since machines are noisy.
 
-    python examples/benchmark.py                   # every shortcut, at published sizes
-    python examples/benchmark.py mae_dfer av_fusion --rounds 9 --device cuda
-    python examples/benchmark.py --json ratios.json      # write the ratios
-    python examples/benchmark.py --check ratios.json     # exit 1 if a shortcut saves 15 % less than there
+    python examples/benchmark.py                              # everything, at published sizes: about half an hour
+    python examples/benchmark.py networks streams --rounds 9  # some sections
+    python examples/benchmark.py --only mae_dfer --device cuda
+    python examples/benchmark.py --check                      # exit 1 if a ratio is 15 % above that in docs/benchmarks.json
+    python examples/benchmark.py --json docs/benchmarks.json  # keep the rows that were measured
+    python examples/benchmark.py --plot docs/pictures         # draw the networks of the file, light and dark
 
-Every ratio is the median over rounds in which both ways run one after the other; before anything is timed, the two are
-seen to give the same numbers.
+A ratio is the time of one way divided by that of another one, the median over rounds in which both run one after the
+other; smaller is better. Where both ways compute the same numbers, that is checked before anything is timed.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import os
+import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import dfer_zoo
+from dfer_zoo.data.puppets import Puppet
+from dfer_zoo.media.clip import Clip
+from dfer_zoo.models.base import DferModel
 from dfer_zoo.models.shortcuts import plain
 
-Run = Callable[[], torch.Tensor]
+STORED = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.json"
+SLACK = 0.15
+Row = dict[str, Any]
+Run = Callable[[], Any]
 
-
-@dataclass
-class Shortcut:
-    """Two ways to the same numbers."""
-
-    model: str
-    what: str
-    plain: Run
-    short: Run
-
-
-def kept_texts(name: str, model) -> Shortcut:
-    """Class texts encoded once, or for every clip anew."""
-    inputs = model.example_inputs()
-
-    def plain() -> torch.Tensor:
-        model.eval()  # drops what was kept
-        return model(**inputs)
-
-    return Shortcut(name, "texts kept between clips", plain, lambda: model(**inputs))
-
-
-def shared_frames(name: str, model, windows: int = 4) -> Shortcut:
-    """Sliding windows that overlap by three quarters: frames encoded once, or once per window."""
-    spec = model.video_spec
-    inputs = model.example_inputs(windows)
-    stride = max(1, spec.num_frames // 4)
-    total = spec.num_frames + (windows - 1) * stride
-    frames = (
-        inputs["video"].flatten(0, 1)[:total] if total <= windows * spec.num_frames else inputs["video"].flatten(0, 1)
-    )
-    places = [range(w * stride, w * stride + spec.num_frames) for w in range(windows)]
-    rest = {key: value for key, value in inputs.items() if key != "video"}
-
-    def plain() -> torch.Tensor:
-        return model(video=torch.stack([frames[list(place)] for place in places]), **rest)
-
-    def short() -> torch.Tensor:
-        encoded = model.encode_frames(frames[None])[0]
-        return model.forward_frames(torch.stack([encoded[list(place)] for place in places]), **rest)
-
-    return Shortcut(name, f"{windows} windows share frames", plain, short)
-
-
-def last_block(name: str, model) -> Shortcut:
-    """The last block's local tokens, which nobody reads, left out; a hook makes the model compute them."""
-    inputs = model.example_inputs()
-
-    def plain() -> torch.Tensor:
-        handle = model.encoder.blocks[-1].register_forward_hook(lambda *_: None)
-        try:
-            return model(**inputs)
-        finally:
-            handle.remove()
-
-    return Shortcut(name, "last block for what is read", plain, lambda: model(**inputs))
-
-
-def missing_frames(name: str, model) -> Shortcut:
-    """Absent video encoded as one black frame, or as all of them."""
-    inputs = model.example_inputs()
-    black = torch.zeros_like(inputs["video"])
-    return Shortcut(
-        name,
-        "missing video",
-        lambda: model(video=black, audio=inputs["audio"]),
-        lambda: model(video=None, audio=inputs["audio"]),
-    )
-
-
-def inference(name: str, model) -> Shortcut:
-    """Everything in `models/shortcuts.py`: folded matrices and norms, activations in place, chunks."""
-    inputs = model.example_inputs()
-
-    def without() -> torch.Tensor:
-        with plain():
-            return model(**inputs)
-
-    return Shortcut(name, "shortcuts of inference", without, lambda: model(**inputs))
-
-
-SHORTCUTS: dict[str, list[Callable]] = {
-    "av_fusion": [inference, shared_frames, missing_frames],
-    "dfer_clip": [inference, kept_texts, shared_frames],
-    "dk_clip": [inference, kept_texts],
-    "efficient_face": [inference],
-    "mae_dfer": [inference, last_block],
-    "mae_dfer_pretrain": [inference],
-    "mma_dfer": [inference],
-    "video_mae": [inference],
+# time of our plain path divided by that of the authors' code, as once measured beside it, and the goal for our fast path
+AUTHORS = {
+    "mma_dfer": (1.00, 0.92),
+    "mae_dfer": (0.93, 0.76),
+    "video_mae": (0.93, 0.88),
+    "mae_dfer_pretrain": (0.85, 0.80),
+    "dfer_clip": (0.68, 0.62),
+    "dk_clip": (0.92, 0.78),
+    "av_fusion": (0.98, 0.50),
+    "efficient_face": (1.00, 0.50),
 }
 
 
-def timed(run: Run, device: str) -> float:
+def model_of(name: str, device: str = "cpu") -> DferModel:
+    return dfer_zoo.create_model(name, device=device)
+
+
+def plainly(model: DferModel, **inputs: Any) -> torch.Tensor:
+    """Without any shortcut."""
+    with plain():
+        return model(**inputs)
+
+
+def timed(run: Run, device: str = "cpu") -> float:
     begin = time.perf_counter()
     run()
     if device != "cpu":
@@ -128,61 +75,354 @@ def timed(run: Run, device: str) -> float:
     return time.perf_counter() - begin
 
 
-def ratio(shortcut: Shortcut, rounds: int, device: str) -> tuple[float, float]:
-    """(plain time / short time, relative difference of the outputs)"""
-    expected, found = shortcut.plain(), shortcut.short()
-    difference = ((found - expected).norm() / expected.norm()).item()
-    if not difference < 1e-4:
-        raise SystemExit(f"{shortcut.model}, {shortcut.what}: the two ways differ by {difference:.1e}.")
-    ratios = [timed(shortcut.plain, device) / timed(shortcut.short, device) for _ in range(rounds)]
-    return statistics.median(ratios), difference
+def interleaved(ours: Run, other: Run, rounds: int, device: str = "cpu") -> float:
+    """The median of time of `ours` / time of `other`."""
+    return statistics.median(timed(ours, device) / timed(other, device) for _ in range(rounds))
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor, what: str) -> float:
+    """The relative difference of two outputs, which must be equal up to rounding."""
+    relative = ((found - expected).norm() / expected.norm()).item()
+    if not relative < 1e-4:
+        raise SystemExit(f"{what}: the two ways differ by {relative:.1e}.")
+    return relative
+
+
+def flops(run: Run) -> float:
+    """GFLOP of a run; fused attention on a CPU is invisible to the counter, so it is switched off."""
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        run()
+    return counter.get_total_flops() / 1e9
+
+
+# -- sections ----------------------------------------------------------------------------------------------------------
+
+
+def networks(options: argparse.Namespace) -> list[Row]:
+    """One clip through each network: with and without the shortcuts of `models/shortcuts.py`."""
+    rows = []
+    for name, (factor, goal) in AUTHORS.items():
+        if options.only and name not in options.only:
+            continue
+        model = model_of(name, options.device)
+        inputs = model.example_inputs()
+
+        ours, without = partial(model, **inputs), partial(plainly, model, **inputs)
+        differ = difference(ours(), without(), name)
+        ratio = interleaved(ours, without, options.rounds, options.device)
+        row = {"name": name, "ratio": ratio, "goal": goal, "authors": factor * ratio, "difference": differ}
+        size = sum(p.numel() for p in model.parameters()) / 1e6
+        rows.append({**row, "parameters": size, "gflop": flops(without), "floor": floor(without, ours, options)})
+    return rows
+
+
+def floor(plain_run: Run, ours: Run, options: argparse.Namespace) -> float:
+    """The time that one matrix product of the same FLOPs would take, divided by ours: 1 cannot be beaten."""
+    side = 2048
+    a, b = (torch.rand(side, side, device=options.device) for _ in range(2))
+    out = torch.empty_like(a)  # without it, most of the time is spent on fresh memory
+    products = flops(plain_run) * 1e9 / (2 * side**3)
+    one = statistics.median(timed(lambda: torch.mm(a, b, out=out), options.device) for _ in range(5))
+    return one * products / statistics.median(timed(ours, options.device) for _ in range(min(3, options.rounds)))
+
+
+def windows(options: argparse.Namespace) -> list[Row]:
+    """Windows that overlap by three quarters: frames encoded once, or once per window."""
+    rows = []
+    for name, count in [(name, count) for name in ("av_fusion", "dfer_clip") for count in (2, 4, 8)]:
+        model = model_of(name, options.device)
+        frames_of = model.video_spec.num_frames
+        stride = max(1, frames_of // 4)
+        inputs = model.example_inputs(count)
+        frames = inputs.pop("video").flatten(0, 1)[: frames_of + (count - 1) * stride]
+        places = [list(range(w * stride, w * stride + frames_of)) for w in range(count)]
+
+        apart, shared = (
+            partial(each_window, model, frames, places, inputs),
+            partial(shared_frames, model, frames, places, inputs),
+        )
+        differ = difference(shared(), apart(), name)
+        ratio = interleaved(shared, apart, options.rounds, options.device)
+        rows.append({"name": f"{name}, {count} windows", "ratio": ratio, "difference": differ})
+    return rows
+
+
+def each_window(model: DferModel, frames: Any, places: Any, others: Any) -> torch.Tensor:
+    return model(video=torch.stack([frames[place] for place in places]), **others)
+
+
+def shared_frames(model: DferModel, frames: Any, places: Any, others: Any) -> torch.Tensor:
+    encoded = model.encode_frames(frames[None])[0]
+    return model.forward_frames(torch.stack([encoded[place] for place in places]), **others)
+
+
+def batches(options: argparse.Namespace) -> list[Row]:
+    """Clips in one forward pass, per clip, against one by one."""
+    rows = []
+    for name in ("av_fusion", "dfer_clip", "mae_dfer"):
+        model = model_of(name, options.device)
+        one = model.example_inputs(1)
+        for size in (2, 4, 8):
+            many = model.example_inputs(size)
+            ratio = interleaved(partial(model, **many), partial(model, **one), options.rounds, options.device)
+            rows.append({"name": f"{name}, {size} clips", "ratio": ratio / size})
+    return rows
+
+
+def person(seconds: int, height: int = 480) -> Clip:
+    """A drawn person in a larger gray room: a clip whose faces must be searched."""
+    drawn = Puppet("happiness", size=240).clip()
+    frames = []
+    for face in drawn.take(range(drawn.num_frames)):
+        room = np.full((height, height * 16 // 9, 3), 90, np.uint8)
+        room[120:360, 300:540] = face
+        frames.append(room)
+    rate = drawn.fps or 25.0
+    looped = [frames[number % len(frames)] for number in range(int(seconds * rate))]
+    return Clip.from_arrays(looped, fps=rate, source="a drawn person")
+
+
+def stages(options: argparse.Namespace) -> list[Row]:
+    """From a clip to its answer: the share of each stage, and the fast search against the full one."""
+    rows = []
+    clip = person(options.seconds)
+    for name in ("av_fusion", "dfer_clip", "mae_dfer", "mma_dfer"):
+        if options.only and name not in options.only:
+            continue
+        model = model_of(name, options.device)
+        searches = {}
+        for search in ("full", "fast"):
+            transform = dfer_zoo.create_transform(model, faces=options.faces, no_face="frame")
+            object.__setattr__(transform, "search", search)
+            begin = time.perf_counter()
+            batch = transform.batch([clip])
+            searches[search] = time.perf_counter() - begin
+        views = batch.pop("views", None)
+        whole = {key: value if value is None else value[:1].to(options.device) for key, value in batch.items()}
+        count = 1 if views is None else int(views[0])
+        network = count * statistics.median(timed(partial(model, **whole), options.device) for _ in range(3))
+        row = {"name": f"{name}, {options.faces}, {options.seconds} s", "ratio": searches["fast"] / searches["full"]}
+        rows.append({**row, "network": network / (network + searches["fast"])})
+    return rows
+
+
+def streams(options: argparse.Namespace) -> list[Row]:
+    """Ten seconds of a live video with an answer every second: boxes and features kept between answers, or not."""
+    rows = []
+    clip = person(10)
+    frames, rate = clip.take(range(clip.num_frames)), clip.fps or 25.0
+    for name in ("av_fusion", "mini_xception.fer2013", "dfer_clip", "mae_dfer"):
+        if options.only and name not in options.only:
+            continue
+        kind = dfer_zoo.Recognizer(model_of(name, options.device), faces=options.faces, no_face="frame",
+                                   window=3.6, stride=1.0)  # fmt: skip
+        spent = {}
+        for remember in (False, True):
+            live = kind.stream(fps=rate, remember=remember)
+            spent[remember] = timed(partial(push_all, live, frames), options.device)
+        length = len(frames) / rate
+        rows.append({"name": name, "ratio": spent[True] / spent[False], "of_length": spent[True] / length})
+    return rows
+
+
+def push_all(live: Any, frames: Any) -> list[Any]:
+    return [live.push(frame) for frame in frames]
+
+
+def cold_start(options: argparse.Namespace) -> list[Row]:
+    """`dfer-zoo predict` with weights of the package, from nothing to the answer, against `import torch`."""
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Puppet("happiness").write(Path(folder) / "clip.mp4")
+        predict = [sys.executable, "-m", "dfer_zoo", "predict", str(clip), "--model", "av_fusion.puppets"]
+
+        def start(command: Sequence[str]) -> None:
+            subprocess.run(command, check=True, capture_output=True)
+
+        answer: Run = lambda: start([*predict, "--faces", "none"])  # noqa: E731
+        ratio = interleaved(answer, lambda: start([sys.executable, "-c", "import torch"]), options.rounds)
+        return [{"name": "av_fusion.puppets", "ratio": ratio, "seconds": timed(answer)}]
+
+
+def workers(options: argparse.Namespace) -> list[Row]:
+    """Eight files with 1 and 2 worker processes, against one process that does everything."""
+    recognizer = dfer_zoo.Recognizer("av_fusion.puppets", faces="none")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Puppet("happiness", seed=n).write(Path(folder) / f"{n}.mp4") for n in range(8)]
+        for count in (1, 2):
+            ratio = interleaved(
+                partial(answer_all, recognizer, files, count),
+                partial(answer_all, recognizer, files, 0),
+                max(1, options.rounds // 2),
+            )
+            rows.append({"name": f"{count} workers", "ratio": ratio})
+    return rows
+
+
+def answer_all(recognizer: dfer_zoo.Recognizer, files: Sequence[Path], workers: int) -> list[Any]:
+    return list(recognizer.many(files, workers=workers, progress=False))
+
+
+def compiled(options: argparse.Namespace) -> list[Row]:
+    """`Recognizer(..., compile=True)` against the shortcuts; the seconds of compiling stand beside it."""
+    rows = []
+    for name in ("av_fusion", "mae_dfer"):
+        if options.only and name not in options.only:
+            continue
+        model = model_of(name, options.device)
+        inputs = model.example_inputs()
+        fast = partial(torch.compile(model), **inputs)
+        first = timed(fast, options.device)
+        ratio = interleaved(fast, partial(model, **inputs), options.rounds, options.device)
+        rows.append({"name": name, "ratio": ratio, "seconds": first})
+    return rows
+
+
+def bfloat16(options: argparse.Namespace) -> list[Row]:
+    """A model in bfloat16 against float32."""
+    rows = []
+    for name in ("dfer_clip", "mae_dfer", "mma_dfer"):
+        if options.only and name not in options.only:
+            continue
+        model, half = model_of(name, options.device), model_of(name, options.device)
+        half.load_state_dict(model.state_dict())
+        half.to(torch.bfloat16)
+        inputs = model.example_inputs()
+        small = {key: value.to(torch.bfloat16) for key, value in inputs.items()}
+        ratio = interleaved(partial(half, **small), partial(model, **inputs), options.rounds, options.device)
+        rows.append({"name": name, "ratio": ratio})
+    return rows
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+    "networks": networks,
+    "windows": windows,
+    "batches": batches,
+    "stages": stages,
+    "streams": streams,
+    "cold_start": cold_start,
+    "workers": workers,
+    "compiled": compiled,
+    "bfloat16": bfloat16,
+}
+
+
+# -- the program -------------------------------------------------------------------------------------------------------
+
+
+def machine(device: str = "cpu") -> str:
+    """What this ran on, without the name of a product.
+
+    >>> machine().split(",")[0].endswith(("core", "cores"))
+    True
+    """
+    from dfer_zoo.inference.precision import has_bfloat16
+
+    if device != "cpu":
+        return device
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    units = "with" if has_bfloat16(torch.device("cpu")) else "without"
+    plural = "s" if cores > 1 else ""
+    return f"{cores} core{plural}, {platform.machine().replace('_', '-')} {units} bf16 units"
+
+
+def check(found: dict[str, list[Row]], stored: dict[str, list[Row]], slack: float = SLACK) -> list[str]:
+    """A sentence for every ratio that is more than the slack above the stored one."""
+    before = {(section, row["name"]): row["ratio"] for section, rows in stored.items() for row in rows}
+    return [
+        f"{section}, {row['name']}: {row['ratio']:.2f}, and {before[section, row['name']]:.2f} is stored"
+        for section, rows in found.items()
+        for row in rows
+        if (section, row["name"]) in before and row["ratio"] > before[section, row["name"]] * (1 + slack)
+    ]
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"sections": {}}
+
+
+def keep(path: Path, found: dict[str, list[Row]], device: str) -> None:
+    """Put the measured rows into the file, in place of older ones with the same names."""
+    stored = read(path)
+    about = {
+        "machine": machine(device),
+        "torch": torch.__version__.partition("+")[0],
+        "threads": torch.get_num_threads(),
+    }
+    about["date"] = datetime.date.today().isoformat()
+    if hasattr(os, "getloadavg"):
+        about["load"] = round(os.getloadavg()[1], 1)  # of five minutes, this program included
+    for section, rows in found.items():
+        kept = stored["sections"].get(section, {"rows": []})["rows"]
+        names = {row["name"] for row in rows}
+        rounded = [{k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+        rows = [row for row in kept if row["name"] not in names] + rounded
+        stored["sections"][section] = {**about, "rows": rows}
+    path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+
+
+def plot(stored: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw the ratios of the networks, in colors that color-blind readers can tell apart."""
+    from matplotlib.figure import Figure
+
+    from dfer_zoo.inference.plots import COLORS, THEMES
+
+    rows = stored["sections"]["networks"]["rows"]
+    paths = []
+    for theme, (background, text, grid) in THEMES.items():
+        figure = Figure(figsize=(8, 0.5 * len(rows) + 1.3), facecolor=background, layout="constrained")
+        axes = figure.subplots()
+        axes.set_facecolor(background)
+        names = [row["name"] for row in rows]
+        axes.barh(names, [row["authors"] for row in rows], color=COLORS[1], label="dfer_zoo")
+        axes.plot([row["goal"] for row in rows], names, "D", color=COLORS[0], label="goal", linestyle="none")
+        axes.axvline(1, color=text, linewidth=1)
+        axes.invert_yaxis()
+        axes.set_xlabel("time / time of the authors' code", color=text)
+        axes.tick_params(colors=text)
+        axes.grid(axis="x", color=grid)
+        axes.set_axisbelow(True)
+        axes.legend(facecolor=background, labelcolor=text, edgecolor=grid, loc="lower right")
+        paths.append(folder / f"networks_{theme}.png")
+        figure.savefig(paths[-1], dpi=110)
+    return paths
 
 
 @torch.no_grad()
-def main(arguments: list[str] | None = None) -> list[tuple[str, str, float]]:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=sorted(SHORTCUTS), metavar="MODEL", help=", ".join(SHORTCUTS))
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
+    parser.add_argument("--only", nargs="+", metavar="MODEL", help="only these models")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the ratios to this file")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="compare with the ratios of this file")
+    parser.add_argument("--faces", default="cascade", help="the detector of stages and streams")
+    parser.add_argument("--seconds", type=int, default=10, help="length of the clip of stages")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the measured rows in this file")
+    parser.add_argument("--check", type=Path, nargs="?", const=STORED, metavar="FILE", help="compare with this file")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FOLDER", help="draw the networks of the stored file; measure nothing"
+    )
     options = parser.parse_args(arguments)
-    rows = []
-    for name in options.models:
-        rows += measure(name, dfer_zoo.create_model(name, device=options.device), options.rounds, options.device)
-    if options.json:
-        options.json.write_text(json.dumps({f"{name}: {what}": times for name, what, times in rows}, indent=2) + "\n")
-    if options.check:
-        check(rows, json.loads(options.check.read_text()))
-    return rows
-
-
-def check(rows: list[tuple[str, str, float]], stored: dict[str, float], slack: float = 0.15) -> None:
-    """Exit with 1 if a shortcut saves less than the stored ratio says, beyond the slack."""
-    slower = [
-        f"{name}: {what}: {times:.2f} times as fast, {stored[key]:.2f} before"
-        for name, what, times in rows
-        if (key := f"{name}: {what}") in stored and times < stored[key] * (1 - slack)
-    ]
-    if slower:
-        raise SystemExit("\n".join(slower))
-
-
-@torch.no_grad()
-def measure(name: str, model, rounds: int, device: str = "cpu") -> list[tuple[str, str, float]]:
-    """Print the cost of a clip and what each shortcut saves; the shortcuts' rows are returned too."""
-    with FlopCounterMode(display=False) as counter:
-        model(**model.example_inputs())
-    million = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"{name}: {million:.1f} M parameters, {counter.get_total_flops() / 1e9:.2f} GFLOP per clip")
-    rows = []
-    for make in SHORTCUTS[name]:
-        shortcut = make(name, model)
-        times, difference = ratio(shortcut, rounds, device)
-        print(f"  {shortcut.what:28} {times:5.2f} times as fast (outputs differ by {difference:.0e})")
-        rows.append((name, shortcut.what, times))
-    return rows
+    if unknown := set(options.sections) - SECTIONS.keys():
+        parser.error(f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    if options.plot:
+        print(*plot(read(options.json or STORED), options.plot), sep="\n")
+        return 0
+    found: dict[str, list[Row]] = {}
+    for section in options.sections or SECTIONS:
+        found[section] = SECTIONS[section](options)
+        for row in found[section]:
+            values = "  ".join(f"{key} {value:.3g}" for key, value in row.items() if key != "name")
+            print(f"{section}: {row['name']:32} {values}", flush=True)
+        if options.json:
+            keep(options.json, {section: found[section]}, options.device)
+    if options.check is None:
+        return 0
+    stored = {name: section["rows"] for name, section in read(options.check)["sections"].items()}
+    slower = check(found, stored)
+    print(*slower, sep="\n", file=sys.stderr)
+    return 1 if slower else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,5 +1,6 @@
-"""The shortcuts in the benchmark match the plain computation on tiny models; a difference stops it."""
+"""The benchmark in small: every section gives ratios, both ways give the same numbers, and a regression is exit 1."""
 
+import json
 import math
 
 import pytest
@@ -11,15 +12,79 @@ from tests.test_contract import build
 benchmark = load_script("examples/benchmark.py")
 
 
-@pytest.mark.parametrize("arch", sorted(benchmark.SHORTCUTS))
-def test_every_shortcut_matches_the_plain_computation(arch, capsys):
-    rows = benchmark.measure(arch, build(arch), rounds=1)
-    assert len(rows) == len(benchmark.SHORTCUTS[arch])
-    assert all(math.isfinite(times) and times > 0 for _, _, times in rows)
-    assert "GFLOP per clip" in capsys.readouterr().out
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setattr(benchmark, "model_of", lambda name, device="cpu": build(name.partition(".")[0]))
 
 
-def test_a_shortcut_with_other_results_stops_the_benchmark():
-    wrong = benchmark.Shortcut("none", "wrong", lambda: torch.ones(3), lambda: torch.ones(3) * 1.01)
+@pytest.mark.parametrize("section", ["networks", "windows", "batches"])
+def test_sections_give_finite_ratios(tiny, section, tmp_path, capsys):
+    file = tmp_path / "benchmarks.json"
+    assert benchmark.main([section, "--rounds", "1", "--json", str(file)]) == 0
+    stored = json.loads(file.read_text())["sections"][section]
+    assert {"machine", "torch", "date", "threads", "rows"} <= stored.keys()
+    assert stored["rows"] and all(math.isfinite(row["ratio"]) and row["ratio"] > 0 for row in stored["rows"])
+    assert section in capsys.readouterr().out
+
+
+def test_streams_keep_time_with_a_small_model(tiny, monkeypatch):
+    monkeypatch.setattr(benchmark, "person", lambda seconds, height=64: person_of(60))
+    (row,) = benchmark.streams(options(["--only", "av_fusion", "--faces", "none"]))
+    assert row["ratio"] > 0 and row["of_length"] > 0
+
+
+def person_of(count):
+    return benchmark.Clip.from_arrays(torch.zeros(count, 48, 64, 3, dtype=torch.uint8).numpy(), fps=10)
+
+
+def options(arguments):
+    found = {"only": None, "rounds": 1, "device": "cpu", "faces": "none", "seconds": 2}
+    pairs = zip(arguments[::2], arguments[1::2])
+    found.update({name.removeprefix("--"): [value] if name == "--only" else value for name, value in pairs})
+    return benchmark.argparse.Namespace(**found)
+
+
+def test_a_regression_is_exit_1_and_names_the_row(tiny, tmp_path, capsys, monkeypatch):
+    stored = tmp_path / "benchmarks.json"
+    rows = [{"name": "one", "ratio": 0.5}, {"name": "two", "ratio": 0.5}]
+    monkeypatch.setitem(benchmark.SECTIONS, "networks", lambda options: rows)
+    benchmark.main(["networks", "--json", str(stored)])
+    assert benchmark.main(["networks", "--check", str(stored)]) == 0
+    rows[1]["ratio"] = 0.5 * 1.149
+    assert benchmark.main(["networks", "--check", str(stored)]) == 0
+    rows[1]["ratio"] = 0.5 * 1.151
+    capsys.readouterr()
+    assert benchmark.main(["networks", "--check", str(stored)]) == 1
+    assert capsys.readouterr().err == "networks, two: 0.58, and 0.50 is stored\n"
+
+
+def test_measured_rows_replace_older_ones_and_leave_the_others(tmp_path):
+    file = tmp_path / "benchmarks.json"
+    benchmark.keep(file, {"networks": [{"name": "a", "ratio": 1.0}, {"name": "b", "ratio": 2.0}]}, "cpu")
+    benchmark.keep(file, {"networks": [{"name": "b", "ratio": 3.0}], "batches": []}, "cpu")
+    rows = json.loads(file.read_text())["sections"]["networks"]["rows"]
+    assert {row["name"]: row["ratio"] for row in rows} == {"a": 1.0, "b": 3.0}
+
+
+def test_two_ways_to_different_numbers_are_refused():
     with pytest.raises(SystemExit, match="differ by"):
-        benchmark.ratio(wrong, 1, "cpu")
+        benchmark.difference(torch.ones(3), torch.ones(3) * 1.01, "wrong")
+
+
+def test_the_networks_are_drawn_light_and_dark(tmp_path):
+    pytest.importorskip("matplotlib")
+    row = {"name": "mma_dfer", "ratio": 0.9, "authors": 0.9, "goal": 0.92}
+    benchmark.keep(tmp_path / "b.json", {"networks": [row]}, "cpu")
+    assert benchmark.main(["--plot", str(tmp_path), "--json", str(tmp_path / "b.json")]) == 0
+    assert (tmp_path / "networks_light.png").stat().st_size and (tmp_path / "networks_dark.png").stat().st_size
+
+
+def test_attention_counts_in_the_flops():
+    query = torch.rand(1, 2, 16, 8)
+    counted = benchmark.flops(lambda: torch.nn.functional.scaled_dot_product_attention(query, query, query))
+    assert counted == pytest.approx(2 * 2 * 2 * 16 * 16 * 8 / 1e9)
+
+
+def test_the_page_is_that_of_the_stored_numbers():
+    generator = load_script("docs/benchmark_page.py")
+    assert generator.PAGE.read_text(encoding="utf-8") == generator.rendered(), "run python docs/benchmark_page.py"

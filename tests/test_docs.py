@@ -53,9 +53,19 @@ def test_the_drawings_are_those_of_the_script():
     assert not stale, f"run `python docs/diagrams.py`; stale: {stale}"
 
 
+def test_the_drawn_layers_are_those_of_the_imports():
+    rows = load_script("docs/diagrams.py").OTHERS["imports"].rows
+    row_of = {box.name: number for number, row in enumerate(rows) for box in row}
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    arrows = re.findall(r"^  (\w+) --> (\w+)$", text, re.MULTILINE)
+    assert arrows
+    for above, below in arrows:
+        assert row_of[above] < row_of[below], f"{above} imports {below}: move it up in docs/diagrams.py"
+
+
 def test_no_text_of_a_drawing_is_wider_than_its_box():
     diagrams = load_script("docs/diagrams.py")
-    for name, diagram in diagrams.DIAGRAMS.items():
+    for name, diagram in (diagrams.DIAGRAMS | diagrams.OTHERS).items():
         diagram.place()
         for box in diagram.boxes().values():
             room = box.right - box.left - 8
@@ -95,6 +105,13 @@ def test_no_page_is_too_long():
     for page in pages():
         text = re.sub(r"^\|.*\n|<!-- commands -->.*", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert len(text.split()) < 2200, f"{page.name} has {len(text.split())} words besides its tables; split it"
+
+
+def test_every_model_has_its_paper_in_the_readme_and_the_citation_file():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Citation")[2]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").partition("references:")[2]
+    for arch in MODELS:
+        assert f"`{arch}`" in readme and re.search(rf'notes: ".*\b{arch}\b', citation), arch
 
 
 def test_the_files_that_the_readme_links_exist():

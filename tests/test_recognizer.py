@@ -327,7 +327,7 @@ def test_a_prediction_names_the_saved_weights(tmp_path, video):
 def test_an_untrained_head_is_refused(tmp_path):
     dfer_zoo.save_pretrained(dfer_zoo.create_model("av_fusion", **TINY["av_fusion"]), tmp_path)
     for options in ({"labels": ["yes", "no"]}, {"num_classes": 3}):
-        with pytest.raises(InputError, match="answers at random"):
+        with pytest.raises(InputError, match="its head is random"):
             Recognizer(f"local-dir:{tmp_path}", **options)
 
 

@@ -38,12 +38,13 @@ CSS = """
 #headline h2 {font-size: 2rem; margin: 0.2rem 0}
 #fault {border-left: 4px solid #D55E00; padding: 0.4rem 0.8rem; overflow-wrap: anywhere}
 #fault:not(:has(p)), #timeline:not(:has(img)) {display: none}
+#table:not(:has(td)) {display: none}
+#table table {width: 100%; border-collapse: collapse}
+#table th, #table td {text-align: left; padding: 0.4rem 0.6rem; border-bottom: 1px solid var(--border-color-primary)}
 #timeline img {width: 100%; height: auto; border-radius: 8px}
-body.dark #timeline .light, body:not(.dark) #timeline .dark, #timeline .narrow {display: none}
-@media (max-width: 640px) {
-  #timeline .wide {display: none}
-  #timeline .narrow {display: block}
-}
+body.dark #timeline .light, body:not(.dark) #timeline .dark {display: none}
+@media (max-width: 640px) {#timeline .wide {display: none}}
+@media (min-width: 641px) {#timeline .narrow {display: none}}
 """
 
 
@@ -120,12 +121,12 @@ def _outputs(gr: Any) -> dict[str, Any]:
     """The parts of the page that an answer fills, by name, in the order of `OUTPUTS`."""
     fault = gr.Markdown("", elem_id="fault")
     person = gr.Radio([], label="Person", visible=False, elem_id="person")
-    headline = gr.Markdown("", elem_id="headline", min_height=40)
+    headline = gr.Markdown("", elem_id="headline", min_height=90)
     timeline = gr.HTML("", elem_id="timeline")
     overlay = gr.Video(
         label="The answer in the video", show_label=False, interactive=False, elem_id="overlay", visible=False
     )
-    table = gr.Dataframe(headers=COLUMNS, label="Windows", interactive=False, elem_id="table")
+    table = gr.HTML("", elem_id="table")  # Gradio's table is wider than a phone
     with gr.Row():
         csv = gr.DownloadButton("Table (.csv)", elem_id="csv", interactive=False)
         eaf = gr.DownloadButton("ELAN (.eaf)", elem_id="eaf", interactive=False)
@@ -203,7 +204,7 @@ def _values(known: Mapping[str, Any]) -> tuple[Any, ...]:
     gr = _gradio()
     hidden, off = gr.update(value=None, visible=False), gr.update(value=None, interactive=False)
     empty = {
-        "fault": "", "person": hidden, "headline": "", "timeline": "", "table": [], "overlay": hidden, "csv": off,
+        "fault": "", "person": hidden, "headline": "", "timeline": "", "table": "", "overlay": hidden, "csv": off,
         "eaf": off, "png": off, "people": [],
     }  # fmt: skip
     return tuple({**empty, **known}[name] for name in OUTPUTS)
@@ -223,7 +224,7 @@ def _filled(done: Answer) -> dict[str, Any]:
     return {**view, **buttons, "person": person, "people": [(one.name, _view(one)) for one in done.people]}
 
 
-def _view(person: Person) -> tuple[str, str, list[list[str]]]:
+def _view(person: Person) -> tuple[str, str, str]:
     """The values of `VIEW`. All four pictures are in the page; its style shows the one that fits."""
     text = "\n".join([f"## {person.headline}", *(f"- {remark}" for remark in person.remarks)])
     images = []
@@ -233,7 +234,14 @@ def _view(person: Person) -> tuple[str, str, list[list[str]]]:
         images.append(
             f'<div class="{theme}"><img class="{shape}" alt="{said}" src="data:image/png;base64,{content}"></div>'
         )
-    return text, "".join(images), [list(row) for row in person.rows]
+    return text, "".join(images), _table(person.rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows]
+    head = "".join(f"<th scope=col>{name}</th>" for name in COLUMNS)
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def chosen(people: Sequence[tuple[str, Any]], name: str) -> tuple[Any, ...]:

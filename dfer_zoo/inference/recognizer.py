@@ -30,6 +30,7 @@ from ..models.base import DferModel
 from ..registry import list_pretrained
 from ..transforms import create_transform
 from .batcher import ModelBatcher, PendingPrediction, shares_frames
+from .precision import advise, compiled
 from .prediction import Prediction, together
 from .samples import Opened, PackedSampler, Part, Sampler, WindowSamples, unpacked, visual_of
 from .sources import sendable
@@ -69,6 +70,8 @@ class Recognizer:
         people: "largest": the most prominent face of a clip. "all": the prediction is that of the most prominent person,
             and its `people` has one prediction per person.
         identity: For people="all": a function from a face crop to a vector, to recognize a person who comes back.
+        compile: Compile the models with `torch.compile`, once for one clip and once for larger batches. The first clip
+            then takes a minute or more, so it pays for many clips.
         **options: More options of `create_model`.
 
     Raises:
@@ -95,6 +98,7 @@ class Recognizer:
         thumbnails: int = 0,
         people: str = "largest",
         identity: Callable[[np.ndarray], Any] | None = None,
+        compile: bool = False,
         **options: Any,
     ) -> None:
         check_window(window, stride)
@@ -111,6 +115,11 @@ class Recognizer:
             model = BASELINE
             print(f"dfer_zoo: {BASELINE_NOTE}", file=sys.stderr)
         self.models = _models(model, pretrained, {**options, "device": device, "dtype": dtype})
+        for one in self.models:
+            reference = next(one.parameters())
+            advise(reference.device, reference.dtype)
+        if compile:
+            self.models = [compiled(one) for one in self.models]
         self.labels = self.models[0].labels
         self.window, self.stride, self.thumbnails = window, stride, thumbnails
         self.people, self.identity = people, identity

@@ -18,7 +18,7 @@ import huggingface_hub
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import validate_repo_id
 
-from ..errors import DferZooError, InputError, WeightsError, WeightsUnavailable, mask_passwords
+from ..errors import InputError, WeightsError, WeightsUnavailable, mask_passwords
 from ..version import __version__
 
 log = logging.getLogger(__name__)
@@ -140,18 +140,21 @@ def explained(what: str, file: HubFile, cache_dir: str | Path | None, otherwise:
     except errors.HFValidationError as error:
         raise InputError(f"'{file.repo_id}' is not a valid repository name: {error}") from error
     except _FAULTS as error:
-        raise _explain(what, file, cache_dir, otherwise, error) from error
+        # the client hides the reason of a LocalEntryNotFoundError behind a general sentence
+        reason = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
+        sentence = (
+            _refusal(file, reason)
+            or _disk_fault(cache_dir, reason)
+            or (
+                f"{otherwise} ({type(reason).__name__}). Try again with a network, set HF_ENDPOINT to a mirror, or copy the "
+                f"file from another machine (`{file.by_hand}`)."
+            )
+        )
+        raise WeightsUnavailable(f"{what}: {sentence}") from error
 
 
-def _explain(
-    what: str, file: HubFile, cache_dir: str | Path | None, otherwise: str, error: BaseException
-) -> DferZooError:
-    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
-        error = error.__cause__  # the client hides the reason behind a general error
-    return WeightsUnavailable(f"{what}: {_sentence(file, cache_dir, otherwise, error)}")
-
-
-def _sentence(file: HubFile, cache_dir: str | Path | None, otherwise: str, error: BaseException) -> str:
+def _refusal(file: HubFile, error: BaseException) -> str | None:
+    """Explain a reply of the Hub; None if the error is another one."""
     page = f"{shown_endpoint()}/{file.repo_id}"
     log_in = "run `hf auth login` (or set HF_TOKEN)"
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -178,6 +181,11 @@ def _sentence(file: HubFile, cache_dir: str | Path | None, otherwise: str, error
         return f"{shown_endpoint()} got too many requests from this address. Wait {how_long}, fetch in one process first, or {log_in}."
     if status is not None:
         return f"{shown_endpoint()} has an internal error (status {status}). Try later, or set HF_ENDPOINT to a mirror."
+    return None
+
+
+def _disk_fault(cache_dir: str | Path | None, error: BaseException) -> str | None:
+    """Explain an error of the local disk; None if the error is another one."""
     number = error.errno if isinstance(error, OSError) else None
     if number in _NO_ROOM:
         return (
@@ -189,7 +197,4 @@ def _sentence(file: HubFile, cache_dir: str | Path | None, otherwise: str, error
             f"the cache folder {cache_folder(cache_dir)} is not writable ({os.strerror(number or 0)}). "
             "Set another one with cache_dir= or HF_HUB_CACHE."
         )
-    return (
-        f"{otherwise} ({type(error).__name__}). Try again with a network, set HF_ENDPOINT to a mirror, "
-        f"or copy the file from another machine (`{file.by_hand}`)."
-    )
+    return None

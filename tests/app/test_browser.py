@@ -236,7 +236,9 @@ def test_a_drawn_clip_is_answered_and_its_files_downloaded(address, browser, tmp
     assert not [one for one in browser.find_elements(By.ID, "person") if one.is_displayed()]
     shot(browser, "app_drawn")
     table = pandas.read_csv(downloaded(browser, "csv", tmp_path, ".csv"))
-    assert len(table) >= 1 and {"file", "start", "stop", "label", "p_happiness"} <= set(table.columns)
+    rows = browser.find_elements(By.CSS_SELECTOR, "#table tbody tr")
+    assert [row.text.split()[-2] for row in rows] == table["label"].tolist() and len(table) > 1
+    assert {"file", "start", "stop", "label", "p_happiness"} <= set(table.columns)
     assert table["file"].unique().tolist() == ["drawn.mp4"]
     tiers = ElementTree.parse(downloaded(browser, "eaf", tmp_path, ".eaf")).getroot()
     assert len(tiers.findall("TIER")) == 1 and set(table["label"]) >= {v.text for v in tiers.iter("ANNOTATION_VALUE")}

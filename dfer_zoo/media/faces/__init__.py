@@ -22,7 +22,7 @@ import numpy as np
 from ...errors import InputError
 from ..clip import Clip, Frames
 from .boxes import BoxFile, detector_and_file
-from .cut import LOOK_BACK, GivenCrops, PerFrameCrops, StreamCrops, TrackedCrops, search_step
+from .cut import BOX_RULES, LOOK_BACK, GivenCrops, PerFrameCrops, StreamCrops, TrackedCrops, search_step
 from .detect import BOXES, MTCNN, Cascade, YuNet, find_detector, known_detector, name_of
 from .search import Search, can_search_near
 from .track import follow, overlap, smooth_track
@@ -45,7 +45,7 @@ __all__ = [
     "smooth_track",
 ]
 
-RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square", "whole")
+RULES = (*BOX_RULES, "gray_square", "whole")
 
 
 SEARCHES = ("full", "fast")

@@ -23,8 +23,9 @@ LARGEST_SIDE = 1e6  # pixels; a box may stand out of its frame
 class BoxFile:
     """A file with one JSON object per line: a clip, a detector, and the boxes that it found, by frame number.
 
-    Lines are appended, also by several processes at once. A line that was cut off by a kill is ignored. Clips are named relative to the folder of the file, so that
-    a folder of data can be moved together with its boxes. A clip with another number of frames is searched again.
+    Lines are appended, also by several processes at once. A line that was cut off by a kill is ignored. Clips are named
+    relative to the folder of the file, so that a folder of data can be moved together with its boxes. A clip with another
+    number of frames is searched again.
     """
 
     def __init__(self, path: Path) -> None:

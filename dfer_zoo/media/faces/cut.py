@@ -18,7 +18,7 @@ SEARCHES_PER_CLIP = 16  # at least, if the clip has that many frames
 NEIGHBOURS = 2  # searches on either side that smooth a tracked box; a fast search makes those around wanted frames only
 LOOK_BACK = 3  # searches before a frame of a stream that smooth its box
 
-RULES: dict[str, Callable[[Any, int, int], Box]] = {
+BOX_RULES: dict[str, Callable[[Any, int, int], Box]] = {
     "aligned": aligned_square,
     "largest": largest_box,
     "union_square": union_square,
@@ -31,7 +31,7 @@ class Cut:
     """How one frame is cropped. Equal cuts of equal frames are equal crops.
 
     Attributes:
-        rule: One of `RULES`, or "gray_square".
+        rule: One of `BOX_RULES`, or "gray_square".
         box: The corners of the face; of all faces for "union_square".
     """
 
@@ -41,7 +41,7 @@ class Cut:
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         if self.rule == "gray_square":
             return gray_square(frame, self.box)
-        return crop(frame, RULES[self.rule](self.box, frame.shape[1], frame.shape[0]))
+        return crop(frame, BOX_RULES[self.rule](self.box, frame.shape[1], frame.shape[0]))
 
 
 class Crops:

@@ -12,7 +12,7 @@ from ...errors import InputError, MediaError
 from ..clip import Clip, Frames, in_order
 from .boxes import detector_and_file
 from .crops import aligned_square, crop
-from .cut import Crops, Cut, search_step
+from .cut import BOX_RULES, Crops, Cut, search_step
 from .detect import name_of
 from .search import Search
 from .track import REACH, follow, overlap, smooth_track
@@ -22,7 +22,6 @@ MOST_TRACKS = 200  # of a clip
 SAME_BOX = 0.5  # boxes of one frame that overlap more are one face, found twice
 SAME_PERSON = 0.6  # cosine of the embeddings of two tracks
 FACES_OF_TRACK = 3  # that are embedded
-RULES = ("aligned", "largest", "union_square", "detector_box", "gray_square")
 
 Track = list[tuple[int, np.ndarray]]  # (frame number, box), ascending
 Embedder = Callable[[np.ndarray], Any]  # a face crop (H, W, 3) uint8 -> a vector
@@ -78,7 +77,7 @@ def find_people(
     >>> [(one.person, one.clip.take([0])[0].shape) for one in two]
     [(0, (34, 34, 3)), (1, (34, 34, 3))]
     """
-    if crop not in RULES:
+    if crop not in (*BOX_RULES, "gray_square"):
         raise InputError(f"people='all' needs weights that were trained on face crops; these were trained on '{crop}'.")
     if not (callable(faces) or (isinstance(faces, str) and faces != "none")):
         raise InputError("people='all' searches faces; give faces='auto' or a detector, not boxes and not 'none'.")
@@ -193,7 +192,7 @@ def second_of(clip: Clip, frame: int) -> float:
     return frame / (clip.fps or 1.0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class PersonCrops(Crops):
     """Frames that are cropped to the smoothed box of one track."""
 
@@ -202,5 +201,5 @@ class PersonCrops(Crops):
     rule: str
 
     def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
-        boxes = [tuple(box) for box in smooth_track(self.track, indices).tolist()]
+        boxes = map(tuple, smooth_track(self.track, indices).tolist())
         return [Cut(self.rule, (box,) if self.rule == "union_square" else box) for box in boxes]

@@ -1,0 +1,160 @@
+"""Writes docs/benchmarks.md from docs/benchmarks.json: `python docs/benchmark_page.py`; with --check, says only whether it is stale."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+PAGE = DOCS / "benchmarks.md"
+STORED = DOCS / "benchmarks.json"
+DEVICE = DOCS / "device.json"  # rows of examples/device_check.py
+
+INTRODUCTION = """\
+# Benchmarks
+
+This page is made from `docs/benchmarks.json` by `python docs/benchmark_page.py`, and that file by `python examples/benchmark.py`. All numbers
+are ratios of two runs of the same machine that follow each other, the median over several rounds: smaller is faster. Where both ways compute the
+same numbers, that is checked first.
+
+```bash
+python examples/benchmark.py networks --only mae_dfer     # on your machine
+python examples/benchmark.py --check                      # exit 1 if a ratio is 15 % above the stored one
+```
+"""
+
+GPU = """\
+## GPU
+
+`python examples/device_check.py --device cuda` compares every architecture with the CPU, and measures bfloat16, a training step, batch sizes,
+peak memory and compiling, in at most eight minutes.
+"""
+
+Column = tuple[str, Callable[[dict[str, Any]], str]]
+
+
+def number(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: f"{row[name]:.2f}" if name in row else ""
+
+
+def percent(name: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: f"{100 * row[name]:.0f} %" if name in row else ""
+
+
+# section -> title, text, columns
+SECTIONS: dict[str, tuple[str, str, list[Column]]] = {
+    "networks": (
+        "Networks",
+        "One clip at the published size. *ours / plain*: with the exact shortcuts against without them. *ours / authors*: that, times the ratio of the "
+        "plain path to the authors' code, which was measured once beside it. *floor*: the time of matrix products with as many FLOPs, divided by ours.",
+        [
+            ("parameters", lambda row: f"{row['parameters']:.1f} M"),
+            ("GFLOP", lambda row: f"{row['gflop']:.1f}"),
+            ("ours / plain", number("ratio")),
+            ("ours / authors", number("authors")),
+            ("goal", number("goal")),
+            ("floor", number("floor")),
+            ("outputs differ by", lambda row: f"{row['difference']:.0e}"),
+        ],
+    ),
+    "stages": (
+        "From a clip to its answer",
+        "Frames of a 480p clip in memory, with a drawn person. *fast / full*: finding faces, cropping and resizing, with the fast search against "
+        "the search of every frame. *network*: its share of the whole time with the fast search.",
+        [("fast / full", number("ratio")), ("network", percent("network"))],
+    ),
+    "streams": (
+        "Streams",
+        "Ten seconds of live 480p video, an answer every second for the last 3.6 seconds. *kept / anew*: with face boxes and frame features kept "
+        "between answers, against none. *of the length*: computing time divided by the length of the video; below 1 it keeps up.",
+        [("kept / anew", number("ratio")), ("of the length", number("of_length"))],
+    ),
+    "cold_start": (
+        "Cold start",
+        "`dfer-zoo predict` on a clip of 3.6 s with weights of the package, from nothing to the answer, against `import torch` alone.",
+        [("predict / import torch", number("ratio")), ("seconds", lambda row: f"{row['seconds']:.1f}")],
+    ),
+    "windows": (
+        "Windows",
+        "Windows that overlap by three quarters: frames encoded once, against once per window.",
+        [("shared / apart", number("ratio")), ("outputs differ by", lambda row: f"{row['difference']:.0e}")],
+    ),
+    "batches": (
+        "Batches",
+        "Time per clip of several clips in one forward pass, against one by one. Where it is above 1 a batch costs: the default on a CPU is one.",
+        [("together / one by one", number("ratio"))],
+    ),
+    "workers": (
+        "Workers",
+        "Eight files of 3.6 s through `av_fusion`, with worker processes that decode, against none.",
+        [("workers / none", number("ratio"))],
+    ),
+    "compiled": (
+        "Compiled",
+        "`Recognizer(..., compile=True)` against the shortcuts, and the seconds of the first call.",
+        [("compiled / eager", number("ratio")), ("compiling, s", lambda row: f"{row['seconds']:.0f}")],
+    ),
+    "bfloat16": ("bfloat16", "A model in bfloat16 against float32.", [("bfloat16 / float32", number("ratio"))]),
+}  # fmt: skip
+
+
+def page(stored: dict[str, Any], device: dict[str, Any] | None) -> str:
+    """The whole page."""
+    parts = [INTRODUCTION]
+    for name, (title, text, columns) in SECTIONS.items():
+        section = stored["sections"].get(name)
+        parts.append(f"## {title}\n\n{text}\n")
+        if section is None or not section["rows"]:
+            parts.append("Not measured yet.\n")
+            continue
+        parts.append(f"Measured on {section['date']}: {section['machine']}, torch {section['torch']}{busy(section)}.\n")
+        if name == "networks":
+            parts.append(
+                "![Time of each network against the authors' code, and the goal](pictures/networks_light.png#only-light)\n"
+                "![Time of each network against the authors' code, and the goal](pictures/networks_dark.png#only-dark)\n"
+            )
+        rows = [[f"`{row['name']}`", *(cell(row) for _, cell in columns)] for row in section["rows"]]
+        parts.append(table([["", *(heading for heading, _ in columns)], *rows]))
+    parts.append(GPU)
+    parts.append("It was never run on a GPU.\n" if device is None else table(as_lines(device["rows"])))
+    return "\n".join(parts)
+
+
+def busy(section: dict[str, Any]) -> str:
+    """Other programs at the same time make ratios less sure, so it is said."""
+    if section.get("load", 0) <= section["threads"] + 1:
+        return ""
+    return f", beside other programs (load {section['load']:g} with {section['threads']} threads of its own)"
+
+
+def as_lines(rows: list[dict[str, str]]) -> list[list[str]]:
+    return [list(rows[0]), *(list(row.values()) for row in rows)]
+
+
+def table(lines: list[list[str]]) -> str:
+    head, *rest = lines
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *rest]) + "\n"
+
+
+def rendered() -> str:
+    device = json.loads(DEVICE.read_text(encoding="utf-8")) if DEVICE.exists() else None
+    return page(json.loads(STORED.read_text(encoding="utf-8")), device)
+
+
+def main() -> int:
+    text = rendered()
+    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == text:
+        return 0
+    if "--check" in sys.argv:
+        print(f"stale: {PAGE.name}; run python docs/benchmark_page.py")
+        return 1
+    PAGE.write_text(text, encoding="utf-8")
+    print(f"wrote: {PAGE.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
