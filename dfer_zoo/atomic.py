@@ -22,13 +22,13 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class WriteError(DferZooError, OSError):
-    """A file cannot be written. It is an `OSError` too, for callers that know more to say."""
+    """A file cannot be written. It is also an `OSError`, for callers that add their own message."""
 
     __str__ = Exception.__str__  # that of `OSError` would show the number and the reason only
 
 
 def write_error(path: Path, error: OSError) -> WriteError:
-    """The sentence for a file that cannot be written, with the error's number and reason."""
+    """Turn an `OSError` into a `WriteError` with the path, the reason and advice."""
     reason = error.strerror or str(error) or type(error).__name__
     advice = "Make room" if error.errno in NO_ROOM else "Choose a place that you may write to"
     told = WriteError(f"{path}: this file cannot be written ({reason}). {advice}, and try again.")
@@ -72,7 +72,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``path`` at the end of the block, as `atomic_path` does with files.
+    """Yield a temporary folder, and move it to ``path`` at the end of the block. An existing folder is replaced.
 
     Raises:
         WriteError: The disk is full, or the place cannot be written to.
@@ -100,10 +100,10 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def writable_folder(path: Path) -> None:
-    """Make a folder, and see that files can be written there: better now than after an hour.
+    """Create a folder, and check that files can be written there, before hours of work.
 
     Raises:
-        WriteError: They cannot.
+        WriteError: The folder cannot be created or written to.
     """
     with _explained(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _prefix(path: Path) -> str:
 
 
 def _short_name(path: Path) -> str:
-    """The name, or a digest of it where the name of the temporary file would be too long."""
+    """Return the file name, or a digest if the temporary name would be too long."""
     encoded = os.fsencode(path.name)
     return path.name if len(encoded) <= LONGEST_NAME else hashlib.sha256(encoded).hexdigest()[:32]
 

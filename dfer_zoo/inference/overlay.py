@@ -44,23 +44,23 @@ PANEL, TEXT, FAINT, TROUGH = (16, 18, 22, 190), "#FFFFFF", "#B8BEC6", "#3A3F47"
 
 
 def write_overlay(source: Any, prediction: Prediction, target: str | Path, **reading: Any) -> Path:
-    """Write a clip with what was found in it.
+    """Write a video with the prediction drawn into it.
 
-    The box of the face is drawn with its label, and a bar per label with the probability in the window that speaks for
-    the moment. Several people have numbers and colors. Times of the frames and the sound stay what they are; videos
-    whose shorter side has less than 360 pixels are enlarged.
+    Each frame shows the face box with its label, and one bar per label with the probability of the nearest window.
+    Several people have numbers and colors. Frame times and sound are kept. Videos with a shorter side below 360 pixels
+    are enlarged.
 
     Args:
-        source: The clip that was answered: a file, a folder of frames, an array, a `Clip`, bytes or an open file.
-        prediction: Its answer; `people` are drawn if there are several.
+        source: The clip: a file, a folder of frames, an array, a `Clip`, bytes or an open file.
+        prediction: Its prediction. If it has several `people`, all are drawn.
         target: An `.mp4` file; for a single image `.png` or `.jpg`. An existing file is replaced.
         **reading: Options of `read_clip`, such as fps for a folder of frames.
 
     Returns:
-        The path of the file, which is there as a whole or not at all.
+        The path of the file. It is written atomically.
 
     Raises:
-        InputError: The suffix is another one, or the frame rate is not known.
+        InputError: The suffix is not supported, or the frame rate is unknown.
         MediaError: There are no frames, or the video cannot be written.
 
     >>> import tempfile
@@ -98,7 +98,7 @@ def write_overlay(source: Any, prediction: Prediction, target: str | Path, **rea
 
 
 def overlay_paths(items: Sequence[Item], where: str | Path) -> list[Path]:
-    """Where the overlays of clips are written; the same for the same list, so a run can be continued.
+    """Return the overlay path of each clip. Equal lists give equal paths, so a run can be resumed.
 
     Args:
         items: All clips of a run.
@@ -106,7 +106,7 @@ def overlay_paths(items: Sequence[Item], where: str | Path) -> list[Path]:
             their common one; or, for one clip, an `.mp4` or `.png` file.
 
     Returns:
-        One path per clip. Clips of one name are numbered.
+        One path per clip. Clips with the same name are numbered.
 
     >>> items = [Item("x/a/1.mp4", "a/1.mp4"), Item("x/b/1.mp4", "b/1.mp4")]
     >>> [path.as_posix() for path in overlay_paths(items, "out")]
@@ -158,7 +158,7 @@ def _soundtrack(clip: Clip) -> Soundtrack | None:
 
 
 def _pixel_aspect(clip: Clip) -> Fraction | None:
-    """Width of a pixel by its height, for old cameras whose pixels are not square."""
+    """Return width / height of a pixel; None for square pixels."""
     frames = clip.frames
     while isinstance(frames, Span):
         frames = frames.frames
@@ -177,11 +177,11 @@ def _pixel_aspect(clip: Clip) -> Fraction | None:
 
 
 def drawn_frames(clip: Clip, prediction: Prediction) -> Iterator[np.ndarray]:
-    """The frames of a clip, one by one, with the answer drawn into them.
+    """Yield the frames of a clip with the prediction drawn into them.
 
     Args:
         clip: A clip of whole frames.
-        prediction: Its answer.
+        prediction: Its prediction.
 
     Yields:
         RGB frames (H, W, 3) uint8, all of one size.
@@ -201,10 +201,10 @@ class _Person:
 
     Attributes:
         answer: The prediction.
-        name: The number in the picture; empty if there is one person only.
-        color: Of the box; None: that of the label.
-        boxes: (frames, 4); NaN where the face is not known.
-        windows: For every frame the number of the window that speaks for it; -1 where there is none.
+        name: The number in the picture; empty for a single person.
+        color: The color of the box; None for the color of the label.
+        boxes: (frames, 4); NaN where there is no face.
+        windows: The index of the nearest window of every frame; -1 where there is none.
     """
 
     answer: Prediction
@@ -229,7 +229,7 @@ class _Person:
 
 
 def _boxes(answer: Prediction, times: np.ndarray) -> np.ndarray:
-    """The box of the face in every frame, NaN far from every box that was found."""
+    """Return the face box of every frame; NaN far from every detected box."""
     if not answer.track:
         return np.full((len(times), 4), np.nan)
     seconds = np.array([second for second, _ in answer.track])
@@ -243,7 +243,7 @@ def _boxes(answer: Prediction, times: np.ndarray) -> np.ndarray:
 
 
 def _speaking(windows: Sequence[Window], times: np.ndarray) -> np.ndarray:
-    """The number of the window that speaks for each moment: of those around it the one whose middle is nearest."""
+    """Return the index of the window that contains each time and has the nearest center; -1 without such a window."""
     starts = np.array([window.start for window in windows])
     stops = np.array([np.inf if window.stop is None else window.stop for window in windows])
     middles = np.where(np.isinf(stops), starts, (starts + stops) / 2)
@@ -253,7 +253,7 @@ def _speaking(windows: Sequence[Window], times: np.ndarray) -> np.ndarray:
 
 
 class _Drawing:
-    """Draws the answer for a clip into its frames: sizes and places are the same in all of them."""
+    """Draws a prediction into frames, with the same layout in all of them."""
 
     def __init__(self, prediction: Prediction, times: np.ndarray, width: int, height: int) -> None:
         self.scale = max(1, math.ceil(SMALLEST / min(width, height)))
@@ -318,7 +318,7 @@ class _Drawing:
         return 0, 0
 
     def _place(self) -> tuple[int, int]:
-        """(left edge of the bars, width of the canvas): where faces are not covered, else beside the picture."""
+        """(left edge of the bars, width of the canvas): over the picture if no face is covered, else beside it."""
         sides = (self.pad, self.width - self.panel_width - self.pad)
         boxes = np.concatenate([person.boxes for person in self.people]) * self.scale
         boxes = boxes[~np.isnan(boxes).any(1)]
@@ -342,7 +342,7 @@ class _Drawing:
         return tag
 
     def _drawn_panel(self, place: int, window: int) -> Image.Image:
-        """The probabilities of a person in a window, as bars."""
+        """Draw the probabilities of a person in a window as bars."""
         person = self.people[place]
         panel = Image.new("RGBA", (self.panel_width, self._panel_height()), PANEL)
         draw = ImageDraw.Draw(panel)
@@ -367,7 +367,7 @@ class _Drawing:
         draw.text((self.panel_width - self.pad, middle), f"{chance:.0%}", color, self.font, anchor="rm")
 
     def _labels(self, answer: Prediction) -> list[str]:
-        """The labels that have a bar, in the model's order: all, or the most probable ones of the clip."""
+        """Return the labels with a bar, in the order of the model: all, or the most probable ones of the clip."""
         chosen = {label for label, _ in answer.top(self.rows)}
         return [label for label in answer.labels if label in chosen]
 
@@ -379,6 +379,6 @@ def _best(answer: Prediction, window: int) -> tuple[str, float]:
 
 
 def _covered(boxes: np.ndarray, area: tuple[float, float, float, float]) -> float:
-    """The share of the boxes' area that lies in an area."""
+    """Return the share of the area of the boxes that lies in ``area``."""
     inside = np.minimum(boxes[:, 2:], area[2:]) - np.maximum(boxes[:, :2], area[:2])
     return float(inside.clip(0).prod(1).sum() / max((boxes[:, 2:] - boxes[:, :2]).prod(1).sum(), 1e-9))
