@@ -20,6 +20,7 @@ This page is made from `docs/benchmarks.json` by `python docs/benchmark_page.py`
 are ratios of two runs of the same machine that follow each other, the median over several rounds: smaller is faster. Where both ways compute the
 same numbers, that is checked first.
 
+<!-- not run: minutes at published sizes; tests/test_benchmark.py runs it in small -->
 ```bash
 python examples/benchmark.py networks --only mae_dfer     # on your machine
 python examples/benchmark.py --check                      # exit 1 if a ratio is 15 % above the stored one

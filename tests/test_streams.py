@@ -34,7 +34,7 @@ def answers(recognizer, frames, **options):
 @pytest.fixture
 def squares(monkeypatch):
     detector = Squares()
-    monkeypatch.setattr(faces, "find_detector", lambda name: detector)
+    monkeypatch.setattr(faces.detect, "find_detector", lambda name: detector)
     return detector
 
 

@@ -247,6 +247,14 @@ class JointBlock(nn.Module):
         thought = self.mlp(self.norm2(tokens))
         return tokens + self.drop_path(thought if self.mlp_scale is None else thought * self.mlp_scale)
 
+    def forward_mean(self, tokens: Tensor) -> Tensor:  # (B, N, D) -> (B, 1, D)
+        """The mean of `forward` in eval mode, with ``fc2`` after the mean."""
+        seen = self.attn(self.norm1(tokens))
+        tokens = tokens + (seen if self.attn_scale is None else seen * self.attn_scale)
+        hidden = self.mlp.act(self.mlp.fc1(self.norm2(tokens))).mean(1, keepdim=True)
+        thought = self.mlp.fc2(hidden)
+        return tokens.mean(1, keepdim=True) + (thought if self.mlp_scale is None else thought * self.mlp_scale)
+
 
 def drop_path_rates(highest: float, depth: int) -> list[float]:
     """From 0 in the first block to the highest rate in the last."""
@@ -303,10 +311,14 @@ class JointEncoder(Encoder):
             JointBlock(width, drop_path=rate, **block) for rate in drop_path_rates(drop_path_rate, depth)
         )
 
-    def forward(self, tokens: Tensor, run: Callable) -> Tensor:  # (B, N, D) -> (B, N, D)
-        for block in self.blocks:
+    def forward(self, tokens: Tensor, run: Callable, mean: bool = False) -> Tensor:
+        """(B, N, D) -> (B, N, D). With ``mean``, only the mean over N is used, and (B, 1, D) may be returned."""
+        *blocks, last = self.blocks
+        for block in blocks:
             tokens = run(block, tokens)
-        return tokens
+        if mean and are_linear(last.mlp.fc1, last.mlp.fc2) and applies(self, tokens):
+            return last.forward_mean(tokens)
+        return run(last, tokens)
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
@@ -481,4 +493,5 @@ class VideoMAE(VideoTransformer):
         )
 
     def tokens_to_pool(self, video: Tensor) -> Tensor:
-        return self.encoder(self.encoder.embed(video), self.run_block)
+        mean = self.mean_pooling and not self.per_frame
+        return self.encoder(self.encoder.embed(video), self.run_block, mean)
