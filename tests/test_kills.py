@@ -34,14 +34,14 @@ def test_killed_downloads_end_equal_and_leave_nothing(task):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["batch", "batch with workers", "embedding"])
+@pytest.mark.parametrize("task", ["batch", "embedding"])
 def test_killed_batches_end_equal_and_leave_nothing(task):
     killed(task)
 
 
 @pytest.mark.train
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["training", "pretraining"])
+@pytest.mark.parametrize("task", ["training"])
 def test_killed_trainings_end_equal_and_leave_nothing(task):
     pytest.importorskip("accelerate")
     killed(task)
