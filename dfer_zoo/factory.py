@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,9 @@ def create_model(
         False
     """
     check_place(device, dtype)
+    for what, place in (("checkpoint_path", checkpoint_path), ("cache_dir", cache_dir)):
+        if not isinstance(place, str | os.PathLike | None):
+            raise InputError(f"{what} is {place!r}; expected a path.")
     folder = None if cache_dir is None else Path(cache_dir)
     cache = Cache(folder, local_files_only or not download, verify)
     arch, record, path = _resolve(name, pretrained, checkpoint_path, cache)
@@ -176,8 +180,8 @@ def _tag(arch: str, tag: str | None, pretrained: Any) -> str | None:
 
 
 def _local_folder(folder: str) -> Path:
-    path = Path(folder).expanduser() / MODEL_FILE
-    if not path.is_file():
+    path = Path(os.path.expanduser(folder)) / MODEL_FILE
+    if not os.path.isfile(path):  # false for a name that is too long, where Path.is_file raises
         raise WeightsError(f"There is no {MODEL_FILE} in {folder}; `save_pretrained(model, folder)` writes one.")
     return path
 

@@ -110,7 +110,7 @@ def test_a_run_killed_several_times_ends_in_the_table_of_an_undisturbed_one(corp
     predict_table(recognizer, expand([corpus]), tmp_path / "whole.csv")
     out = tmp_path / "killed.csv"
     journal = out.with_name("killed.csv.journal")
-    command = [sys.executable, "-m", "dfer_zoo", "predict", str(corpus), *MODEL, "--out", str(out), "--batch-size", "1"]
+    command = [sys.executable, "-m", "dfer_zoo", "predict", str(corpus), *MODEL, "--out", str(out), "--workers", "2"]
     kills = 0
     for lines in (2, 4):  # the header and so many clips
         process = subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -17,7 +17,10 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from dfer_zoo.inference import export  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not export.is_supported(torch.__version__), reason="exporting needs torch 2.9")
+pytestmark = [
+    pytest.mark.graph,
+    pytest.mark.skipif(not export.is_supported(torch.__version__), reason="exporting needs torch 2.9"),
+]
 
 
 def test_an_older_torch_is_one_sentence(tmp_path, monkeypatch):

@@ -458,7 +458,7 @@ def test_a_recipe_can_search_faces_in_training_and_validation(small, tmp_path, f
         Image.new("RGB", (64, 48)).save(tmp_path / name / "0.png")
     searched = []
     monkeypatch.setattr(
-        faces, "find_detector", lambda name: lambda frame: searched.append(name) or np.array([[8, 8, 40, 40]])
+        faces.detect, "find_detector", lambda name: lambda frame: searched.append(name) or np.array([[8, 8, 40, 40]])
     )
     changes = [f"data.{part}={tmp_path / part}" for part in ("train", "valid")]
     changes += ["train.epochs=1", "train.mix=none", "data.augment=none", 'data.without=["audio"]']

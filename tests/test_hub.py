@@ -105,6 +105,17 @@ def test_a_file_is_fetched_once_and_then_needs_no_request(record, server, cache)
     assert len(server.requests) == asked
 
 
+def test_what_killed_downloads_left_is_removed_by_the_next_one(record, server, cache):
+    blob = fetch.fetch(record, Cache(cache)).resolve()
+    left = [blob.with_name(f"{blob.name}{middle}.incomplete") for middle in ("", ".1a2b3c4d")]
+    other = blob.with_name("another.incomplete")
+    for path in (*left, other):
+        path.write_bytes(b"half")
+    blob.unlink()
+    fetch.fetch(record, Cache(cache))
+    assert blob.is_file() and other.is_file() and not any(path.exists() for path in left)
+
+
 def test_offline_works_from_the_cache_without_a_request(record, server, cache, monkeypatch):
     with pytest.raises(WeightsUnavailable, match=r"offline.*hf download small/weights model.safetensors"):
         fetch.fetch(record, Cache(cache, offline=True))

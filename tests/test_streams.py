@@ -34,7 +34,11 @@ def answers(recognizer, frames, **options):
 @pytest.fixture
 def squares(monkeypatch):
     detector = Squares()
+<<<<<<< HEAD
     monkeypatch.setattr(boxes, "find_detector", lambda name: detector)
+=======
+    monkeypatch.setattr(faces.detect, "find_detector", lambda name: detector)
+>>>>>>> main
     return detector
 
 

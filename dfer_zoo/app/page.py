@@ -40,7 +40,10 @@ CSS = """
 #fault:not(:has(p)), #timeline:not(:has(img)) {display: none}
 #table:not(:has(td)) {display: none}
 #table table {width: 100%; border-collapse: collapse}
-#table th, #table td {text-align: left; padding: 0.4rem 0.6rem; border-bottom: 1px solid var(--border-color-primary)}
+#table th, #table td {
+  text-align: left; white-space: nowrap; padding: 0.4rem 0.3rem; border: none;
+  border-bottom: 1px solid var(--border-color-primary);
+}
 #timeline img {width: 100%; height: auto; border-radius: 8px}
 body.dark #timeline .light, body:not(.dark) #timeline .dark {display: none}
 @media (max-width: 640px) {#timeline .wide {display: none}}

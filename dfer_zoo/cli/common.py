@@ -98,8 +98,12 @@ def parse_folds(text: str) -> list[int]:
     folds: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
-            raise InputError(f"--folds {text}: expected numbers such as 1-5 or 1,3.")
+        if (
+            not re.fullmatch(r"[0-9]{1,3}", first)
+            or not re.fullmatch(r"[0-9]{0,3}", last)
+            or int(last or first) < int(first)
+        ):
+            raise InputError(f"--folds {text}: expected numbers such as 1-5 or 1,3, and at most 999.")
         folds += range(int(first), int(last or first) + 1)
     return folds
 
@@ -113,7 +117,7 @@ def parse_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"{option} {pair}: expected NAME=VALUE.")
         try:
             values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two for nested brackets
             values[name] = text
     return values
 

@@ -7,7 +7,7 @@ import collections
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,18 +25,11 @@ LONGEST_NAME = 150  # characters of a source's name in the name of its picture; 
 
 
 def predict_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="files, folders, globs, @list.txt, a CSV or Parquet table, - (stdin)"
-    )
+    input_options(parser)
     parser.add_argument(
         "--model", help='"mma_dfer.dfew_fold1", "hf-hub:...", "local-dir:..."; by default the bundled baseline'
     )
     parser.add_argument("--pretrained", metavar="TAG[,TAG...]", help="which weights; several are averaged")
-    parser.add_argument(
-        "--faces", default="auto", help="auto (default), none, cascade, mtcnn, yunet:FILE, or LEFT,TOP,RIGHT,BOTTOM"
-    )
-    boxes_option(parser)
-    parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
     parser.add_argument(
         "--window",
         type=_window,
@@ -45,11 +38,6 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
         help='window length for predictions over time; "auto" (default): for long clips; "none": one prediction per clip',
     )
     parser.add_argument("--stride", type=float, metavar="SECONDS", help="between windows; half a window by default")
-    parser.add_argument("--fps", type=float, help="frame rate of sources without one, such as folders")
-    parser.add_argument("--order", choices=("numeric", "string"), default="numeric", help="of the frames in a folder")
-    parser.add_argument("--recover", action="store_true", help="read what can be decoded of damaged files")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="windows in a forward pass; 1 on a CPU, else 8")
-    parser.add_argument("--device", help='"cpu" (default), "cuda", "mps"')
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision of the model")
     parser.add_argument("--json", metavar="PATH", help="one JSON object per file; - is the standard output")
     parser.add_argument(
@@ -67,7 +55,6 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
     many.add_argument(
         "--tiers", metavar="KIND[,KIND...]", help="with --out: write eaf, textgrid, vtt, srt next to each file"
     )
-    input_options(parser)
     parser.add_argument(
         "--people", choices=("largest", "all"), default="largest", help="all: one prediction per person in a clip"
     )
@@ -75,7 +62,10 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
 
 
 def input_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for inputs and workers; also used by `embed`."""
+    """Add the options for clips, how they are read and where they are computed; also used by `embed`."""
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="files, folders, globs, @list.txt, a CSV or Parquet table, - (stdin)"
+    )
     parser.add_argument(
         "--as",
         dest="treat_as",
@@ -86,6 +76,16 @@ def input_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--urls", metavar="SCHEME[,SCHEME...]", help="open names such as s3://bucket/clip.mp4 with fsspec: s3,https"
     )
+    parser.add_argument(
+        "--faces", default="auto", help="auto (default), none, cascade, mtcnn, yunet:FILE, or LEFT,TOP,RIGHT,BOTTOM"
+    )
+    boxes_option(parser)
+    parser.add_argument("--no-face", choices=("error", "frame"), default="error", help="what to do without a face")
+    parser.add_argument("--fps", type=float, help="frame rate of sources without one, such as folders")
+    parser.add_argument("--order", choices=("numeric", "string"), default="numeric", help="of the frames in a folder")
+    parser.add_argument("--recover", action="store_true", help="read what can be decoded of damaged files")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="windows in a forward pass; 1 on a CPU, else 8")
+    parser.add_argument("--device", help='"cpu" (default), "cuda", "mps"')
     parser.add_argument(
         "--workers", type=int, default=0, metavar="N", help="processes that decode and find faces ahead of the model"
     )
@@ -153,12 +153,11 @@ def predict_command(options: argparse.Namespace) -> int:
         thumbnails=8 if options.plot else 0,
         people=options.people,
     )
-    reading = {"fps": options.fps, "order": options.order, "recover": options.recover}
     if options.out:
-        return _predict_table(options, recognizer, items, reading)
+        return _predict_table(options, recognizer, items)
     bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the printed results show the progress
     answers = predict_items(
-        recognizer, items, overlay=options.overlay, progress=bar, workers=options.workers, **reading
+        recognizer, items, overlay=options.overlay, progress=bar, workers=options.workers, **reading(options)
     )
     plots = _plot_paths(options.plot, names) if options.plot else [None] * len(items)
     bad = 0
@@ -195,29 +194,39 @@ def _check_table_options(options: argparse.Namespace) -> None:
         raise InputError("--shard belongs to --out.")
 
 
-def _predict_table(
-    options: argparse.Namespace, recognizer: Recognizer, items: Sequence[Item], reading: Mapping[str, Any]
-) -> int:
+def _predict_table(options: argparse.Namespace, recognizer: Recognizer, items: Sequence[Item]) -> int:
     from ..inference.batch import predict_table
 
     report = predict_table(
         recognizer,
         items,
         options.out,
-        resume=options.resume,
-        retry_errors=options.retry_errors,
-        shard=options.shard,
-        workers=options.workers,
         tiers=options.tiers.split(",") if options.tiers else (),
         overlay=options.overlay,
-        progress=sys.stderr.isatty(),
-        told=error_printer("predict"),
-        **reading,
+        **table_run(options, "predict"),
     )
     return told_report(report)
 
 
-def error_printer(command: str) -> Callable[[Item, Any], None]:
+def table_run(options: argparse.Namespace, command: str) -> dict[str, Any]:
+    """Return the arguments of `predict_table` and `embed_table` that both commands have."""
+    return {
+        "resume": options.resume,
+        "retry_errors": options.retry_errors,
+        "shard": options.shard,
+        "workers": options.workers,
+        "progress": sys.stderr.isatty(),
+        "told": _error_printer(command),
+        **reading(options),
+    }
+
+
+def reading(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `read_clip`."""
+    return {"fps": options.fps, "order": options.order, "recover": options.recover}
+
+
+def _error_printer(command: str) -> Callable[[Item, Any], None]:
     """Return a function that prints the error of a clip."""
 
     def told(item: Item, answer: Any) -> None:

@@ -247,6 +247,9 @@ class JointBlock(nn.Module):
         thought = self.mlp(self.norm2(tokens))
         return tokens + self.drop_path(thought if self.mlp_scale is None else thought * self.mlp_scale)
 
+    def has_plain_mlp(self) -> bool:
+        return are_linear(self.mlp.fc1, self.mlp.fc2)
+
     def forward_mean(self, tokens: Tensor) -> Tensor:  # (B, N, D) -> (B, 1, D)
         """The mean of `forward` in eval mode, with ``fc2`` after the mean."""
         seen = self.attn(self.norm1(tokens))
@@ -316,7 +319,8 @@ class JointEncoder(Encoder):
         *blocks, last = self.blocks
         for block in blocks:
             tokens = run(block, tokens)
-        if mean and are_linear(last.mlp.fc1, last.mlp.fc2) and applies(self, tokens):
+        assert isinstance(last, JointBlock)
+        if mean and applies(self, tokens) and last.has_plain_mlp():
             return last.forward_mean(tokens)
         return run(last, tokens)
 

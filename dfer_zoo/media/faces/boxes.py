@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from .detect import BOXES, Detector, find_detector
+from . import detect
+from .detect import BOXES, Detector
 
 Key = tuple[str, int, str, str]  # the clip, its number of frames, the detector, how it searched
 Found = dict[int, tuple[tuple[float, ...], ...]]  # boxes by frame number
@@ -139,6 +140,6 @@ def box_file(path: str) -> BoxFile:
 def detector_and_file(faces: Any) -> tuple[Detector, BoxFile | None]:
     """The detector, and the file of "DETECTOR+boxes:FILE"."""
     if not isinstance(faces, str):
-        return find_detector(faces), None
+        return detect.find_detector(faces), None
     name, separator, path = faces.partition(BOXES)
-    return find_detector(name), box_file(path) if separator else None
+    return detect.find_detector(name), box_file(path) if separator else None
