@@ -223,7 +223,7 @@ def place(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(detect, "find_detector", lambda faces: detect_middle)
     from dfer_zoo.media import faces
 
-    monkeypatch.setattr(faces.boxes, "find_detector", lambda faces: detect_middle)
+    monkeypatch.setattr(faces, "find_detector", lambda faces: detect_middle)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield tmp_path

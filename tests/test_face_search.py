@@ -54,11 +54,7 @@ def room(count=300, height=240, width=640, jump=None):
 @pytest.fixture
 def squares(monkeypatch):
     detector = Squares()
-<<<<<<< HEAD
-    monkeypatch.setattr(box_files, "find_detector", lambda name: detector)
-=======
     monkeypatch.setattr(faces.detect, "find_detector", lambda name: detector)
->>>>>>> main
     return detector
 
 
@@ -103,11 +99,7 @@ def test_a_face_that_is_too_small_at_low_resolution_is_found_at_full_resolution(
         def __call__(self, frame):
             return super().__call__(frame) if max(frame.shape[:2]) > search.COARSE else detect.NO_FACES
 
-<<<<<<< HEAD
-    monkeypatch.setattr(box_files, "find_detector", lambda name: Weak())
-=======
     monkeypatch.setattr(faces.detect, "find_detector", lambda name: Weak())
->>>>>>> main
     crops, _ = found(room(), "largest", "fast", [0, 25])
     assert all((crop > 127).all() for crop in crops)
 

@@ -8,7 +8,7 @@ import pytest
 import dfer_zoo
 from dfer_zoo import Recognizer
 from dfer_zoo.inference import stream as streams
-from dfer_zoo.media.faces import boxes
+from dfer_zoo.media import faces
 from tests import small
 from tests.test_contract import build
 from tests.test_face_search import Squares
@@ -34,11 +34,7 @@ def answers(recognizer, frames, **options):
 @pytest.fixture
 def squares(monkeypatch):
     detector = Squares()
-<<<<<<< HEAD
-    monkeypatch.setattr(boxes, "find_detector", lambda name: detector)
-=======
     monkeypatch.setattr(faces.detect, "find_detector", lambda name: detector)
->>>>>>> main
     return detector
 
 

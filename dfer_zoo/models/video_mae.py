@@ -247,9 +247,6 @@ class JointBlock(nn.Module):
         thought = self.mlp(self.norm2(tokens))
         return tokens + self.drop_path(thought if self.mlp_scale is None else thought * self.mlp_scale)
 
-    def has_plain_mlp(self) -> bool:
-        return are_linear(self.mlp.fc1, self.mlp.fc2)
-
     def forward_mean(self, tokens: Tensor) -> Tensor:  # (B, N, D) -> (B, 1, D)
         """The mean of `forward` in eval mode, with ``fc2`` after the mean."""
         seen = self.attn(self.norm1(tokens))
@@ -320,7 +317,7 @@ class JointEncoder(Encoder):
         for block in blocks:
             tokens = run(block, tokens)
         assert isinstance(last, JointBlock)
-        if mean and applies(self, tokens) and last.has_plain_mlp():
+        if mean and applies(self, tokens) and are_linear(last.mlp.fc1, last.mlp.fc2):
             return last.forward_mean(tokens)
         return run(last, tokens)
 
