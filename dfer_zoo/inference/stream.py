@@ -192,7 +192,11 @@ class StreamWindow:
         return self.source.take([self.start + index for index in indices])
 
     def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        yield from self.source.take([self.start + index for index in indices])
+        if self.report is None:  # whole frames: the indices may be made one by one
+            for index in indices:
+                yield from self.source.take([self.start + index])
+        else:
+            yield from self.source.take([self.start + index for index in indices])
 
 
 class _Memory:

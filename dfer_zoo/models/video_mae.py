@@ -316,7 +316,8 @@ class JointEncoder(Encoder):
         *blocks, last = self.blocks
         for block in blocks:
             tokens = run(block, tokens)
-        if mean and are_linear(last.mlp.fc1, last.mlp.fc2) and applies(self, tokens):
+        assert isinstance(last, JointBlock)
+        if mean and applies(self, tokens) and are_linear(last.mlp.fc1, last.mlp.fc2):
             return last.forward_mean(tokens)
         return run(last, tokens)
 
