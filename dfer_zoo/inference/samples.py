@@ -303,7 +303,7 @@ def _lowest_later(plan: Sequence[set[int]]) -> list[int]:
 
 @dataclass(frozen=True)
 class PackedSampler:
-    """A `Sampler` for a worker process. It uses one thread and sends arrays: each tensor would need a file descriptor."""
+    """A `Sampler` for a worker process. It uses one thread, and sends arrays to save file descriptors."""
 
     sampler: Sampler
 

@@ -147,7 +147,7 @@ class Stream:
         return dataclasses.replace(prediction, windows=(moved,), track=track)
 
 
-# -- state kept between predictions -------------------------------------------------------------------------------------
+# -- state kept between predictions ------------------------------------------------------------------------------------
 
 
 class Ring:

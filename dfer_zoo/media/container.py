@@ -102,7 +102,7 @@ def open_container(path: Path) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def open_file(path: str | os.PathLike) -> Iterator[Any]:
-    """Open a regular file for reading bytes. It never blocks: pipes are refused, even if one replaces the file meanwhile.
+    """Open a regular file for reading bytes. It never blocks, even if a pipe replaces the file.
 
     Args:
         path: The file.
@@ -129,8 +129,8 @@ def _pyav() -> Any:
     except ImportError as error:
         raise MediaError('Reading media files needs PyAV: pip install "dfer-zoo[video]".') from error
     if av.logging.get_level() == av.logging.ERROR:
-        # Older versions of torchvision set this level on import. With PyAV before 18 this can deadlock: a decoding thread
-        # needs the GIL to log, while the thread that closes the file holds the GIL and waits for the decoding thread.
+        # Older versions of torchvision set this level on import, which can deadlock with PyAV before 18: a decoding
+        # thread needs the GIL to log, while the thread that closes the file holds the GIL and waits for it.
         av.logging.set_level(None)
     return av
 

@@ -109,9 +109,10 @@ class Workers:
             yield result
 
     def streams(self, items: Iterable[Any], *, ahead: int = 2) -> Iterator[Iterator[Any]]:
-        """Yield, for each item in order, an iterator over what the function yields; it ends with an error if the item fails.
+        """Yield one iterator per item, in order, over the results of a generator function.
 
-        A process pauses while `MOST_PIECES` results of its item are queued, so memory is bounded for items of any length.
+        An iterator ends with an error if its item fails. A process pauses while `MOST_PIECES` results of its item are
+        queued, so memory is bounded for items of any length.
 
         Args:
             items: The items, consumed lazily: at most `ahead` per process before their results are used.

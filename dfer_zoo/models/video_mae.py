@@ -416,7 +416,7 @@ class VideoTransformer(DferModel):
                 nn.init.trunc_normal_(learned, std=0.02)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Group parameters by layer. As published, region tokens match no pattern and train at the rate of the head."""
+        """Group parameters by layer. Region tokens match no pattern and use the rate of the head, as published."""
         blocks = r"^encoder\.blocks" if coarse else r"^encoder\.blocks\.(\d+)"
         return {"stem": r"^encoder\.patch_embed", "blocks": [(blocks, None)]}
 

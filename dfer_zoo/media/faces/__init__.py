@@ -144,7 +144,7 @@ def find_in_stream(
 def _search(
     clip: Clip, faces: Any, crop: str, search: str, report: dict[str, Any], between: int | None = None
 ) -> Search:
-    """Create the search. ``between``: frames between two searches of a tracked face, by default from the clip length."""
+    """Create the search. ``between``: frames between two searches of a tracked face."""
     assert clip.frames is not None
     detector, file = detector_and_file(faces)
     step = None

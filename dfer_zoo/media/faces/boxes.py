@@ -24,9 +24,9 @@ LARGEST_SIDE = 1e6  # pixels; a box may extend beyond its frame
 class BoxFile:
     """A file with one JSON object per line: a clip, a detector, and the boxes that it found, by frame number.
 
-    Several processes may append lines at once. Incomplete lines are ignored. Clip names are relative to the folder of the
-    file, so that a data folder can be moved together with its boxes. If the number of frames of a clip has changed, it is
-    searched again.
+    Several processes may append lines at once. Incomplete lines are ignored. Clip names are relative to the folder of
+    the file, so that a data folder can be moved together with its boxes. A clip is searched again if its number of
+    frames has changed.
     """
 
     def __init__(self, path: Path) -> None:

@@ -58,8 +58,8 @@ def smooth_track(
 ) -> np.ndarray:
     """Interpolate the boxes of the wanted frames from searched frames: (frame number, box) pairs -> (len(wanted), 4).
 
-    Boxes are averaged over neighbors, interpolated, and constant beyond the ends; not across a jump or a gap of more than
-    ``longest_gap`` frames. Seconds may be used instead of frame numbers.
+    Boxes are averaged over neighbors, interpolated, and constant beyond the ends, but never across a jump or a gap of
+    more than ``longest_gap`` frames. Seconds may be used instead of frame numbers.
     """
     numbers = np.array([number for number, _ in path])
     boxes = np.stack([box for _, box in path])
