@@ -121,7 +121,7 @@ def orders(name: str) -> str:
 
 def dataset_of(record: Weights) -> str | None:
     """Return the name of the data set with the classes of these weights; None for weights without classes."""
-    if not record.labels or len(record.labels) > 20:  # AudioSet's 527 classes have no names here
+    if not record.labels or len(record.labels) > 20:  # AudioSet's 527 classes are indices
         return None
     if record.arch in ("emo_affectnet", "s2d_image"):  # named after their corpora, but trained with these classes
         return "AffectNet"

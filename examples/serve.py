@@ -208,7 +208,7 @@ def create_app(recognizer: Any, *, max_megabytes: float = 200, at_once: int = 32
         gone = asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():  # the client does not send more data
+            if not answer.done():  # disconnected: nobody would read the response
                 return _error(499, "The client has gone.")
         finally:
             answer.cancel()  # skips a queued job; no effect on a finished one

@@ -21,7 +21,7 @@ NUMBERS = ("person", "window")
 
 
 class Answers:
-    """The function for `mapInPandas`: maps data frames with `path` and `content` to data frames with a row per window."""
+    """The function for `mapInPandas`: maps data frames with `path` and `content` to one row per window."""
 
     def __init__(self, **options: Any) -> None:
         self.batch = Batch(path="content", id="path", **options)  # the worker loads the model at the first call

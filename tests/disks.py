@@ -1,4 +1,4 @@
-"""A disk that is full, for the time of a block, also for root."""
+"""Simulate a full disk inside a block, also for root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dfer_zoo.atomic import SUFFIX
 
 @contextlib.contextmanager
 def full_disk(room: int = 0) -> Iterator[None]:
-    """No file of this process and its children can grow beyond so many bytes; the write fails as on a full disk."""
+    """Limit the size of files of this process and its children; larger writes fail as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
@@ -22,5 +22,5 @@ def full_disk(room: int = 0) -> Iterator[None]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Temporary files and folders of ours."""
+    """Return leftover temporary files and folders."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob(f"*{SUFFIX}"))

@@ -1,7 +1,7 @@
-"""Where the code of the docs runs: a folder with drawn clips, and tiny models in the place of published weights.
+"""Run the code of the docs in a folder with drawn clips and tiny models instead of published weights.
 
-Only what cannot be had here is replaced: clips of people by drawn ones, the authors' weights by tiny ones with their
-labels and rules, and the face detector by one that finds the middle of a drawing. All else is the code as written.
+Three things are replaced: clips of people by drawn clips, the authors' weights by tiny models with the same labels and
+rules, and the face detector by one that returns the middle of the frame. All other code runs as written.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Block:
     language: str
     code: str
     line: int
-    reason: str | None  # why it does not run
+    reason: str | None  # why it is not run
 
     @property
     def runs(self) -> bool:
@@ -57,7 +57,7 @@ def pages() -> list[Path]:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, with the comment in front of them."""
+    """Return the fenced blocks of a page with the comments before them."""
     text = page.read_text(encoding="utf-8")
     found = []
     for match in FENCE.finditer(text):
@@ -68,7 +68,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """The commands of a shell block: in a console block those behind a dollar sign."""
+    """Return the commands of a shell block; in a console block, the lines after a dollar sign."""
     lines = block.code.replace("\\\n", " ").splitlines()
     if block.language == "console":
         lines = [line[2:] for line in lines if line.startswith("$ ")]
@@ -79,7 +79,7 @@ def commands(block: Block) -> list[str]:
 
 
 def draw_folder(folder: Path) -> Path:
-    """The files that the docs name."""
+    """Create the files that the docs use."""
     Puppet("happiness", size=96).write(folder / "interview.mp4")
     for emotion, names in (("calm", ("ann_1", "bob_1")), ("tense", ("ann_2", "bob_2"))):
         (folder / "own" / emotion).mkdir(parents=True)
@@ -96,7 +96,7 @@ def draw_folder(folder: Path) -> Path:
 
 
 def middle(frame: np.ndarray) -> np.ndarray:
-    """A face detector for drawings."""
+    """Return the middle of the frame as a face box, for drawn clips."""
     height, width = frame.shape[:2]
     return np.array([[width * 0.2, height * 0.2, width * 0.8, height * 0.8]])
 
@@ -109,18 +109,18 @@ def find_middle(given: object) -> object:
 
 
 def named_weights(code: str) -> list[Weights]:
-    """The records that a page's code names and that have a file of their own."""
+    """Return the records with a weights file that the code of a page names."""
     found = []
     for (arch, tag), record in registry.manifest().items():
         folds = re.sub(r"\d$", "{", tag)
-        converted = f"convert {arch} {tag}" in code  # then the page makes the file itself
+        converted = f"convert {arch} {tag}" in code  # then the page itself creates the file
         if arch in code and (tag in code or folds in code) and record.name not in BUNDLED and not converted:
             found.append(record)
     return [record for record in found if record.distribution != "composed"]
 
 
 def stored(record: Weights) -> Weights:
-    """A tiny model under the name of published weights; returns its record."""
+    """Store a tiny model under the name of published weights, and return its record."""
     torch.manual_seed(0)
     sizes = {name: value for name, value in TINY[record.arch].items() if name not in ("labels", "num_classes")}
     model = create_model(record.arch, **({"labels": record.labels} if record.labels else {}), **sizes)
@@ -136,7 +136,7 @@ def stored(record: Weights) -> Weights:
 
 @contextlib.contextmanager
 def world(drawn: Path, folder: Path, code: str) -> Iterator[pytest.MonkeyPatch]:
-    """The folder and the weights that this code needs; everything is as before afterwards."""
+    """Set up the folder and the weights for this code, and restore everything afterwards."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         for path in drawn.iterdir():
@@ -157,7 +157,7 @@ def world(drawn: Path, folder: Path, code: str) -> Iterator[pytest.MonkeyPatch]:
 
 
 def run_page(page: Path, drawn: Path, folder: Path) -> None:
-    """Run the blocks of a page in order; Python blocks share their names."""
+    """Run the blocks of a page in order; Python blocks share a namespace."""
     todo = [block for block in blocks(page) if block.runs]
     names: dict[str, object] = {"__name__": "example"}
     with world(drawn, folder, "\n".join(block.code for block in todo)) as patch:
@@ -173,7 +173,7 @@ def run_page(page: Path, drawn: Path, folder: Path) -> None:
 
 
 def run_session(code: str, names: dict[str, object], where: str) -> None:
-    """A Python session whose answers are compared."""
+    """Run a Python session and compare its output."""
     test = doctest.DocTestParser().get_doctest(code, names, where, where, 0)
     said = io.StringIO()
     runner = doctest.DocTestRunner(verbose=False)

@@ -1,4 +1,4 @@
-"""What the HTTP servers of the tests share: they listen on 127.0.0.1, answer in threads, and print nothing."""
+"""Base class of the HTTP servers of the tests: listens on 127.0.0.1, uses threads, and prints nothing."""
 
 import contextlib
 import threading
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 
 class Server(ThreadingHTTPServer):
-    """A server on a free port of this machine."""
+    """A server on a free local port."""
 
     daemon_threads = True
     request_queue_size = 32
@@ -29,7 +29,7 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 10
 
     def body(self) -> bytes:
-        """The content of the request, chunked or with a length."""
+        """Return the body of the request, chunked or with a length."""
         if self.headers.get("Transfer-Encoding") != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
         parts = []
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         return b"".join(parts)
 
     def start(self, status: int, length: int, headers: Mapping[str, str]) -> None:
-        """Send everything before the content."""
+        """Send the status and the headers."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def send(self, status: int, content: bytes, headers: Mapping[str, str], length: int | None = None) -> None:
-        """Answer; another ``length`` than that of the content is announced if given."""
+        """Send a response. ``length`` overrides the Content-Length."""
         self.start(status, len(content) if length is None else length, headers)
         with contextlib.suppress(OSError):
             self.wfile.write(content)

@@ -1,4 +1,4 @@
-"""The first answer imports what the model needs and no more: each import that creeps in costs every start of a command."""
+"""The first prediction imports only what the model needs, so that commands start quickly."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The device script in small, on a CPU: every cell of every architecture, failures, and the time limit."""
+"""The device script with small models on a CPU: all cells, failures, and the time limit."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The Dockerfile, without Docker: its instructions name what exists, and run in a virtual environment."""
+"""Check the Dockerfile without Docker: its instructions name existing files and run in a virtual environment."""
 
 import configparser
 import fnmatch
@@ -20,7 +20,7 @@ KNOWN = {"FROM", "ARG", "ENV", "RUN", "WORKDIR", "COPY", "USER", "ENTRYPOINT", "
 
 
 def instructions():
-    """(name, arguments) of every line; a backslash continues one."""
+    """Return (name, arguments) of every instruction; a backslash continues a line."""
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [tuple(line.split(maxsplit=1)) for line in lines]
@@ -31,7 +31,7 @@ def given(name):
 
 
 def is_ignored(place):
-    """Whether .dockerignore keeps this file out: the last pattern that matches it, or one of its folders, decides."""
+    """Return whether .dockerignore excludes a file: the last pattern that matches it or one of its folders decides."""
     ignored = False
     parts = place.split("/")
     names = ["/".join(parts[:n]) for n in range(1, len(parts) + 1)]
@@ -46,7 +46,7 @@ def is_ignored(place):
 
 
 def context():
-    """The files that Docker sees, of those that git knows or would add."""
+    """Return the files in the build context that git tracks or would add."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:  # an unpacked sdist
@@ -69,7 +69,7 @@ def test_the_entry_is_the_command_and_the_user_is_not_root():
     ).read_text(encoding="utf-8")
     assert given("USER") == ["zoo"] and "useradd --no-create-home zoo" in given("RUN")[-1]
     assert "RUN" not in names[names.index("USER") :]
-    assert len({image.split()[0] for image in given("FROM")}) == 1  # a virtual environment works where it was made
+    assert len({image.split()[0] for image in given("FROM")}) == 1  # virtual environments are not portable
 
 
 def test_the_context_has_what_is_copied_and_nothing_private():
@@ -85,9 +85,9 @@ def test_the_context_has_what_is_copied_and_nothing_private():
 
 @pytest.mark.slow
 def test_the_instructions_run_and_the_entry_answers_a_clip(tmp_path):
-    """Everything but the base image and the user: paths below the root become paths below a temporary folder.
+    """Run all instructions except the base image and the user, with a temporary folder as root.
 
-    The packages of this environment are visible, so pip finds them installed and downloads none.
+    The packages of this environment are visible, so pip does not download any.
     """
     pytest.importorskip("setuptools", minversion="70.1")
     pytest.importorskip("fastapi")

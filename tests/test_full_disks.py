@@ -1,4 +1,4 @@
-"""Every place that writes a file: a full disk or a place that cannot be written is one sentence, and nothing is broken."""
+"""Every command that writes files reports a full or read-only disk in one sentence, and damages no file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def clip(tmp_path_factory):
 
 
 def command(*arguments: object) -> None:
-    """A command of the program; its sentence on stderr becomes an exception, so that all cases look the same."""
+    """Run a command. Raise its error message as an exception, as the Python functions do."""
     before, sys.stderr = sys.stderr, io.StringIO()
     try:
         status = cli.main([str(argument) for argument in arguments])
@@ -153,7 +153,7 @@ def demo(clip: Path, out: Path) -> None:
 
 
 def copied(clip: Path, out: Path) -> None:
-    """Bytes and open files are copied into a temporary file."""
+    """Read bytes, which are copied to a temporary file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tempfile.tempdir", str(out))
         dfer_zoo.Recognizer("av_fusion", "puppets", faces="none")(clip.read_bytes())
@@ -183,7 +183,7 @@ WRITERS: dict[str, Callable[[Path, Path], None]] = {
     "demo": demo,
     "a clip of bytes": copied,
 }
-GROWING = {".journal", ".jsonl", ".tb"}  # files that grow line by line: what is in them stays, and a later run goes on
+GROWING = {".journal", ".jsonl", ".tb"}  # append-only files: their lines are kept, and a later run continues
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -208,10 +208,10 @@ def test_a_full_disk_is_one_sentence_and_the_files_before_stay_whole(writer, cli
     whole = contents(out)
     if not whole:  # only temporary files
         return
-    for path in out.rglob("*"):  # files that grow are begun anew
+    for path in out.rglob("*"):  # start append-only files from scratch
         if path.is_file() and path.suffix in GROWING:
             path.unlink()
-    if writer.startswith("prepare") and "annotations" not in writer:  # it goes on: what is done is not done again
+    if writer.startswith("prepare") and "annotations" not in writer:  # it resumes and skips finished clips
         return
     for room in (0, max(map(len, whole.values())) // 2):
         with full_disk(room), pytest.raises(DferZooError, match=r"too large|room"):
@@ -222,7 +222,7 @@ def test_a_full_disk_is_one_sentence_and_the_files_before_stay_whole(writer, cli
 
 
 def _again(write: Callable, clip: Path, out: Path) -> None:
-    """A training does not go on in a folder that holds one."""
+    """Write again without the saved training state, because training refuses a folder that contains one."""
     state = out / "run" / "state.safetensors"
     content = state.read_bytes()
     state.unlink()
@@ -235,7 +235,7 @@ def _again(write: Callable, clip: Path, out: Path) -> None:
 
 
 def _is_same(writer: str, name: str) -> bool:
-    return not name.endswith(".eaf")  # it holds the time
+    return not name.endswith(".eaf")  # contains the time of writing
 
 
 @pytest.mark.parametrize("writer", [name for name in WRITERS if name not in ("publish", "a clip of bytes")])

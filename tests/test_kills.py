@@ -1,4 +1,4 @@
-"""kill -9 at a few moments of everything that writes files; `python -m tests.hostile.kills --moments 25` is the whole."""
+"""Kill tasks that write files at a few moments. Full run: `python -m tests.hostile.kills --moments 25`."""
 
 import os
 import subprocess

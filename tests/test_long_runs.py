@@ -1,4 +1,4 @@
-"""Days of work: memory and descriptors stay the same however many files there are, and however long they are."""
+"""Memory and descriptors do not grow with the number or the length of files."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`examples/first_minutes.ipynb` runs from top to bottom, without the network, and shows pictures and tables."""
+"""`examples/first_minutes.ipynb` runs offline from top to bottom, and shows pictures and tables."""
 
 import base64
 import os
@@ -22,14 +22,14 @@ def read():
 
 
 def outputs(notebook, kind):
-    """Everything of this kind that the cells show."""
+    """Return all cell outputs of this kind."""
     shown = [one for cell in notebook.cells if cell.cell_type == "code" for one in cell.outputs]
     return [one["data"][kind] for one in shown if kind in one.get("data", {})]
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
-    """The notebook after all of its cells have run, in an empty folder."""
+    """Run all cells of the notebook in an empty folder."""
     folder = tmp_path_factory.mktemp("notebook")
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)  # the kernel is another process
@@ -63,5 +63,5 @@ def test_the_notebook_shows_pictures_and_tables(done):
     printed = [
         one for cell in done.cells if cell.cell_type == "code" for one in cell.outputs if one.output_type == "stream"
     ]
-    # tqdm, which the Hub's client imports, misses ipywidgets
+    # tqdm, imported by huggingface_hub, warns without ipywidgets
     assert not [one.text for one in printed if one.name == "stderr" and "IProgress not found" not in one.text]

@@ -1,4 +1,4 @@
-"""Videos with the answer drawn into them: frames, times and sound stay, boxes and bars are where they belong."""
+"""Overlay videos keep frames, times and sound, and have boxes and bars at the right places."""
 
 import dataclasses
 import os
@@ -27,7 +27,7 @@ SIZE = 90
 
 
 def answer(*chances, track=(), duration=3.0, source="clip", **facts):
-    """A prediction with one window per set of probabilities."""
+    """Return a prediction with one window per set of probabilities."""
     step = duration / len(chances)
     windows = tuple(Window(step * n, step * (n + 1), p) for n, p in enumerate(chances))
     return Prediction(source, LABELS, chances[0], windows, (), track=tuple(track), **facts)
@@ -62,7 +62,7 @@ def test_frames_times_and_sound_are_those_of_the_file(pattern, tmp_path):
     for number in (0, 45, 89):
         changed = np.abs(after.take([number])[0].astype(int) - before.take([number])[0]).max(2) > 60
         assert changed[top : top + 2, left:right].mean() > 0.8  # the upper edge of the box
-        assert changed[top + 8 : bottom - 8, left + 8 : right - 8].mean() < 0.05  # not the face inside
+        assert changed[top + 8 : bottom - 8, left + 8 : right - 8].mean() < 0.05  # the face inside is unchanged
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -77,7 +77,7 @@ def test_frames_times_and_sound_are_those_of_the_file(pattern, tmp_path):
     ],
 )
 def test_sound_of_any_kind_is_kept_in_step(tmp_path, name, codec):
-    """A click at 1.5 s stays where it is, also where the sound begins later than the picture."""
+    """A click at 1.5 s keeps its time, even if the sound starts later than the video."""
     tone = "aevalsrc='if(between(t,1.5,1.51),0.9,0)':s=48000:d=3"
     path = tmp_path / name
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=640x360:r=25:d=3", "-f", "lavfi", "-i", tone, *codec, path)
@@ -89,7 +89,7 @@ def test_sound_of_any_kind_is_kept_in_step(tmp_path, name, codec):
 
 
 def click(clip):
-    """The second of the loudest sample, from the first frame."""
+    """Return the time of the loudest sample in seconds after the first frame."""
     loudness = np.abs(np.asarray(clip.waveform)).max(0)
     return int((loudness > 0.5 * loudness.max()).argmax()) / clip.sample_rate + clip.sound_start
 
@@ -151,7 +151,7 @@ def test_the_bars_follow_the_windows_and_do_not_cover_the_face():
         assert (first[:, other] != 128).any() and (first[:, other] != last[:, other]).any()
         left, top, right, bottom = box
         assert (first[top + 30 : bottom - 30, left + 8 : right - 8] == 128).all()
-    # a face that fills the picture: the bars are beside it
+    # a face that fills the picture: the bars are next to it
     wide = next(drawn_frames(gray(), answer((0.9, 0.05, 0.05), track=[(0.0, (0, 0, 640, 480))])))
     assert wide.shape[0] == 480 and wide.shape[1] > 640 and (wide[40:-10, 10:630] == 128).all()
 
@@ -192,7 +192,7 @@ def test_a_photograph_becomes_a_picture(tmp_path):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Two puppets side by side, and one alone, in two folders."""
+    """Write a clip of two puppets and a clip of one, in two folders."""
     folder = tmp_path_factory.mktemp("corpus")
     left, right = (Puppet(e, identity=n, seed=n, size=SIZE).clip() for n, e in enumerate(("happiness", "anger")))
     frames = [np.concatenate(both, 1) for both in zip(left.take(range(36)), right.take(range(36)))]

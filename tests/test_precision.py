@@ -1,4 +1,4 @@
-"""Compiled models take any batch size without compiling again; a precision that is slower is pointed out once."""
+"""Compiled models accept any batch size without recompiling; slow precisions cause one warning."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def test_a_compiled_model_is_compiled_once_for_one_clip_and_once_for_more(arch, 
     torch._dynamo.reset()
     counters.clear()
     model = build(arch)
-    # 6 and more, since torch compiles convolutions of fewer than 16 frames, here 3 a clip, on their own
+    # at least 6: torch compiles convolutions of fewer than 16 frames (3 per clip here) separately
     batches = [model.example_inputs(size) for size in (6, 7, 9, 11, 1)]
     expected = [model(**batch) for batch in batches]
     model = precision.compiled(model, backend="eager")

@@ -1,4 +1,4 @@
-"""`examples/serve.py` on a real socket of this machine: no answer is mixed up, every fault is a sentence, no file stays."""
+"""`examples/serve.py` on a local socket: responses match requests, errors are sentences, and no files remain."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def recognizer():
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Clips with different people, expressions and lengths."""
+    """Write clips with different people, expressions and lengths."""
     folder = tmp_path_factory.mktemp("clips")
     return [
         Puppet(EMOTIONS[n % 6], identity=n, seed=n, size=48 + 8 * (n % 3)).write(folder / f"clip {n}.mp4")
@@ -158,7 +158,7 @@ def test_health_names_the_model(service, recognizer):
 
 
 class Slow:
-    """A recognizer that waits until it is told, and remembers what it was given."""
+    """A recognizer that blocks until released, and records its calls."""
 
     models, labels = (), ("a", "b")
 
@@ -183,7 +183,7 @@ def test_clips_that_wait_are_answered_together_and_one_too_many_is_503(recognize
         full = service.post("4.mp4", clips[4].read_bytes())
         assert full.status_code == 503 and "4 clips are being answered" in full.json()["error"]
         assert full.headers["Retry-After"] == "5"
-        assert httpx.get(f"{service.address}/health").status_code == 200  # still answers
+        assert httpx.get(f"{service.address}/health").status_code == 200  # still responds
         slow.go.set()
         assert [answer.result().json()["source"] for answer in (first, *others)] == [f"{n}.mp4" for n in range(4)]
         assert slow.calls == [1, 3]
@@ -196,11 +196,11 @@ def test_a_client_that_goes_away_costs_nothing(recognizer, clips):
         assert settled(lambda: slow.calls == [1])
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{service.address}/predict", files={"clip": clips[1].read_bytes()}, timeout=1)
-        assert settled(lambda: len(service.files()) == 1)  # the file of the one who left is deleted at once
+        assert settled(lambda: len(service.files()) == 1)  # the file of the disconnected client is deleted immediately
         slow.go.set()
         assert first.result().status_code == 200
         assert service.post("2.mp4", clips[2].read_bytes()).status_code == 200
-        assert slow.calls == [1, 1]  # the clip of the one who left was not computed
+        assert slow.calls == [1, 1]  # the clip of the disconnected client was skipped
 
 
 def test_a_client_that_goes_away_during_its_upload_leaves_nothing(service, clips):
@@ -275,7 +275,7 @@ def test_the_command_serves_until_it_is_stopped(clips, tmp_path):
 
 
 def blocks(language):
-    """The code of docs/serve.md that needs the service."""
+    """Return the code blocks of docs/serve.md that need the service."""
     text = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
     return re.findall(rf"<!-- runs against the service -->\n```{language}\n(.*?)```", text, re.DOTALL)
 

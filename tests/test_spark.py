@@ -1,4 +1,4 @@
-"""`examples/spark_predict.py`: the pandas function, and the real Spark on this machine where there is a Java."""
+"""`examples/spark_predict.py`: the pandas function, and a local Spark if Java is installed."""
 
 import os
 import pickle

@@ -1,4 +1,4 @@
-"""Every way to start processes: scripts with and without a guard, pools of the user, a Recognizer in another process."""
+"""Start workers from scripts with and without a guard, in user pools, and in other processes."""
 
 import multiprocessing
 import os
@@ -58,7 +58,7 @@ def test_a_script_with_a_guard_works_however_processes_start(method, clips, labe
 
 
 def test_a_script_without_a_guard_works_too(clips, labels, tmp_path):
-    """The workers need nothing that the script defines, so they do not import it."""
+    """Workers do not import the script unless they need its definitions."""
     done = run(tmp_path, "\nprint(answers())", clips)
     assert (done.stdout.strip(), done.stderr.strip()) == (str(labels), "")
 
@@ -66,7 +66,7 @@ def test_a_script_without_a_guard_works_too(clips, labels, tmp_path):
 def test_a_script_without_a_guard_whose_functions_are_needed_is_one_sentence_and_no_storm(clips, tmp_path):
     done = run(tmp_path, "\nprint(answers(faces=whole))", clips)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.count("Traceback") == 1  # of the script itself
+    assert done.stderr.count("Traceback") == 1  # from the script itself
     assert (
         done.stderr.strip()
         .splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Streams: what is kept between answers changes none of them, and a late answer is dropped."""
+"""Streams: caching does not change predictions, and late predictions are dropped."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ FPS = 10
 
 
 def textured(count, jump=50):
-    """A square with a moving pattern on black, which moves and then is elsewhere."""
+    """Draw a textured square on black that moves, and jumps at one frame."""
     frames = np.zeros((count, 120, 320, 3), np.uint8)
     draw = np.random.default_rng(0)
     for number in range(count):
@@ -76,7 +76,7 @@ def test_no_frame_is_encoded_twice(monkeypatch):
     model, encoded = build("dfer_clip"), []
     encode = model.encode_frames
     monkeypatch.setattr(model, "encode_frames", lambda video: encoded.append(video.shape[1]) or encode(video))
-    recognizer = Recognizer(model, faces="none", window=4.0, stride=1.0)  # 4 frames of 40, one of them new each second
+    recognizer = Recognizer(model, faces="none", window=4.0, stride=1.0)  # 4 frames of 40, one new frame per second
     assert len(answers(recognizer, textured(90))) == 6
     assert encoded == [4, 1, 1, 1, 1, 1]
 
@@ -114,7 +114,7 @@ def test_a_late_answer_is_dropped_and_counted(monkeypatch):
 
     class Slow(streams.Stream):
         def _answer(self):
-            now[0] += 1.7  # of one second between two answers
+            now[0] += 1.7  # seconds per prediction; one is due every second
             return super()._answer()
 
     recognizer = Recognizer(small.build(), faces="none", window=1.0, stride=1.0)

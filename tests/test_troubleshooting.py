@@ -1,4 +1,4 @@
-"""Every message of docs/troubleshooting.md is raised here, and its words must be those of the page."""
+"""Raise every message of docs/troubleshooting.md, and compare it with the page."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def hearing() -> dfer_zoo.Recognizer:
 
 
 def command(text: str) -> Callable[[], None]:
-    """The message of a command, as an error."""
+    """Return a function that raises the message of a command."""
 
     def run() -> None:
         said = io.StringIO()

@@ -1,4 +1,4 @@
-"""`examples/webdataset_train.py`: shards of videos, read by the real webdataset, train a model that is then used."""
+"""`examples/webdataset_train.py`: train on video shards with webdataset, and use the model."""
 
 import io
 import tarfile
@@ -24,7 +24,7 @@ def add(shard, name, content):
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """Two shards of four videos each, written with tarfile, one of them damaged."""
+    """Write two shards of four videos each with tarfile; one video is damaged."""
     folder = tmp_path_factory.mktemp("shards")
     for number in range(2):
         with tarfile.open(folder / f"{number:04d}.tar", "w") as shard:
@@ -48,7 +48,7 @@ def test_every_usable_clip_of_the_shards_is_in_a_batch(shards, workers, capfd):
     classes = [int(label) for _, labels in found for label in labels]
     assert sorted(classes) == [0] * 4 + [1] * 3
     assert all(inputs["video"].shape[0] == len(labels) for inputs, labels in found)
-    assert "1_3" in capfd.readouterr().err  # the damaged one is named
+    assert "1_3" in capfd.readouterr().err  # names the damaged clip
 
 
 def test_a_model_learns_from_shards_and_is_used(shards, tmp_path, capsys):

@@ -311,7 +311,7 @@ def _plotted(answer: Prediction, path: Path) -> DferZooError | None:
 
 
 def _plot_paths(plot: str, sources: Sequence[str]) -> list[Path]:
-    """Return the plot path of every source. With several sources, it contains the source name and, if needed, a number."""
+    """Return the plot path of every source. With several sources, it contains the source name, numbered if equal."""
     path = Path(plot)
     if len(sources) == 1:
         return [path]

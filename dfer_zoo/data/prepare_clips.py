@@ -136,7 +136,7 @@ def _without_face(clip: Clip) -> bool:
 
 
 def _write_array(clip: Clip, video: VideoSpec, place: Path, preview: bool) -> int:
-    """Write av_fusion's array: the sampled faces at the input size, uint8 in BGR order, black after the end of the clip."""
+    """Write av_fusion's array: sampled faces at the input size, uint8 in BGR order, black after the end of the clip."""
     chosen = sampling.indices(clip.num_frames, clip.fps, video)
     size = video.img_size
     faces = np.stack([RESIZES[video.resize](frame, size, size) for frame in sampling.take(clip, chosen)])

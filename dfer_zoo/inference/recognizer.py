@@ -59,9 +59,9 @@ class Recognizer:
         faces: How to find the face: "auto", "none" (the frames already are face crops), a detector's name, a function
             or boxes; see `media.faces.find`. The weights define the crop rule.
         no_face: "error", or "frame" to take whole frames of a clip without a face.
-        window: Length of a window in seconds, for predictions over time. "auto": use windows if the clip is much longer than
-            the input of the models or the clips of the data sets. None: one prediction for the clip, as in the
-            published evaluations.
+        window: Length of a window in seconds, for predictions over time. "auto": use windows if the clip is much
+            longer than the input of the models or the clips of the data sets. None: one prediction for the clip, as in
+            the published evaluations.
         stride: Seconds from one window to the next; half a window by default.
         batch_size: Windows in a forward pass; by default 1 on a CPU, where larger batches are slower, else 8.
         device: Device of the models.

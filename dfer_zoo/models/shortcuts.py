@@ -102,7 +102,7 @@ class ClipMlp(nn.Sequential):
 
 
 def quick_mlp(fc1: Any, fc2: Any, x: Tensor) -> Tensor:
-    """Compute fc2(quick_gelu(fc1(x))). With s = 1.702, h * sigmoid(s h) = silu(s h) / s; s is folded into the weights."""
+    """Compute fc2(quick_gelu(fc1(x))): h * sigmoid(s h) = silu(s h) / s, with s = 1.702 folded into the weights."""
     bias = None if fc1.bias is None else fc1.bias * QUICK_GELU
     hidden = F.silu(F.linear(x, fc1.weight * QUICK_GELU, bias), inplace=True)
     return F.linear(hidden, fc2.weight / QUICK_GELU, fc2.bias)

@@ -424,9 +424,10 @@ class VideoTransformer(DferModel):
         return {"encoder.region_tokens", "encoder.position"}
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """Load the encoder of a pre-training model as "encoder"; its decoder and the norm after its encoder are ignored.
+        """Load the encoder of a pre-training model as "encoder".
 
-        Learned position embeddings keep their initial values if the file does not contain them.
+        The decoder and the norm after the encoder are ignored. Learned position embeddings keep their initial values if
+        the file does not contain them.
         """
         check_backbones(self, states, "encoder")
         own, source = self.state_dict(), states["encoder"]

@@ -23,23 +23,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-TRIES = 40  # moments that are drawn, at most, for each that counts
+TRIES = 40  # maximum attempts per kill that counts
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is killed: it works in a folder, and goes on there when it runs again."""
+    """A task to kill. It works in a folder and continues there when it runs again."""
 
     work: Callable[[Path], None]
-    results: Callable[[Path], dict[str, str]]  # the digests of what must be equal in the end
-    left: Callable[[Path], list[str]]  # what must not be there in the end
+    results: Callable[[Path], dict[str, str]]  # digests of the files that must be equal at the end
+    left: Callable[[Path], list[str]]  # files that must not exist at the end
     around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext  # once, in the parent
-    inputs: Callable[[Path], object] | None = None  # makes what the task reads, beside its folder
+    inputs: Callable[[Path], object] | None = None  # creates the inputs next to the folder
 
 
 @dataclass
 class Found:
-    """What happened to one task."""
+    """The results of one task."""
 
     name: str
     kills: int = 0
@@ -51,7 +51,7 @@ class Found:
 
 
 def started(work: Callable[[Path], None], folder: Path) -> int:
-    """A forked process that works; its number. What it prints goes to a file beside the folder."""
+    """Fork a process that runs the task, with output to a file next to the folder, and return its pid."""
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.fork()
@@ -59,7 +59,7 @@ def started(work: Callable[[Path], None], folder: Path) -> int:
         return process
     status = 70
     try:
-        os.setsid()  # so that its own children can be looked for
+        os.setsid()  # so that its children can be found
         log = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -74,7 +74,7 @@ def started(work: Callable[[Path], None], folder: Path) -> int:
 
 
 def killed(work: Callable[[Path], None], folder: Path, seconds: float) -> bool:
-    """Whether SIGKILL after so many seconds hit a process that was at work."""
+    """Send SIGKILL after ``seconds``. Return whether the process was still running."""
     process = started(work, folder)
     time.sleep(seconds)
     os.kill(process, signal.SIGKILL)
@@ -84,7 +84,7 @@ def killed(work: Callable[[Path], None], folder: Path, seconds: float) -> bool:
 
 
 def finished(work: Callable[[Path], None], folder: Path) -> str:
-    """Run to the end; what went wrong, or nothing."""
+    """Run to the end. Return the error, or an empty string."""
     process = started(work, folder)
     _, status = os.waitpid(process, 0)
     problem = "" if status == 0 else f"ended with {status}: {folder.with_suffix('.log').read_text()[-2000:]}"
@@ -92,7 +92,7 @@ def finished(work: Callable[[Path], None], folder: Path) -> str:
 
 
 def _wait_for_children(session: int, seconds: float = 30) -> str:
-    """Workers of a killed process end by themselves."""
+    """Wait until the workers of a killed process have exited."""
     deadline = time.monotonic() + seconds
     while alive := _in_session(session):
         if time.monotonic() > deadline:
@@ -117,7 +117,7 @@ def _in_session(session: int) -> list[int]:
 
 
 def attack(name: str, moments: int, seed: int) -> Found:
-    """Kill one task at so many moments."""
+    """Kill one task at several moments."""
     task, found, draw = TASKS[name](), Found(name), random.Random(f"{name}{seed}")
     with tempfile.TemporaryDirectory(prefix="kills") as place, task.around():
         whole = Path(place) / "whole"
@@ -142,7 +142,7 @@ def attack(name: str, moments: int, seed: int) -> Found:
 def _one_moment(
     task: Task, folder: Path, number: int, moments: int, found: Found, draw: random.Random, expected: dict[str, str]
 ) -> str:
-    """Kill in the n-th part of the run, in another moment of it if the process had ended already."""
+    """Kill in the n-th part of the run; retry at another moment if the process had already ended."""
     for _ in range(TRIES):
         folder.mkdir()
         moment = found.seconds * (number + draw.random()) / moments
@@ -150,7 +150,7 @@ def _one_moment(
             found.kills += 1
             break
         shutil.rmtree(folder)
-        found.seconds *= 0.97  # it was faster this time
+        found.seconds *= 0.97  # this run was faster
     else:
         return "it ended before every kill"
     if problem := finished(task.work, folder):
@@ -165,7 +165,7 @@ def _one_moment(
 
 
 def digests(*patterns: str, but: tuple[str, ...] = ()) -> Callable[[Path], dict[str, str]]:
-    """The digests of all files below a folder that match."""
+    """Return a function that computes the digests of all matching files below a folder."""
 
     def found(folder: Path) -> dict[str, str]:
         files = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
@@ -179,7 +179,7 @@ def digests(*patterns: str, but: tuple[str, ...] = ()) -> Callable[[Path], dict[
 
 
 def leftovers(*patterns: str) -> Callable[[Path], list[str]]:
-    """Temporary files of ours, and what else matches."""
+    """Return a function that lists leftover temporary files and other matches."""
     from dfer_zoo.atomic import SUFFIX
 
     return lambda folder: sorted(
@@ -234,7 +234,7 @@ def _corpus(folder: Path) -> Path:
 
 
 def _make_corpus(folder: Path) -> None:
-    """Drawn clips, one of them damaged, beside the folder of the run."""
+    """Draw clips, one of them damaged, next to the folder of the run."""
     from dfer_zoo.data.puppets import Puppet
 
     corpus = _corpus(folder)
@@ -289,7 +289,7 @@ def preparation() -> Task:
     )
 
 
-WIDTH = 60_000  # of the model that is converted and fetched: a file of 12 MB
+WIDTH = 60_000  # of the converted and fetched model: a file of 12 MB
 
 
 def _large_state() -> dict:
@@ -342,7 +342,7 @@ def conversion() -> Task:
 
 @contextlib.contextmanager
 def _served(serve: Callable[[Callable[[str], None]], None]) -> Iterator[None]:
-    """A server in a process of its own, so that this one has no threads when it forks."""
+    """Run a server in a separate process, so that this process has no threads when it forks."""
     reading, writing = os.pipe()
     process = os.fork()
     if not process:
@@ -365,7 +365,7 @@ SERVER: dict[str, str] = {}
 
 
 def fetching() -> Task:
-    """The authors' file over HTTPS, and its conversion."""
+    """Fetch the authors' file over HTTPS and convert it."""
     import io
 
     import torch
@@ -398,7 +398,7 @@ def fetching() -> Task:
 
 
 def hub() -> Task:
-    """A file of the Hub, with its real client."""
+    """Fetch a file from the Hub with the real client."""
     import huggingface_hub  # noqa: F401
 
     import dfer_zoo

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-WARM = 64  # files before the first look: imports, caches, pools of memory
+WARM = 64  # files before the first measurement, for imports, caches and memory pools
 LOOKS = 20
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the process holds after some files."""
+    """Memory and descriptors after some files."""
 
     files: int
     bytes: int
@@ -27,13 +27,13 @@ class Look:
 
 
 def held() -> tuple[int, int]:
-    """(resident memory in bytes, open descriptors) of this process."""
+    """Return (resident memory in bytes, open descriptors) of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd"))
 
 
 def small_files(folder: Path, count: int) -> list[str]:
-    """Video, sound, an image and a damaged file, under many names."""
+    """Create video, sound, image and damaged files under many names."""
     import numpy as np
     from PIL import Image
 
@@ -59,7 +59,7 @@ def small_files(folder: Path, count: int) -> list[str]:
 
 
 def looks(count: int, *, workers: int = 0) -> Iterator[Look]:
-    """Answer so many files, and look at this process now and then."""
+    """Predict ``count`` files, and yield measurements at intervals."""
     from dfer_zoo import Recognizer
 
     recognizer = Recognizer("mini_xception", "fer2013", faces="none")

@@ -14,7 +14,7 @@ KINDS = ("video", "sound")
 
 
 def drawn(kind: str, path: Path, minutes: float) -> Path:
-    """A small video of so many minutes with sound, or a WAV file, written piece by piece."""
+    """Write a small video with sound or a WAV file of this length, piece by piece."""
     import wave
 
     import av
@@ -49,7 +49,7 @@ def drawn(kind: str, path: Path, minutes: float) -> Path:
 
 
 def answer(path: Path) -> None:
-    """An answer over time, as `dfer-zoo predict --window 4 --stride 4` gives it."""
+    """Predict over time, like `dfer-zoo predict --window 4 --stride 4`."""
     from dfer_zoo import Recognizer
 
     prediction = Recognizer("av_fusion", "puppets", faces="none", window=4.0, stride=4.0)(path)
@@ -57,10 +57,10 @@ def answer(path: Path) -> None:
 
 
 def peak(kind: str, minutes: float) -> int:
-    """Bytes of the largest resident memory of a process of its own that answers for so many minutes."""
+    """Return the peak resident memory, in bytes, of a separate process that predicts a clip of this length."""
     with tempfile.TemporaryDirectory(prefix="memory") as folder:
         path = drawn(kind, Path(folder) / "clip", minutes)
-        import dfer_zoo  # noqa: F401  # the imports are the same in all
+        import dfer_zoo  # noqa: F401  # the same imports for all lengths
 
         reading, writing = os.pipe()
         process = os.fork()
@@ -86,7 +86,7 @@ if __name__ == "__main__":
     print("| clip | minutes | peak of resident memory |\n|---|---|---|")
     for kind in KINDS:
         for minutes in options.minutes:
-            # drawn in this process, whose memory the child starts with: run each length in a process of its own
+            # the child inherits the memory of this process, so run each length in a separate process
             import subprocess
 
             code = f"from tests.hostile.memory import peak; print(peak({kind!r}, {minutes}))"

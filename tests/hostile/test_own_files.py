@@ -1,4 +1,4 @@
-"""Files that dfer_zoo writes and reads again, damaged: journals, boxes and states are an answer or one sentence."""
+"""Damaged journals, boxes and states give a result or a one-sentence error."""
 
 import json
 import time
@@ -33,7 +33,7 @@ def recognizer():
 
 @pytest.fixture(scope="module")
 def journal(clip, recognizer, tmp_path_factory):
-    """The header and the line of a run that did not come to its table."""
+    """Return the journal of an interrupted run."""
     out = tmp_path_factory.mktemp("journal") / "table.csv"
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(batch, "write_table", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -95,7 +95,7 @@ def test_a_damaged_journal_of_a_preparation(clip, tmp_path, capsys):
     damaged = [*NO_JSON, *(json.dumps({**whole, **change}).encode() for change in changes)]
     assert whole.keys() == Result.__dataclass_fields__.keys()
     (out / "prepare.jsonl").write_bytes(b"\n".join([header, *damaged]) + b"\n")
-    assert main(command) == 0  # such lines are left out, and the clip is prepared again
+    assert main(command) == 0  # damaged lines are skipped, and the clip is prepared again
     for line in NO_JSON:
         (out / "prepare.jsonl").write_bytes(line + b"\n")
         assert main(command) == 2
@@ -145,7 +145,7 @@ def test_nested_brackets_are_a_word():
 
 
 def test_a_long_name_costs_no_time():
-    """The search for passwords in messages was quadratic: three minutes for a line of 200 kB."""
+    """Redacting passwords in messages used to take quadratic time: three minutes for a line of 200 kB."""
     begin = time.monotonic()
     for text in ("x" * 1_000_000, "a://" * 200_000, "a://" + "b" * 500_000, "@" * 500_000):
         assert len(str(DferZooError(text))) <= MAX_MESSAGE + 100

@@ -1,4 +1,4 @@
-"""The published losses and metrics of HiCMAE's regression. Recipes of the zoo train classifiers only.
+"""The published losses and metrics of HiCMAE's regression. Recipes only train classifiers.
 
 Outputs and targets are (clips, dimensions).
 """

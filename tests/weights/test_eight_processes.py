@@ -1,4 +1,4 @@
-"""Eight processes at once on an empty store and an empty cache: all succeed with equal files, and nothing is left over."""
+"""Eight processes that share an empty store and an empty cache all succeed with equal files and no leftovers."""
 
 import hashlib
 import io
