@@ -168,11 +168,8 @@ class Attention(nn.Module):
         return small and are_linear(self.q, self.kv, self.proj) and applies(self, queries)
 
     def attend_to_few(self, queries: Tensor, context: Tensor) -> Tensor:
-        """Compute the same output, faster for many queries and few context tokens M.
-
-        ``q`` and ``proj`` are folded into keys and values, so that queries are multiplied by matrices with heads * M
-        columns instead of D.
-        """
+        """Compute the same output, faster for many queries and few context tokens M. ``q`` and ``proj`` are folded into
+        keys and values, so that queries are multiplied by matrices with heads * M columns instead of D."""
         heads, width = self.num_heads, queries.shape[-1]
         kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
         k, v = F.linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
@@ -424,11 +421,8 @@ class VideoTransformer(DferModel):
         return {"encoder.region_tokens", "encoder.position"}
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """Load the encoder of a pre-training model as "encoder".
-
-        The decoder and the norm after the encoder are ignored. Learned position embeddings keep their initial values if
-        the file does not contain them.
-        """
+        """Load the encoder of a pre-training model as "encoder", without its decoder and the norm after its encoder.
+        Learned position embeddings keep their initial values if the file does not contain them."""
         check_backbones(self, states, "encoder")
         own, source = self.state_dict(), states["encoder"]
         wanted = {name for name in own if name.startswith("encoder.")} - ({"encoder.position"} - source.keys())
