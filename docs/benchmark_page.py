@@ -1,4 +1,4 @@
-"""Writes docs/benchmarks.md from docs/benchmarks.json: `python docs/benchmark_page.py`; with --check, says only whether it is stale."""
+"""Write docs/benchmarks.md from docs/benchmarks.json; `--check` only reports whether it is stale."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ SECTIONS: dict[str, tuple[str, str, list[Column]]] = {
 
 
 def page(stored: dict[str, Any], device: dict[str, Any] | None) -> str:
-    """The whole page."""
+    """Return the text of the page."""
     parts = [INTRODUCTION]
     for name, (title, text, columns) in SECTIONS.items():
         section = stored["sections"].get(name)
@@ -125,7 +125,7 @@ def page(stored: dict[str, Any], device: dict[str, Any] | None) -> str:
 
 
 def busy(section: dict[str, Any]) -> str:
-    """Other programs at the same time make ratios less sure, so it is said."""
+    """Return a note if other programs were running during the measurement."""
     if section.get("load", 0) <= section["threads"] + 1:
         return ""
     return f", beside other programs (load {section['load']:g} with {section['threads']} threads of its own)"

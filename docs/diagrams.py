@@ -1,8 +1,7 @@
-"""Draws the diagrams of the systems as SVG, light and dark: `make diagrams`; with --check, only says what is stale.
+"""Draw the diagrams of the systems as SVG, light and dark: `make diagrams`; `--check` only reports stale files.
 
-A diagram is a list of rows from the input (top) to the answer (bottom). A row has boxes; arrows go from box to box. The
-colours say what the published training does with a part: a frozen part has a dashed border, so no colour is needed to
-read it.
+A diagram is a list of rows from the input (top) to the output (bottom). Rows contain boxes, and arrows connect boxes.
+Colors show how the published training treats a part. Frozen parts also have a dashed border.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ MEANING = {
 
 @dataclass
 class Box:
-    """A part: its name in bold, what it does below, and where it stands in the row (in twelfths of the width)."""
+    """A part: its name in bold, a description, and its position in the row (in twelfths of the width)."""
 
     name: str
     title: str
@@ -74,7 +73,7 @@ class Diagram:
         return {b.name: b for row in self.rows for b in row}
 
     def place(self) -> float:
-        """Give every box its height and place; returns the height of the picture."""
+        """Set the height and position of every box. Return the height of the picture."""
         y = 14.0
         opening = {names.split()[0] for names, _ in self.frames}
         closing = {names.split()[-1] for names, _ in self.frames}
@@ -140,7 +139,7 @@ class Diagram:
 
 
 def route(start: Box, end: Box) -> tuple[str, float, float]:
-    """The path of an arrow, and where its label goes."""
+    """Return the path of an arrow and the position of its label."""
     if start.top == end.top:
         y = start.top + start.height / 2
         a, b = (start.right, end.left) if start.left < end.left else (start.left, end.right)
@@ -570,7 +569,7 @@ DIAGRAMS["hicmae_pretrain"] = Diagram(
 
 
 def layers(*rows: dict[str, str]) -> list[list[Box]]:
-    """Rows of folders with what they hold; a folder imports only folders of lower rows."""
+    """Return rows of folders with their contents. A folder imports only folders of lower rows."""
     return [
         [
             box(name, name, *filter(None, [what]), kind="input", at=12 / len(row) * i, width=12 / len(row))
@@ -580,7 +579,7 @@ def layers(*rows: dict[str, str]) -> list[list[Box]]:
     ]
 
 
-# Drawings of other pages
+# Diagrams of other pages
 OTHERS = {
     "imports": Diagram(
         "The folders in the order of their imports: each one imports only folders of lower rows",
@@ -622,7 +621,7 @@ OTHERS = {
 
 
 def pictures() -> dict[Path, str]:
-    """File -> content, for every system and theme."""
+    """Return {file: content} for every system and theme."""
     return {
         FOLDER / f"{name}_{theme}.svg": diagram.draw(theme)
         for name, diagram in (DIAGRAMS | OTHERS).items()

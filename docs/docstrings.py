@@ -1,4 +1,4 @@
-"""How the reference reads docstrings: every doctest becomes an "Examples" section, whatever stands above it."""
+"""Griffe extension for the reference: turn every doctest into an "Examples" section."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import griffe
 
 
 class Doctests(griffe.Extension):
-    """Rewrites docstrings before they are parsed."""
+    """Rewrite docstrings before they are parsed."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
@@ -19,7 +19,7 @@ class Doctests(griffe.Extension):
 
 
 def with_examples(text: str) -> str:
-    """Google's parser knows "Examples:" only, and takes a doctest without a heading for a quotation."""
+    """Add "Examples:" headings: without one, the Google parser renders a doctest as a quotation."""
     text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
     if "Examples:" in text or not re.search(r"^>>> ", text, re.MULTILINE):
         return text

@@ -1,4 +1,4 @@
-"""Writes docs/flops.json, the cost of one clip for every architecture at its published size: `python docs/flops.py`."""
+"""Write docs/flops.json, the FLOPs of one clip for every architecture at its published size."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from dfer_zoo.registry import MODELS  # noqa: E402
 
 @torch.no_grad()
 def gflop(arch: str) -> float:
-    """The floating-point operations of one forward pass, in units of 10^9; a multiplication and an addition are two.
+    """Return the GFLOP of one forward pass; a multiply-add counts as two operations.
 
-    Shortcuts and fused attention are off: the former save operations, and the counter does not see inside the latter.
+    Shortcuts are disabled because they save operations, and fused attention because the counter does not support it.
     """
     model = dfer_zoo.create_model(arch).eval()
     inputs = model.example_inputs()

@@ -1,6 +1,6 @@
-"""Writes the import graph of the package into docs/architecture.md; with --check, only says whether it is stale.
+"""Write the import graph of the package to docs/architecture.md; `--check` only reports whether it is stale.
 
-Importable as well: `folders()` and `edges()` are what the test of the layout reads.
+The layout test imports `folders()` and `edges()`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "dfer_zoo"
 PAGE = ROOT / "docs" / "architecture.md"
 
-# From top to bottom: a folder or file imports only what stands below it. Files that nothing else imports come first.
+# From top to bottom: a folder or file imports only lower ones. Files that nothing else imports come first.
 ORDER = (
     "__main__",
     "cli",
@@ -40,7 +40,7 @@ ORDER = (
 
 
 def modules() -> dict[str, Path]:
-    """Dotted name below dfer_zoo -> file; a package has the name of its folder."""
+    """Return {dotted name below dfer_zoo: file}; a package has the name of its folder."""
     names = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -49,9 +49,9 @@ def modules() -> dict[str, Path]:
 
 
 def edges() -> Iterator[tuple[str, str]]:
-    """(importing module, imported module) for every import inside the package, those inside functions included.
+    """Yield (importing module, imported module) for every import inside the package, including those in functions.
 
-    Imports for type checkers only do not run, so they are left out.
+    Imports under `TYPE_CHECKING` are ignored.
     """
     known = modules()
     for name, path in known.items():
@@ -79,7 +79,7 @@ def room(module: str) -> str:
 
 
 def folders() -> dict[str, set[str]]:
-    """Folder or top-level file -> the folders and files that it imports."""
+    """Return {folder or top-level file: the folders and files that it imports}."""
     found: dict[str, set[str]] = {}
     for importing, imported in edges():
         if importing and imported and room(importing) != room(imported):
@@ -88,7 +88,7 @@ def folders() -> dict[str, set[str]]:
 
 
 def drawing() -> str:
-    """The graph as mermaid text; `errors`, `atomic` and `version` are left out, since nearly everything imports them."""
+    """Return the graph as mermaid text, without `errors`, `atomic` and `version`, which nearly everything imports."""
     hidden = {"errors", "atomic", "version", "__main__"}
     graph = folders()
     lines = ["```mermaid", "graph TD"]

@@ -1,10 +1,10 @@
-"""Exports every architecture at its published size and writes the table of docs/export.md.
+"""Export every architecture at its published size, and write the table of docs/export.md.
 
     python docs/measure_export.py                # all of them: half an hour and 8 GB on two cores
-    python docs/measure_export.py mini_xception  # some; other rows stay as they are
+    python docs/measure_export.py mini_xception  # one; other rows are kept
 
-Each model is exported in a process of its own, so that memory is given back. Weights inside the package are used where
-there are some; the others are random, which changes neither sizes nor times.
+Each model is exported in a separate process, so that memory is released. Models without bundled weights have random
+weights, which affects neither sizes nor times.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HEAD = ["model", "weights", "torch, MB", "ONNX, MB", "int8, MB", "difference", "
 
 
 def measure(arch: str) -> list[str]:
-    """One row of the table."""
+    """Return one row of the table."""
     import torch
 
     import dfer_zoo
@@ -35,7 +35,7 @@ def measure(arch: str) -> list[str]:
 
     torch.manual_seed(0)
     model = dfer_zoo.create_model(arch, pretrained=BUNDLED.get(arch))
-    if arch not in BUNDLED:  # heads that start at zero would hide every difference
+    if arch not in BUNDLED:  # a zero-initialized head would hide all differences
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.02 * torch.randn(parameter.shape))

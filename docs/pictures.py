@@ -1,4 +1,4 @@
-"""Draws the pictures of the README and the docs: `make pictures`. All of them show drawn test objects, no people."""
+"""Draw the pictures of the README and the docs: `make pictures`. They show drawn test clips, not people."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def draw(folder: Path) -> list[Path]:
     """Write all pictures.
 
     Args:
-        folder: Where they go.
+        folder: The output folder.
 
     Returns:
         Their paths.

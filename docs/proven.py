@@ -1,7 +1,6 @@
-"""Runs all parity cases and writes the worst error of each system, with the date: `make proven`.
+"""Run all parity cases, and write the largest error of each system with the date: `make proven`.
 
-The table goes to the pages that ask for it with a line `<!-- proven -->`; what stands between that line and
-`<!-- end -->` is replaced.
+The table replaces the text between `<!-- proven -->` and `<!-- end -->` in the docs.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ MARK = re.compile(r"(<!-- proven -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def measure(system: Path) -> list[str]:
-    """The row of one system: cases, comparisons, failures, and the comparison that is nearest to its tolerance."""
+    """Return the row of one system: cases, comparisons, failures, and the comparison closest to its tolerance."""
     files = list(case_files([system]))
     found = [comparison for path in files for comparison in check_file(path)]
     worst = max(found, key=lambda c: c.error / c.tolerance if c.tolerance else float(c.error > 0))
@@ -33,7 +32,7 @@ def measure(system: Path) -> list[str]:
 
 
 def table(systems: list[Path]) -> str:
-    """The block that goes into the pages."""
+    """Return the block for the pages."""
     import torch
 
     head = ["system", "cases", "comparisons", "failed", "largest error", "nearest to its tolerance"]

@@ -1,7 +1,7 @@
-"""Writes the tables of the docs from the manifest: `python docs/tables.py`; with --check, says only what is stale.
+"""Write the tables of the docs from the manifest: `python docs/tables.py`; `--check` only reports stale pages.
 
-A number stands once, in the manifest. A page asks for a table with a line `<!-- results: ARCH -->` (or `<!-- models -->`,
-for the list of all models); what stands between that line and `<!-- end -->` is replaced.
+The manifest is the only source of numbers. A table replaces the text between a line such as `<!-- results: ARCH -->` or
+`<!-- models -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MARK = re.compile(
 
 
 def results(arch: str) -> str:
-    """One row per weights and test, and notes that say how and by whom the numbers were measured."""
+    """Return one row per weights and test, with notes on the protocol and the source of each number."""
     rates: dict[tuple[str, str], dict[str, float]] = {}
     notes = Notes()
     for record in records_of(arch):
         for m in record.metrics:
-            if not m.label and not is_drawn(record):  # numbers of drawn clips are not about people
+            if not m.label and not is_drawn(record):  # exclude results on drawn clips
                 test = notes.add(record.tag, m.protocol, m.source)
                 rates.setdefault((record.tag, test), {}).setdefault(m.name, m.value)
     names = list(dict.fromkeys(name for values in rates.values() for name in values))
@@ -47,14 +47,14 @@ def results(arch: str) -> str:
 
 
 class Notes:
-    """Splits protocols into the test (data set, fold) and the rest, and numbers the rests."""
+    """Split protocols into the test (data set, fold) and the rest, which becomes a numbered note."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
         self.uses: dict[tuple[str, str], list[int]] = {}
 
     def add(self, tag: str, protocol: str, source: str) -> str:
-        """The test; the rest of the protocol and the source become a note."""
+        """Return the test. The rest of the protocol and the source become a note."""
         test, rest = re.fullmatch(r"([^,:;]*)[,:;]?\s*(.*)", protocol, re.DOTALL).groups()  # type: ignore[union-attr]
         if detail := re.search(r"\s*(\(epoch [^)]*\))", rest):  # differs from fold to fold
             test, rest = f"{test} {detail[1]}", rest.replace(detail[0], "")
@@ -73,7 +73,7 @@ class Notes:
 
 
 def recalls(arch: str) -> str:
-    """One row per weights and test: the recall of every class."""
+    """Return one row per weights and test with the recall of every class."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     notes = Notes()
     for record in records_of(arch):
@@ -100,7 +100,7 @@ def canonical(label: str) -> str:
 
 
 def orders(name: str) -> str:
-    """The labels of a data set by index, one column per order: the systems that use it stand above it."""
+    """Return the labels of a data set by index, with one column per label order and the systems that use it."""
     columns: dict[tuple[str, ...], dict[str, list[str]]] = {}
     for record in manifest().values():
         if dataset_of(record) == name:
@@ -120,8 +120,8 @@ def orders(name: str) -> str:
 
 
 def dataset_of(record: Weights) -> str | None:
-    """The data set whose classes these weights have, as a word; None for weights that have no classes."""
-    if not record.labels or len(record.labels) > 20:  # AudioSet's 527 classes are numbers here
+    """Return the name of the data set with the classes of these weights; None for weights without classes."""
+    if not record.labels or len(record.labels) > 20:  # AudioSet's 527 classes have no names here
         return None
     if record.arch in ("emo_affectnet", "s2d_image"):  # named after their corpora, but trained with these classes
         return "AffectNet"
@@ -133,7 +133,7 @@ def dataset_of(record: Weights) -> str | None:
 
 
 def puppets() -> str:
-    """The numbers of weights that were trained on drawn faces."""
+    """Return the results of weights that were trained on drawn faces."""
     rows = [["weights", "metric", "%", "protocol"]]
     for record in filter(is_drawn, manifest().values()):
         rows += [[f"`{record.name}`", m.name.upper(), f"{m.value:.2f}", m.protocol] for m in record.metrics]
@@ -144,11 +144,11 @@ def is_drawn(record: Weights) -> bool:
     return (record.dataset or "").startswith("puppets")
 
 
-COLUMNS = ("DFEW", "FERV39k", "MAFW")  # the data sets that most systems are compared on
+COLUMNS = ("DFEW", "FERV39k", "MAFW")  # the common benchmarks
 
 
 def systems(folder: str) -> str:
-    """One row per system that answers with an emotion: input, published rates per data set, size, cost, licence, arrival."""
+    """Return one row per emotion classifier: input, published rates, size, cost, license and distribution."""
     flops = json.loads((ROOT / "docs" / "flops.json").read_text(encoding="utf-8"))
     rows = [["system", "input", *COLUMNS, "other data sets", "parameters", "GFLOP", "licence", "how it arrives"]]
     for arch in sorted(MODELS):
@@ -176,7 +176,7 @@ def systems(folder: str) -> str:
 
 
 def published_rates(records: list[Weights]) -> dict[str, str]:
-    """The rates by data set: the mean over the folds where there are folds, else those of every file."""
+    """Return the rates by data set: the mean over folds if there are folds, else the rates of every file."""
     found: dict[str, list[tuple[Weights, bool, dict[str, float]]]] = {}
     for record in records:
         for m in record.metrics:
@@ -189,7 +189,7 @@ def published_rates(records: list[Weights]) -> dict[str, str]:
             entry = next((e for e in entries if e[0] is record and e[1] == is_mean), None)
             if entry is None:
                 entries.append(entry := (record, is_mean, {}))
-            entry[2].setdefault(m.name, m.value)  # the first protocol that a record names
+            entry[2].setdefault(m.name, m.value)  # the first protocol of a record
     return {name: _rates(entries) for name, entries in found.items()}
 
 
@@ -212,7 +212,7 @@ def _rate(values: dict[str, float]) -> str:
 
 
 def input_of(record: Weights) -> str:
-    """What a forward pass takes."""
+    """Describe the inputs of a forward pass."""
     parts = []
     if record.video is not None:
         size, count = record.video.img_size, record.video.num_frames
@@ -224,7 +224,7 @@ def input_of(record: Weights) -> str:
 
 
 def models(folder: str) -> str:
-    """One row per architecture, linked to its page below this folder."""
+    """Return one row per architecture, with a link to its page below this folder."""
     rows = [["model", "parameters", "weights", "how they come", "licence of the weights"]]
     for arch in sorted(MODELS):
         records = records_of(arch)
@@ -241,7 +241,7 @@ def models(folder: str) -> str:
 
 
 def labels(arch: str) -> str:
-    """One row per set of labels: the order is the index order."""
+    """Return one row per set of labels, in index order."""
     rows = [["weights", "labels, by index"]]
     sets: dict[tuple[str, ...], list[str]] = {}
     for record in records_of(arch):
@@ -252,7 +252,7 @@ def labels(arch: str) -> str:
 
 
 def provenance(arch: str) -> str:
-    """What is known of the past of every weight of an architecture; weights with equal facts stand together."""
+    """Return the provenance of all weights of an architecture; weights with equal facts are grouped."""
     groups: dict[str, list[str]] = {}
     for record in records_of(arch):
         groups.setdefault(facts(record), []).append(f"`{record.tag}`")
@@ -273,7 +273,7 @@ def facts(record: Weights) -> str:
 
 
 def trained_on(record: Weights) -> str:
-    """The data sets, those with equal terms together."""
+    """Return the training data sets, grouped by their terms."""
     by_terms: dict[str, list[str]] = {}
     for name in record.training_data:
         by_terms.setdefault(terms_of(name), []).append(name)
@@ -281,7 +281,7 @@ def trained_on(record: Weights) -> str:
 
 
 def provenance_table(folder: str) -> str:
-    """One row per architecture, with a link to the details."""
+    """Return one row per architecture, with a link to the details."""
     rows = [["model", "weights", "trained on", "licence", "opened by us"]]
     for arch in sorted({arch for arch, _ in manifest()}):
         records = records_of(arch)
@@ -300,7 +300,7 @@ def provenance_table(folder: str) -> str:
 
 
 def commands() -> str:
-    """A section per command, with its arguments and what they mean."""
+    """Return one section per command with its arguments and their help."""
     parts = []
     for parser in _leaves(_parser()):
         rows = [["argument", "meaning"]]
@@ -334,7 +334,7 @@ def records_of(arch: str) -> list[Weights]:
 
 
 def page_of(arch: str) -> str:
-    """The page that describes an architecture: its own, or the one of the family that it belongs to."""
+    """Return the page of an architecture or of its family."""
     pages = {path.stem for path in (ROOT / "docs" / "models").glob("*.md")}
     family = {
         "hicmae_pretrain": "hicmae",
@@ -355,7 +355,7 @@ def table(rows: list[list[str]]) -> str:
 
 
 def rendered(text: str, folder: str = "") -> str:
-    """The page with its tables made anew; `folder` is where docs/ lies, seen from the page."""
+    """Return the page with updated tables. `folder` is the path from the page to docs/."""
     makers = {
         "results": results,
         "recalls": recalls,
@@ -377,7 +377,7 @@ def rendered(text: str, folder: str = "") -> str:
 
 
 def stale_pages() -> dict[Path, str]:
-    """Pages whose tables differ from the manifest, with what they should hold."""
+    """Return pages whose tables differ from the manifest, with their updated text."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     texts = {page: page.read_text(encoding="utf-8") for page in pages}
     folders = {page: "docs/" if page.parent == ROOT else "" for page in pages}

@@ -44,7 +44,7 @@ SLACK = 0.15
 Row = dict[str, Any]
 Run = Callable[[], Any]
 
-# time of our plain path divided by that of the authors' code, as once measured beside it, and the goal for our fast path
+# measured time of our plain path relative to the authors' code, and the target for our fast path
 AUTHORS = {
     "mma_dfer": (1.00, 0.92),
     "mae_dfer": (0.93, 0.76),
@@ -62,7 +62,7 @@ def model_of(name: str, device: str = "cpu") -> DferModel:
 
 
 def plainly(model: DferModel, **inputs: Any) -> torch.Tensor:
-    """Without any shortcut."""
+    """Run a model without shortcuts."""
     with plain():
         return model(**inputs)
 
@@ -76,12 +76,12 @@ def timed(run: Run, device: str = "cpu") -> float:
 
 
 def interleaved(ours: Run, other: Run, rounds: int, device: str = "cpu") -> float:
-    """The median of time of `ours` / time of `other`."""
+    """Return the median of time(ours) / time(other) over interleaved rounds."""
     return statistics.median(timed(ours, device) / timed(other, device) for _ in range(rounds))
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor, what: str) -> float:
-    """The relative difference of two outputs, which must be equal up to rounding."""
+    """Return the relative difference of two outputs, which must be equal up to rounding."""
     relative = ((found - expected).norm() / expected.norm()).item()
     if not relative < 1e-4:
         raise SystemExit(f"{what}: the two ways differ by {relative:.1e}.")
@@ -89,7 +89,7 @@ def difference(found: torch.Tensor, expected: torch.Tensor, what: str) -> float:
 
 
 def flops(run: Run) -> float:
-    """GFLOP of a run; fused attention on a CPU is invisible to the counter, so it is switched off."""
+    """Return the GFLOP of a run. Fused attention is disabled, because the counter does not support it on a CPU."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         run()
     return counter.get_total_flops() / 1e9
@@ -99,7 +99,7 @@ def flops(run: Run) -> float:
 
 
 def networks(options: argparse.Namespace) -> list[Row]:
-    """One clip through each network: with and without the shortcuts of `models/shortcuts.py`."""
+    """Measure one clip per network, with and without the shortcuts of `models/shortcuts.py`."""
     rows = []
     for name, (factor, goal) in AUTHORS.items():
         if options.only and name not in options.only:
@@ -117,17 +117,17 @@ def networks(options: argparse.Namespace) -> list[Row]:
 
 
 def floor(plain_run: Run, ours: Run, options: argparse.Namespace) -> float:
-    """The time that one matrix product of the same FLOPs would take, divided by ours: 1 cannot be beaten."""
+    """Return the time of one matrix product with the same FLOPs, divided by ours. 1 is the optimum."""
     side = 2048
     a, b = (torch.rand(side, side, device=options.device) for _ in range(2))
-    out = torch.empty_like(a)  # without it, most of the time is spent on fresh memory
+    out = torch.empty_like(a)  # preallocated, since allocation would take most of the time
     products = flops(plain_run) * 1e9 / (2 * side**3)
     one = statistics.median(timed(lambda: torch.mm(a, b, out=out), options.device) for _ in range(5))
     return one * products / statistics.median(timed(ours, options.device) for _ in range(min(3, options.rounds)))
 
 
 def windows(options: argparse.Namespace) -> list[Row]:
-    """Windows that overlap by three quarters: frames encoded once, or once per window."""
+    """Measure windows with 75 % overlap: frames encoded once, or once per window."""
     rows = []
     for name, count in [(name, count) for name in ("av_fusion", "dfer_clip") for count in (2, 4, 8)]:
         model = model_of(name, options.device)
@@ -157,7 +157,7 @@ def shared_frames(model: DferModel, frames: Any, places: Any, others: Any) -> to
 
 
 def batches(options: argparse.Namespace) -> list[Row]:
-    """Clips in one forward pass, per clip, against one by one."""
+    """Measure the time per clip in batches, relative to batch size 1."""
     rows = []
     for name in ("av_fusion", "dfer_clip", "mae_dfer"):
         model = model_of(name, options.device)
@@ -170,7 +170,7 @@ def batches(options: argparse.Namespace) -> list[Row]:
 
 
 def person(seconds: int, height: int = 480) -> Clip:
-    """A drawn person in a larger gray room: a clip whose faces must be searched."""
+    """Draw a person in a larger gray frame, so that face detection is needed."""
     drawn = Puppet("happiness", size=240).clip()
     frames = []
     for face in drawn.take(range(drawn.num_frames)):
@@ -183,7 +183,7 @@ def person(seconds: int, height: int = 480) -> Clip:
 
 
 def stages(options: argparse.Namespace) -> list[Row]:
-    """From a clip to its answer: the share of each stage, and the fast search against the full one."""
+    """Measure the share of each stage of a prediction, and the fast search relative to the full one."""
     rows = []
     clip = person(options.seconds)
     for name in ("av_fusion", "dfer_clip", "mae_dfer", "mma_dfer"):
@@ -207,7 +207,7 @@ def stages(options: argparse.Namespace) -> list[Row]:
 
 
 def streams(options: argparse.Namespace) -> list[Row]:
-    """Ten seconds of a live video with an answer every second: boxes and features kept between answers, or not."""
+    """Measure a stream of ten seconds with a prediction per second, with and without cached boxes and features."""
     rows = []
     clip = person(10)
     frames, rate = clip.take(range(clip.num_frames)), clip.fps or 25.0
@@ -230,7 +230,7 @@ def push_all(live: Any, frames: Any) -> list[Any]:
 
 
 def cold_start(options: argparse.Namespace) -> list[Row]:
-    """`dfer-zoo predict` with weights of the package, from nothing to the answer, against `import torch`."""
+    """Measure a cold start of `dfer-zoo predict` with bundled weights, relative to `import torch`."""
     with tempfile.TemporaryDirectory() as folder:
         clip = Puppet("happiness").write(Path(folder) / "clip.mp4")
         predict = [sys.executable, "-m", "dfer_zoo", "predict", str(clip), "--model", "av_fusion.puppets"]
@@ -244,7 +244,7 @@ def cold_start(options: argparse.Namespace) -> list[Row]:
 
 
 def workers(options: argparse.Namespace) -> list[Row]:
-    """Eight files with 1 and 2 worker processes, against one process that does everything."""
+    """Measure eight files with 1 and 2 worker processes, relative to a single process."""
     recognizer = dfer_zoo.Recognizer("av_fusion.puppets", faces="none")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -264,7 +264,7 @@ def answer_all(recognizer: dfer_zoo.Recognizer, files: Sequence[Path], workers: 
 
 
 def compiled(options: argparse.Namespace) -> list[Row]:
-    """`Recognizer(..., compile=True)` against the shortcuts; the seconds of compiling stand beside it."""
+    """Measure `Recognizer(..., compile=True)` relative to the shortcuts, and the compile time in seconds."""
     rows = []
     for name in ("av_fusion", "mae_dfer"):
         if options.only and name not in options.only:
@@ -279,7 +279,7 @@ def compiled(options: argparse.Namespace) -> list[Row]:
 
 
 def bfloat16(options: argparse.Namespace) -> list[Row]:
-    """A model in bfloat16 against float32."""
+    """Measure a model in bfloat16 relative to float32."""
     rows = []
     for name in ("dfer_clip", "mae_dfer", "mma_dfer"):
         if options.only and name not in options.only:
@@ -311,7 +311,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
 
 
 def machine(device: str = "cpu") -> str:
-    """What this ran on, without the name of a product.
+    """Describe the machine without product names.
 
     >>> machine().split(",")[0].endswith(("core", "cores"))
     True
@@ -327,7 +327,7 @@ def machine(device: str = "cpu") -> str:
 
 
 def check(found: dict[str, list[Row]], stored: dict[str, list[Row]], slack: float = SLACK) -> list[str]:
-    """A sentence for every ratio that is more than the slack above the stored one."""
+    """Return a sentence for each ratio that exceeds the stored one by more than ``slack``."""
     before = {(section, row["name"]): row["ratio"] for section, rows in stored.items() for row in rows}
     return [
         f"{section}, {row['name']}: {row['ratio']:.2f}, and {before[section, row['name']]:.2f} is stored"
@@ -342,7 +342,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def keep(path: Path, found: dict[str, list[Row]], device: str) -> None:
-    """Put the measured rows into the file, in place of older ones with the same names."""
+    """Write the measured rows to the file; replace older rows with the same names."""
     stored = read(path)
     about = {
         "machine": machine(device),
@@ -351,7 +351,7 @@ def keep(path: Path, found: dict[str, list[Row]], device: str) -> None:
     }
     about["date"] = datetime.date.today().isoformat()
     if hasattr(os, "getloadavg"):
-        about["load"] = round(os.getloadavg()[1], 1)  # of five minutes, this program included
+        about["load"] = round(os.getloadavg()[1], 1)  # over five minutes, including this program
     for section, rows in found.items():
         kept = stored["sections"].get(section, {"rows": []})["rows"]
         names = {row["name"] for row in rows}
@@ -362,7 +362,7 @@ def keep(path: Path, found: dict[str, list[Row]], device: str) -> None:
 
 
 def plot(stored: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw the ratios of the networks, in colors that color-blind readers can tell apart."""
+    """Plot the ratios of the networks in a colorblind-safe palette."""
     from matplotlib.figure import Figure
 
     from dfer_zoo.inference.plots import COLORS, THEMES

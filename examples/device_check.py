@@ -28,7 +28,7 @@ LIMIT = 480.0  # seconds
 PARITY = 1e-4  # relative difference between two devices in float32
 COMPILED = ("av_fusion", "mae_dfer")
 BATCHES = (1, 4, 16)
-CLIPS = 8  # random clips whose labels are compared between two precisions
+CLIPS = 8  # random clips for comparing labels between two precisions
 Cell = Callable[[DferModel], str]
 
 
@@ -38,14 +38,14 @@ def model_of(name: str) -> DferModel:
 
 
 class Check:
-    """The cells of one architecture; each is computed alone, so that one failure leaves the others."""
+    """The table cells of one architecture. They are computed independently, so a failure affects only one cell."""
 
     def __init__(self, name: str, device: str, deadline: float) -> None:
         self.name, self.device, self.deadline = name, torch.device(device), deadline
         self.failed = False
 
     def row(self) -> dict[str, str]:
-        """One row of the table."""
+        """Return the row of the table."""
         model = model_of(self.name)
         cells: dict[str, Cell] = {"parity": self.parity, "bf16 labels": self.labels, "training step": self.step}
         cells.update({f"clips/s at {size}": lambda m, n=size: self.rate(m, n) for size in BATCHES})
@@ -123,7 +123,7 @@ class Check:
         return {name: tensor.to(self.device) for name, tensor in inputs.items()}
 
     def timed(self, run: Callable[[], Any], rounds: int = 3) -> float:
-        """The shortest of some runs, after one to warm up."""
+        """Return the shortest time of several runs, after a warm-up run."""
         times = []
         for _ in range(rounds + 1):
             begin = time.perf_counter()
@@ -135,7 +135,7 @@ class Check:
 
 
 def tensors(output: Any) -> list[torch.Tensor]:
-    """All tensors of an output that carry gradients."""
+    """Return all tensors of an output that require grad."""
     if isinstance(output, torch.Tensor):
         return [output] if output.is_floating_point() else []
     return [found for part in output or () for found in tensors(part)] if isinstance(output, tuple | list) else []
@@ -146,7 +146,7 @@ def first_of(output: Any) -> torch.Tensor:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """The rows as a Markdown table."""
+    """Format rows as a Markdown table."""
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns), *([row[name] for name in columns] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

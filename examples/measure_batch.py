@@ -28,12 +28,12 @@ from dfer_zoo.data.puppets import puppets
 from dfer_zoo.media.write import write_mp4
 
 FRAMES = 12  # of a clip, 48 x 48 pixels, with sound
-DISTINCT = 100  # drawn clips; the others are copies of them under other names
+DISTINCT = 100  # drawn clips; all others are copies with other names
 LABELS = ("happy", "sad", "angry", "fearful")
 
 
 def draw(folder: Path, count: int) -> Path:
-    """So many files in a folder, drawn once."""
+    """Write ``count`` clips to a folder, unless they exist."""
     drawn, clips = folder / "drawn", folder / f"{count}_clips"
     drawn.mkdir(parents=True, exist_ok=True)
     for number, (puppet, _) in enumerate(puppets(LABELS, clips=DISTINCT, size=48)):
@@ -47,7 +47,7 @@ def draw(folder: Path, count: int) -> Path:
 
 
 def small_model(folder: Path) -> str:
-    """The name of weights in a folder: an av_fusion of the smallest size, with random weights."""
+    """Save a very small av_fusion with random weights, and return its name."""
     if not (folder / "model").exists():
         torch.manual_seed(0)
         model = dfer_zoo.create_model("av_fusion", img_size=32, num_frames=3, seconds=0.4, num_heads=2)
@@ -56,7 +56,7 @@ def small_model(folder: Path) -> str:
 
 
 class Watch:
-    """Memory and descriptors of a process and its children, looked at every second (Linux)."""
+    """Sample memory and file descriptors of a process and its children every second (Linux)."""
 
     def __init__(self, pid: int) -> None:
         self.pid, self.samples = pid, []
@@ -73,7 +73,7 @@ class Watch:
             time.sleep(1)
 
     def report(self) -> dict:
-        """The values after a fifth of the run, when all is loaded, and at its end."""
+        """Return the values after a fifth of the run and at its end."""
         if not self.samples:
             return {}
         early, late = self.samples[len(self.samples) // 5], self.samples[-2 if len(self.samples) > 1 else -1]
@@ -89,7 +89,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _megabytes(pid: int) -> int:
-    """Memory of a process, without the pages that it shares with others counted twice."""
+    """Return the memory of a process; shared pages are counted once."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) // 1024
@@ -109,7 +109,7 @@ def one_run(clips: Path, out: Path, workers: int) -> dict:
     seconds, after = time.monotonic() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     count = len(list(clips.iterdir()))
-    within = float(said.split(",")[-1].split()[0])  # without the start of Python and the loading of weights
+    within = float(said.split(",")[-1].split()[0])  # without starting Python and loading weights
     return {"workers": workers, "clips": count, "seconds": round(seconds, 1), "clips_per_second": round(count / within, 1),
             "cpu_seconds": round(cpu, 1), "load": round(os.getloadavg()[0], 1), **watch.report()}  # fmt: skip
 
@@ -126,7 +126,7 @@ def plain_loop(clips: Path) -> dict:
 
 
 def killed_run(clips: Path, out: Path, workers: int, kills: int) -> dict:
-    """A run that is killed so many times, each time when a random number of clips is done."""
+    """Kill and resume a run ``kills`` times, each time after a random number of clips."""
     chance, done = random.Random(0), []
     for clip in sorted(chance.sample(range(len(list(clips.iterdir()))), kills)):
         process = subprocess.Popen(command(clips, out, workers), stdout=subprocess.DEVNULL)
@@ -140,13 +140,13 @@ def killed_run(clips: Path, out: Path, workers: int, kills: int) -> dict:
 
 
 def answered(out: Path) -> int:
-    """How many answers the journal of a run holds."""
+    """Return the number of results in the journal."""
     journal = out.with_name(f"{out.name}.journal")
     return max(0, journal.read_bytes().count(b"\n") - 1) if journal.exists() else 0
 
 
 def equal(one: Path, other: Path) -> bool:
-    """Whether two tables have the same rows in the same order, numbers to the last bit."""
+    """Return whether two tables have bitwise equal rows in the same order."""
     import pyarrow.parquet
 
     return pyarrow.parquet.read_table(one).equals(pyarrow.parquet.read_table(other))

@@ -14,14 +14,14 @@ from dfer_zoo.inference.batch import Batch
 
 
 class Predict:
-    """An actor: one model in one process."""
+    """A Ray actor with one model."""
 
     def __init__(self, options: dict) -> None:
         self.batch = Batch(path="bytes", id="path", **options)
 
     def __call__(self, columns: dict) -> dict:
         found = self.batch(columns)
-        # one type per column in all batches, also where a batch has no value in it
+        # the same column types in all batches, even if a column has no values
         words = ("file", "id", "label", "missing", "weights", "error")
         return {
             name: [str(v) if v is not None else "" for v in values]

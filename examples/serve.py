@@ -34,12 +34,12 @@ from dfer_zoo.inference.inputs import SOUND_SUFFIXES, VIDEO_SUFFIXES
 from dfer_zoo.media.files import IMAGE_SUFFIXES
 
 SUFFIXES = VIDEO_SUFFIXES | SOUND_SUFFIXES | IMAGE_SUFFIXES
-STALLED = 30.0  # seconds without a byte of an upload, then it is given up
+STALLED = 30.0  # seconds without data before an upload is aborted
 
 
 @dataclass
 class Job:
-    """A clip that waits for its answer. The file is deleted when there is one, or when the client is gone."""
+    """A queued clip. The file is deleted after the prediction, or when the client disconnects."""
 
     path: Path
     name: str
@@ -49,7 +49,7 @@ class Job:
         self.answer.add_done_callback(lambda _: self.path.unlink(missing_ok=True))
 
     def finish(self, prediction: Any) -> None:
-        """Answer with the client's name of the file in place of ours."""
+        """Set the result, with the file name of the client instead of the local one."""
         if isinstance(prediction, DferZooError):
             self.answer.set_result(type(prediction)(str(prediction).replace(str(self.path), self.name)))
         else:
@@ -62,11 +62,11 @@ def _renamed(answer: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 class Queue:
-    """One thread has the model. It takes all clips that wait, `batch` at most, and answers them together.
+    """A thread that runs the model on all queued clips, up to `batch` at once.
 
     Args:
         recognizer: The model.
-        batch: Clips in one call.
+        batch: Maximum number of clips per call.
     """
 
     def __init__(self, recognizer: Any, batch: int) -> None:
@@ -79,7 +79,7 @@ class Queue:
         self.jobs.put(job)
 
     def close(self) -> None:
-        """Answer what waits, then end the thread."""
+        """Process the remaining clips, then end the thread."""
         self.jobs.put(None)
         self.thread.join()
 
@@ -92,7 +92,7 @@ class Queue:
                     last = True
                     break
                 waiting.append(job)
-            # a client that is gone has cancelled its job
+            # a disconnected client has canceled its job
             self._answer([job for job in waiting if job.answer.set_running_or_notify_cancel()])
             if last:
                 return
@@ -103,7 +103,7 @@ class Queue:
         try:
             answers = list(self.recognizer.many([job.path for job in jobs], on_error="return", progress=False))
         except Exception as error:
-            if len(jobs) > 1:  # one of them is at fault: the others get their answers
+            if len(jobs) > 1:  # retry one by one, since one clip may cause the error
                 for job in jobs:
                     self._answer([job])
                 return
@@ -115,12 +115,12 @@ class Queue:
 
 
 class Gate:
-    """Bounds what clients can cost, before anything is read: bytes of an upload, stalled uploads, clips at once.
+    """Limit the upload size, stalled uploads and concurrent requests before anything is read.
 
     Args:
-        app: The application behind the gate.
-        max_bytes: Of a request.
-        at_once: Requests that upload, wait or are computed; one more gets status 503.
+        app: The wrapped application.
+        max_bytes: Maximum size of a request.
+        at_once: Maximum number of concurrent requests; further ones get status 503.
     """
 
     def __init__(self, app: Any, max_bytes: int, at_once: int) -> None:
@@ -168,13 +168,13 @@ class Gate:
 
 
 def create_app(recognizer: Any, *, max_megabytes: float = 200, at_once: int = 32, batch: int = 8) -> FastAPI:
-    """The service.
+    """Create the service.
 
     Args:
         recognizer: A `dfer_zoo.Recognizer`.
         max_megabytes: The largest upload.
-        at_once: Clips that may upload or wait at the same time.
-        batch: Clips that are answered in one call of the model.
+        at_once: Maximum number of concurrent requests.
+        batch: Maximum number of clips per model call.
 
     Returns:
         An ASGI application with `POST /predict` and `GET /health`.
@@ -208,10 +208,10 @@ def create_app(recognizer: Any, *, max_megabytes: float = 200, at_once: int = 32
         gone = asyncio.ensure_future(_disconnected(request))
         try:
             await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():  # nobody reads an answer
+            if not answer.done():  # the client does not send more data
                 return _error(499, "The client has gone.")
         finally:
-            answer.cancel()  # a job that waits is left out; nothing happens to an answered one
+            answer.cancel()  # skips a queued job; no effect on a finished one
             gone.cancel()
         found = await answer
         return _error(400, str(found)) if isinstance(found, DferZooError) else found
@@ -220,7 +220,7 @@ def create_app(recognizer: Any, *, max_megabytes: float = 200, at_once: int = 32
 
 
 def _stored(upload: UploadFile, folder: Path) -> Job:
-    """The upload as a file with a name of our own."""
+    """Store an upload in a file with a generated name."""
     name = printable(Path((upload.filename or "").replace("\\", "/")).name, 200) or "clip"
     suffix = Path(name).suffix.lower()
     with tempfile.NamedTemporaryFile(
@@ -246,7 +246,7 @@ def _error(status: int, sentence: str) -> JSONResponse:
 
 
 def _add_errors(app: FastAPI) -> None:
-    """Every error is JSON with one sentence."""
+    """Return every error as JSON with one sentence."""
 
     @app.exception_handler(StarletteHTTPException)
     async def http(request: Request, error: StarletteHTTPException) -> JSONResponse:

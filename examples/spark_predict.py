@@ -21,10 +21,10 @@ NUMBERS = ("person", "window")
 
 
 class Answers:
-    """What `mapInPandas` calls: data frames with `path` and `content` in, data frames with a row per window out."""
+    """The function for `mapInPandas`: maps data frames with `path` and `content` to data frames with a row per window."""
 
     def __init__(self, **options: Any) -> None:
-        self.batch = Batch(path="content", id="path", **options)  # loads its model in the worker, at the first call
+        self.batch = Batch(path="content", id="path", **options)  # the worker loads the model at the first call
 
     def __call__(self, frames: Iterable[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
         for frame in frames:
@@ -38,7 +38,7 @@ def _kind(name: str) -> str:
 
 
 def schema(model: str) -> str:
-    """The columns of the answer in Spark's words; a column's name may hold any character."""
+    """Return the Spark schema of the output. Column names are quoted."""
     kinds = {**dict.fromkeys(WORDS, "string"), **dict.fromkeys(NUMBERS, "int")}
     return ", ".join(f"`{name}` {kinds.get(name, 'double')}" for name in columns(get_weights(model).labels))
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--device", help='"cuda" on machines with a GPU')
     parser.add_argument("--partitions", type=int, help="tasks; a few for every worker")
     options = parser.parse_args()
-    # few clips in memory at once: a batch holds the content of its files
+    # small batches, because they contain whole files
     spark = (
         SparkSession.builder.appName("dfer-zoo")
         .config("spark.sql.execution.arrow.maxRecordsPerBatch", "16")

@@ -28,7 +28,7 @@ from dfer_zoo.transforms.train import augmentation
 
 
 class Sample:
-    """The video of a shard -> what the model takes, cropped to the face and augmented; and its class."""
+    """Map a sample of a shard to (model inputs, class). Frames are cropped to the face and augmented."""
 
     def __init__(self, transform: Any, augment: str) -> None:
         self.transform, self.augment = transform, augmentation(augment, transform)
@@ -44,7 +44,7 @@ def stack(samples: list[tuple[dict, int]]) -> tuple[dict, torch.Tensor]:
 
 
 def skip(error: Exception) -> bool:
-    """What to do with a clip that cannot be used: say so and go on."""
+    """Print the error of an unusable clip and continue."""
     if not isinstance(error, dfer_zoo.DferZooError):
         raise error
     print(error, file=sys.stderr)
@@ -52,7 +52,7 @@ def skip(error: Exception) -> bool:
 
 
 def batches(shards: str, sample: Sample, *, batch_size: int, workers: int = 0, shuffle: int = 200) -> DataLoader:
-    """Batches of (inputs, classes), once through all shards."""
+    """Return a loader of (inputs, classes) that reads all shards once."""
     data = webdataset.WebDataset(shards, shardshuffle=100, handler=skip, empty_check=False)
     data = data.shuffle(shuffle).map(sample, handler=skip)
     return DataLoader(data, batch_size=batch_size, collate_fn=stack, num_workers=workers)
@@ -73,7 +73,7 @@ def train(
     device: str = "cpu",
     **model_options: Any,
 ) -> list[float]:
-    """Train a model, and save it after every epoch in the folder `out`, for `local-dir:OUT`.
+    """Train a model, and save it to the folder `out` after every epoch. Load it with `local-dir:OUT`.
 
     Returns:
         The mean loss of every epoch.

@@ -1,1 +1,1 @@
-"""The page in the browser, `dfer-zoo app` (the extra "app"): a clip in, its timeline and a table out."""
+"""The web page of `dfer-zoo app` (extra "app"): upload a clip, get its timeline and a table."""

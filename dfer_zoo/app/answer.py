@@ -1,4 +1,4 @@
-"""What the page does, without the page: which weights there are, and the files that answer a clip."""
+"""The logic behind the page: list the weights, predict a clip, and write the result files."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ..weights import store
 from ..weights.record import Weights
 from ..weights.transfer import watch_downloads
 
-Progress = Callable[[float, str], None]  # (share that is done, what is being done)
+Progress = Callable[[float, str], None]  # (fraction done, current step)
 
 _loading = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Person:
-    """What the page shows of one person.
+    """The results for one person.
 
     Attributes:
-        name: How the menu calls the person.
+        name: The name of the person in the menu.
         headline: Label and probability.
-        remarks: What the reader has to know: faces, cautions, missing inputs.
+        remarks: Notes about faces, cautions and missing inputs.
         pictures: The timeline as PNG files, by (theme, "wide" or "narrow").
-        rows: (from, to, label, probability) of every window, as text.
+        rows: (start, stop, label, probability) of every window, as text.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Person:
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer for one clip.
+    """The results for one clip.
 
     Attributes:
-        prediction: The answer itself.
-        people: One for each person that was found, the most prominent first.
+        prediction: The prediction.
+        people: One entry per person, the most prominent first.
         table: A CSV file with all probabilities of all people.
         tiers: An ELAN file with a tier for each person; None if the clip has no times.
     """
@@ -63,21 +63,21 @@ class Answer:
 
 
 def choices() -> list[tuple[str, str]]:
-    """(what the menu shows, name of the weights): the baseline first, then what is on this machine, then what is fetched."""
+    """Return (menu text, name of the weights): the baseline, then local weights, then weights to download."""
     records = [record for record in manifest().values() if is_offered(record)]
     records.sort(key=lambda record: (record.name != BASELINE, not is_here(record), record.name))
     return [(f"{record.name} ({_where(record)})", record.name) for record in records]
 
 
 def is_offered(record: Weights) -> bool:
-    """Weights of trained classifiers that are on this machine, or can be fetched without further steps."""
+    """Return whether a record is a trained classifier that is local or can be downloaded directly."""
     if not record.labels or record.distribution == "composed":
         return False
     return is_here(record) or any(origin.kind != "page" for origin in record.origin) or record.distribution == "hub"
 
 
 def is_here(record: Weights) -> bool:
-    """No download is needed."""
+    """Return whether the weights are on this machine."""
     return record.distribution == "bundled" or store.is_complete(store.stored_path(record))
 
 
@@ -89,7 +89,7 @@ def _where(record: Weights) -> str:
 
 
 def about(name: str) -> str:
-    """Licence, data, published numbers and cautions of weights, as Markdown.
+    """Return the license, data, published results and cautions of weights as Markdown.
 
     >>> print(about("mini_xception.fer2013").splitlines()[0])
     **mini_xception.fer2013**: 7 labels, trained on FER2013
@@ -121,22 +121,22 @@ def answer(
     people: str = "largest",
     progress: Progress = lambda share, what: None,
 ) -> Answer:
-    """Answer for one clip.
+    """Predict one clip and write the result files.
 
     Args:
         source: The video file.
         weights: "arch.tag".
-        folder: Where the files of the answer go.
-        accepted: The reader accepts the licence, so weights that are not on this machine may be downloaded.
-        faces: How faces are found, see `media.faces.find`.
-        people: "largest", the most prominent face, or "all".
-        progress: Is told how far it is.
+        folder: The output folder.
+        accepted: Whether the user accepts the license, so that missing weights may be downloaded.
+        faces: As in `media.faces.find`.
+        people: "largest" (the most prominent face) or "all".
+        progress: Called with the progress.
 
     Returns:
-        The answer.
+        The results.
 
     Raises:
-        InputError: There is no clip, or the licence is not accepted.
+        InputError: There is no clip, or the license is not accepted.
         MediaError: The clip cannot be used.
     """
     if source is None:
@@ -150,15 +150,15 @@ def answer(
 
 
 def overlay(source: str | Path, done: Answer, folder: str | Path) -> Path | None:
-    """The clip with boxes, labels and bars, a video that every browser plays.
+    """Write the clip with boxes, labels and bars as a video that every browser plays.
 
     Args:
         source: The video file.
-        done: Its answer.
-        folder: Where the video goes.
+        done: The results of the clip.
+        folder: The output folder.
 
     Returns:
-        The file; None for sound without frames.
+        The path of the video; None for a clip without frames.
 
     Raises:
         MediaError: The video cannot be written.
@@ -234,7 +234,7 @@ def _row(window: Any, labels: Sequence[str]) -> tuple[str, str, str, str]:
 
 
 def remarks(prediction: Prediction) -> tuple[str, ...]:
-    """What has to be known beside the label, one sentence each."""
+    """Return notes to show next to the label, one sentence each."""
     found = []
     faces = prediction.faces or {}
     if faces.get("searched"):

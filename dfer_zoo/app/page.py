@@ -1,4 +1,4 @@
-"""The page itself, with Gradio. Nothing leaves this machine: no analytics, no fonts or scripts from other hosts."""
+"""The Gradio page. It sends no data to other hosts: no analytics, and no external fonts or scripts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from .answer import Answer, Person, about, answer, choices, overlay
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-KEEP_SECONDS = 900  # uploads and answers older than this are deleted
-CHECK_SECONDS = 60  # how often they are looked for
-WAITING = 20  # clips in the queue
+KEEP_SECONDS = 900  # uploads and results older than this are deleted
+CHECK_SECONDS = 60  # interval between two cleanups
+WAITING = 20  # maximum number of clips in the queue
 COLUMNS = ["From", "To", "Label", "Probability"]
-# The browser refuses everything that is not from this server.
+# The browser blocks everything that this server does not send.
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' data: blob:; connect-src 'self' data: blob:; font-src 'self' data:; "
@@ -52,10 +52,10 @@ body.dark #timeline .light, body:not(.dark) #timeline .dark {display: none}
 
 
 def build(folder: Path) -> Any:
-    """The page as Gradio blocks.
+    """Build the page as Gradio blocks.
 
     Args:
-        folder: Where the files of the answers go.
+        folder: The folder for the result files.
     """
     gr = _gradio()
     with gr.Blocks(title="dfer_zoo", analytics_enabled=False, delete_cache=(CHECK_SECONDS, KEEP_SECONDS)) as page:
@@ -74,7 +74,7 @@ def build(folder: Path) -> Any:
             with gr.Column(min_width=320, scale=2):
                 outputs = _outputs(gr)
         weights.change(about, weights, facts, show_progress="hidden", api_visibility="private")
-        # a new clip takes the place of the one in the other tab
+        # a new clip replaces the one in the other tab
         file.upload(lambda: None, None, camera, show_progress="hidden", api_visibility="private")
         camera.stop_recording(lambda: None, None, file, show_progress="hidden", api_visibility="private")
 
@@ -105,7 +105,7 @@ OUTPUTS = ("fault", "person", *VIEW, "overlay", "csv", "eaf", "png", "people")
 
 
 def _clip_inputs(gr: Any) -> tuple[Any, Any]:
-    """A file, or a recording. Files are not played in the browser, which cannot play all that can be recognized."""
+    """Create the file and camera inputs. There is no player for files: browsers do not support every format."""
     with gr.Tab("File"):
         file = gr.File(label=f"Clip (up to {limit('upload_megabytes')} MB)", height=180, elem_id="clip")
     with gr.Tab("Camera", elem_id="camera_tab"):
@@ -121,7 +121,7 @@ def _clip_inputs(gr: Any) -> tuple[Any, Any]:
 
 
 def _outputs(gr: Any) -> dict[str, Any]:
-    """The parts of the page that an answer fills, by name, in the order of `OUTPUTS`."""
+    """Create the output components by name, in the order of `OUTPUTS`."""
     fault = gr.Markdown("", elem_id="fault")
     person = gr.Radio([], label="Person", visible=False, elem_id="person")
     headline = gr.Markdown("", elem_id="headline", min_height=90)
@@ -149,20 +149,20 @@ def shown(
     several: bool,
     drawn: bool,
 ) -> Iterator[tuple[Any, ...]]:
-    """The values of the page's outputs for one clip; a fault is one sentence and nothing else.
+    """Yield the values of the outputs for one clip. An error becomes one sentence.
 
     Args:
-        folder: Where the files of the answer are made; Gradio keeps copies of those that it shows.
+        folder: The folder for the result files. Gradio copies the files that it shows.
         progress: Gradio's progress bar, or None.
         file: The uploaded file.
-        camera: The recording, used where there is no file.
+        camera: The recording, used if there is no file.
         weights: "arch.tag".
-        accepted: The reader accepts the licence.
-        several: Answer for everybody in the picture.
-        drawn: Write the video with the answer drawn into it.
+        accepted: Whether the user accepts the license.
+        several: Predict every person in the clip.
+        drawn: Also write the overlay video.
 
     Yields:
-        The values of `OUTPUTS`: the answer, and then the same with the video.
+        The values of `OUTPUTS`, first without and then with the overlay video.
     """
     clip = camera if file is None else file
     own = Path(tempfile.mkdtemp(dir=folder))
@@ -182,7 +182,7 @@ def shown(
             yield _unchanged(overlay=_gradio().update(value=str(video), visible=True))
     except DferZooError as error:
         yield _unchanged(fault=_sentence(error, clip))
-    except Exception as error:  # the page goes on; the whole story is on the terminal
+    except Exception as error:  # keep serving; the traceback is printed on the terminal
         traceback.print_exc()
         sentence = f"This is a bug in dfer_zoo ({type(error).__name__}: {error}); the terminal shows more."
         yield _unchanged(fault=sentence)
@@ -191,19 +191,19 @@ def shown(
 
 
 def _kept(upload: Path, folder: Path) -> str:
-    """The upload under a name of our own: it may be deleted while a long clip is answered."""
+    """Link or copy the upload into `folder`, because Gradio may delete it during a long prediction."""
     kept = folder / upload.name
     if not upload.exists():
         raise InputError(f"{upload.name} was deleted after {KEEP_SECONDS // 60} minutes. Drop it again.")
     try:
         os.link(upload, kept)
-    except OSError:  # a file system without links
+    except OSError:  # the file system does not support links
         shutil.copyfile(upload, kept)
     return str(kept)
 
 
 def _values(known: Mapping[str, Any]) -> tuple[Any, ...]:
-    """All outputs: those that are known, and the others empty."""
+    """Return values for all outputs; outputs without a known value are empty."""
     gr = _gradio()
     hidden, off = gr.update(value=None, visible=False), gr.update(value=None, interactive=False)
     empty = {
@@ -228,7 +228,7 @@ def _filled(done: Answer) -> dict[str, Any]:
 
 
 def _view(person: Person) -> tuple[str, str, str]:
-    """The values of `VIEW`. All four pictures are in the page; its style shows the one that fits."""
+    """Return the values of `VIEW`. The page contains all four pictures; CSS selects one."""
     text = "\n".join([f"## {person.headline}", *(f"- {remark}" for remark in person.remarks)])
     images = []
     for (theme, shape), path in person.pictures.items():
@@ -248,7 +248,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def chosen(people: Sequence[tuple[str, Any]], name: str) -> tuple[Any, ...]:
-    """The values of `VIEW` for the person of this name."""
+    """Return the values of `VIEW` for the selected person."""
     return dict(people).get(name, tuple(_gradio().skip() for _ in VIEW))
 
 
@@ -257,7 +257,7 @@ def _path(path: Path | None) -> str | None:
 
 
 def _sentence(error: DferZooError, clip: str | None) -> str:
-    """The message with the file's name in place of the path of the upload."""
+    """Return the error message with the file name instead of the upload path."""
     message = str(error)
     if clip is not None:
         message = message.replace(str(clip), Path(clip).name)
@@ -269,11 +269,11 @@ def serving(host: str = "127.0.0.1", port: int | None = None) -> Iterator[str]:
     """Serve the page until the block ends.
 
     Args:
-        host: The address to listen on; "0.0.0.0" for everybody in the network.
+        host: The address to listen on; "0.0.0.0" accepts connections from the network.
         port: The port; a free one by default.
 
     Yields:
-        The page's address. All uploads and answers are deleted when the block ends.
+        The URL of the page. All uploads and results are deleted when the block ends.
     """
     _gradio()
     folder = Path(tempfile.mkdtemp(prefix="dfer_zoo_app_"))
@@ -318,7 +318,7 @@ def _launched(page: Any, host: str, port: int) -> Any:
 
 
 class _OwnHostOnly:
-    """Adds the content policy to every answer."""
+    """Add the content security policy to every response."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

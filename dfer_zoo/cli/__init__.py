@@ -38,11 +38,11 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status. Errors of the user are printed, not raised."""
+    """Run one command and return its exit status. User errors are printed, not raised."""
     _print_anything()
     try:
         options = _parser().parse_args(arguments)
-    except SystemExit as stop:  # argparse has printed its message already
+    except SystemExit as stop:  # argparse has already printed its message
         return stop.code if isinstance(stop.code, int) else 2
     try:
         status = COMMANDS[options.command].run(options)
@@ -65,9 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """The program: run one command, and end the process at once. Taking torch apart would take half a second."""
+    """Run one command and exit without interpreter cleanup, which takes half a second with torch."""
     status = main()
-    if threading.active_count() > 1:  # somebody is still at work
+    if threading.active_count() > 1:  # other threads are still running
         sys.exit(status)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""`dfer-zoo app`: the page in the browser."""
+"""`dfer-zoo app`: a web page for predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shared by the commands: their description, tables, and common options."""
+"""Helpers that the commands share: descriptions, tables and common options."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def reading_options(parser: argparse.ArgumentParser) -> None:
-    """The options of the readers of annotation lists."""
+    """Add the options for reading annotation lists."""
     parser.add_argument(
         "--root",
         metavar="DIR",
@@ -73,14 +73,14 @@ def reading_options(parser: argparse.ArgumentParser) -> None:
 
 
 def reading(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the given options of the readers by name."""
+    """Return the specified reader options by name."""
     given = {"root": options.root, "audio": options.audio, "without_audio": options.missing_audio}
     given |= {"min_frames": options.min_frames, "order": options.order, "replace": parse_replace(options.replace)}
     return {name: value for name, value in given.items() if value is not None}
 
 
 def parse_replace(text: str | None) -> tuple[str, str] | None:
-    """OLD=NEW as a pair."""
+    """Parse OLD=NEW into a pair."""
     if text is None:
         return None
     old, separator, new = text.partition("=")
@@ -117,7 +117,7 @@ def parse_values(option: str, pairs: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"{option} {pair}: expected NAME=VALUE.")
         try:
             values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two for nested brackets
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two from nested brackets
             values[name] = text
     return values
 

@@ -1,4 +1,4 @@
-"""`dfer-zoo demo`: a drawn person, recognized offline."""
+"""`dfer-zoo demo`: predict a drawn person offline."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def demo_command(options: argparse.Namespace) -> int:
 
 
 def _predict(files: Sequence[str], folder: Path) -> int:
-    """`dfer-zoo predict` with a picture."""
+    """Run `dfer-zoo predict` with a plot."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

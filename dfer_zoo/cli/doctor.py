@@ -1,4 +1,4 @@
-"""`dfer-zoo doctor`: check clips and lists before you trust a number."""
+"""`dfer-zoo doctor`: check clips and annotation lists."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def doctor_command(options: argparse.Namespace) -> int:
 
 
 def _data(options: argparse.Namespace) -> int:
-    """Compare the list with the disk, and check some of its clips."""
+    """Compare the list with the files, and check some of its clips."""
     from ..data.annotations import read_row, read_rows
     from ..inference.doctor import MOST_CLIPS, examine, examine_rows
     from ..registry import get_weights

@@ -1,4 +1,4 @@
-"""`dfer-zoo embed`: files in, one embedding per file out."""
+"""`dfer-zoo embed`: compute one embedding per file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def embed_command(options: argparse.Namespace) -> int:
     from ..inference.recognizer import Recognizer
     from ..inference.tables import VECTOR_SUFFIXES, check_table_path
 
-    check_table_path(options.out, VECTOR_SUFFIXES)  # an unknown format is an error now, not after an hour
+    check_table_path(options.out, VECTOR_SUFFIXES)  # fail early for an unknown format
     items = given_items(options)
     recognizer = Recognizer(
         options.model,

@@ -118,7 +118,7 @@ def _published(records: Sequence[Weights]) -> tuple[list[dict[str, float]], dict
     """Return the published rates of every fold, and their means.
 
     Some systems publish a number per fold. Others publish only the mean, which is in the records of all folds or of
-    the first.
+    the first fold.
     """
     each: list[dict[str, float]] = []
     mean: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""`dfer-zoo export`: a model as an ONNX file."""
+"""`dfer-zoo export`: export a model to ONNX."""
 
 from __future__ import annotations
 

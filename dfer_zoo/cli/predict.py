@@ -1,4 +1,4 @@
-"""`dfer-zoo predict`: files in, labelled probabilities out."""
+"""`dfer-zoo predict`: predict labels and probabilities for files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..inference.recognizer import Recognizer
 
 
-LONGEST_NAME = 150  # characters of a source's name in the name of its picture; file systems allow 255 bytes
+LONGEST_NAME = 150  # characters of a source name in a plot name; file systems allow 255 bytes
 
 
 def predict_options(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def predict_options(parser: argparse.ArgumentParser) -> None:
 
 
 def input_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for clips, how they are read and where they are computed; also used by `embed`."""
+    """Add the options for inputs, reading and devices; also used by `embed`."""
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="files, folders, globs, @list.txt, a CSV or Parquet table, - (stdin)"
     )
@@ -92,7 +92,7 @@ def input_options(parser: argparse.ArgumentParser) -> None:
 
 
 def given_items(options: argparse.Namespace) -> list[Item]:
-    """Return the clips that the command line names."""
+    """Return the clips from the command line."""
     from ..inference.inputs import expand
 
     schemes = options.urls.split(",") if options.urls else ()
@@ -103,7 +103,7 @@ def given_items(options: argparse.Namespace) -> list[Item]:
 
 
 def table_options(group: Any) -> None:
-    """Add the options of a run that can be resumed; also used by `embed`."""
+    """Add the options of resumable runs; also used by `embed`."""
     group.add_argument("--resume", action="store_true", help="continue an interrupted run")
     group.add_argument("--retry-errors", action="store_true", help="with --resume: retry files that had an error")
     group.add_argument(
@@ -155,7 +155,7 @@ def predict_command(options: argparse.Namespace) -> int:
     )
     if options.out:
         return _predict_table(options, recognizer, items)
-    bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on a terminal the printed results show the progress
+    bar = sys.stderr.isatty() and not sys.stdout.isatty()  # results printed on a terminal show the progress already
     answers = predict_items(
         recognizer, items, overlay=options.overlay, progress=bar, workers=options.workers, **reading(options)
     )
@@ -209,7 +209,7 @@ def _predict_table(options: argparse.Namespace, recognizer: Recognizer, items: S
 
 
 def table_run(options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Return the arguments of `predict_table` and `embed_table` that both commands have."""
+    """Return the shared arguments of `predict_table` and `embed_table`."""
     return {
         "resume": options.resume,
         "retry_errors": options.retry_errors,
@@ -245,7 +245,7 @@ def told_report(report: BatchReport) -> int:
 
 @contextlib.contextmanager
 def _lines(path: str | None) -> Iterator[Callable[[dict], None]]:
-    """Yield a function that writes one JSON object per line and flushes it, so that an error loses no results."""
+    """Yield a function that writes and flushes one JSON object per line, so that errors lose no results."""
     if path is None:
         yield lambda row: None
     elif path == "-":
@@ -302,7 +302,7 @@ def _readable(answer: Prediction, source: str) -> str:
 
 
 def _plotted(answer: Prediction, path: Path) -> DferZooError | None:
-    """Write the plot, and return the error if that fails, so that other files are still processed."""
+    """Write the plot. Return an error instead of raising it, so that other files are still processed."""
     try:
         answer.plot(path)
     except DferZooError as error:
@@ -311,7 +311,7 @@ def _plotted(answer: Prediction, path: Path) -> DferZooError | None:
 
 
 def _plot_paths(plot: str, sources: Sequence[str]) -> list[Path]:
-    """Return the plot's path for every source. With several sources it contains the source's name, numbered if equal."""
+    """Return the plot path of every source. With several sources, it contains the source name and, if needed, a number."""
     path = Path(plot)
     if len(sources) == 1:
         return [path]

@@ -1,4 +1,4 @@
-"""`dfer-zoo prepare`: write face crops, sound files, frames and lists, as the authors' preprocessing programs do."""
+"""`dfer-zoo prepare`: write face crops, sound files, frames and lists, like the authors' preprocessing scripts."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _reading(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _told(report: Report, options: argparse.Namespace) -> int:
-    """Print the summary, and return 1 if a clip has no face or cannot be read."""
+    """Print the summary. Return 1 if a clip has no face or cannot be read."""
     from ..data.prepare import REPORT, write_report
 
     print(in_options(report.summary()))

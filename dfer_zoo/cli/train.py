@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import DferZooError, InputError
 from .common import Command, defined, parse_folds, parse_replace, parse_values, table
 
-SHOWN = 10  # clips that cannot be read; more are counted
+SHOWN = 10  # unreadable clips to list by name
 
 
 def train_options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def train_command(options: argparse.Namespace) -> int:
         runs = [(fold, options.out / f"fold{fold}") for fold in parse_folds(options.folds)]
     recipes = [
         read_recipe(options.recipe, changes, fold=fold) for fold, _ in runs
-    ]  # check all recipes before the first run
+    ]  # check all recipes before training starts
     for _, out in runs:
         if not options.resume and (out / "state.safetensors").exists():
             raise InputError(f"{out} contains a training already; add --resume, or choose another folder.")
@@ -72,7 +72,7 @@ def _needs_accelerate() -> None:
 
 
 def _tell_folds(folds: Sequence[int], done: Sequence[dict[str, Any]], out: Path) -> None:
-    """Print the rates of the last epoch of all folds; write them as CSV and JSON, and the pooled confusion table."""
+    """Print the final rates of all folds; write them as CSV and JSON, with the pooled confusion matrix."""
     import numpy as np
 
     from ..atomic import write_atomically

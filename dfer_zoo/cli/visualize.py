@@ -1,4 +1,4 @@
-"""`dfer-zoo visualize`: plots of what a model does with clips."""
+"""`dfer-zoo visualize`: plot attention, embeddings and other model outputs."""
 
 from __future__ import annotations
 

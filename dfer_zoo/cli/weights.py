@@ -1,4 +1,4 @@
-"""Commands about weights: list, info, fetch, convert, verify."""
+"""Commands for weights: list, info, fetch, convert, verify."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def info_command(options: argparse.Namespace) -> int:
 
     if options.name.startswith("local-dir:"):
         from ..weights.fetch import MODEL_FILE
-        from ..weights.safetensors import read_record  # torch comes with it
+        from ..weights.safetensors import read_record  # imports torch
 
         record = read_record(Path(options.name.removeprefix("local-dir:")).expanduser() / MODEL_FILE)
         print(json.dumps(record.to_dict()) if options.json else describe(record))
@@ -111,7 +111,7 @@ def describe(record: Weights) -> str:
 
 
 def _first_fold(record: Weights) -> Weights | None:
-    """Return the record with the mean over the folds."""
+    """Return the record that contains the mean over the folds."""
     from ..registry import manifest
 
     folds = (r for r in manifest().values() if (r.arch, r.dataset) == (record.arch, record.dataset))
@@ -143,7 +143,7 @@ def fetch_command(options: argparse.Namespace) -> int:
 
 
 def _fetched(record: Weights, options: argparse.Namespace) -> bool:
-    """Fetch one record. An error is printed, and False returned."""
+    """Fetch one record. On an error, print it and return False."""
     from ..checkpoints import backbone_state, convert_checkpoint
     from ..weights import fetch
     from ..weights.cache import Cache
@@ -231,7 +231,7 @@ def convert_command(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _checkpoint_file(options: argparse.Namespace) -> Iterator[Path]:
-    """Yield the file to convert. A file from a link is deleted afterwards."""
+    """Yield the file to convert. A downloaded file is deleted afterwards."""
     from ..registry import get_weights
     from ..weights import fetch, store
     from ..weights.origin import fetch_first, origin_of_link

@@ -1,4 +1,4 @@
-"""Prepare many clips in parallel, in a run that can be interrupted and resumed, with a report."""
+"""Prepare many clips in parallel, with a report. Runs can be interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .formats import COLUMNS, RAVDESS_NAME
 from .prepare_clips import SUFFIXES, Result, Source
 
 JOURNAL, REPORT, LIST = "prepare.jsonl", "report.csv", "annotations.csv"
-PREPARED_ARRAYS = "av_fusion.ravdess_ia"  # its record says which frames an .npy file contains
+PREPARED_ARRAYS = "av_fusion.ravdess_ia"  # its record defines the frames of an .npy file
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Report:
 
     @property
     def without_face(self) -> tuple[Result, ...]:
-        """The clips in which no face was found."""
+        """Return the clips without a face."""
         return tuple(result for result in self.results if result.status == "no face")
 
     @property
     def failed(self) -> tuple[Result, ...]:
-        """The clips that cannot be read."""
+        """Return the clips that cannot be read."""
         return tuple(result for result in self.results if result.status == "failed")
 
     def summary(self, shown: int = 10) -> str:
@@ -66,7 +66,7 @@ class Report:
 
 
 def _without_name(result: Result) -> str:
-    """The reason, without the name of the clip in front."""
+    """Return the reason without the name of the clip."""
     return f": {result.reason.removeprefix(f'{result.clip}: ')}" if result.reason else ""
 
 
@@ -93,9 +93,9 @@ def faces(
 
     Args:
         source: An annotation list, a folder with videos or folders of frames, or one video.
-        out: The folder to write to: one folder of images, or one .npy file, per clip. ``report.csv`` lists all clips;
-            where the source has labels, ``annotations.csv`` is a list that `read_rows` takes.
-        rule: A crop rule of `media.faces`, or the name of weights: "mma_dfer.mafw_fold1" crops by their rule.
+        out: The output folder, with one folder of images or one .npy file per clip. ``report.csv`` lists all clips.
+            If the source has labels, ``annotations.csv`` is a list for `read_rows`.
+        rule: A crop rule of `media.faces`, or the name of weights: "mma_dfer.mafw_fold1" uses their rule.
         detector: How faces are found, as in `read_clip`.
         no_face: "error" writes nothing for a clip without a face; "frame" writes whole frames.
         kind: "jpg" or "png" for a folder of images per clip, "npy" for the files of av_fusion.
@@ -193,7 +193,7 @@ def frames(
 
 
 def _record(name: str) -> Weights:
-    """The record of weights that a rule names."""
+    """Return the record of the weights that a rule names."""
     try:
         record = get_weights(name)
     except DferZooError as error:
@@ -215,14 +215,14 @@ def read_sources(source: str | Path, suffix: str = "", *, sounds: bool = False, 
     Args:
         source: An annotation list, a folder with videos or folders of frames, or one file.
         suffix: The end of the output names.
-        sounds: Also take sound files, and no folders of frames.
+        sounds: Include sound files and exclude folders of frames.
         **reading: Options of `read_rows` for a list.
 
     Returns:
         One source per clip.
 
     Raises:
-        InputError: There is no clip, or two clips would be written to one place.
+        InputError: There is no clip, or two clips have the same output path.
     """
     path = Path(source)
     if reading and (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES):
@@ -289,12 +289,12 @@ def _sources_of_list(source: str | Path, suffix: str, reading: Mapping[str, Any]
 
 
 def _label_names(path: Path) -> list[str] | None:
-    """The class names of a CSV file, where its labels are names."""
+    """Return the class names of a CSV file if its labels are names."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = list(itertools.islice(csv.DictReader(stream), 1_000_000))
     except (OSError, UnicodeDecodeError, csv.Error):
-        return None  # the reader of the list says what is wrong
+        return None  # the reader of the list raises the error
     names = {name.strip().lower(): name for name in (rows[0] if rows else {}) if name}
     column = next((names[name] for name in COLUMNS["label"] if name in names), None)
     values = {str(row.get(column) or "").strip() for row in rows} - {""}
@@ -302,7 +302,7 @@ def _label_names(path: Path) -> list[str] | None:
 
 
 def _speech_once(sources: Iterable[Source]) -> list[Source]:
-    """One sound per utterance of RAVDESS: the sound file 03-..., or that of the video 01-..., named as 03-...."""
+    """Keep one sound per utterance of RAVDESS: the file 03-..., or else the sound of the video 01-..., named 03-...."""
     kept: dict[str, Source] = {}
     for item in sources:
         place = PurePosixPath(item.output)
@@ -338,7 +338,7 @@ def _run(
         todo = [item for item in sources if item.output not in done]
         results = dict(done)
         with (out / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write("\n")  # a killed process may have left half a line
+            journal.write("\n")  # a killed process may have left an incomplete line
             for item, result in zip(todo, _results(todo, work, workers)):
                 results[item.output] = result
                 journal.write(json.dumps(dataclasses.asdict(result)) + "\n")
@@ -372,7 +372,7 @@ def _caught(work: Callable[[Source], Result], item: Source) -> Result | DferZooE
 
 
 def _result(item: Source, answer: Result | DferZooError) -> Result:
-    if isinstance(answer, WriteError):  # a full disk is no fault of the clip
+    if isinstance(answer, WriteError):  # a full disk is not an error of the clip
         raise answer
     if isinstance(answer, Result):
         return answer
@@ -380,7 +380,7 @@ def _result(item: Source, answer: Result | DferZooError) -> Result:
 
 
 def _read_journal(path: Path, header: Mapping[str, Any]) -> dict[str, Result]:
-    """What earlier runs did, by output. A new journal starts with the options; others must have the same."""
+    """Return the results of earlier runs by output. The options in an existing journal must be the same."""
     wanted = json.loads(json.dumps(header))
     if not path.exists():
         write_atomically(path, (json.dumps(wanted) + "\n").encode())
@@ -405,7 +405,7 @@ def _read_journal(path: Path, header: Mapping[str, Any]) -> dict[str, Result]:
 
 
 def _parsed(line: str) -> Any:
-    """A line of the journal; None if it is empty, damaged, or was cut off when the process was killed."""
+    """Parse a line of the journal; None if it is empty, damaged or incomplete."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -433,7 +433,7 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def _write_list(sources: Sequence[Source], report: Report, out: Path) -> None:
-    """The clips with labels that were written, as a CSV list with paths relative to its folder."""
+    """Write the labeled clips as a CSV list with paths relative to its folder."""
     if any(item.label is None for item in sources):
         return
     text = io.StringIO()

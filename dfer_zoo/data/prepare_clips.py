@@ -23,8 +23,8 @@ from ..transforms import sampling
 from ..weights.record import VideoSpec
 from .rows import Row, read_row
 
-SUFFIXES = {"jpg": "", "png": "", "npy": "_facecroppad.npy"}  # of the output for a clip; "" is a folder
-PREVIEW_FPS = 5  # of the .avi that shows prepared faces
+SUFFIXES = {"jpg": "", "png": "", "npy": "_facecroppad.npy"}  # of the output of a clip; "" means a folder
+PREVIEW_FPS = 5  # of the .avi preview of prepared faces
 RAVDESS_RATE, RAVDESS_SECONDS = 22050, 3.6
 
 
@@ -33,9 +33,9 @@ class Source:
     """One clip to prepare.
 
     Attributes:
-        row: Where its files are.
+        row: The paths of its files.
         output: The path to write, relative to the output folder.
-        label: The class as it is written into the new list; None for clips without labels.
+        label: The class in the new list; None for clips without labels.
     """
 
     row: Row
@@ -44,7 +44,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        """The name of the clip in error messages."""
+        """Return the name of the clip for error messages."""
         return self.row.path
 
 
@@ -56,10 +56,10 @@ class Result:
         clip: The path of the source.
         output: The path that was written, relative to the output folder.
         status: "written", "no face" (nothing, or whole frames, were written) or "failed".
-        frames: How many frames were written, or samples of a sound.
-        searched: In how many frames a face was searched.
-        found: In how many of them a face was found.
-        reason: Why the clip failed.
+        frames: Number of written frames or audio samples.
+        searched: Number of searched frames.
+        found: Number of searched frames with a face.
+        reason: The reason if the clip failed.
     """
 
     clip: str
@@ -96,7 +96,7 @@ def prepare_faces(
         no_face: What to do with a clip without a face.
         kind: "jpg" or "png" for a folder of frames, "npy" for the array of av_fusion.
         names: "padded" (00000.jpg) or "plain" (0.jpg).
-        video: Which frames are taken and their size; required for "npy", and not used otherwise.
+        video: The frame sampling and size; required for "npy", ignored otherwise.
         preview: Also write an .avi next to an .npy file.
 
     Returns:
@@ -136,7 +136,7 @@ def _without_face(clip: Clip) -> bool:
 
 
 def _write_array(clip: Clip, video: VideoSpec, place: Path, preview: bool) -> int:
-    """av_fusion's file: the sampled faces at the model's size, uint8 in BGR order, black beyond the end of the clip."""
+    """Write av_fusion's array: the sampled faces at the input size, uint8 in BGR order, black after the end of the clip."""
     chosen = sampling.indices(clip.num_frames, clip.fps, video)
     size = video.img_size
     faces = np.stack([RESIZES[video.resize](frame, size, size) for frame in sampling.take(clip, chosen)])
@@ -214,7 +214,7 @@ def frames_at(clip: Clip, fps: float) -> list[int]:
 
 
 def _repeated(frames: Iterator[np.ndarray], numbers: Sequence[int]) -> Iterator[np.ndarray]:
-    """The frames of ascending numbers, some of them several times; ``frames`` has each once."""
+    """Yield frames by ascending numbers, which may repeat; ``frames`` contains each frame once."""
     last, frame = None, None
     for number in numbers:
         if number != last:
@@ -226,7 +226,7 @@ def _repeated(frames: Iterator[np.ndarray], numbers: Sequence[int]) -> Iterator[
 def _write_frames(frames: Iterable[np.ndarray], place: Path, kind: str, names: str) -> int:
     """Write a folder of images atomically."""
     options: dict[str, Any] = {"format": "PNG"}
-    if kind == "jpg":  # as OpenCV writes by default
+    if kind == "jpg":  # OpenCV's default
         options = {"format": "JPEG", "quality": 95, "subsampling": "4:2:0"}
     digits = 5 if names == "padded" else 1
     count = 0
@@ -246,7 +246,7 @@ def prepare_audio(source: Source, *, out: Path, rule: str = "file") -> Result:
     Args:
         source: The clip; its sound is in ``row.audio``, or in the file itself.
         out: The output folder.
-        rule: "file" keeps the rate and the channels of the file, as MMA-DFER's wav files. "ravdess" is av_fusion's:
+        rule: "file" keeps the rate and the channels of the file, as in MMA-DFER. "ravdess" is av_fusion's:
             mono at 22,050 Hz, the middle 3.6 seconds, zeros after a shorter sound.
 
     Returns:
@@ -279,7 +279,7 @@ def _ravdess_sound(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def _wav(samples: np.ndarray, rate: int) -> bytes:
-    """(channels, samples) int16 -> a WAV file."""
+    """Encode (channels, samples) int16 as a WAV file."""
     content = io.BytesIO()
     with wave.open(content, "wb") as stream:
         stream.setnchannels(samples.shape[0])

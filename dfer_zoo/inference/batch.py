@@ -47,10 +47,10 @@ class BatchReport:
 
     Attributes:
         table: The file with one row per clip and window.
-        clips: Clips in the table.
-        failed: Clips among them with an error instead of a prediction.
-        skipped: Clips done by an earlier run.
-        seconds: How long this run took.
+        clips: Number of clips in the table.
+        failed: Number of these clips that have an error instead of a prediction.
+        skipped: Number of clips completed by an earlier run.
+        seconds: Duration of this run.
     """
 
     table: Path
@@ -77,7 +77,7 @@ def predict_table(
 ) -> BatchReport:
     """Predict many clips and write one table.
 
-    Every result is appended at once to a journal next to the table (``<out>.journal``), so a killed run loses only the
+    Each result is appended to a journal next to the table (``<out>.journal``), so a killed run loses only the
     clips in progress. The table is written at the end, in the order of the items.
 
     Args:
@@ -85,7 +85,7 @@ def predict_table(
         items: The clips, as `expand` lists them.
         out: `.csv`, `.jsonl` or `.parquet`.
         resume: Continue an earlier run with the same settings.
-        retry_errors: When resuming, try clips again that had an error.
+        retry_errors: When resuming, also retry clips that had an error.
         shard: (number, count), from (1, 1): only every count-th clip, for one of several machines.
         workers: Processes that decode and find faces ahead of the model, as in `Recognizer.many`.
         tiers: Annotation files to write next to each clip: "eaf", "textgrid", "vtt", "srt".
@@ -134,7 +134,7 @@ def predict_items(
     workers: int = 0,
     **reading: Any,
 ) -> Iterator[Prediction | DferZooError]:
-    """Answer many clips, one by one, in order.
+    """Predict many clips in order.
 
     Args:
         recognizer: The models and their options.
@@ -145,7 +145,7 @@ def predict_items(
         **reading: Options of `read_clip`.
 
     Yields:
-        The answer, or the error, of each clip.
+        The prediction or error of each clip.
     """
     read = ItemReader(visual_of(recognizer.transforms), reading)
     beside = _FilesBeside(items, read, (), overlay)
@@ -211,15 +211,15 @@ def embed_table(
 
 
 class Batch:
-    """Answers for a batch of an engine such as Ray Data: a dict of columns in, a dict of columns out.
+    """Predict batches of an engine such as Ray Data: takes and returns a dict of columns.
 
-    It can be pickled. The model is created by the first call, once in every process that calls it.
+    It can be pickled. The first call creates the model, once per process.
 
     Args:
         model: As for `Recognizer`.
         pretrained: As for `Recognizer`.
         path: The column with paths, or with the content of files (`bytes`).
-        id: The column that names the clips in the result. By default the paths, or the numbers in the batch.
+        id: The column that names the clips in the result. By default the paths, or the positions in the batch.
         **options: Other options of `Recognizer`, such as faces, window and device.
 
     Example:
@@ -244,14 +244,14 @@ class Batch:
         return {**self.__dict__, "_recognizer": None}
 
     def __call__(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-        """Answer the clips of one batch.
+        """Predict the clips of one batch.
 
         Args:
-            columns: Lists or arrays of one length. A column of `bytes` holds files; any other holds paths.
+            columns: Lists or arrays of equal length. `bytes` are file contents; other values are paths.
 
         Returns:
             The columns of `dfer-zoo predict --out`: a row per clip, person and window, and a row with ``error`` for a
-            clip without an answer.
+            clip without a prediction.
 
         Raises:
             InputError: A column is missing, or an option of the `Recognizer` is wrong.
@@ -314,7 +314,7 @@ def _run(
 
 
 def _keyed(items: Iterable[Item]) -> Iterator[tuple[str, Item]]:
-    """A key for every item that is the same in the next run; items that are listed twice are numbered."""
+    """Yield each item with a key that is stable between runs. Duplicates are numbered."""
     seen: collections.Counter[str] = collections.Counter()
     for item in items:
         key = "|".join(str(part) for part in (item.name, item.start, item.stop, item.audio, item.box, item.id))
@@ -323,7 +323,7 @@ def _keyed(items: Iterable[Item]) -> Iterator[tuple[str, Item]]:
 
 
 def _settings(recognizer: Recognizer, shard: tuple[int, int]) -> dict[str, Any]:
-    """Everything that the answers depend on."""
+    """Return all settings that affect the results."""
     models = [m.weights.name if m.weights else type(m).__name__ for m in recognizer.models]
     digests = [m.weights.sha256 if m.weights else None for m in recognizer.models]
     finding = recognizer.transforms[0]
@@ -342,7 +342,7 @@ def _settings(recognizer: Recognizer, shard: tuple[int, int]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ItemReader:
-    """An item -> its clip: the named part, with its own sound and face box where the list has them."""
+    """Read the clip of an item: its time range, with the sound and the face box that the list gives."""
 
     visual: Transform
     reading: Mapping[str, Any]
@@ -352,7 +352,7 @@ class ItemReader:
         return clip if item.box is None else dataclasses.replace(self.visual, faces=item.box).crop(clip)
 
     def whole(self, item: Item) -> Clip:
-        """The named part, with whole frames."""
+        """Read the clip without cropping the frames."""
         reading = dict(self.reading)
         if item.audio is not None:
             reading["audio"] = item.audio
@@ -373,7 +373,7 @@ def _part(item: Item, clip: Clip) -> Clip:
 
 
 def _moved(answer: Prediction, seconds: float) -> Prediction:
-    """The answer for a part of a file that starts at this second, with the times of the file."""
+    """Shift the times of a prediction from a part of a file to the whole file."""
     windows = [
         dataclasses.replace(w, start=w.start + seconds, stop=None if w.stop is None else w.stop + seconds)
         for w in answer.windows
@@ -384,11 +384,11 @@ def _moved(answer: Prediction, seconds: float) -> Prediction:
 
 
 class _FilesBeside:
-    """Writes what belongs to each clip: annotation files, and the video with the answer drawn into it.
+    """Write the annotation files and the overlay video of each clip.
 
     Args:
         items: All clips of the run.
-        read: How they are read.
+        read: Reads an item.
         tiers: As in `predict_table`.
         overlay: As in `predict_table`.
     """
@@ -401,7 +401,7 @@ class _FilesBeside:
         self.overlays = {id(item): path for item, path in zip(items, paths) if path is not None}
 
     def __call__(self, item: Item, answer: Prediction | DferZooError) -> Prediction | DferZooError:
-        """Write the files, and return the answer in the times of the whole file, or the error if writing fails."""
+        """Write the files. Return the prediction in times of the whole file, or the error if writing fails."""
         if isinstance(answer, DferZooError):
             return answer
         try:

@@ -1,4 +1,4 @@
-"""Batches across windows and files: what a `Recognizer` runs its models with."""
+"""Run the models of a `Recognizer` in batches across windows and files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PendingPrediction:
 
     opened: Opened
     models: Sequence[DferModel]
-    closed: Closed | None = None  # None while windows may still come
+    closed: Closed | None = None  # None until the clip has ended
     rows: dict[tuple[int, int, int], list[float]] = field(default_factory=dict)
     expected: int = 0
     missing: dict[int, set[str]] = field(default_factory=dict)  # by the window's number
@@ -36,7 +36,7 @@ class PendingPrediction:
         return self.closed is None or len(self.rows) < self.expected
 
     def array(self) -> tuple[np.ndarray, list[int]]:
-        """(outputs (windows, models, views, width) with NaN where a model has fewer views, numbers of the windows)"""
+        """Return outputs (windows, models, views, width), NaN for missing views, and the window numbers."""
         if not all(math.isfinite(value) for row in self.rows.values() for value in row):
             raise DferZooError(
                 f"{self.opened.source}: the model's answer is not finite; its weights, or their precision, cannot be used."
@@ -49,7 +49,7 @@ class PendingPrediction:
         return outputs[answered], answered
 
     def prediction(self) -> Prediction:
-        """The prediction, once it is complete."""
+        """Return the prediction. All outputs must be present."""
         assert self.closed is not None
         logits, answered = self.array()
         probabilities = torch.from_numpy(logits).double().softmax(-1).numpy()
@@ -76,7 +76,7 @@ class PendingPrediction:
         )
 
     def embedding(self) -> np.ndarray:
-        """The mean embedding of all windows and views, (num_features,)."""
+        """Return the mean embedding of all windows and views, (num_features,)."""
         outputs, _ = self.array()
         return _mean_of_views_and_models(outputs.astype(np.float64)).mean(0).astype(np.float32)
 
@@ -92,7 +92,7 @@ def _later(span: tuple[float, float | None], seconds: float) -> tuple[float, flo
 
 
 def model_identity(model: DferModel) -> dict[str, Any]:
-    """Which weights these are."""
+    """Return the name, hash and origin of the weights of a model."""
     if model.weights is None:
         return {"model": type(model).__name__, "weights": None}
     record = model.weights
@@ -116,12 +116,12 @@ class Request:
 
 
 def shares_frames(model: DferModel, transform: Transform, embed: bool = False) -> bool:
-    """Whether frames that several windows share are encoded once."""
+    """Return whether frames that several windows share are encoded once."""
     if embed or not model.frame_independent or not {"video", "image"} & set(model.inputs):
         return False
-    if transform.remembers:  # a stream, which shares them between its answers
+    if transform.remembers:  # a stream has its own cache
         return False
-    # a clip whose frames are all resized like its first one is not encoded frame by frame
+    # if the first frame decides the size of all, frames cannot be encoded one by one
     return transform.video is not None and transform.video.frame_size == "own"
 
 
@@ -157,7 +157,7 @@ class ModelBatcher:
         self.encoder.finish()
 
     def drop_clip(self) -> None:
-        """Drop the frames of a clip that cannot be used."""
+        """Drop the frames of a clip that failed."""
         self.encoder.start()
 
     def flush(self) -> None:
@@ -182,9 +182,11 @@ class ModelBatcher:
 
 
 class FrameEncoder:
-    """Encodes every frame of a clip once, however many windows share it, for models that encode frames one by one.
+    """Encode every frame of a clip once, even if several windows share it.
 
-    Frames are collected into batches of the same shape as without sharing, so that results are equal to the last bit."""
+    For models that encode each frame on its own. Batches have the same shape as without sharing, so that results are
+    bitwise equal.
+    """
 
     def __init__(self, runner: ModelBatcher, num_frames: int) -> None:
         self.runner, self.num_frames = runner, num_frames
@@ -204,7 +206,7 @@ class FrameEncoder:
         self._release()
 
     def finish(self) -> None:
-        """End a clip: encode the remaining frames, padded to a full batch by repetition."""
+        """Encode the remaining frames of a clip, repeated to fill the batch."""
         while self.collected:
             self._encode(self.num_frames)
         self._release()
@@ -220,7 +222,7 @@ class FrameEncoder:
         self.features.update(zip(numbers, encoded))
 
     def _release(self) -> None:
-        """Queue the windows whose frames are all encoded, and drop features that no later window needs."""
+        """Queue complete windows, and drop features that no later window needs."""
         while self.waiting:
             requests, numbers, needed_later = self.waiting[0]
             if any(number not in self.features for view in numbers for number in view):

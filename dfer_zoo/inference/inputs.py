@@ -1,14 +1,14 @@
 """Turn command line arguments into items: files, folders, globs, lists and tables of clips.
 
-| given | means |
+| argument | meaning |
 | --- | --- |
 | a file | that file |
 | a folder with images and without videos | one clip: its frames |
 | any other folder | every media file below it |
 | `clips/*.mp4`, also quoted | the files that match; `**` goes through folders |
-| `@list.txt` | one path per line; empty lines and lines that start with `#` are left out |
+| `@list.txt` | one path per line; empty lines and lines that start with `#` are ignored |
 | `clips.csv`, `clips.parquet` with a column `path` | one item per row; `start`, `stop` (seconds), `audio`, `box`, `id` are optional |
-| `-` | paths on the standard input |
+| `-` | paths from standard input |
 | `s3://bucket/clip.mp4` | a URL, if `schemes` contains its scheme; opened by fsspec |
 """
 
@@ -55,7 +55,7 @@ class Item:
 
     @property
     def part(self) -> str:
-        """The part of the file, for names of files that belong to it: ".0.5-2", or nothing for a whole file."""
+        """Return a suffix for output names, such as ".0.5-2"; empty for a whole file."""
         if self.start is None and self.stop is None:
             return ""
         return f".{self.start or 0:g}-{'end' if self.stop is None else f'{self.stop:g}'}"
@@ -71,7 +71,7 @@ def expand(
         treat_as: For folders: "clip" (its images are the frames of one clip), "files" (every media file below it), or
             "auto": a folder with images and without videos is a clip.
         stdin: The stream that `-` reads; the standard input by default.
-        schemes: Names of URL schemes, such as "s3" and "https": names that start with one are opened by fsspec. By
+        schemes: Names of URL schemes, such as "s3" and "https": fsspec opens names that start with one. By
             default no URL is opened.
 
     Yields:
@@ -119,7 +119,7 @@ def _named(text: str, treat_as: str, stdin: Any) -> Iterator[Item]:
 
 
 def _kind(path: Path) -> str | None:
-    """ "file", "folder", or None if the path does not exist or is invalid; reading it raises the error."""
+    """Return "file", "folder", or None for a missing or invalid path; reading it raises the error."""
     try:
         return "folder" if path.is_dir() else "file" if path.exists() else None
     except (OSError, ValueError):
@@ -150,7 +150,7 @@ def _listed(path: Path, treat_as: str) -> Iterator[Item]:
 
 
 def _folder(path: Path, treat_as: str) -> Iterator[Item]:
-    """A folder with images and without videos is one clip, unless `treat_as` says otherwise."""
+    """Yield the clips of a folder: by default one clip if it contains images and no videos."""
     try:
         files = [path / name for name in sorted(os.listdir(path)) if not name.startswith(".")]
     except OSError:  # reading it raises the error
@@ -223,7 +223,7 @@ def _number(value: Any, where: str) -> float | None:
 
 
 def _box(value: Any, where: str) -> tuple[float, float, float, float] | None:
-    """Four numbers: a list, or a text separated by commas or spaces."""
+    """Parse a box: a list of four numbers, or text separated by commas or spaces."""
     if value is None or value == "":
         return None
     parts = value.replace(",", " ").split() if isinstance(value, str) else list(value)

@@ -1,7 +1,7 @@
 """The journal of a batch: results are appended one by one, so that an interrupted run can be resumed.
 
-It is a text file next to the output with one JSON object per line. The first line has the settings of the run, every
-other line the rows of one item. An incomplete last line is removed.
+It is a text file next to the output with one JSON object per line. The first line contains the settings of the
+run, every other line the rows of one item. An incomplete last line is removed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ SCHEMA = 1
 
 
 class Journal:
-    """Append-only answers of a batch.
+    """An append-only file with the results of a batch.
 
-    Only the offsets of lines are kept in memory, so a run over a hundred thousand files stays small.
+    Only the offsets of lines are kept in memory, so that long runs use little memory.
     """
 
     def __init__(self, path: Path, stream: IO[bytes], places: dict[str, tuple[int, bool]]) -> None:
@@ -34,7 +34,7 @@ class Journal:
 
         Args:
             path: The file.
-            settings: Everything that the answers depend on; another run with other settings is refused.
+            settings: All settings that affect the results. Resuming with other settings is an error.
             resume: Continue an existing journal. Without it, an existing journal is an error.
         """
         header = {"schema": SCHEMA, "settings": dict(settings)}
@@ -49,18 +49,18 @@ class Journal:
         try:
             yield cls(path, stream, _read(path, stream, header))
         finally:
-            with contextlib.suppress(OSError):  # a line that did not fit on the disk was told already
+            with contextlib.suppress(OSError):  # a failed write was reported already
                 stream.close()
-            if path.is_file() and path.stat().st_size == 0:  # not even the header fitted
+            if path.is_file() and path.stat().st_size == 0:  # the disk had no room for the header
                 path.unlink()
 
     def done(self, key: str, *, retry_errors: bool = False) -> bool:
-        """Whether the journal has the rows or the error of an item."""
+        """Return whether the journal contains the rows or the error of an item."""
         found = self._places.get(key)
         return found is not None and not (retry_errors and found[1])
 
     def add(self, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append the rows of an item; they are in the file when this returns."""
+        """Append the rows of an item and flush them."""
         failed = any(row.get("error") is not None for row in rows)
         line = json.dumps({"key": key, "failed": failed, "rows": list(rows)}).encode("ascii") + b"\n"
         try:
@@ -74,14 +74,14 @@ class Journal:
         self._places[key] = (place, failed)
 
     def rows(self, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
-        """The rows of these items in this order; items without an answer are left out."""
+        """Yield the rows of these items in this order; skip items that are not done."""
         for key in keys:
             if key in self._places:
                 self._stream.seek(self._places[key][0])
                 yield from json.loads(self._stream.readline())["rows"]
 
     def failed(self, keys: Iterable[str]) -> int:
-        """How many of these items have an error."""
+        """Return the number of these items that have an error."""
         return sum(self._places[key][1] for key in keys if key in self._places)
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class Journal:
 
 
 def _read(path: Path, stream: IO[bytes], header: Mapping[str, Any]) -> dict[str, tuple[int, bool]]:
-    """Return the offset of every item's last line. Writes the header of a new journal, and removes an incomplete line."""
+    """Return the offset of each item's last line. Write a missing header, and remove an incomplete line."""
     places: dict[str, tuple[int, bool]] = {}
     whole = 0
     for line in stream:
@@ -122,7 +122,7 @@ def _read(path: Path, stream: IO[bytes], header: Mapping[str, Any]) -> dict[str,
 def _check_header(path: Path, found: Any, wanted: Mapping[str, Any]) -> None:
     if not (isinstance(found, dict) and found.get("schema") == SCHEMA and isinstance(found.get("settings"), dict)):
         raise InputError(f"{path}: this is not the journal of a batch of this version. Name another output.")
-    wanted = json.loads(json.dumps(wanted))  # as they look after reading: tuples are lists
+    wanted = json.loads(json.dumps(wanted))  # convert tuples to lists, as after reading
     different = [
         name
         for name in sorted({*wanted["settings"], *found["settings"]})

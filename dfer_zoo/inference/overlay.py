@@ -1,4 +1,4 @@
-"""A video with the answer drawn into it: face boxes, labels and the probabilities as bars; the sound is kept.
+"""Write a video with face boxes, labels and probability bars; the sound is kept.
 
 >>> answer = Recognizer("mma_dfer", "dfew_fold1")("interview.mp4")                       # doctest: +SKIP
 >>> write_overlay("interview.mp4", answer, "interview.overlay.mp4")                     # doctest: +SKIP
@@ -34,10 +34,10 @@ from .plots import COLORS, label_colors, readable_on
 from .prediction import Prediction, Window
 from .sources import local
 
-SMALLEST = 360  # pixels of the shorter side; smaller videos are enlarged, so that texts can be read
-REACH = 1.0  # seconds from a box to the frames in which it is drawn
-COVERED = 0.05  # of the faces' area may lie under the bars, else the bars are drawn beside the picture
-FEWEST_ROWS = 3  # bars of a person, where there is not enough room for all
+SMALLEST = 360  # pixels of the shorter side; smaller videos are enlarged, so that text is readable
+REACH = 1.0  # seconds; a box is drawn in frames up to this far from its detection
+COVERED = 0.05  # of the face area; if the bars would cover more, they are drawn next to the picture
+FEWEST_ROWS = 3  # minimum number of bars per person if space is limited
 BESIDE = "beside"
 PICTURES = (".png", ".jpg", ".jpeg")
 PANEL, TEXT, FAINT, TROUGH = (16, 18, 22, 190), "#FFFFFF", "#B8BEC6", "#3A3F47"
@@ -102,8 +102,8 @@ def overlay_paths(items: Sequence[Item], where: str | Path) -> list[Path]:
 
     Args:
         items: All clips of a run.
-        where: "beside", for NAME.overlay.mp4 beside each clip; a folder, in which the clips keep their folders below
-            their common one; or, for one clip, an `.mp4` or `.png` file.
+        where: "beside" for NAME.overlay.mp4 next to each clip; a folder, which keeps the folder structure of the clips;
+            or, for one clip, an `.mp4` or `.png` file.
 
     Returns:
         One path per clip. Clips with the same name are numbered.
@@ -158,7 +158,7 @@ def _soundtrack(clip: Clip) -> Soundtrack | None:
 
 
 def _pixel_aspect(clip: Clip) -> Fraction | None:
-    """Return width / height of a pixel; None for square pixels."""
+    """Return the pixel aspect ratio, width / height; None for square pixels."""
     frames = clip.frames
     while isinstance(frames, Span):
         frames = frames.frames
@@ -184,7 +184,7 @@ def drawn_frames(clip: Clip, prediction: Prediction) -> Iterator[np.ndarray]:
         prediction: Its prediction.
 
     Yields:
-        RGB frames (H, W, 3) uint8, all of one size.
+        RGB frames (H, W, 3) uint8 of equal size.
     """
     assert clip.frames is not None
     count = len(clip.frames)
@@ -197,14 +197,14 @@ def drawn_frames(clip: Clip, prediction: Prediction) -> Iterator[np.ndarray]:
 
 @dataclass(frozen=True)
 class _Person:
-    """What is drawn of a person in every frame.
+    """The drawn elements of one person in every frame.
 
     Attributes:
         answer: The prediction.
         name: The number in the picture; empty for a single person.
         color: The color of the box; None for the color of the label.
         boxes: (frames, 4); NaN where there is no face.
-        windows: The index of the nearest window of every frame; -1 where there is none.
+        windows: The index of the nearest window of every frame; -1 if there is none.
     """
 
     answer: Prediction
@@ -260,7 +260,7 @@ class _Drawing:
         self.width, self.height = width * self.scale, height * self.scale
         self.people = _Person.all_of(prediction, times)
         self.colors = label_colors(prediction.labels)
-        self.size = max(11, round(min(self.width, self.height) / 32))  # of texts
+        self.size = max(11, round(min(self.width, self.height) / 32))  # font size
         self.font = ImageFont.load_default(self.size)
         self.row, self.pad = round(1.45 * self.size), max(4, self.size // 2)
         self.rows, self.shown = self._rows()
@@ -309,7 +309,7 @@ class _Drawing:
         return max(self._text(label) for label in self.colors)
 
     def _rows(self) -> tuple[int, int]:
-        """(bars of each person, how many people have bars)"""
+        """Return (number of bars per person, number of people with bars)."""
         room = self.height - self.pad
         for people in range(len(self.people), 0, -1):
             rows = (room // people - 3 * self.pad) // self.row - bool(self.people[0].name)
@@ -318,7 +318,7 @@ class _Drawing:
         return 0, 0
 
     def _place(self) -> tuple[int, int]:
-        """(left edge of the bars, width of the canvas): over the picture if no face is covered, else beside it."""
+        """Return (left edge of the bars, canvas width). The bars are next to the picture if they would cover a face."""
         sides = (self.pad, self.width - self.panel_width - self.pad)
         boxes = np.concatenate([person.boxes for person in self.people]) * self.scale
         boxes = boxes[~np.isnan(boxes).any(1)]

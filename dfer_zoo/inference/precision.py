@@ -1,4 +1,4 @@
-"""Which precision pays on which processor, and compiled models."""
+"""Check precisions for a device, and compile models."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..models.base import DferModel
 
 @functools.cache
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16, and does not only store it.
+    """Return whether a device has native bfloat16 arithmetic.
 
     Args:
         device: A CPU or an accelerator.
 
     Returns:
-        False where bfloat16 is slower than float32.
+        False if bfloat16 is slower than float32.
 
     >>> has_bfloat16(torch.device("meta"))
     False
@@ -47,10 +47,10 @@ def _said(note: str) -> None:
 
 
 def advise(device: torch.device, dtype: torch.dtype) -> None:
-    """Say once where a precision is slower than float32.
+    """Warn once if a precision is slower than float32.
 
     Args:
-        device: Where the model is.
+        device: The device of the model.
         dtype: The precision of its parameters.
 
     >>> advise(torch.device("cpu"), torch.float32)
@@ -65,14 +65,14 @@ COMPILE_NOTE = "compiling at the first clip takes 27 to 70 seconds for a model o
 
 
 def compiled(model: DferModel, backend: str = "inductor") -> DferModel:
-    """Compile the forward passes of a model in place: once for one clip, and once for any larger batch.
+    """Compile the forward passes of a model in place: once for batch size 1, and once for larger batches.
 
     Args:
         model: A model in eval mode.
-        backend: Of `torch.compile`.
+        backend: The backend of `torch.compile`.
 
     Returns:
-        The same model. Nothing is compiled before its first clip.
+        The same model. Compilation starts at the first clip.
     """
     _said(COMPILE_NOTE)
     for name in ("forward", "encode_frames", "forward_frames"):
@@ -81,12 +81,12 @@ def compiled(model: DferModel, backend: str = "inductor") -> DferModel:
 
 
 def _for_any_batch(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Tell the compiler that the first axis of every input varies, and the others do not."""
+    """Mark the first axis of every input as dynamic for the compiler."""
 
     @functools.wraps(run)
     def marked(*args: Any, **inputs: Any) -> Tensor:
         for tensor in (*args, *inputs.values()):
-            if isinstance(tensor, Tensor) and len(tensor) > 1:  # a batch of one is compiled on its own
+            if isinstance(tensor, Tensor) and len(tensor) > 1:  # batch size 1 is compiled separately
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
         return run(*args, **inputs)
 

@@ -1,4 +1,4 @@
-"""The prediction for a clip: probabilities, windows over time, and the weights."""
+"""Predictions: probabilities, windows over time, and the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..transforms.face_windows import majority
 
-MOST_OF_CLIP = 0.75  # a prediction that used less of its clip has a remark
+MOST_OF_CLIP = 0.75  # a prediction that used a smaller part of its clip gets a remark
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Prediction:
         windows: The predictions over time. Windows that lack a required input are left out.
         models: The weights that were used.
         missing: Inputs that the clip lacks in at least one window.
-        faces: The detector, the crop rule, and in how many frames a face was found.
+        faces: The detector, the crop rule, and the number of frames with a face.
         sample_rate: Sample rate of the sound, for front ends that work at the file's own rate.
         seen: First and last second of the frames that the models saw.
         duration: Seconds of the clip.
         thumbnails: (second, face crop) of some frames, see `Recognizer`.
         logits: Outputs of the models, (windows, models, views, classes); NaN where a model has fewer views.
-        track: The face through the clip, where it was searched: (second, (left, top, right, bottom)).
+        track: The boxes of the face over time: (second, (left, top, right, bottom)).
         people: With ``people="all"``, one prediction per person, the most prominent first; this is the first of them.
     """
 
@@ -74,27 +74,27 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """The most probable label."""
+        """Return the most probable label."""
         return self.labels[int(np.argmax(self.probabilities))]
 
     @property
     def scores(self) -> dict[str, float]:
-        """The probabilities by label."""
+        """Return the probabilities by label."""
         return dict(zip(self.labels, self.probabilities))
 
     @property
     def majority(self) -> str:
-        """The label that wins most windows, as in EMO-AffectNet's rule for clips. `label` has the highest mean probability."""
+        """Return the label with the most windows (EMO-AffectNet's rule); `label` has the highest mean probability."""
         return self.labels[majority([window.probabilities for window in self.windows])]
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """Known limitations of the weights."""
+        """Return known limitations of the weights."""
         return tuple(dict.fromkeys(model["caution"] for model in self.models if model.get("caution")))
 
     @property
     def overlooked(self) -> str | None:
-        """A sentence if the models used only a part of the clip."""
+        """Return a sentence if the models used only a part of the clip."""
         if self.seen is None or self.duration is None or self.seen[1] - self.seen[0] > MOST_OF_CLIP * self.duration:
             return None
         return f"frames from {self.seen[0]:.1f} s to {self.seen[1]:.1f} s of {self.duration:.1f} s were used"
@@ -157,7 +157,7 @@ class Prediction:
         """Plot the probabilities over time, or bars if there is one window.
 
         Args:
-            path: Where to write the plot; the suffix sets the format.
+            path: The output file; the suffix sets the format.
 
         Returns:
             A matplotlib figure.

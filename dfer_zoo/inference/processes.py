@@ -20,7 +20,7 @@ def rank() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that prints and writes files."""
+    """Return whether this is the process that prints and writes files."""
     return rank() == 0
 
 

@@ -1,10 +1,10 @@
-"""From video files to labelled predictions, with a timeline.
+"""Predict labels and probabilities for video files, with a timeline.
 
 >>> recognizer = Recognizer("mma_dfer", "dfew_fold1")                   # doctest: +SKIP
 >>> recognizer("interview.mp4").label                                   # doctest: +SKIP
 'happiness'
 
-It computes the same as `create_transform` and the model, for many files, many windows of a file, and several folds.
+The results equal those of `create_transform` and the model. `Recognizer` adds batches of files, windows and ensembles.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ class Recognizer:
     recognizer may be used by several threads at once.
 
     Args:
-        model: The name of a model, "arch.tag", a model, or a list of them. By default the bundled frame-wise baseline,
-            with a note on stderr. A given model is set to eval mode and moved to the device.
+        model: The name of a model, "arch.tag", a model instance, or a list of them. By default the bundled frame-wise
+            baseline, with a note on stderr. An instance is set to eval mode and moved to the device.
         pretrained: The tag of the weights, or a list of tags.
-        faces: How to find the face: "auto", "none" (the frames are face crops already), a detector's name, a function
-            or boxes; see `media.faces.find`. The crop rule is that of the weights.
+        faces: How to find the face: "auto", "none" (the frames already are face crops), a detector's name, a function
+            or boxes; see `media.faces.find`. The weights define the crop rule.
         no_face: "error", or "frame" to take whole frames of a clip without a face.
-        window: Length of a window in seconds, for predictions over time. "auto": windows for clips much longer than the
-            input of the models or the clips of the data sets. None: the clip as a whole, as in the published
-            evaluations.
+        window: Length of a window in seconds, for predictions over time. "auto": use windows if the clip is much longer than
+            the input of the models or the clips of the data sets. None: one prediction for the clip, as in the
+            published evaluations.
         stride: Seconds from one window to the next; half a window by default.
         batch_size: Windows in a forward pass; by default 1 on a CPU, where larger batches are slower, else 8.
         device: Device of the models.
@@ -69,9 +69,9 @@ class Recognizer:
         thumbnails: How many small face crops each prediction keeps, for `Prediction.plot`.
         people: "largest": the most prominent face of a clip. "all": the prediction is that of the most prominent person,
             and its `people` has one prediction per person.
-        identity: For people="all": a function from a face crop to a vector, to recognize a person who comes back.
-        compile: Compile the models with `torch.compile`, once for one clip and once for larger batches. The first clip
-            then takes a minute or more, so it pays for many clips.
+        identity: For people="all": a function from a face crop to a vector, to re-identify people.
+        compile: Compile the models with `torch.compile`, once for batch size 1 and once for larger batches. Compiling
+            takes a minute or more, so use it for many clips.
         **options: More options of `create_model`.
 
     Raises:
@@ -124,7 +124,7 @@ class Recognizer:
         self.window, self.stride, self.thumbnails = window, stride, thumbnails
         self.people, self.identity = people, identity
         self.batch_size = _default_batch(self.models[0]) if batch_size is None else batch_size
-        # `evaluate` searches in full, as the published pipelines do
+        # `evaluate` uses the full search, as the published pipelines do
         self.transforms = [
             dataclasses.replace(create_transform(model, faces=faces, no_face=no_face), search="fast")
             for model in self.models
@@ -167,8 +167,8 @@ class Recognizer:
 
         Args:
             sources: Files, folders of frames, arrays, clips, bytes or open files.
-            workers: Processes that decode, find faces and make tensors ahead of the model. A file that crashes its worker
-                is an error of that file. 0: do everything in this process.
+            workers: Processes that decode, find faces and make tensors ahead of the model. If a file crashes its
+                worker, only that file gets an error. 0: do everything in this process.
             on_error: "raise", or "return" to yield the error of an unusable clip and continue.
             progress: Show a progress bar; by default on a terminal.
             **reading: Options of `read_clip`.
@@ -208,7 +208,7 @@ class Recognizer:
         progress: bool | None = None,
         **reading: Any,
     ) -> Iterator[np.ndarray | DferZooError]:
-        """`embed` one by one; ``on_error="return"`` yields the error of an unusable clip and continues."""
+        """Yield embeddings one by one; ``on_error="return"`` yields the error of an unusable clip and continues."""
         _check_sources("embed", sources, on_error)
         if len(self.models) > 1:
             raise InputError(f"embed() takes one model, and this Recognizer has {len(self.models)}.")
@@ -217,15 +217,15 @@ class Recognizer:
     def stream(
         self, fps: float, *, sample_rate: int | None = None, live: bool = False, remember: bool = True
     ) -> Stream:
-        """Predict frames that arrive one by one, as from a camera.
+        """Predict a stream of frames, such as a camera.
 
         Args:
             fps: Frames per second.
             sample_rate: Sample rate of the sound, if any.
             live: Skip predictions that would be more than half a stride late, so that frames never queue up;
                 ``Stream.dropped`` counts them.
-            remember: Reuse face boxes and frame features between predictions. False computes each prediction from its
-                frames: the same results, more slowly.
+            remember: Reuse face boxes and frame features between predictions. False recomputes them: the
+                same results, but slower.
 
         Returns:
             A `Stream`: ``push(frame)`` returns a prediction after every stride.
@@ -233,7 +233,7 @@ class Recognizer:
         return Stream(self, fps, sample_rate, live=live, remember=remember)
 
     def read(self, source: Any, **reading: Any) -> Clip:
-        """Read a clip as the models take it. Frames are cropped to the face when they are taken."""
+        """Read a clip for the models. Frames are cropped to the face on access."""
         return visual_of(self.transforms).read(source, stream=self.window is not None, **reading)
 
     def answers(
@@ -245,7 +245,7 @@ class Recognizer:
         workers: int = 0,
         embed: bool = False,
     ) -> Iterator[Any]:
-        """`many`, or `embeddings`, for sources of any kind that ``read`` turns into clips.
+        """Yield predictions or embeddings for sources of any kind; ``read`` turns a source into a clip.
 
         With workers, ``read`` must be picklable.
         """

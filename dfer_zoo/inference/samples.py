@@ -1,7 +1,7 @@
 """Turn clips into the tensors of every window, in worker processes ahead of the model.
 
 A `Sampler` yields the parts of one prediction: an `Opened`, then `WindowSamples`, and a `Closed`. With several people it
-yields such a series for each of them. A long file is never in memory as a whole.
+yields one such series per person. Memory does not grow with the length of the file.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from .sources import local
 from .windows import auto_window, window_times
 
 AUTO_FROM = 2.0  # a clip longer than this many windows is split into windows
-MOST_WINDOWS = 100_000  # per file; a wrong frame rate can turn a minute into days
+MOST_WINDOWS = 100_000  # per file, in case of a wrong frame rate
 THUMBNAIL = 96  # pixels
 
 
 @dataclass(frozen=True)
 class Opened:
-    """Facts about a clip, known before anything is decoded.
+    """Facts about a clip that are known before decoding.
 
     Attributes:
         source: The name of the clip.
         duration: Seconds.
         times: Start and end of every window, in seconds.
         seen: First and last second of the frames that the models take.
-        sample_rate: Sample rate of the sound, if a front end works at the file's own.
+        sample_rate: Sample rate of the sound, if a front end uses the rate of the file.
     """
 
     source: str
@@ -59,7 +59,7 @@ class WindowSamples:
         window: The number of the window.
         model: The number of the model.
         missing: Inputs that the clip lacks in this window.
-        views: One sample for each view; without the frames where they are shared between windows.
+        views: One sample for each view; without frames if windows share them.
         numbers: The frame numbers of each view if frames are shared, else None.
         frames: Shared frames that no earlier window used.
         needed_later: The lowest frame number that a later window uses.
@@ -76,12 +76,12 @@ class WindowSamples:
 
 @dataclass(frozen=True)
 class Closed:
-    """Facts about a clip, known at its end: where faces were found, and thumbnails of them."""
+    """Facts about a clip that are known at its end: face boxes and thumbnails."""
 
     faces: Mapping[str, Any] | None
     track: tuple[tuple[float, tuple[float, ...]], ...] = ()  # (second of the clip, box of the face)
     thumbnails: tuple[tuple[float, np.ndarray], ...] = ()
-    shift: float = 0.0  # seconds from the start of the clip to the first sight of this person
+    shift: float = 0.0  # seconds from the start of the clip to the first frame of this person
     refusal: str | None = None  # why one of several people has no prediction
 
 
@@ -94,8 +94,8 @@ class Sampler:
 
     Args:
         transforms: One for each model.
-        shares: For each model, whether a frame that several windows share is sent once.
-        open: Turns a source into a clip. Frames that are not cropped yet are cropped here.
+        shares: For each model, whether to send a frame once if several windows share it.
+        open: Turns a source into a clip. The sampler crops frames that are not cropped yet.
         window: As in `Recognizer`.
         stride: As in `Recognizer`.
         thumbnails: How many small face crops to keep.
@@ -229,7 +229,7 @@ def visual_of(transforms: Sequence[Transform]) -> Transform:
 
 
 class FrameBuffer:
-    """The wanted frames of a clip, read in one pass and kept until no later window needs them."""
+    """Read the requested frames in one pass, and keep each until no later window needs it."""
 
     def __init__(self, frames: Frames, wanted: Sequence[int]) -> None:
         self._count = len(frames)
@@ -240,14 +240,14 @@ class FrameBuffer:
         return self._count
 
     def take(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Return frames at indices. They must be among the wanted ones and not released yet."""
+        """Return frames at indices. They must be among the requested ones and not yet released."""
         while any(index not in self._kept for index in indices):
             number, frame = next(self._walk)
             self._kept[number] = frame
         return [self._kept[index] for index in indices]
 
     def release(self, below: int) -> None:
-        """Drop the frames before this one."""
+        """Drop all frames before index ``below``."""
         for number in [n for n in self._kept if n < below]:
             del self._kept[number]
 
@@ -284,7 +284,7 @@ def _seconds(clip: Clip, frames: Sequence[int]) -> tuple[float, float] | None:
 
 
 def _own_rate(clip: Clip, transforms: Sequence[Transform]) -> int | None:
-    """Return the sample rate of the sound, if a front end works at the file's own."""
+    """Return the sample rate of the sound, if a front end uses the rate of the file."""
     own = any(transform.audio is not None and transform.audio.sample_rate is None for transform in transforms)
     return int(clip.sample_rate) if own and clip.waveform is not None and clip.sample_rate else None
 
@@ -303,7 +303,7 @@ def _lowest_later(plan: Sequence[set[int]]) -> list[int]:
 
 @dataclass(frozen=True)
 class PackedSampler:
-    """A `Sampler` for a worker process: it uses one thread, and sends arrays, as each sent tensor needs a file descriptor."""
+    """A `Sampler` for a worker process. It uses one thread, and sends arrays to save file descriptors."""
 
     sampler: Sampler
 
@@ -327,7 +327,7 @@ def _with(part: Part, change: Callable[[Any], Any]) -> Part:
 
 @functools.cache
 def _one_thread() -> None:
-    """Compute in one thread, since there are several worker processes."""
+    """Use one thread, since several workers run in parallel."""
     torch.set_num_threads(1)
     try:
         import cv2

@@ -19,12 +19,12 @@ IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"P6", b"P5", b"II*\0", b"MM
 
 
 def is_bytes_like(source: Any) -> bool:
-    """Whether the source is the content of a file, or an open file."""
+    """Return whether the source is the content of a file or an open file."""
     return isinstance(source, bytes | bytearray | memoryview) or hasattr(source, "read")
 
 
 def sendable(source: Any) -> Any:
-    """Return a source that can be sent to another process: open files and memory views become bytes."""
+    """Convert open files and memory views to bytes, which can be sent to another process."""
     if hasattr(source, "read"):
         return _content(source)
     if isinstance(source, bytearray | memoryview):

@@ -1,4 +1,4 @@
-"""Predict frames that arrive one by one."""
+"""Predict a stream of frames."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from .windows import auto_window
 if TYPE_CHECKING:
     from .recognizer import Recognizer
 
-LATE = 0.5  # of a stride; an answer that would start later than this is dropped
+LATE = 0.5  # of a stride; a prediction that would start later than this is dropped
 
 
 class Stream:
-    """Predictions for frames that arrive one by one, as from a camera: one per stride, for the last window.
+    """Predict a stream of frames, such as a camera: one prediction per stride, for the last window.
 
-    Face boxes, transformed frames and, for models that encode frames one by one, their features are kept between
-    answers, so that no frame is searched or encoded twice. `Recognizer.stream` makes it.
+    Face boxes, transformed frames and, for models that encode frames one by one, their features are cached, so that
+    no frame is searched or encoded twice. Create one with `Recognizer.stream`.
 
     Attributes:
-        dropped: With ``live=True``, how many answers were left out because they would have come too late.
+        dropped: With ``live=True``, the number of predictions that were skipped because they would be late.
 
     >>> live = recognizer.stream(fps=30)                                                    # doctest: +SKIP
     >>> for frame in camera:                                                                # doctest: +SKIP
@@ -69,12 +69,12 @@ class Stream:
         stride = window / 2 if recognizer.stride is None else recognizer.stride
         self.step = max(1, round(stride * fps))
         self.seen = self.dropped = 0
-        self._behind = 0.0  # seconds by which the answers so far made the next frame wait
-        # (number of the frame that the samples arrived with, samples)
+        self._behind = 0.0  # seconds by which the predictions so far delay the next frame
+        # (frame number, samples pushed with that frame)
         self._sound: collections.deque[tuple[int, np.ndarray]] = collections.deque()
         self._memory = _Memory(recognizer, self.length, fps, remember)
         self.recognizer = copy.copy(recognizer)
-        self.recognizer.window = self.recognizer.stride = None  # a stream keeps one window only
+        self.recognizer.window = self.recognizer.stride = None  # a stream keeps only one window
         if recognizer.people != "all":
             self.recognizer.transforms = self._memory.transforms
 
@@ -121,7 +121,7 @@ class Stream:
         return samples
 
     def _drop_old_sound(self) -> None:
-        """Drop sound from before the window, and sound beyond a window's length where it arrives faster than the frames."""
+        """Drop sound from before the window, and excess sound if it arrives faster than the frames."""
         while self._sound and self._sound[0][0] <= self.seen - self.length:
             self._sound.popleft()
         kept = sum(part.shape[1] for _, part in self._sound)
@@ -142,23 +142,23 @@ class Stream:
         (window,) = prediction.windows
         moved = dataclasses.replace(window, start=start, stop=self.seen / self.fps)
         track = tuple((start + second, box) for second, box in prediction.track)
-        if frames.report is not None:  # the boxes are numbered from the start of the stream
+        if frames.report is not None:  # boxes are numbered from the start of the stream
             track = tuple((number / self.fps, box) for number, box in self._memory.boxes())
         return dataclasses.replace(prediction, windows=(moved,), track=track)
 
 
-# -- what is kept between answers --------------------------------------------------------------------------------------
+# -- state kept between predictions ------------------------------------------------------------------------------------
 
 
 class Ring:
-    """The last frames of a stream, numbered from its start."""
+    """A ring buffer of the last frames, numbered from the start of the stream."""
 
     def __init__(self, kept: int) -> None:
         self.frames: collections.deque[np.ndarray] = collections.deque(maxlen=kept)
         self.count = 0
 
     def keep(self, count: int) -> None:
-        """Keep this many frames from now on."""
+        """Set the number of frames to keep."""
         self.frames = collections.deque(self.frames, maxlen=count)
 
     def add(self, frame: np.ndarray) -> None:
@@ -178,7 +178,7 @@ class Ring:
 
 @dataclass(frozen=True)
 class StreamWindow:
-    """The frames of one window, cropped when they are taken."""
+    """The frames of one window, cropped on access."""
 
     source: Any  # frames numbered from the start of the stream
     start: int
@@ -192,7 +192,7 @@ class StreamWindow:
         return self.source.take([self.start + index for index in indices])
 
     def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        if self.report is None:  # whole frames: the indices may be made one by one
+        if self.report is None:  # whole frames: the indices may be a generator
             for index in indices:
                 yield from self.source.take([self.start + index])
         else:
@@ -200,7 +200,7 @@ class StreamWindow:
 
 
 class _Memory:
-    """What later answers of a stream use again. Without ``remember`` it is emptied before every answer."""
+    """The cache of a stream. Without ``remember`` it is cleared before every prediction."""
 
     def __init__(self, recognizer: Recognizer, length: int, fps: float, remember: bool) -> None:
         self.length, self.remember = length, remember
@@ -223,7 +223,7 @@ class _Memory:
         ]
 
     def window(self, cropped: bool) -> StreamWindow:
-        """The last window; what belongs to frames before it is dropped."""
+        """Return the last window, and drop cached values of earlier frames."""
         self.start = self.ring.count - self.length
         search = getattr(self.cropped, "search", None)
         first = self.ring.count - len(self.ring.frames)
@@ -239,7 +239,7 @@ class _Memory:
         return StreamWindow(self.cropped, self.start, self.length, self.report)
 
     def boxes(self) -> list[tuple[int, tuple[float, ...]]]:
-        """The boxes of the face in the window, by number of the frame in the stream."""
+        """Return the face boxes of the window with their frame numbers in the stream."""
         if isinstance(self.cropped, GivenCrops):
             return [
                 (number, tuple(self.cropped.boxes[number].tolist())) for number in range(self.start, self.ring.count)
@@ -249,7 +249,7 @@ class _Memory:
         return sorted((number, box) for number, box in used.items() if number >= self.start)
 
     def places(self, indices: Sequence[int]) -> list[tuple[int, Any]]:
-        """For ascending frames of the window: their numbers in the stream, and how they are cropped."""
+        """Return the number in the stream and the crop of each frame of the window; indices are ascending."""
         numbers = [self.start + index for index in indices]
         cuts = [None] * len(numbers) if self.cropped is None else self.cropped.cuts_of(numbers, {})
         return list(zip(numbers, cuts))
@@ -257,20 +257,20 @@ class _Memory:
 
 @dataclass(frozen=True)
 class RememberingTransform(Transform):
-    """The transform of a stream: a frame that an earlier window took, cropped alike, is not computed again."""
+    """The transform of a stream. It caches frames by number and crop."""
 
     remembers: ClassVar[bool] = True
     memory: Any = field(default=None, compare=False)
-    model: DferModel | None = field(default=None, compare=False)  # one that encodes frames one by one
+    model: DferModel | None = field(default=None, compare=False)  # a model that encodes each frame on its own
     kept: dict[tuple[int, Any], Tensor] = field(default_factory=dict, compare=False)
 
     def forget(self, before: int) -> None:
-        """Drop what belongs to frames before this one."""
+        """Drop cached values of frames before this one."""
         for place in [place for place in self.kept if BLACK < place[0] < before]:
             del self.kept[place]
 
     def views(self, source: Any, plan: Plan | None = None) -> list[Sample]:
-        """Return samples with the features of the frames, for models that encode frames one by one."""
+        """Return samples; they contain frame features if the model encodes each frame on its own."""
         plan = self.plan(source) if plan is None else plan
         visual = next((name for name in ("video", "image") if name in self.inputs), None)
         if self.model is None or visual is None or visual in plan.missing:
@@ -284,7 +284,7 @@ class RememberingTransform(Transform):
 
     def frames(self, clip: Clip, numbers: Sequence[int]) -> Tensor:
         """Return these frames as model input, (T, C, size, size)."""
-        together = self.video is None or self.video.frame_size != "own"  # one frame decides how all are resized
+        together = self.video is None or self.video.frame_size != "own"  # the first frame decides how all are resized
         return super().frames(clip, numbers) if together else self._kept(clip, numbers)
 
     def _kept(self, clip: Clip, numbers: Sequence[int]) -> Tensor:
@@ -302,7 +302,7 @@ class RememberingTransform(Transform):
 
 @torch.no_grad()
 def _encoded(model: DferModel, frames: Tensor) -> Tensor:
-    """(T, C, H, W) -> the features of the frames, (T, ...)"""
+    """Encode frames: (T, C, H, W) -> (T, ...)."""
     reference = next(p for p in model.parameters() if p.is_floating_point())
     single = "image" in model.inputs  # such a model takes one frame per clip
     video = frames.to(reference)[:, None] if single else frames.to(reference)[None]

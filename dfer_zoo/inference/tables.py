@@ -1,4 +1,4 @@
-"""Predictions as table rows, and files of rows: CSV, JSON lines and Parquet.
+"""Convert predictions to table rows, and write CSV, JSON lines and Parquet.
 
 One row per file, person and window. The columns do not depend on the file format:
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 VECTOR_COLUMNS = ("file", "id", "start", "stop", "weights", "error", "embedding")
 BOX = ("left", "top", "right", "bottom")
-_ROWS_PER_GROUP = 10_000  # of a Parquet file; bounds the memory of writing
+_ROWS_PER_GROUP = 10_000  # of a Parquet file; bounds memory
 
 
 def columns(labels: Sequence[str]) -> list[str]:
-    """The names of all columns, in order, for a model with these labels.
+    """Return the column names for a model with these labels, in order.
 
     >>> columns(["happy", "sad"])[5:10]
     ['stop', 'label', 'p_happy', 'p_sad', 'face_share']
@@ -40,11 +40,11 @@ def columns(labels: Sequence[str]) -> list[str]:
 
 
 def prediction_rows(prediction: Prediction, *, file: str | None = None, id: str | None = None) -> list[dict[str, Any]]:
-    """One row per window.
+    """Return one row per window.
 
     Args:
-        prediction: The answer for one clip, or for one person in it.
-        file: The name to put into the rows, if not the prediction's own source.
+        prediction: The prediction for a clip or a person.
+        file: The file name in the rows; by default the source of the prediction.
         id: An identifier from the user's list.
 
     Returns:
@@ -80,7 +80,7 @@ def prediction_rows(prediction: Prediction, *, file: str | None = None, id: str 
 
 
 def error_row(file: str, error: object, labels: Sequence[str], *, id: str | None = None) -> dict[str, Any]:
-    """The row of a file that has no answer."""
+    """Return the row of a file that failed."""
     return {**dict.fromkeys(columns(labels)), "file": file, "id": id, "error": str(error)}
 
 
@@ -93,7 +93,7 @@ def vector_row(
     start: float | None,
     stop: float | None,
 ) -> dict[str, Any]:
-    """The row of a clip's embedding, or of its error, with the keys of `VECTOR_COLUMNS`."""
+    """Return the row of an embedding or an error, with the keys of `VECTOR_COLUMNS`."""
     failed = isinstance(vector, DferZooError)
     return {
         "file": file,
@@ -107,7 +107,7 @@ def vector_row(
 
 
 def identity(model: Mapping[str, Any]) -> str:
-    """Which weights answered, as in the column `weights`: arch.tag@sha256."""
+    """Return the value of the column `weights`: arch.tag@sha256."""
     name = f"{model['model']}.{model['weights']}" if model.get("weights") else str(model["model"])
     return f"{name}@{model['sha256'][:12]}" if model.get("sha256") else name
 
@@ -116,7 +116,7 @@ def identity(model: Mapping[str, Any]) -> str:
 
 
 def check_table_path(path: str | Path, suffixes: Sequence[str] = SUFFIXES) -> Path:
-    """The path, if its suffix names a table format whose library is installed."""
+    """Return the path if its table format is known and the required library is installed."""
     path = Path(path)
     if path.suffix not in suffixes:
         raise InputError(f"{path}: the table format is the suffix; expected one of {', '.join(suffixes)}.")
@@ -126,12 +126,12 @@ def check_table_path(path: str | Path, suffixes: Sequence[str] = SUFFIXES) -> Pa
 
 
 def write_table(path: str | Path, rows: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> Path:
-    """Write all rows to a file in one go; a reader never sees half a file.
+    """Write all rows to a file atomically.
 
     Args:
         path: `.csv`, `.jsonl` or `.parquet`.
-        rows: Dictionaries with the keys of `columns`; they are read one after the other, not kept.
-        labels: The model's labels, which name the probability columns.
+        rows: Dictionaries with the keys of `columns`; they are consumed one by one.
+        labels: The labels of the model, for the probability columns.
 
     Returns:
         The path.
@@ -145,7 +145,7 @@ def write_vectors(path: str | Path, rows: Iterable[Mapping[str, Any]], width: in
     Args:
         path: `.csv` (columns e0, e1, ...), `.jsonl`, `.parquet` (a list column `embedding`) or `.npz` (without errors).
         rows: Dictionaries with the keys of `VECTOR_COLUMNS`.
-        width: How many numbers an embedding has.
+        width: The embedding dimension.
 
     Returns:
         The path.
@@ -158,7 +158,7 @@ def write_vectors(path: str | Path, rows: Iterable[Mapping[str, Any]], width: in
 
 
 def _spread(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The embedding as one column per number."""
+    """Split an embedding into one column per dimension."""
     numbers = {f"e{number}": value for number, value in enumerate(row["embedding"] or ())}
     return {**{name: value for name, value in row.items() if name != "embedding"}, **numbers}
 
@@ -212,7 +212,7 @@ VECTOR_SUFFIXES = (*SUFFIXES, ".npz")
 
 
 def _encodable(text: str) -> str:
-    """A file name that is not UTF-8 keeps its bytes as backslash escapes."""
+    """Escape the bytes of a file name that is not valid UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

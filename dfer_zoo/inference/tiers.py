@@ -1,4 +1,4 @@
-"""Predictions as annotation tiers: ELAN, Praat, and subtitles (WebVTT, SRT).
+"""Write predictions as annotation tiers (ELAN, Praat) and subtitles (WebVTT, SRT).
 
 The intervals of a tier do not overlap. Windows may overlap, so each window covers the part around its middle, up to
 halfway to its neighbors. Neighboring intervals with the same label are joined.
@@ -23,10 +23,10 @@ Interval = tuple[float, float, str, float]  # start, stop, label, mean probabili
 
 
 def intervals(prediction: Prediction) -> list[Interval]:
-    """The labels over time, without overlap.
+    """Return the labels over time as intervals without overlap.
 
     Args:
-        prediction: An answer whose windows have times.
+        prediction: A prediction whose windows have times.
 
     Returns:
         (start, stop, label, probability) in seconds, in order.
@@ -64,10 +64,10 @@ def write_tiers(
     """Write one annotation file per format, with one tier per person.
 
     Args:
-        predictions: The answers for one file, one per person.
+        predictions: The predictions for one file, one per person.
         kinds: Any of "eaf", "textgrid", "vtt", "srt".
         stem: The path without a suffix; each format adds its own.
-        media: The media file that an ELAN file points to.
+        media: The media file that an ELAN file links to.
 
     Returns:
         The paths of the files.
@@ -154,7 +154,7 @@ def _textgrid(tiers: dict[str, list[Interval]], media: str) -> str:
 
 
 def _without_gaps(parts: Sequence[Interval], end: float) -> list[tuple[float, float, str]]:
-    """Praat's interval tiers cover all of the time; empty texts fill the gaps."""
+    """Fill gaps with empty intervals, because Praat tiers must cover the full duration."""
     filled: list[tuple[float, float, str]] = []
     at = 0.0
     for start, stop, label, _ in parts:

@@ -1,4 +1,4 @@
-"""Windows over a clip: their length, and where they start."""
+"""Compute the length and the times of windows over a clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clip: frames, sound and their rates. `read_clip` makes clips from files, `Clip.from_arrays` from arrays."""
+"""Clips: frames, sound and their rates. Create them with `read_clip` or `Clip.from_arrays`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Frames(Protocol):
 
 
 class Sound(Protocol):
-    """A waveform that is read on demand; `np.asarray` reads all of it, (channels, samples)."""
+    """A waveform that is read on demand; `np.asarray` reads it completely, (channels, samples)."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -38,7 +38,7 @@ class Sound(Protocol):
 
 
 def in_order(frames: Frames, indices: Iterable[int]) -> Iterator[np.ndarray]:
-    """Yield the frames at ascending indices one by one, so that a long file is never in memory as a whole."""
+    """Yield the frames at ascending indices one by one, so that memory does not grow with the file."""
     if hasattr(frames, "in_order"):
         yield from frames.in_order(indices)
     else:
@@ -48,7 +48,7 @@ def in_order(frames: Frames, indices: Iterable[int]) -> Iterator[np.ndarray]:
 
 @dataclass(frozen=True)
 class Span:
-    """The frames from `start` to `stop` of other frames."""
+    """A view of the frames from `start` to `stop`."""
 
     frames: Frames
     start: int
@@ -77,7 +77,7 @@ class ArrayFrames:
         return [self.frames[index] for index in indices]
 
 
-@dataclass(frozen=True, eq=False, repr=False)  # equality is identity, since frames may be files
+@dataclass(frozen=True, eq=False, repr=False)  # compared by identity, since frames may be files
 class Clip:
     """Frames, sound and their rates: the input of a transform.
 
@@ -86,9 +86,9 @@ class Clip:
         fps: Frames per second.
         waveform: (channels, samples) float32 in [-1, 1].
         sample_rate: Samples per second.
-        source: Where the clip comes from; used in messages.
+        source: The origin of the clip; used in messages.
         notes: How the clip was made: the detector, the boxes, ...
-        times: Seconds at which each frame is shown, from 0. None: evenly, at `fps`.
+        times: Time of each frame in seconds, from 0. None: evenly spaced at `fps`.
         sound_start: Seconds from the first frame to the first sample.
 
     >>> Clip.from_arrays(np.zeros((20, 64, 64, 3), np.uint8), fps=25).duration
@@ -121,7 +121,7 @@ class Clip:
 
     @property
     def duration(self) -> float | None:
-        """Length in seconds: of the frames if there are any, else of the sound; None if no rate is known."""
+        """Return the length in seconds: of the frames if there are any, else of the sound; None if unknown."""
         if self.num_frames and self.times is not None:
             step = 1 / self.fps if self.fps else 0.0
             return float(self.times[-1]) + step
@@ -132,7 +132,7 @@ class Clip:
         return None
 
     def frame_range(self, start: float, stop: float) -> tuple[int, int]:
-        """Return (first, last + 1) of the frames that are shown from `start` until before `stop`, in seconds."""
+        """Return (first, last + 1) of the frames between two times in seconds; `stop` is exclusive."""
         # a frame that starts up to a millisecond early, through rounding, still belongs to the window
         edges = np.array([start, stop]) - 1e-3
         if self.times is not None:
@@ -151,7 +151,7 @@ class Clip:
         if frames is not None and len(frames):
             first, last = self.frame_range(start, stop)
             if first == last and first > 0 and start < (self.duration or 0.0):
-                first -= 1  # no new frame in this time: the previous one is still shown
+                first -= 1  # no frame starts in this span: the previous one is still shown
             frames = Span(frames, first, last)
             times = None if times is None else times[first:last] - (times[first] if last > first else 0.0)
         if waveform is not None and self.sample_rate:
@@ -224,7 +224,7 @@ def _check_frames(frames: Sequence[np.ndarray] | np.ndarray, source: str) -> Non
 
 
 def float_samples(waveform: np.ndarray, source: str) -> np.ndarray:
-    """The samples as float32. Integers are refused, because their scale is unknown."""
+    """Convert samples to float32. Integers are refused, because their scale is unknown."""
     try:
         waveform = np.asarray(waveform)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Open media files with ffmpeg's decoders, which read only the file itself."""
+"""Open media files with ffmpeg without access to any other file or URL."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import MediaError
 
-# ffmpeg's names of the file formats that are read. Other demuxers list further files and addresses (hls, concat, dash,
-# vobsub, image2), draw text (tty), synthesize sound from scripts (sbg), or are too rare to be worth the risk.
+# Allowed ffmpeg demuxers. Others open more files or URLs (hls, concat, dash, vobsub, image2), draw text (tty),
+# synthesize sound from scripts (sbg), or are too rare to be worth the risk.
 DEMUXERS = (
     "mov,mp4,m4a,3gp,3g2,mj2",
     "matroska,webm",
@@ -51,7 +51,7 @@ DEMUXERS = (
 
 
 def existing(path: str | os.PathLike) -> Path:
-    """Return the path of a regular file or a folder, or say why it is neither.
+    """Check that a path is a regular file or a folder, and return it.
 
     Args:
         path: A file or a folder.
@@ -67,7 +67,7 @@ def existing(path: str | os.PathLike) -> Path:
         status = found.stat()
     except FileNotFoundError as error:
         raise MediaError(f"{found}: no such file or folder.") from error
-    except (OSError, ValueError) as error:  # no permission, or a name that no file can have
+    except (OSError, ValueError) as error:  # no permission, or an invalid name
         raise MediaError(f"{found}: cannot be accessed ({getattr(error, 'strerror', None) or error}).") from error
     if stat.S_ISDIR(status.st_mode):
         return found
@@ -82,14 +82,13 @@ def existing(path: str | os.PathLike) -> Path:
 def open_container(path: Path) -> Iterator[Any]:
     """Open a media file; every error of the decoder becomes a `MediaError`.
 
-    ffmpeg gets an open descriptor instead of a name, and may use no other protocol. So no content and no file name can
-    make it open another file or a URL.
+    ffmpeg gets an open file descriptor instead of a name, and all other protocols are disabled. So neither the content
+    nor the name of a file can make it open another file or a URL.
     """
     av = _pyav()
     try:
         with open_file(path) as stream:
-            # Options of the container only: PyAV before 18 crashes if options for streams are given and a stream
-            # appears late.
+            # Container options only: PyAV before 18 crashes with stream options if a stream appears late.
             options = {"fd": str(stream.fileno()), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
             with av.open("fd:", container_options=options, metadata_errors="replace") as container:
                 if container.format.name not in DEMUXERS:
@@ -103,7 +102,7 @@ def open_container(path: Path) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def open_file(path: str | os.PathLike) -> Iterator[Any]:
-    """Open a regular file for reading bytes. It never waits: a pipe is refused, also one that replaced a file just now.
+    """Open a regular file for reading bytes. It never blocks, even if a pipe replaces the file.
 
     Args:
         path: The file.
@@ -130,15 +129,14 @@ def _pyav() -> Any:
     except ImportError as error:
         raise MediaError('Reading media files needs PyAV: pip install "dfer-zoo[video]".') from error
     if av.logging.get_level() == av.logging.ERROR:
-        # Older versions of torchvision set this level when they are imported. With PyAV before 18, a decoding thread
-        # then waits for the interpreter's lock to log, while the thread that closes the file holds the lock and waits
-        # for the decoding thread.
+        # Older versions of torchvision set this level on import, which can deadlock with PyAV before 18: a decoding
+        # thread needs the GIL to log, while the thread that closes the file holds the GIL and waits for it.
         av.logging.set_level(None)
     return av
 
 
 def _reason(error: BaseException) -> str:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if reason == "Invalid argument":  # what ffmpeg says about a format that is not in the list
+    if reason == "Invalid argument":  # ffmpeg's error for a format that is not allowed
         return "damaged, or not a video or sound file"
     return reason

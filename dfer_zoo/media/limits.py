@@ -1,8 +1,7 @@
-"""Limits on what a file or an argument may cost. Every limit has a name, a default, and an environment variable.
+"""Limits on the resources that a file or an argument may use, with defaults and environment variables.
 
-An untrusted file may claim any size. The limits bound the memory and time that such a claim can cost; the defaults are
-well above what recordings need. Set ``DFER_ZOO_MAX_<NAME>`` to another number to change one; worker
-processes inherit it:
+An untrusted file may declare any size. The limits bound memory and time; the defaults are well above what recordings
+need. Set ``DFER_ZOO_MAX_<NAME>`` to change a limit; worker processes inherit it:
 
     DFER_ZOO_MAX_SOUND_BYTES=8000000000 dfer-zoo predict lecture.wav --model mma_dfer
 """
@@ -45,13 +44,13 @@ LIMITS: dict[str, Limit] = {
 
 
 def limit(name: str) -> int:
-    """Return the limit with this name: the environment's number, or the default.
+    """Return a limit: the value of its environment variable, or the default.
 
     Args:
         name: A key of `LIMITS`.
 
     Returns:
-        The largest value that is accepted.
+        The largest accepted value.
 
     Raises:
         InputError: The environment variable is not a positive integer.
@@ -72,7 +71,7 @@ def check_limit(name: str, value: float, what: str, error: type[DferZooError] = 
 
     Args:
         name: A key of `LIMITS`.
-        value: The number that a file or a caller claims.
+        value: The value to check.
         what: The start of the error message, such as "clip.wav: the sample rate".
         error: The type of the error.
 
@@ -87,7 +86,7 @@ def check_limit(name: str, value: float, what: str, error: type[DferZooError] = 
 
 
 def raised_by(name: str) -> str:
-    """The end of a message about a value above its limit.
+    """Return the last sentence of an error message about a limit.
 
     >>> raised_by("depth")
     'DFER_ZOO_MAX_DEPTH raises this limit.'
@@ -96,7 +95,7 @@ def raised_by(name: str) -> str:
 
 
 def _short(value: float) -> str:
-    """The number; in powers of ten where it has too many digits to be read or printed."""
+    """Format a number; use powers of ten if it is too long to print."""
     if isinstance(value, int) and value.bit_length() > 64:
         return f"above 10^{int(value.bit_length() * 0.30103)}"
     return str(value)

@@ -1,4 +1,4 @@
-"""Worker processes that may crash: a file that crashes a decoder does not affect other files.
+"""Worker processes that isolate crashes: a file that crashes a decoder does not affect other files.
 
 >>> with Workers(str.upper, 1) as workers:
 ...     list(workers.map(["a", "b"]))
@@ -27,29 +27,29 @@ from ..errors import DferZooError, InputError, MediaError
 from .limits import limit, raised_by
 
 STARTS = ("spawn", "fork", "forkserver")
-MOST_PIECES = 4  # of one item that wait in this process; its worker pauses meanwhile
+MOST_PIECES = 4  # of one item that are queued in this process before its worker pauses
 LONGEST_NAME = 1000  # characters of an item in a message
 WORKER = "dfer_zoo worker"  # the name of the processes
-NO_GUARD = 97  # the exit status of a worker whose script starts workers when it is imported
-_TICK = 0.5  # seconds between looks at whether the other side still exists
+NO_GUARD = 97  # the exit status of a worker whose main script starts workers on import
+_TICK = 0.5  # seconds between checks whether the other process is alive
 
 
 class NoGuard(InputError):
-    """The script starts workers when it is imported; no item is to blame."""
+    """The main script starts workers on import. The error does not belong to an item."""
 
 
 class Workers:
-    """A few processes that apply one function to many items, in order.
+    """A pool of processes that applies one function to many items, in order.
 
     A `DferZooError` is returned as a value. If a process dies (a crash in a decoder, or no memory left), its item becomes
     a `MediaError`, and a new process is started.
 
     Args:
-        function: A picklable function of one item. It may be a generator function: see `streams`.
+        function: A picklable function of one item. For generator functions see `streams`.
         count: The number of processes.
         timeout: Seconds after which a process is killed and its item becomes an error; None waits forever.
         start: How processes start. "spawn" starts a fresh interpreter; a forked child inherits locks of torch and
-            ffmpeg, and may hang on them.
+            ffmpeg and may deadlock.
     """
 
     def __init__(
@@ -86,18 +86,18 @@ class Workers:
         self._free, self._busy = [], []
 
     def stop(self) -> None:
-        """Make `map` and `streams` end, also where another thread waits in them."""
+        """End `map` and `streams`, even if another thread is waiting in them."""
         self._stopped = True
 
     def map(self, items: Iterable[Any], *, ahead: int = 2) -> Iterator[Any]:
-        """Results in the order of the items; a `DferZooError` is returned in place of a result, not raised.
+        """Yield results in the order of the items. A `DferZooError` is yielded, not raised.
 
         Args:
-            items: They are drawn one by one, never more than `ahead` per process before their results are used.
-            ahead: How many results per process may wait.
+            items: The items, consumed lazily: at most `ahead` per process before their results are used.
+            ahead: Maximum number of queued results per process.
 
         Yields:
-            One result, or one error, per item.
+            One result or error per item.
         """
         for pieces in self.streams(items, ahead=ahead):
             try:
@@ -109,16 +109,17 @@ class Workers:
             yield result
 
     def streams(self, items: Iterable[Any], *, ahead: int = 2) -> Iterator[Iterator[Any]]:
-        """For each item, in order, what the function yields for it. An iterator ends with the error of its item.
+        """Yield one iterator per item, in order, over the results of a generator function.
 
-        A process pauses while `MOST_PIECES` of its item wait here, so memory stays bounded however long an item is.
+        An iterator ends with an error if its item fails. A process pauses while `MOST_PIECES` results of its item are
+        queued, so memory is bounded for items of any length.
 
         Args:
-            items: They are drawn one by one, never more than `ahead` per process before their results are used.
-            ahead: How many items per process may be begun.
+            items: The items, consumed lazily: at most `ahead` per process before their results are used.
+            ahead: Maximum number of started items per process.
 
         Yields:
-            One iterator per item; what is left of it is dropped when the next one is asked for.
+            One iterator per item. Requesting the next iterator discards the rest of this one.
         """
         pending: collections.deque[_Task] = collections.deque()
         waiting: collections.deque[_Task] = collections.deque()
@@ -142,7 +143,7 @@ class Workers:
             pending.popleft()
 
     def _pieces(self, task: _Task, waiting: collections.deque[_Task]) -> Iterator[Any]:
-        """The pieces of the first item, while the other processes work on the next ones."""
+        """Yield the results of the first item while other processes work on the next items."""
         while not self._stopped:
             while waiting and self._free:
                 self._start(waiting.popleft())
@@ -163,7 +164,7 @@ class Workers:
         self._busy.append(process)
 
     def _collect(self, first: _Task) -> None:
-        """Wait for the next piece, end, death or timeout."""
+        """Wait for the next result, the end of an item, a crash or a timeout."""
         reading = [p for p in self._busy if p.task is first or len(p.task.pieces) < MOST_PIECES]  # type: ignore[union-attr]
         limits = [p.started + self.timeout - time.monotonic() for p in reading] if self.timeout else []
         ready = wait([p.pipe for p in reading], timeout=max(0.0, min([_TICK, *limits])))
@@ -188,12 +189,12 @@ class Workers:
 
 
 def streams_ahead(workers: Workers, items: Iterable[Any], size: int) -> Generator[Iterator[Any], None, None]:
-    """`Workers.streams`, drawn by a thread, so that the workers go on while the caller computes.
+    """Consume `Workers.streams` in a thread, so that workers continue while the caller computes.
 
     Args:
-        workers: The processes; they are stopped at the end.
-        items: As in `Workers.streams`; they are drawn in the thread.
-        size: How many pieces may wait.
+        workers: The pool; it is stopped at the end.
+        items: As in `Workers.streams`; consumed in the thread.
+        size: Maximum number of queued results.
 
     Yields:
         As `Workers.streams`.
@@ -221,7 +222,7 @@ def streams_ahead(workers: Workers, items: Iterable[Any], size: int) -> Generato
                 except DferZooError as error:
                     put("end", error)
             put("all")
-        except BaseException as error:  # of the items, or of starting a process
+        except BaseException as error:  # from the items, or from starting a process
             put("all", error)
 
     def pieces_of_item() -> Iterator[Any]:
@@ -288,14 +289,14 @@ class _Process:
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             task.end(InputError(f"{_name(task.item)} cannot be sent to a worker ({error})."))
             return False
-        except OSError:  # it died before it got anything to do
+        except OSError:  # it died before it received an item
             self._check_guard()
             self.fail("could not be given to a worker process, which had ended")
             return False
         return True
 
     def take(self) -> bool:
-        """Receive a piece, or the end; False if the process has died."""
+        """Receive a result or the end of the item. Return False if the process died."""
         assert self.task is not None
         try:
             kind, what = self.pipe.recv()
@@ -328,7 +329,7 @@ class _Process:
 
 
 def _check_may_start() -> None:
-    """Raise if this process may not start others; end it if it is a worker that would start workers."""
+    """Raise if this process cannot start workers; exit if it is a worker that is importing the main script."""
     process = multiprocessing.current_process()
     if getattr(process, "_inheriting", False):  # it is importing the main script
         if process.name == WORKER:
@@ -351,7 +352,7 @@ _main_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _main_left_out(unless: bool) -> Iterator[None]:
-    """Hide the main script from spawned processes, which would import and run it again.
+    """Hide the main script from spawned processes, which would import it and run it again.
 
     A script that is not a file, such as standard input, is always hidden.
     """

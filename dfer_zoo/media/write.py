@@ -1,4 +1,4 @@
-"""Write video files: a clip, or frames with the sound of a file."""
+"""Write video files from a clip, or from frames and a sound track."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .sound import SoundFile, sound_stream
 
 DEFAULT_FPS = 25.0  # for clips without a frame rate
 DEFAULT_SAMPLE_RATE = 16000
-TICKS = 90_000  # per second, in which frames are timed
-COPIED = ("aac", "mp3", "mp3float")  # codecs of sound that every player of MP4 files knows
+TICKS = 90_000  # per second, the resolution of frame times
+COPIED = ("aac", "mp3", "mp3float")  # audio codecs that every MP4 player supports
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
 
 
@@ -74,7 +74,7 @@ def _encode(clip: Clip, path: Path) -> None:
                 np.ascontiguousarray(np.asarray(clip.waveform)[:1]), format="fltp", layout="mono"
             )
             sound.sample_rate = rate
-            sound.pts = 0  # so that the codec's priming samples get negative times, and no reader plays them
+            sound.pts = 0  # gives the codec's priming samples negative times, so that players skip them
             container.mux(voice.encode(sound))
             container.mux(voice.encode())
 
@@ -84,14 +84,14 @@ def _encode(clip: Clip, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Soundtrack:
-    """The sound of a video that is written.
+    """The sound track of a video to write.
 
     Attributes:
         waveform: (channels, samples) float32, or the sound of a file.
         sample_rate: Samples per second.
         start: Seconds from the first frame to the first sample.
-        zero: For the sound of a file: the time stamp in it at which the first frame is shown. None: packets cannot be
-            copied, the sound is encoded again.
+        zero: For the sound of a file: the time stamp of the first frame. None: packets cannot be copied, and the sound
+            is encoded again.
     """
 
     waveform: np.ndarray | SoundFile
@@ -113,17 +113,17 @@ def write_video(
     sound: Soundtrack | None = None,
     pixel_aspect: Fraction | None = None,
 ) -> Path:
-    """Write frames, at their times, and a sound track as an MP4 file. A reader never sees half a file.
+    """Write frames with time stamps and a sound track as an MP4 file. The file is written atomically.
 
-    Sound in AAC or MP3 is copied; any other is encoded as AAC (one channel, or two where there are two).
+    AAC and MP3 sound is copied; other sound is encoded as AAC with at most two channels.
 
     Args:
-        path: The file; another one of this name is replaced.
-        frames: RGB frames (H, W, 3) uint8 of one size; odd sides lose one pixel.
+        path: The output file; an existing file is replaced.
+        frames: RGB frames (H, W, 3) uint8 of equal size; odd sides lose one pixel.
         times: Seconds at which each frame is shown, from 0.
         fps: Frames per second, for the header.
         sound: The sound.
-        pixel_aspect: Width of a pixel by its height.
+        pixel_aspect: Pixel width divided by pixel height.
 
     Returns:
         The path.
@@ -164,7 +164,7 @@ def _write(
             if number + 1 < len(times):
                 duration = round(times[number + 1] * TICKS) - now
             output.mux(picture.encode(_timed(frame, now, duration or round(TICKS / fps))))
-            while waiting is not None and waiting[0] <= times[number]:  # side by side, so that neither waits in memory
+            while waiting is not None and waiting[0] <= times[number]:  # interleaved, so that neither is buffered
                 output.mux(waiting[1])
                 waiting = next(packets, None)
         output.mux(picture.encode())
@@ -216,7 +216,7 @@ def _sound_packets(output: Any, sound: Soundtrack) -> Packets:
 
 
 def _copied(output: Any, sound: Soundtrack) -> Packets:
-    """The packets of the file, moved so that the first frame is at 0. Adds the stream at once."""
+    """Add a stream, and return the packets of the file, shifted so that the first frame is at 0."""
     assert isinstance(sound.waveform, SoundFile) and sound.zero is not None
     path, zero = sound.waveform.path, sound.zero
     with open_container(path) as source:
@@ -235,7 +235,7 @@ def _copied(output: Any, sound: Soundtrack) -> Packets:
 
 
 def _encoded(output: Any, sound: Soundtrack) -> Packets:
-    """The sound as AAC. Adds the stream at once."""
+    """Add a stream, and return the sound as AAC packets."""
     import av
 
     rate = sound.sample_rate if sound.sample_rate in AAC_RATES else 48_000

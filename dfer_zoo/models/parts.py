@@ -1,4 +1,4 @@
-"""Small parts that several models share. They need torch alone: importing timm takes longer than loading many a model."""
+"""Small layers that several models share. They do not import timm, which takes longer than loading a small model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DropPath", "Mlp", "QuickGELU", "call", "init_linears"]
 
 
 def call(block: Callable, *args: Any) -> Any:
-    """Run a block plainly: the default where a model may pass its `run_block`, which saves memory in training."""
+    """Call a block. The default for arguments that accept `run_block`, which supports gradient checkpointing."""
     return block(*args)
 
 
@@ -22,7 +22,7 @@ _truncated_normal = functools.partial(nn.init.trunc_normal_, std=0.02)
 
 
 def init_linears(module: nn.Module, init: Callable[[Tensor], Any] = _truncated_normal) -> None:
-    """Initialise all linear layers: weights by ``init``, biases with zeros."""
+    """Initialize all linear layers: weights with ``init``, biases with zeros."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             init(layer.weight)
@@ -31,7 +31,7 @@ def init_linears(module: nn.Module, init: Callable[[Tensor], Any] = _truncated_n
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training the output of a branch is dropped for some samples, with the draws of timm."""
+    """Stochastic depth: drop the output of a branch for some training samples, with the same random draws as timm."""
 
     def __init__(self, drop_prob: float = 0.0) -> None:
         super().__init__()

@@ -1,8 +1,7 @@
-"""Exact shortcuts of inference: the same numbers up to rounding, with less work or memory traffic.
+"""Inference shortcuts: the same outputs up to rounding, with fewer operations or less memory traffic.
 
-They apply in eval mode without gradients, and never where someone could see the difference: with hooks on the modules
-inside, with layers of another class (adapters, quantisation), under autocast, while tracing or compiling. `plain()`
-switches them off.
+They apply in eval mode without gradients. They are disabled with hooks on inner modules, with layers of another class
+(adapters, quantization), under autocast, and while tracing or compiling. `plain()` disables them.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _plain = contextvars.ContextVar("plain", default=False)
 
 @contextlib.contextmanager
 def plain() -> Iterator[None]:
-    """Inside, every model computes the plain way."""
+    """Disable all shortcuts inside the block."""
     token = _plain.set(True)
     try:
         yield
@@ -32,12 +31,12 @@ def plain() -> Iterator[None]:
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Whether a forward hook is registered on the module or on a part of it."""
+    """Return whether the module or a submodule has a forward hook."""
     return any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
 
 
 def applies(module: nn.Module, x: Tensor) -> bool:
-    """Whether a module may take its shortcut for this input."""
+    """Return whether a module may use its shortcut for this input."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # first: torch 2.6 cannot trace a ContextVar
         return False
     if module.training or torch.is_grad_enabled() or _plain.get() or torch.is_autocast_enabled(x.device.type):
@@ -46,12 +45,12 @@ def applies(module: nn.Module, x: Tensor) -> bool:
 
 
 def are_linear(*layers: nn.Module) -> bool:
-    """Whether all are torch's own, whose weights may be read in place of a call."""
+    """Return whether all layers are plain `nn.Linear`, so that their weights can be used directly."""
     return all(type(layer) is nn.Linear for layer in layers)
 
 
 class QuickGELU(nn.Module):
-    """CLIP's activation."""
+    """The activation of CLIP."""
 
     def forward(self, x: Tensor) -> Tensor:
         return quick_gelu(x)
@@ -65,9 +64,9 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 class Mlp(nn.Module):
-    """The MLP of a transformer block, with timm's names, and the activation computed in place.
+    """The MLP of a transformer block, with timm's parameter names and an in-place activation.
 
-    ``drop`` is the dropout after the activation and after the output: one rate, or two.
+    ``drop`` is the dropout rate after the activation and after the output, or a pair of rates.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class Mlp(nn.Module):
         drop: float | tuple[float, float] = 0.0,
         **place: Any,
     ) -> None:
-        """``place`` is the device and dtype that timm's blocks pass."""
+        """``place``: the device and dtype that timm's blocks pass."""
         super().__init__()
         first, second = drop if isinstance(drop, tuple) else (drop, drop)
         self.fc1 = nn.Linear(in_features, hidden_features, bias=bias, **place)
@@ -102,7 +101,7 @@ class Mlp(nn.Module):
 
 
 class ClipMlp(nn.Sequential):
-    """The MLP of open_clip's blocks, with its entries' names."""
+    """The MLP of open_clip's blocks, with the same parameter names."""
 
     def forward(self, x: Tensor) -> Tensor:
         fc1, act, fc2 = self
@@ -112,14 +111,14 @@ class ClipMlp(nn.Sequential):
 
 
 def quick_mlp(fc1: Any, fc2: Any, x: Tensor) -> Tensor:
-    """fc2(quick_gelu(fc1(x))): with s = 1.702, h * sigmoid(s h) is silu(s h) / s, and s goes into the weights."""
+    """Compute fc2(quick_gelu(fc1(x))). With s = 1.702, h * sigmoid(s h) = silu(s h) / s; s is folded into the weights."""
     bias = None if fc1.bias is None else fc1.bias * QUICK_GELU
     hidden = F.silu(F.linear(x, fc1.weight * QUICK_GELU, bias), inplace=True)
     return F.linear(hidden, fc2.weight / QUICK_GELU, fc2.bias)
 
 
 def in_chunks(run: Callable[..., Tensor], block: nn.Module, tokens: Tensor, *args: Any, size: int = 4) -> Tensor:
-    """``run(block, tokens)``, a few entries of the batch at a time, so that a CPU's caches hold what is computed."""
+    """Call ``run(block, tokens)`` on chunks of the batch, so that activations fit in the CPU cache."""
     if tokens.device.type != "cpu" or tokens.shape[0] <= size or not applies(block, tokens):
         return run(block, tokens, *args)
     out = torch.empty_like(tokens)

@@ -92,7 +92,7 @@ class Grid(NamedTuple):
 
 
 def sides(img_size: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) from one number or two."""
+    """Return (height, width) from one number or two."""
     pair = (img_size, img_size) if isinstance(img_size, int) else img_size
     if not are_counts(pair, 2):
         raise InputError(f"img_size is {img_size!r}; expected a number of pixels, or two: (height, width).")
@@ -109,7 +109,7 @@ def are_counts(values: Any, length: int) -> bool:
 
 
 class TubeletEmbedding(nn.Conv3d):
-    """Embeds tubelets (published: 2 frames x 16 x 16 pixels) as tokens."""
+    """Embed tubelets as tokens (published size: 2 frames x 16 x 16 pixels)."""
 
     def __init__(self, channels: int, width: int, tubelet: int, patch_size: int) -> None:
         cut = (tubelet, patch_size, patch_size)
@@ -121,7 +121,7 @@ class TubeletEmbedding(nn.Conv3d):
 
 
 def sinusoidal_table(tokens: int, width: int) -> Tensor:
-    """(1, N, D): sines of the token's index in even columns, cosines in odd ones. Fixed, so no file stores it."""
+    """Return fixed position embeddings (1, N, D): sines in even columns, cosines in odd ones. Not in the state dict."""
     column = torch.arange(width, dtype=torch.float64)
     place = torch.arange(tokens, dtype=torch.float64)
     angle = place[:, None] / 10000 ** (2 * (column // 2) / width)
@@ -168,8 +168,11 @@ class Attention(nn.Module):
         return small and are_linear(self.q, self.kv, self.proj) and applies(self, queries)
 
     def attend_to_few(self, queries: Tensor, context: Tensor) -> Tensor:
-        """The same output, cheaper for many queries and a context of few tokens (M, with h heads): ``q`` and ``proj`` are
-        multiplied into keys and values, so that queries are multiplied by matrices of h * M columns instead of D."""
+        """Compute the same output, faster for many queries and few context tokens M.
+
+        ``q`` and ``proj`` are folded into keys and values, so that queries are multiplied by matrices with heads * M
+        columns instead of D.
+        """
         heads, width = self.num_heads, queries.shape[-1]
         kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
         k, v = F.linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
@@ -186,7 +189,7 @@ class Attention(nn.Module):
 
 
 class JointAttention(nn.Module):
-    """Attention among all tokens, with one matrix for queries, keys and values, as in the files of the plain ViT."""
+    """Self-attention with one matrix for queries, keys and values, as in the checkpoints of the plain ViT."""
 
     def __init__(self, width: int, num_heads: int, *, qkv_bias: bool = True, drop: float = 0.0, attn_drop: float = 0.0):
         super().__init__()
@@ -248,7 +251,7 @@ class JointBlock(nn.Module):
         return tokens + self.drop_path(thought if self.mlp_scale is None else thought * self.mlp_scale)
 
     def forward_mean(self, tokens: Tensor) -> Tensor:  # (B, N, D) -> (B, 1, D)
-        """The mean of `forward` in eval mode, with ``fc2`` after the mean."""
+        """Compute the mean of `forward` in eval mode; ``fc2`` is applied after the mean."""
         seen = self.attn(self.norm1(tokens))
         tokens = tokens + (seen if self.attn_scale is None else seen * self.attn_scale)
         hidden = self.mlp.act(self.mlp.fc1(self.norm2(tokens))).mean(1, keepdim=True)
@@ -257,7 +260,7 @@ class JointBlock(nn.Module):
 
 
 def drop_path_rates(highest: float, depth: int) -> list[float]:
-    """From 0 in the first block to the highest rate in the last."""
+    """Return rates that grow linearly from 0 to ``highest``."""
     check_count("depth", depth)
     return torch.linspace(0, highest, depth).tolist()
 
@@ -271,7 +274,7 @@ def check_option(name: str, value: str, known: Sequence[str]) -> None:
 
 
 class Encoder(nn.Module):
-    """Embeds a clip as tokens with positions. `LGIFormer` and `JointEncoder` add the blocks."""
+    """Embed a clip as tokens with positions. `LGIFormer` and `JointEncoder` add the blocks."""
 
     def __init__(
         self,
@@ -301,7 +304,7 @@ class Encoder(nn.Module):
 
 
 class JointEncoder(Encoder):
-    """Every token attends to every token of the clip."""
+    """An encoder with full self-attention over all tokens of the clip."""
 
     def __init__(
         self, grid: Grid, *, width: int, depth: int, drop_path_rate: float, embedding: dict, block: dict
@@ -312,7 +315,7 @@ class JointEncoder(Encoder):
         )
 
     def forward(self, tokens: Tensor, run: Callable, mean: bool = False) -> Tensor:
-        """(B, N, D) -> (B, N, D). With ``mean``, only the mean over N is used, and (B, 1, D) may be returned."""
+        """(B, N, D) -> (B, N, D). With ``mean``, the caller needs only the mean over N; (B, 1, D) may be returned."""
         *blocks, last = self.blocks
         for block in blocks:
             tokens = run(block, tokens)
@@ -413,7 +416,7 @@ class VideoTransformer(DferModel):
                 nn.init.trunc_normal_(learned, std=0.02)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Region tokens match no pattern and train at the head's rate: as published, probably by oversight."""
+        """Group parameters by layer. Region tokens match no pattern and use the rate of the head, as published."""
         blocks = r"^encoder\.blocks" if coarse else r"^encoder\.blocks\.(\d+)"
         return {"stem": r"^encoder\.patch_embed", "blocks": [(blocks, None)]}
 
@@ -421,8 +424,10 @@ class VideoTransformer(DferModel):
         return {"encoder.region_tokens", "encoder.position"}
 
     def load_backbones(self, states: Mapping[str, Mapping[str, Tensor]]) -> LoadReport:
-        """Load the encoder of a pre-training model as "encoder". Its decoder and the norm after its encoder are ignored.
-        A learned position table that the file lacks keeps its initial values."""
+        """Load the encoder of a pre-training model as "encoder"; its decoder and the norm after its encoder are ignored.
+
+        Learned position embeddings keep their initial values if the file does not contain them.
+        """
         check_backbones(self, states, "encoder")
         own, source = self.state_dict(), states["encoder"]
         wanted = {name for name in own if name.startswith("encoder.")} - ({"encoder.position"} - source.keys())

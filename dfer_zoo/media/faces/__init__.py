@@ -1,10 +1,10 @@
-"""Find faces and crop frames to them: detectors (`detect`), tracking (`track`), crop rules (`crops`), and `find`.
+"""Find faces and crop frames: detectors (`detect`), tracking (`track`), crop rules (`crops`), and `find`.
 
-The systems were trained on face crops, so the crop is part of a model's input. The record names the published rule
+The systems were trained on face crops. The record of the weights names the published crop rule
 (`VideoSpec.face_crop`):
 
-- "aligned": the data set ships crops. One face is tracked through the clip, and a smooth square follows it.
-- "largest": each frame's largest box as the detector gives it (RAVDESS); a frame without a face uses the last box.
+- "aligned": for data sets that ship crops. Tracks one face through the clip and crops a smoothed square.
+- "largest": each frame's largest box as detected (RAVDESS); a frame without a face uses the last box.
 - "union_square": the square around all faces of a frame (MAFW for MMA-DFER).
 - "detector_box": as "largest", with truncated corners and without the last row and column (EMO-AffectNet).
 - "whole": frames as they are, for weights that were trained on them.
@@ -49,28 +49,28 @@ RULES = (*BOX_RULES, "gray_square", "whole")
 
 
 SEARCHES = ("full", "fast")
-ANCHOR = 5  # searches of a tracked face from one anchor of a fast search to the next: about a second
+ANCHOR = 5  # searches of a tracked face between two anchors of a fast search: about a second
 
 
 def find(
     clip: Clip, faces: Any = "auto", *, crop: str = "aligned", no_face: str = "error", search: str = "full"
 ) -> Clip:
-    """Return the clip with its frames cropped to the face. Nothing is searched until frames are taken.
+    """Return the clip with its frames cropped to the face. Detection runs on access to the frames.
 
-    ``clip.notes["faces"]`` then says which detector searched how many frames, and in how many it found a face;
-    ``clip.notes["boxes"]`` holds the boxes of the face, by frame number.
+    ``clip.notes["faces"]`` contains the detector, the number of searched frames and the number of frames with a face.
+    ``clip.notes["boxes"]`` contains the boxes of the face by frame number.
 
     Args:
         clip: A clip.
         faces: "auto" (MTCNN if facenet-pytorch is installed, else OpenCV's cascade), a detector's name ("mtcnn",
             "cascade", "yunet:FILE"), a function from a frame to boxes (left, top, right, bottom), boxes (one, or one
-            per frame; used unchanged), or "none". A detector's name may end in "+boxes:FILE": boxes are then taken from
-            this file, and new ones are added to it.
+            per frame; used unchanged), or "none". A detector's name may end in "+boxes:FILE" to read known boxes from
+            this file and append new ones.
         crop: The crop rule, one of `RULES`.
         no_face: "error", or "frame" to use whole frames if no face is found in the clip.
-        search: "full": the detector gets every searched frame as it is, as in the published pipelines. "fast": only
-            the neighbourhood of the wanted frames is searched, coarse to fine; boxes differ by a few pixels. Own
-            functions and the rule "union_square", which needs all faces, are always searched in full.
+        search: "full": run the detector on full frames, as in the published pipelines. "fast": search coarse to fine,
+            and only near the requested frames; boxes differ by a few pixels. Custom functions and the rule
+            "union_square", which needs all faces, always use the full search.
 
     Returns:
         The cropped clip.
@@ -110,12 +110,12 @@ def find(
 def find_in_stream(
     frames: Frames, length: int, fps: float, faces: Any = "auto", *, crop: str = "aligned", no_face: str = "error"
 ) -> tuple[Any, dict[str, Any], int]:
-    """Crop frames that arrive one by one, in windows of ``length`` frames.
+    """Crop a stream of frames, in windows of ``length`` frames.
 
-    Boxes depend on a frame and on earlier ones only, and each frame is searched once.
+    Boxes depend only on a frame and on earlier frames, and each frame is searched once.
 
     Args:
-        frames: The frames, numbered from the start of the stream; only the last ones need to be there.
+        frames: The frames, numbered from the start of the stream; only the last ones must be available.
         length: Frames in a window.
         fps: Frames per second.
         faces: As in `find`.
@@ -123,8 +123,8 @@ def find_in_stream(
         no_face: As in `find`.
 
     Returns:
-        The cropped frames, None if whole frames are used; the report, which later searches fill in; how many frames
-        before a window must be kept for its searches.
+        The cropped frames, or None for whole frames; the report, which is updated by later searches; and the number of
+        frames to keep before a window.
     """
     check_faces(faces, no_face)
     report: dict[str, Any] = {"detector": "given boxes", "crop": "as given", "searched": 0, "found": 0}
@@ -144,7 +144,7 @@ def find_in_stream(
 def _search(
     clip: Clip, faces: Any, crop: str, search: str, report: dict[str, Any], between: int | None = None
 ) -> Search:
-    """``between``: frames from one search of a tracked face to the next; by default from the length of the clip."""
+    """Create the search. ``between``: frames between two searches of a tracked face."""
     assert clip.frames is not None
     detector, file = detector_and_file(faces)
     step = None
@@ -166,7 +166,7 @@ def keep_boxes(faces: Any, path: Any) -> Any:
 
 
 def check_faces(faces: Any, no_face: str) -> None:
-    """Raise an error for arguments of `find` that are wrong for any clip."""
+    """Raise an error for invalid arguments of `find`."""
     if no_face not in ("error", "frame"):
         raise InputError(f"no_face is '{no_face}'; expected 'error' or 'frame'.")
     if isinstance(faces, str):

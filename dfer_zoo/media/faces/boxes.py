@@ -1,4 +1,4 @@
-"""A file of face boxes, so that later runs do not search the same frames again."""
+"""Store face boxes in a file, so that later runs do not search the same frames again."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ...errors import InputError
 from . import detect
 from .detect import BOXES, Detector
 
-Key = tuple[str, int, str, str]  # the clip, its number of frames, the detector, how it searched
+Key = tuple[str, int, str, str]  # clip, number of frames, detector, search mode
 Found = dict[int, tuple[tuple[float, ...], ...]]  # boxes by frame number
 
 
-LARGEST_SIDE = 1e6  # pixels; a box may stand out of its frame
+LARGEST_SIDE = 1e6  # pixels; a box may extend beyond its frame
 
 
 class BoxFile:
     """A file with one JSON object per line: a clip, a detector, and the boxes that it found, by frame number.
 
-    Lines are appended, also by several processes at once. A line that was cut off by a kill is ignored. Clips are named
-    relative to the folder of the file, so that a folder of data can be moved together with its boxes. A clip with another
-    number of frames is searched again.
+    Several processes may append lines at once. Incomplete lines are ignored. Clip names are relative to the folder of
+    the file, so that a data folder can be moved together with its boxes. A clip is searched again if its number of
+    frames has changed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +42,7 @@ class BoxFile:
             return self._known.get(self._key(place), {})
 
     def add(self, place: tuple[Any, ...], found: Found) -> None:
-        """Append what was found in a clip; clips that are not files are left out."""
+        """Append the boxes of a clip; clips that are not files are skipped."""
         source, frames, detector, how = place
         if not os.path.exists(source):
             return
@@ -63,7 +63,7 @@ class BoxFile:
         return Path(path).as_posix(), frames, detector, how
 
     def _read_new_lines(self) -> None:
-        """Read what this or another process appended since the last time."""
+        """Read lines that any process has appended since the last call."""
         try:
             with self.path.open("rb") as stream:
                 stream.seek(self._read_until)
@@ -79,7 +79,7 @@ class BoxFile:
             except InputError:
                 if self._read_until + number == 0:  # the first line of the file
                     raise
-                continue  # cut off by a kill
+                continue  # incomplete line of a killed process
             self._known.setdefault(key, {}).update(boxes)
         self._read_until += whole
 
@@ -95,7 +95,7 @@ class BoxFile:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Append a line as a whole: one writer at a time, one call, and a cut-off line before it is ended first."""
+    """Append a line atomically: one writer at a time. An incomplete line before it is terminated first."""
     with path.open("ab+", buffering=0) as stream:
         _lock(stream)
         end = stream.seek(0, os.SEEK_END)
@@ -109,12 +109,12 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def _lock(stream: Any) -> None:
-    """Wait until no other process writes; the lock ends when the file is closed. Windows has no such locks."""
+    """Lock the file for writing until it is closed. Windows has no such locks."""
     try:
         import fcntl
     except ImportError:
         return
-    with contextlib.suppress(OSError):  # some network file systems have none either
+    with contextlib.suppress(OSError):  # some network file systems have no locks either
         fcntl.flock(stream, fcntl.LOCK_EX)
 
 
@@ -131,14 +131,14 @@ def _opened(path: str) -> BoxFile:
 
 
 def box_file(path: str) -> BoxFile:
-    """The file at a path; one object in a process, so that it is read once."""
+    """Return the `BoxFile` at a path, cached per process."""
     if not path or os.path.isdir(path):
         raise InputError(f"boxes is {path!r}; expected a file; it is created if it does not exist.")
     return _opened(os.path.abspath(path))
 
 
 def detector_and_file(faces: Any) -> tuple[Detector, BoxFile | None]:
-    """The detector, and the file of "DETECTOR+boxes:FILE"."""
+    """Split "DETECTOR+boxes:FILE" into a detector and a `BoxFile`."""
     if not isinstance(faces, str):
         return detect.find_detector(faces), None
     name, separator, path = faces.partition(BOXES)

@@ -1,4 +1,4 @@
-"""Crop rules: from the boxes of a face detector to crops, as published."""
+"""Published crop rules: compute crops from the boxes of a face detector."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def crop(frame: np.ndarray, box: Box) -> np.ndarray:
 def largest_box(corners: Corners, width: int, height: int) -> Box:
     """The published crop of RAVDESS: the detector's box, rounded (halves to even), without margin, not squared.
 
-    Parts outside of the frame are cut off; the published script took a negative number as an index from the end.
+    The box is clipped to the frame; the published script used negative numbers as indices from the end.
     """
     left, top, right, bottom = (round(float(value)) for value in corners)
     left, top, right, bottom = max(0, left), max(0, top), min(width, right), min(height, bottom)

@@ -1,4 +1,4 @@
-"""Frames that are searched and cut to the face when they are taken."""
+"""Frames that are searched and cropped to the face on access."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .track import follow, smooth_track
 
 SEARCHES_PER_SECOND = 5.0  # of a tracked face; in between its box is interpolated
 SEARCHES_PER_CLIP = 16  # at least, if the clip has that many frames
-NEIGHBOURS = 2  # searches on either side that smooth a tracked box; a fast search makes those around wanted frames only
-LOOK_BACK = 3  # searches before a frame of a stream that smooth its box
+NEIGHBOURS = 2  # searches on either side for smoothing; a fast search runs only those around requested frames
+LOOK_BACK = 3  # earlier searches that smooth the box of a stream frame
 
 BOX_RULES: dict[str, Callable[[Any, int, int], Box]] = {
     "aligned": aligned_square,
@@ -28,7 +28,7 @@ BOX_RULES: dict[str, Callable[[Any, int, int], Box]] = {
 
 @dataclass(frozen=True)
 class Cut:
-    """How one frame is cropped. Equal cuts of equal frames are equal crops.
+    """The crop of one frame. Equal cuts of equal frames give equal crops.
 
     Attributes:
         rule: One of `BOX_RULES`, or "gray_square".
@@ -52,7 +52,7 @@ class Crops:
     def cuts_of(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> list[Cut | None]:
         """Return how to crop each of the frames at ascending indices; None for the whole frame.
 
-        Frames at these indices that are read for the search may be put into ``kept``.
+        Frames at these indices that the search reads may be stored in ``kept``.
         """
         raise NotImplementedError
 
@@ -76,7 +76,7 @@ class Crops:
 
 @dataclass
 class GivenCrops(Crops):
-    """Crops to boxes from the user, unchanged."""
+    """Crop to boxes from the user, unchanged."""
 
     frames: Frames
     boxes: np.ndarray
@@ -87,7 +87,7 @@ class GivenCrops(Crops):
 
 @dataclass
 class PerFrameCrops(Crops):
-    """Published rules that crop every frame by its own boxes."""
+    """Crop every frame by its own boxes, as in some published rules."""
 
     search: Search
     rule: str
@@ -120,7 +120,7 @@ class PerFrameCrops(Crops):
 
 @dataclass
 class TrackedCrops(Crops):
-    """A smooth square around one face that is tracked through the whole clip."""
+    """Crop a smoothed square around one face that is tracked through the clip."""
 
     search: Search
     no_face: str
@@ -134,7 +134,7 @@ class TrackedCrops(Crops):
         path, step = self._path(indices, kept)
         if path:
             self.search.note(path)
-            # a fast search leaves out parts of the clip, and boxes are not averaged across them
+            # a fast search skips parts of the clip, and boxes are not averaged across these gaps
             gap = 2 * NEIGHBOURS * step if self.search.anchor_step else None
             return [Cut("aligned", tuple(box)) for box in smooth_track(path, indices, longest_gap=gap).tolist()]
         if self.no_face == "error":
@@ -143,7 +143,7 @@ class TrackedCrops(Crops):
         return [None] * len(indices)
 
     def _path(self, indices: Sequence[int], kept: dict[int, np.ndarray]) -> tuple[list[tuple[int, np.ndarray]], int]:
-        """([(frame number, box of the face)], frames from one search to the next)"""
+        """Return ([(frame number, box of the face)], frames between two searches)."""
         step = search_step(len(self.frames), self.fps)
         grid: Sequence[int] = range(0, len(self.frames), step)
         if self.search.anchor_step:
@@ -157,9 +157,9 @@ class TrackedCrops(Crops):
 
 @dataclass
 class StreamCrops(Crops):
-    """As `TrackedCrops`, for frames that arrive one by one.
+    """`TrackedCrops` for a stream of frames.
 
-    The box of a frame depends on that frame and on earlier ones only, so that it stays when more frames arrive.
+    The box of a frame depends only on that frame and on earlier ones, so later frames do not change it.
     """
 
     search: Search
@@ -175,7 +175,7 @@ class StreamCrops(Crops):
         return [None if box is None else Cut("aligned", tuple(box.tolist())) for box in boxes]
 
     def boxes_of(self, indices: Sequence[int]) -> list[np.ndarray | None]:
-        """Return the smoothed box of every frame; all are None if no face is seen and whole frames are allowed."""
+        """Return the smoothed box of every frame; all are None if there is no face and whole frames are allowed."""
         searched = {index: self._searched(index) for index in indices}
         grid = sorted(set().union(*searched.values())) if searched else []
         found = dict(zip(grid, self.search.look_at(grid)))
@@ -197,11 +197,11 @@ class StreamCrops(Crops):
         return boxes
 
     def _searched(self, index: int) -> list[int]:
-        """The frames whose boxes are averaged for a frame."""
+        """Return the frames whose boxes are averaged for a frame."""
         last = index - index % self.step
         return [number for back in range(LOOK_BACK, -1, -1) if (number := last - back * self.step) >= 0]
 
 
 def search_step(count: int, fps: float | None) -> int:
-    """How many frames lie between two searches of a tracked face."""
+    """Return the number of frames between two searches of a tracked face."""
     return max(1, min(round((fps or 25.0) / SEARCHES_PER_SECOND), count // SEARCHES_PER_CLIP))

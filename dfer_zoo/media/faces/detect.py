@@ -1,4 +1,4 @@
-"""Face detectors: a frame in, boxes out. Every detector may be called from several threads."""
+"""Face detectors, which map a frame to boxes. All detectors are thread-safe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ...errors import InputError, MediaError
 from .track import JUMP, largest_first, overlap
 
 NO_FACES = np.zeros((0, 4))
-BOXES = "+boxes:"  # between a detector's name and the file in which its boxes are kept
+BOXES = "+boxes:"  # separates a detector's name from the file for its boxes
 # --no-deps, because facenet-pytorch asks for an old torch; its other dependencies are named
 INSTALL_MTCNN = "pip install --no-deps facenet-pytorch requests urllib3 charset-normalizer idna certifi"
 # RGB frame -> boxes (N, 4): left, top, right, bottom in pixels, the largest first
@@ -57,7 +57,7 @@ def _auto() -> MTCNN | Cascade:
 
 
 def _preferred(name: str) -> Detector:
-    """Return the detector of a training if it works, else "auto" with the reason."""
+    """Return the detector that was used in training if it works, else "auto" with the reason."""
     if name == "cascade":
         return Cascade()
     if name == "mtcnn":
@@ -73,7 +73,7 @@ def _preferred(name: str) -> Detector:
 
 
 def known_detector(faces: Any) -> str | None:
-    """The detector that a record can name for this value of ``faces``: None for ready crops, boxes and own functions.
+    """Return the detector name to store in a record; None for face crops, given boxes and custom functions.
 
     >>> known_detector("yunet:face_detection_yunet.onnx"), known_detector("none")
     ('yunet', None)
@@ -84,8 +84,8 @@ def known_detector(faces: Any) -> str | None:
     return {Cascade: "cascade", MTCNN: "mtcnn", YuNet: "yunet"}.get(type(detector))
 
 
-REACH = 0.5  # a face is searched near a box up to this part of the box's size away
-SIZES = 1.4  # and if its size is at most this many times larger or smaller
+REACH = 0.5  # maximum distance from a box to a face near it, relative to the size of the box
+SIZES = 1.4  # maximum ratio of their sizes
 
 
 def region(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, int] | None:
@@ -101,7 +101,7 @@ def region(box: np.ndarray, width: int, height: int) -> tuple[int, int, int, int
 
 
 def nearest(found: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The box among those found that overlaps most with a box, (1, 4); (0, 4) if none does."""
+    """Return the found box with the largest overlap, (1, 4); (0, 4) if none overlaps."""
     if not len(found):
         return NO_FACES
     shared = overlap(box[None], found)[0]
@@ -115,7 +115,7 @@ def name_of(detector: Detector) -> str:
 
 @dataclass(frozen=True)
 class OwnDetector:
-    """A user's function, with its results checked."""
+    """A custom detector function; its results are validated."""
 
     function: Callable[[np.ndarray], Any]
 
@@ -151,7 +151,7 @@ class Cascade:
         return largest_first(_corners(found) / scale)
 
     def near(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """The face nearest to a box, (N, 4): the same search, for windows at about its place and of about its size."""
+        """Return the face nearest to a box, (N, 4). Searches only windows of similar position and size."""
         grey, scale = self._prepare(frame)
         place = region(box * scale, grey.shape[1], grey.shape[0])
         if place is None:
@@ -164,7 +164,7 @@ class Cascade:
         return nearest((_corners(found) + np.array([left, top, left, top])) / scale, box)
 
     def _prepare(self, frame: np.ndarray) -> tuple[np.ndarray, float]:
-        """(the frame as the cascade takes it, its scale)"""
+        """Return (input of the cascade, its scale)."""
         cv2 = opencv()
         scale = min(1.0, self.longest_side / max(frame.shape[:2]))
         grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
@@ -174,7 +174,7 @@ class Cascade:
 
 
 def _corners(found: Any) -> np.ndarray:
-    """OpenCV's left, top, width, height -> left, top, right, bottom."""
+    """Convert OpenCV's (left, top, width, height) to (left, top, right, bottom)."""
     if not len(found):
         return NO_FACES
     boxes = np.asarray(found, dtype=float)
@@ -212,7 +212,7 @@ def _cascade() -> Any:
 
 
 def opencv() -> Any:
-    """The cv2 module, or a `MediaError` that says how to install it."""
+    """Import cv2, or raise a `MediaError` with install instructions."""
     try:
         import cv2
     except ImportError as error:
@@ -232,7 +232,7 @@ class MTCNN:
         return self._detect(frame, self.smallest_face)
 
     def near(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-        """The face nearest to a box, (N, 4), searched in its neighbourhood on the levels of the pyramid that fit it."""
+        """Return the face nearest to a box, (N, 4). Searches its neighborhood on the matching pyramid levels."""
         place = region(box, frame.shape[1], frame.shape[0])
         if place is None:
             return NO_FACES
@@ -247,7 +247,7 @@ class MTCNN:
 
         if min(frame.shape[:2]) < smallest:  # facenet-pytorch fails on frames smaller than its smallest window
             return NO_FACES
-        with _MTCNN_LOCK, torch.inference_mode():  # one network for all threads: it has its own threads
+        with _MTCNN_LOCK, torch.inference_mode():  # all threads share one network, which uses several threads itself
             network = _mtcnn()
             usual, network.min_face_size = network.min_face_size, smallest
             try:
@@ -259,7 +259,7 @@ class MTCNN:
 
 _MTCNN_LOCK = threading.Lock()
 PYRAMID = 0.709  # facenet-pytorch's factor from one level of the image pyramid to the next
-LEVELS_BELOW = 2.0  # near a box, faces down to half of its size are searched
+LEVELS_BELOW = 2.0  # near a box, the search includes faces down to half its size
 
 
 @functools.cache
@@ -275,7 +275,7 @@ def _mtcnn() -> Any:
 
 @dataclass(frozen=True)
 class YuNet:
-    """OpenCV's small neural detector. Its model is a local file, or one on the Hub: hf-hub:owner/repo@revision/file."""
+    """OpenCV's small neural detector. The model is a local file or hf-hub:owner/repo@revision/file."""
 
     model: str
     name = "yunet"

@@ -1,4 +1,4 @@
-"""Several people in one clip: the boxes of a detector, linked into one track per person."""
+"""Find several people in one clip: link face boxes into one track per person."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .detect import name_of
 from .search import Search
 from .track import REACH, follow, overlap, smooth_track
 
-SHORTEST = 3  # searches with a face that make a person; fewer are treated as wrong boxes
+SHORTEST = 3  # minimum number of searches with a face; shorter tracks are treated as false detections
 MOST_TRACKS = 200  # of a clip
-SAME_BOX = 0.5  # boxes of one frame that overlap more are one face, found twice
+SAME_BOX = 0.5  # boxes of one frame with a larger overlap are duplicates
 SAME_PERSON = 0.6  # cosine of the embeddings of two tracks
-FACES_OF_TRACK = 3  # that are embedded
+FACES_OF_TRACK = 3  # number of faces to embed
 
 Track = list[tuple[int, np.ndarray]]  # (frame number, box), ascending
 Embedder = Callable[[np.ndarray], Any]  # a face crop (H, W, 3) uint8 -> a vector
@@ -29,7 +29,7 @@ Embedder = Callable[[np.ndarray], Any]  # a face crop (H, W, 3) uint8 -> a vecto
 
 @dataclass(frozen=True)
 class Appearance:
-    """A part of a clip in which one person is seen.
+    """A part of a clip that shows one person.
 
     Attributes:
         person: The number of the person, the most prominent first. One person may appear several times.
@@ -54,22 +54,22 @@ def find_people(
 ) -> list[Appearance]:
     """Find all people in a clip.
 
-    Boxes of successive searches that overlap are one track, by the tracker that follows a single face. A person who
-    leaves and comes back, or who is shown again after a cut, is a new track; ``identity`` joins the tracks of a person.
+    Overlapping boxes of successive searches form a track, with the same tracker as for a single face. A person who
+    returns later or after a cut gets a new track; ``identity`` joins the tracks of a person.
 
     Args:
         clip: A clip of whole frames.
         faces: A detector, as in `find`.
         crop: The crop rule, as in `find`. It is applied to the smoothed box of the person.
-        no_face: What to do with a clip without a face: "error", or "frame" for one person who is the whole frame.
-        identity: A function from a face crop to a vector. Tracks whose vectors have a cosine of 0.6 or more, and that
-            do not overlap in time, are one person.
+        no_face: What to do with a clip without a face: "error", or "frame" for whole frames as one person.
+        identity: A function from a face crop to a vector. Tracks that do not overlap in time and whose vectors have
+            a cosine similarity of 0.6 or more are one person.
 
     Returns:
         The appearances of all people, sorted by person and time.
 
     Raises:
-        InputError: The crop rule or the faces name no single face.
+        InputError: The crop rule or ``faces`` does not select single faces.
         MediaError: No face was found.
 
     >>> clip = Clip.from_arrays(np.zeros((20, 64, 64, 3), np.uint8), fps=25)
@@ -119,14 +119,14 @@ def link(found: Sequence[np.ndarray]) -> list[Track]:
         track = follow(left, jump_cost=np.inf)
         if not track:
             break
-        for number, box in track:  # the box itself, and others of the same face
+        for number, box in track:  # the box itself and duplicates of it
             left[number] = left[number][overlap(box[None], left[number])[0] < SAME_BOX]
         tracks += [part for part in _without_gaps(track) if len(part) >= shortest]
     return tracks
 
 
 def _without_gaps(track: Track) -> Iterator[Track]:
-    """Split a track where the person was not seen."""
+    """Split a track at gaps."""
     start = 0
     for place in range(1, len(track) + 1):
         if place == len(track) or track[place][0] - track[place - 1][0] > REACH:
@@ -152,7 +152,7 @@ def _joined(tracks: Sequence[Track], frames: Frames, identity: Embedder) -> list
 
 
 def _vector(track: Track, frames: Frames, identity: Embedder) -> np.ndarray:
-    """The direction of the mean embedding of a few faces of a track."""
+    """Return the normalized mean embedding of a few faces of a track."""
     places = sorted({round(p) for p in np.linspace(0, len(track) - 1, FACES_OF_TRACK)})
     pictures = in_order(frames, [track[place][0] for place in places])
     total: np.ndarray | None = None
@@ -186,7 +186,7 @@ def _appearance(clip: Clip, track: Track, person: int, step: int, rule: str, rep
 
 
 def second_of(clip: Clip, frame: int) -> float:
-    """When a frame is shown."""
+    """Return the time of a frame in seconds."""
     if clip.times is not None:
         return float(clip.times[frame]) if frame < len(clip.times) else (clip.duration or 0.0)
     return frame / (clip.fps or 1.0)
@@ -194,7 +194,7 @@ def second_of(clip: Clip, frame: int) -> float:
 
 @dataclass
 class PersonCrops(Crops):
-    """Frames that are cropped to the smoothed box of one track."""
+    """Crop frames to the smoothed box of one track."""
 
     frames: Frames
     track: Track

@@ -1,4 +1,4 @@
-"""Which frames of a clip are searched, and how: every pixel of them, or coarse to fine around the last faces."""
+"""Search the frames of a clip for faces: in full, or coarse to fine near the last faces."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .detect import NO_FACES, Detector
 from .track import largest_first, overlap
 
 COARSE = 320  # pixels of a frame's longest side in a coarse search
-SAME_FACE = 0.5  # boxes of one frame that overlap more are one face
-KEPT = 128 * 2**20  # bytes of frames that are kept from their search to their use; more are read a second time
+SAME_FACE = 0.5  # boxes of one frame with a larger overlap are duplicates
+KEPT = 128 * 2**20  # bytes of frames to keep between search and crop; others are read again
 
 Found = tuple[tuple[float, ...], ...]
 
 
 @dataclass
 class Search:
-    """Searches the frames of a clip, each at most once, and counts searches and faces.
+    """Search the frames of a clip, each at most once, and count searches and faces.
 
     With an `anchor_step` the search is fast. Every frame whose number is a multiple of it is an anchor: it is searched
-    at a low resolution, and the faces found are refined in their neighbourhood. All other frames are searched near the
-    faces of the anchor before them. The boxes of a frame depend on that frame and its anchor only, so the order in
-    which frames are taken does not matter.
+    at a low resolution, and each face is refined in its neighborhood. Other frames are searched near the faces of the
+    preceding anchor. The boxes of a frame depend only on that frame and its anchor, so the order of access does not
+    matter.
     """
 
     frames: Frames
@@ -40,17 +40,17 @@ class Search:
     file: BoxFile | None = None
     # tuples, since small arrays allocated between large frames would fragment the memory of a long file
     found: dict[int, Found] = field(default_factory=dict)
-    used: dict[int, tuple[float, ...]] = field(default_factory=dict)  # the box of the face that is cropped, by frame
+    used: dict[int, tuple[float, ...]] = field(default_factory=dict)  # the box of the cropped face, by frame
 
     def look_at(
         self, indices: Sequence[int], wanted: Sequence[int] = (), kept: dict[int, np.ndarray] | None = None
     ) -> list[np.ndarray]:
-        """Search the frames at ascending indices, in one pass over those that are new.
+        """Search the frames at ascending indices, in one pass over new frames.
 
         Args:
             indices: The frames to search.
-            wanted: The frames that are cropped next.
-            kept: Receives the wanted frames on the way, unless they need more memory than `KEPT`.
+            wanted: The frames to crop next.
+            kept: Filled with the wanted frames, unless they need more memory than `KEPT`.
 
         Returns:
             The boxes of every frame at ``indices``, (N, 4).
@@ -71,13 +71,13 @@ class Search:
     def _pass(
         self, new: set[int], wanted: Sequence[int], kept: dict[int, np.ndarray] | None
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield the new frames in order; wanted frames that are passed go into ``kept``."""
+        """Yield the new frames in order, and store wanted frames in ``kept``."""
         if not new:
             return
         keep = set(() if kept is None else wanted)
         current = -1
 
-        def numbers() -> Iterator[int]:  # pulled by the reader one by one, so that `keep` may become empty on the way
+        def numbers() -> Iterator[int]:  # consumed lazily, so that `keep` may become empty meanwhile
             nonlocal current
             for current in sorted(new | keep):
                 if current in new or current in keep:
@@ -109,7 +109,7 @@ class Search:
         return coarse_to_fine(self.detector, frame)
 
     def forget(self, before: int) -> None:
-        """Drop the boxes of frames before this one: a stream has passed them."""
+        """Drop the boxes of frames before this one (for streams)."""
         for boxes in (self.found, self.used):
             for index in [index for index in boxes if index < before]:
                 del boxes[index]  # type: ignore[attr-defined]
@@ -121,7 +121,7 @@ class Search:
         return self.source, len(self.frames), self.report["detector"], how
 
     def _recall(self, indices: Sequence[int]) -> None:
-        """Take boxes from the file."""
+        """Read known boxes from the file."""
         if self.file is None:
             return
         known = self.file.boxes(self._place())
@@ -139,18 +139,18 @@ class Search:
         )
 
     def note(self, path: Sequence[tuple[int, np.ndarray]]) -> None:
-        """Report which face was used: its boxes by frame number, and their median."""
+        """Add the boxes of the cropped face and their median to the report."""
         self.used.update((number, tuple(box.tolist())) for number, box in path)
         self.report["median_box"] = [round(float(v), 1) for v in np.median(np.stack([box for _, box in path]), axis=0)]
 
 
 def can_search_near(detector: Detector) -> bool:
-    """Whether a detector can search the neighbourhood of a box, which the fast search needs."""
+    """Return whether a detector supports the fast search near a box."""
     return hasattr(detector, "near")
 
 
 def coarse_to_fine(detector: Any, frame: np.ndarray) -> np.ndarray:
-    """Search a frame at a low resolution, and refine each face in its neighbourhood."""
+    """Search a frame at a low resolution, and refine each face in its neighborhood."""
     height, width = frame.shape[:2]
     scale = COARSE / max(height, width)
     if scale >= 1:
@@ -168,7 +168,7 @@ def near(detector: Any, frame: np.ndarray, faces: np.ndarray) -> np.ndarray | No
 
 
 def _distinct(boxes: Sequence[np.ndarray]) -> np.ndarray:
-    """The boxes without those of a face that another box shows already, the largest first."""
+    """Remove duplicate boxes of a face; return the largest first."""
     kept: list[np.ndarray] = []
     for box in largest_first(np.stack(boxes)) if len(boxes) else ():
         if not kept or overlap(box[None], np.stack(kept)).max() < SAME_FACE:

@@ -1,4 +1,4 @@
-"""Follow one face through the boxes that were found in a clip."""
+"""Track one face through the detected boxes of a clip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REACH = 5  # the face may be missed in up to this many searches in a row
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of all pairs: (N, 4), (M, 4) -> (N, M)."""
+    """Compute the intersection over union of all pairs: (N, 4), (M, 4) -> (N, M)."""
     corners = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.clip(corners[1] - corners[0], 0, None).prod(-1)
     return shared / np.maximum(areas(a)[:, None] + areas(b)[None] - shared, 1e-9)
@@ -21,9 +21,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def follow(found: Sequence[np.ndarray], jump_cost: float = 1.0) -> list[tuple[int, np.ndarray]]:
     """Return the path of one face through the boxes of successive searches: [(number of the search, its box)].
 
-    Large boxes add to the score of a path, staying on one face adds more, and a jump to another face costs. So a single
-    wrong box is skipped, a passer-by is ignored, and a cut to another shot is followed. Dynamic programming finds the
-    path with the highest score.
+    The score of a path grows with the size of its boxes and their overlap, and each jump to another face has a cost. So
+    a single false detection is skipped, a person who passes by is ignored, and a cut to another shot is followed.
+    Dynamic programming finds the path with the highest score.
     """
     seen = [(number, boxes) for number, boxes in enumerate(found) if len(boxes)]
     if not seen:
@@ -56,11 +56,10 @@ def follow(found: Sequence[np.ndarray], jump_cost: float = 1.0) -> list[tuple[in
 def smooth_track(
     path: Sequence[tuple[float, np.ndarray]], wanted: Sequence[float] | np.ndarray, longest_gap: float | None = None
 ) -> np.ndarray:
-    """Compute the boxes of the wanted frames from those of the searched frames.
+    """Interpolate the boxes of the wanted frames from searched frames: (frame number, box) pairs -> (len(wanted), 4).
 
-    Boxes are averaged over neighbours, interpolated, and constant beyond the ends. They are not mixed across a jump,
-    nor across a gap of more than ``longest_gap`` frames. (frame number, box) pairs -> (len(wanted), 4). Seconds may take
-    the place of frame numbers.
+    Boxes are averaged over neighbors, interpolated, and constant beyond the ends, but never across a jump or a gap of
+    more than ``longest_gap`` frames. Seconds may be used instead of frame numbers.
     """
     numbers = np.array([number for number, _ in path])
     boxes = np.stack([box for _, box in path])
@@ -82,7 +81,7 @@ def smooth_track(
 
 
 def _average(boxes: np.ndarray) -> np.ndarray:
-    """Average each box with its two neighbours on either side; nearer ones have larger weights."""
+    """Average each box with its two neighbors on either side, with larger weights for nearer ones."""
     weights = np.array([1.0, 2.0, 3.0, 2.0, 1.0])
     padded = np.pad(boxes, ((2, 2), (0, 0)))
     there = np.pad(np.ones(len(boxes)), 2)
