@@ -5,10 +5,10 @@ from __future__ import annotations
 import fnmatch
 import functools
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .errors import UnknownModel, UnknownTag, suggest
+from .errors import InputError, UnknownModel, UnknownTag, suggest
 from .weights.manifest import manifest_path, read_manifest
 from .weights.record import Weights
 
@@ -75,6 +75,7 @@ def list_models(pattern: Patterns = "*", *, pretrained: bool = False, exclude_fi
         >>> list_models(["mae*", "*.mafw_fold1"], exclude_filters="*_pretrain")[:3]
         ['dfer_clip', 'hicmae', 'mae_dfer']
     """
+    pattern, exclude_filters = _checked(pattern), _checked(exclude_filters)
     with_weights = {arch for arch, _ in list_pretrained()}
     by_tag = {arch for arch, tag in list_pretrained(pattern) if not _matches(f"{arch}.{tag}", exclude_filters)}
     return sorted(
@@ -100,6 +101,7 @@ def list_pretrained(pattern: Patterns = "*", *, exclude_filters: Patterns = ()) 
         >>> list_pretrained("mma_dfer", exclude_filters="*.mafw*")[:2]
         [('mma_dfer', 'backbone'), ('mma_dfer', 'dfew_fold1')]
     """
+    pattern, exclude_filters = _checked(pattern), _checked(exclude_filters)
     return sorted(
         (arch, tag)
         for arch, tag in manifest()
@@ -108,8 +110,17 @@ def list_pretrained(pattern: Patterns = "*", *, exclude_filters: Patterns = ()) 
     )
 
 
-def _matches(name: str, patterns: Patterns) -> bool:
-    patterns = [patterns] if isinstance(patterns, str) else patterns
+def _checked(patterns: Patterns) -> list[str]:
+    found = (
+        [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Iterable) else [patterns]
+    )
+    for pattern in found:
+        if not isinstance(pattern, str):
+            raise InputError(f"A pattern is {pattern!r}; expected a string such as 'mae*', or a list of them.")
+    return found
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -133,6 +144,8 @@ def get_weights(arch: str, tag: str | None = None) -> Weights:
         >>> get_weights("mma_dfer.dfew_fold1").name
         'mma_dfer.dfew_fold1'
     """
+    if not isinstance(arch, str) or not isinstance(tag, str | None):
+        raise InputError(f"Weights have names, such as get_weights('mma_dfer', 'dfew_fold1'); found {arch!r}, {tag!r}.")
     if tag is None:
         arch, _, tag = arch.partition(".")
     check_name(arch)

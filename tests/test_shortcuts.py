@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dfer_zoo.models import shortcuts
-from dfer_zoo.models.shortcuts import Mlp, QuickGELU, in_chunks, plain
+from dfer_zoo.models.shortcuts import Mlp, QuickGELU, in_chunks, plain, quick_gelu
 from dfer_zoo.models.video_mae import Attention
 from dfer_zoo.registry import MODELS, model_class
 from tests.tiny import TINY
@@ -89,3 +89,27 @@ def test_chunks_of_a_batch_are_put_together_in_order():
     block = nn.Linear(3, 3).eval()
     tokens = torch.randn(10, 2, 3)
     torch.testing.assert_close(in_chunks(lambda b, t: b(t), block, tokens, size=4), block(tokens))
+
+
+def test_quick_gelu_keeps_less_for_the_gradient_and_gives_the_same_one():
+    def plain(x):
+        return x * torch.sigmoid(1.702 * x)
+
+    def kept(function):
+        sizes = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: sizes.update({t.data_ptr(): t.numel()}) or t, lambda t: t
+        ):
+            hidden = weight @ x  # an activation, as between the layers of an MLP
+            (weight @ function(hidden)).sum().backward()
+        return sum(sizes.values()), x.grad
+
+    torch.manual_seed(0)
+    weight = torch.randn(64, 64, dtype=torch.float64)
+    found = []
+    for function in (plain, quick_gelu):
+        x = torch.randn(64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+        found.append(kept(function))
+    (before, expected), (after, gradient) = found
+    assert after < before
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)

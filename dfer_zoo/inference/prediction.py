@@ -101,6 +101,8 @@ class Prediction:
 
     def top(self, count: int = 3) -> list[tuple[str, float]]:
         """Return the most probable labels with their probabilities, in descending order."""
+        if not isinstance(count, int) or count < 0:
+            raise InputError(f"count is {count!r}; expected a number of labels.")
         return sorted(zip(self.labels, self.probabilities), key=lambda pair: -pair[1])[:count]
 
     def to_dict(self) -> dict[str, Any]:

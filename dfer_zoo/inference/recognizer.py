@@ -325,13 +325,21 @@ def _check_sources(method: str, sources: Any, on_error: str) -> None:
         raise InputError(f"on_error is '{on_error}'; expected 'raise' or 'return'.")
     if isinstance(sources, str | os.PathLike | Clip | bytes | bytearray | memoryview):
         raise InputError(f"{method}() takes a list of sources, not one {type(sources).__name__}: {method}([source]).")
+    if not isinstance(sources, Iterable):
+        raise InputError(f"{method}() takes a list of sources, not {type(sources).__name__}.")
 
 
 def _models(
     model: str | DferModel | Sequence[str | DferModel], pretrained: str | Sequence[str] | None, options: dict[str, Any]
 ) -> list[DferModel]:
-    given = [model] if isinstance(model, str | DferModel) else list(model)
-    tags: list[str | None] = [pretrained] if pretrained is None or isinstance(pretrained, str) else list(pretrained)
+    given: list[Any] = list(model) if isinstance(model, list | tuple) else [model]
+    tags: list[Any] = list(pretrained) if isinstance(pretrained, list | tuple) else [pretrained]
+    for one in given:
+        if not isinstance(one, str | DferModel):
+            raise InputError(f"model is {one!r}; expected the name of a model, a model, or a list of them.")
+    for tag in tags:
+        if not isinstance(tag, str | None):
+            raise InputError(f"pretrained is {tag!r}; expected the tag of weights, or a list of them.")
     if not given or not tags:
         raise InputError("The list of models, or of weights, is empty.")
     building = [*([] if pretrained is None else ["pretrained"]), *(options.keys() - {"device", "dtype"})]

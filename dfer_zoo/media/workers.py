@@ -55,9 +55,9 @@ class Workers:
     def __init__(
         self, function: Callable[[Any], Any], count: int, *, timeout: float | None = None, start: str = "spawn"
     ) -> None:
-        if not 1 <= count <= limit("workers"):
+        if not isinstance(count, int) or not 1 <= count <= limit("workers"):
             raise InputError(
-                f"There cannot be {count} workers; expected 1 to {limit('workers')}. {raised_by('workers')}"
+                f"There cannot be {count!r} workers; expected 1 to {limit('workers')}. {raised_by('workers')}"
             )
         if start not in STARTS:
             raise InputError(f"Processes cannot start by {start!r}; expected {', '.join(STARTS)}.")

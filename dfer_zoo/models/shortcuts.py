@@ -53,7 +53,14 @@ class QuickGELU(nn.Module):
     """The activation of CLIP."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(QUICK_GELU * x)
+        return quick_gelu(x)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """Compute x * sigmoid(1.702 x). With gradients, use `silu`, which saves one tensor for backward instead of two."""
+    if x.requires_grad and not torch.compiler.is_compiling():
+        return F.silu(QUICK_GELU * x) / QUICK_GELU
+    return x * torch.sigmoid(QUICK_GELU * x)
 
 
 class Mlp(nn.Module):
@@ -97,8 +104,10 @@ class ClipMlp(nn.Sequential):
     """The MLP of open_clip's blocks, with the same parameter names."""
 
     def forward(self, x: Tensor) -> Tensor:
-        fc1, _, fc2 = self
-        return quick_mlp(fc1, fc2, x) if are_linear(fc1, fc2) and applies(self, x) else super().forward(x)
+        fc1, act, fc2 = self
+        if are_linear(fc1, fc2) and applies(self, x):
+            return quick_mlp(fc1, fc2, x)
+        return fc2(act(fc1(x)) if is_watched(act) else quick_gelu(fc1(x)))
 
 
 def quick_mlp(fc1: Any, fc2: Any, x: Tensor) -> Tensor:

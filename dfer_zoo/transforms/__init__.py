@@ -270,6 +270,11 @@ def create_transform(
         kind = registry.model_class(subject.arch)
         video, audio, inputs, optional = subject.video, subject.audio, kind.inputs, kind.optional_inputs
     else:
+        if not hasattr(subject, "video_spec"):
+            raise InputError(
+                f"A transform belongs to a model: a name such as 'mma_dfer.dfew_fold1', a record, or a model of "
+                f"dfer_zoo; found {type(subject).__name__}."
+            )
         video, audio = subject.video_spec, subject.audio_spec
         inputs, optional = subject.inputs, subject.optional_inputs
     if changes:
