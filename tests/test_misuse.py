@@ -1,4 +1,4 @@
-"""Arguments of a wrong type: an `InputError` that names the argument, not a traceback from deep inside."""
+"""Arguments of a wrong type raise an `InputError` that names the argument."""
 
 import numpy as np
 import pytest
