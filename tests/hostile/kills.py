@@ -449,7 +449,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["HF_HOME"] = caches
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         bad = 0
-        print("| killed | undisturbed | kills that hit | ended equal |\n|---|---|---|---|")
+        print("| task | undisturbed | effective kills | equal files |\n|---|---|---|---|")
         for name in options.tasks:
             found = attack(name, options.moments, options.seed)
             equal = found.kills - len(found.failures)

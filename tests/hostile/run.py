@@ -44,7 +44,7 @@ class Report:
     slowest: tuple[float, str] = (0.0, "")
 
     def __str__(self) -> str:
-        rows = ["| files | answers | errors of the family | anything else |", "|---|---|---|---|"]
+        rows = ["| files | results | `DferZooError` | other outcomes |", "|---|---|---|---|"]
         for kind in (*KINDS, "all"):
             row = [sum(n for (k, o), n in self.counts.items() if o == what and kind in (k, "all"))
                    for what in ("answer", "error", "failure")]  # fmt: skip
