@@ -49,11 +49,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, and move the file to ``path`` at the end of the block.
 
     The temporary file is removed after a failure. Files of killed processes are removed by the next call with the same
-    path on the same machine.
+    path on the same machine. A path that is itself such a temporary path is yielded as it is.
 
     Raises:
         WriteError: The disk is full, or the place cannot be written to.
     """
+    if path.name.startswith(".") and path.name.endswith(SUFFIX):
+        with _explained(path):
+            yield path
+        return
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path)

@@ -28,15 +28,17 @@ def write_mp4(clip: Clip, path: str | Path) -> Path:
 
     Args:
         clip: The clip.
-        path: The file.
+        path: The file, NAME.mp4. Missing folders are created.
 
     Returns:
         The path.
 
     Raises:
-        MediaError: PyAV is missing, or the file cannot be written.
+        MediaError: PyAV is missing, the suffix is not ``.mp4``, or the file cannot be written.
     """
     av = _pyav()
+    if Path(path).suffix.lower() != ".mp4":
+        raise MediaError(f"{path} cannot be written: expected a file name that ends with .mp4.")
     try:
         with atomic_path(Path(path)) as temporary:
             _encode(clip, temporary)
