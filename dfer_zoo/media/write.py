@@ -185,7 +185,9 @@ def _timed(frame: np.ndarray, now: int, duration: int) -> Any:
 
     height, width = (side // 2 * 2 for side in frame.shape[:2])
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]))
-    picture.pts, picture.time_base, picture.duration = now, Fraction(1, TICKS), duration
+    picture.pts, picture.time_base = now, Fraction(1, TICKS)
+    if hasattr(picture, "duration"):  # missing in old PyAV, where the muxer derives it from the times
+        picture.duration = duration
     return picture
 
 
