@@ -350,20 +350,25 @@ def _gradio() -> Any:
 
 
 def run(host: str, port: int | None, browser: bool) -> None:
-    """Serve until the user stops it.
+    """Serve until Ctrl+C or SIGTERM. Uploads and answers are then deleted.
 
     Args:
         host: The address to listen on.
         port: The port; a free one by default.
         browser: Open the page in the browser.
     """
+    import signal
     import threading
     import webbrowser
 
+    stopped = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: shells ignore it for background jobs
+            signal.signal(number, lambda *_: stopped.set())
     with serving(host, port) as address:
         print(f"dfer_zoo: {address} (stop with Ctrl+C)", flush=True)
         if host not in ("127.0.0.1", "localhost", "::1"):
             print("Everybody who reaches this address can use the page.", file=sys.stderr, flush=True)
         if browser:
             webbrowser.open(address)
-        threading.Event().wait()
+        stopped.wait()

@@ -52,9 +52,12 @@ def served(folder, *command):
     ) as server:
         line = server.stdout.readline()
         assert line.startswith("dfer_zoo: http://127.0.0.1:"), line
-        yield line.split()[1]
-        server.send_signal(signal.SIGINT)
-        server.communicate(timeout=60)
+        try:
+            yield line.split()[1]
+            server.send_signal(signal.SIGINT)
+            server.communicate(timeout=60)
+        finally:
+            server.kill()  # if it is still running: the end of the block waits for it
     assert not list(folder.glob("dfer_zoo_app_*"))
 
 
@@ -93,10 +96,7 @@ def slow(name, origins, folder):
 fetch.fetch_first = slow
 Cache.may_download = property(lambda self: True)
 page.KEEP_SECONDS, page.CHECK_SECONDS = 20, 1
-try:
-    page.run("127.0.0.1", None, False)
-except KeyboardInterrupt:
-    pass
+page.run("127.0.0.1", None, False)
 """
 
 
