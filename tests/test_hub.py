@@ -165,24 +165,18 @@ def test_verify_once_hashes_a_fetched_file_once(record, server, cache, monkeypat
 
 
 EIGHT = """
-import os, sys, pathlib
+import sys, pathlib
 from tests import small
+from tests.forks import at_once
 from dfer_zoo.weights import fetch
 from dfer_zoo.weights.cache import Cache
 record = small.record("hub", distribution="hub", repo_id="small/weights", revision=sys.argv[2],
     filename="model.safetensors", sha256=sys.argv[3], size=int(sys.argv[4]))
-waiting, starting = os.pipe()
-children = []
-for number in range(8):
-    children.append(os.fork())
-    if not children[-1]:
-        os.close(starting)
-        os.read(waiting, 1)  # all of them at once, when the parent closes the other end
-        path = fetch.fetch(record, Cache(sys.argv[1]))
-        pathlib.Path(sys.argv[1] + f".{number}").write_text(str(path))
-        os._exit(0)
-os.close(starting)
-sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+def work(number):
+    path = fetch.fetch(record, Cache(sys.argv[1]))
+    pathlib.Path(sys.argv[1] + f".{number}").write_text(str(path))
+
+sys.exit(at_once(work))
 """
 
 

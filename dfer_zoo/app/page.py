@@ -135,8 +135,10 @@ def _outputs(gr: Any) -> dict[str, Any]:
         eaf = gr.DownloadButton("ELAN (.eaf)", elem_id="eaf", interactive=False)
         png = gr.DownloadButton("Picture (.png)", elem_id="png", interactive=False)
     people = gr.State([], time_to_live=KEEP_SECONDS)
-    found = locals()
-    return {name: found[name] for name in OUTPUTS}
+    return dict(
+        fault=fault, person=person, headline=headline, timeline=timeline, table=table, overlay=overlay,
+        csv=csv, eaf=eaf, png=png, people=people,
+    )  # fmt: skip
 
 
 def shown(

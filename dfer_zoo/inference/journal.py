@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ..atomic import write_error
 from ..errors import DferZooError, InputError
 
 SCHEMA = 1
@@ -115,7 +116,7 @@ def _read(path: Path, stream: IO[bytes], header: Mapping[str, Any]) -> dict[str,
             stream.write(json.dumps(header).encode("ascii") + b"\n")
             stream.flush()
         except OSError as error:
-            raise DferZooError(f"{path}: this file cannot be written ({error.strerror}). Make room.") from error
+            raise write_error(path, error) from error
     return places
 
 

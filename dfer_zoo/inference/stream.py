@@ -68,7 +68,7 @@ class Stream:
         self.samples = round(self.length / fps * (sample_rate or 0))
         stride = window / 2 if recognizer.stride is None else recognizer.stride
         self.step = max(1, round(stride * fps))
-        self.seen = self.dropped = 0
+        self.dropped = 0
         self._behind = 0.0  # seconds by which the predictions so far delay the next frame
         # (frame number, samples pushed with that frame)
         self._sound: collections.deque[tuple[int, np.ndarray]] = collections.deque()
@@ -92,7 +92,6 @@ class Stream:
         clip = Clip.from_arrays([frame], source="stream")  # checks the frame
         samples = None if sound is None else self._samples(sound)
         self._memory.ring.add(np.ascontiguousarray(clip.take([0])[0]))  # OpenCV refuses views with negative strides
-        self.seen += 1
         if samples is not None:
             self._sound.append((self.seen, samples))
         self._drop_old_sound()
@@ -100,6 +99,11 @@ class Stream:
             return self._answer() if self._is_due() else None
         finally:
             self._behind = max(0.0, self._behind + time.perf_counter() - begin - 1 / self.fps)
+
+    @property
+    def seen(self) -> int:
+        """The number of frames so far."""
+        return self._memory.ring.count
 
     def _is_due(self) -> bool:
         if self.seen < self.length or (self.seen - self.length) % self.step:
@@ -211,6 +215,7 @@ class _Memory:
             self.cropped, self.report, before = find_in_stream(
                 self.ring, length, fps, visual.faces, crop=visual.face_crop, no_face=visual.no_face
             )
+        self.search = getattr(self.cropped, "search", None)  # None for whole frames and given boxes
         self.ring.keep(length + before)
         self.start = 0
         self.transforms: list[Transform] = [
@@ -225,16 +230,15 @@ class _Memory:
     def window(self, cropped: bool) -> StreamWindow:
         """Return the last window, and drop cached values of earlier frames."""
         self.start = self.ring.count - self.length
-        search = getattr(self.cropped, "search", None)
         first = self.ring.count - len(self.ring.frames)
-        if search is not None:
-            search.forget(first if self.remember else self.ring.count)
+        if self.search is not None:
+            self.search.forget(first if self.remember else self.ring.count)
         for transform in self.transforms:
             transform.forget(self.start if self.remember else self.ring.count)  # type: ignore[attr-defined]
         if not cropped or self.cropped is None:
             return StreamWindow(self.ring, self.start, self.length)
         assert self.report is not None
-        known = [] if search is None else search.found.values()
+        known = [] if self.search is None else self.search.found.values()
         self.report.update(searched=0, recalled=len(known), found=sum(map(bool, known)))
         return StreamWindow(self.cropped, self.start, self.length, self.report)
 
@@ -244,8 +248,7 @@ class _Memory:
             return [
                 (number, tuple(self.cropped.boxes[number].tolist())) for number in range(self.start, self.ring.count)
             ]
-        search = getattr(self.cropped, "search", None)
-        used = {} if search is None else search.used
+        used = {} if self.search is None else self.search.used
         return sorted((number, box) for number, box in used.items() if number >= self.start)
 
     def places(self, indices: Sequence[int]) -> list[tuple[int, Any]]:

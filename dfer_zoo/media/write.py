@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -36,23 +37,26 @@ def write_mp4(clip: Clip, path: str | Path) -> Path:
     Raises:
         MediaError: PyAV is missing, the suffix is not ``.mp4``, or the file cannot be written.
     """
-    av = _pyav()
     if Path(path).suffix.lower() != ".mp4":
         raise MediaError(f"{path} cannot be written: expected a file name that ends with .mp4.")
-    try:
-        with atomic_path(Path(path)) as temporary:
-            _encode(clip, temporary)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+    with _temporary(Path(path)) as temporary:
+        _encode(clip, temporary)
     return Path(path)
 
 
-def _pyav() -> Any:
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """Yield a path to write with PyAV, and move the file to ``path``. Every failure is a `MediaError`."""
     try:
         import av
     except ImportError as error:
         raise MediaError("Writing a video file needs PyAV: pip install 'dfer-zoo[video]'.") from error
-    return av
+    try:
+        with atomic_path(path) as temporary:
+            yield temporary
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(f"{path}: this video cannot be written ({reason}).") from error
 
 
 def _encode(clip: Clip, path: Path) -> None:
@@ -60,7 +64,7 @@ def _encode(clip: Clip, path: Path) -> None:
 
     frames = clip.take(range(clip.num_frames))
     rate = clip.sample_rate or DEFAULT_SAMPLE_RATE
-    height, width = (side // 2 * 2 for side in frames[0].shape[:2])
+    height, width = _even(frames[0].shape)
     with av.open(str(path), "w", format="mp4") as container:
         picture = container.add_stream(
             "libx264", rate=round(clip.fps or DEFAULT_FPS), options={"crf": "16", "threads": "1"}
@@ -69,7 +73,7 @@ def _encode(clip: Clip, path: Path) -> None:
         if clip.waveform is not None:
             voice = container.add_stream("aac", rate=rate, layout="mono")
         for frame in frames:
-            container.mux(picture.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]))))
+            container.mux(picture.encode(_picture(frame)))
         container.mux(picture.encode())
         if clip.waveform is not None:
             sound = av.AudioFrame.from_ndarray(
@@ -133,14 +137,8 @@ def write_video(
     Raises:
         MediaError: PyAV or its encoder is missing, or the file cannot be written.
     """
-    av = _pyav()
-    try:
-        with atomic_path(path) as temporary:
-            _write(temporary, frames, times, fps, sound, pixel_aspect)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(
-            f"{path}: this video cannot be written ({getattr(error, 'strerror', None) or error})."
-        ) from error
+    with _temporary(path) as temporary:
+        _write(temporary, frames, times, fps, sound, pixel_aspect)
     return path
 
 
@@ -180,11 +178,20 @@ def _chained(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.nda
     yield from others
 
 
-def _timed(frame: np.ndarray, now: int, duration: int) -> Any:
+def _even(shape: Sequence[int]) -> tuple[int, int]:
+    """Return (height, width), each rounded down to an even number."""
+    return shape[0] // 2 * 2, shape[1] // 2 * 2
+
+
+def _picture(frame: np.ndarray) -> Any:
     import av
 
-    height, width = (side // 2 * 2 for side in frame.shape[:2])
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]))
+    height, width = _even(frame.shape)
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]))
+
+
+def _timed(frame: np.ndarray, now: int, duration: int) -> Any:
+    picture = _picture(frame)
     picture.pts, picture.time_base = now, Fraction(1, TICKS)
     if hasattr(picture, "duration"):  # missing in old PyAV, where the muxer derives it from the times
         picture.duration = duration
@@ -200,7 +207,7 @@ def _picture_stream(output: Any, shape: Sequence[int], fps: float, pixel_aspect:
         raise MediaError(
             "This PyAV has no H.264 encoder (libx264), so no video can be written; pip install --force-reinstall av."
         ) from error
-    stream.height, stream.width = (side // 2 * 2 for side in shape[:2])
+    stream.height, stream.width = _even(shape)
     stream.pix_fmt = "yuv420p"
     stream.codec_context.time_base = Fraction(1, TICKS)
     if pixel_aspect is not None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import InputError, suggest
 from ..weights.record import check_labels
 from .parts import call
-from .shortcuts import ClipMlp
+from .shortcuts import ClipMlp, QuickGELU
 
 CONTEXT_LENGTH = 77  # rows of the published position table
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
@@ -135,7 +135,8 @@ def build_clip(clip_model: str | Mapping[str, Any], *, vision: bool = True) -> o
     for block in [*clip.visual.transformer.resblocks, *clip.transformer.resblocks]:
         if not torch.allclose(block.mlp[1](probe), probe * torch.sigmoid(1.702 * probe), atol=1e-6):
             raise InputError(f"{clip_model!r} was built with the activation {block.mlp[1]}; expected QuickGELU.")
-        block.mlp = ClipMlp(OrderedDict(block.mlp.named_children()))
+        fc1, (act, _), fc2 = block.mlp.named_children()
+        block.mlp = ClipMlp(OrderedDict([fc1, (act, QuickGELU()), fc2]))
     return clip
 
 

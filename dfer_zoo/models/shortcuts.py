@@ -104,10 +104,8 @@ class ClipMlp(nn.Sequential):
     """The MLP of open_clip's blocks, with the same parameter names."""
 
     def forward(self, x: Tensor) -> Tensor:
-        fc1, act, fc2 = self
-        if are_linear(fc1, fc2) and applies(self, x):
-            return quick_mlp(fc1, fc2, x)
-        return fc2(act(fc1(x)) if is_watched(act) else quick_gelu(fc1(x)))
+        fc1, _, fc2 = self
+        return quick_mlp(fc1, fc2, x) if are_linear(fc1, fc2) and applies(self, x) else super().forward(x)
 
 
 def quick_mlp(fc1: Any, fc2: Any, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from ..errors import WeightsError, first_line
 from ..weights.safetensors import read_safetensors, write_safetensors
 
 
@@ -54,9 +54,8 @@ def load_state(path: Path, model: nn.Module, optimizer: Any, scaler: Any) -> dic
         progress = _checked(header["progress"])
         _load(tensors, header, weights, model, optimizer, scaler)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{path} is damaged, or of another version of dfer_zoo ({type(error).__name__}: {reason}). Delete it to start "
+            f"{path} is damaged, or of another version of dfer_zoo ({type(error).__name__}: {first_line(error)}). Delete it to start "
             "the training again."
         ) from error
     return progress

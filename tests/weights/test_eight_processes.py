@@ -15,13 +15,14 @@ from tests import hub_server, small
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks, so that torch is imported once")
 EIGHT = """
-import os, sys, time, dataclasses, hashlib
+import sys, hashlib
 from pathlib import Path
 import pytest
 import dfer_zoo
 from dfer_zoo.checkpoints import convert_checkpoint
 from dfer_zoo.weights.record import Origin
 from tests import small
+from tests.forks import at_once
 
 what, folder, url, content = sys.argv[1], Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]).read_bytes()
 facts = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -33,27 +34,12 @@ record = {
 }[what]()
 small.open_zoo(pytest.MonkeyPatch(), folder, record)
 
-def work():
+def work(number):
     if what == "convert":
         return convert_checkpoint("small", "converted", sys.argv[4])
     return dfer_zoo.create_model(record.name, cache_dir=folder / "cache").labels
 
-waiting, starting = os.pipe()
-children = []
-for number in range(8):
-    children.append(os.fork())
-    if not children[-1]:
-        os.close(starting)
-        os.read(waiting, 1)  # all of them at once, when the parent closes the other end
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(status)
-os.close(starting)
-sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+sys.exit(at_once(work))
 """
 
 
