@@ -371,26 +371,23 @@ def plot(stored: dict[str, Any], folder: Path) -> list[Path]:
     """Plot the ratios of the networks in a colorblind-safe palette."""
     from matplotlib.figure import Figure
 
-    from dfer_zoo.inference.plots import COLORS, THEMES
+    from dfer_zoo.inference.plots import COLORS, THEMES, style_axes, write_figure
 
     rows = stored["sections"]["networks"]["rows"]
+    names = [row["name"] for row in rows]
     paths = []
-    for theme, (background, text, grid) in THEMES.items():
-        figure = Figure(figsize=(8, 0.5 * len(rows) + 1.3), facecolor=background, layout="constrained")
+    for theme, (background, text, _) in THEMES.items():
+        figure = Figure(figsize=(8, 0.45 * len(rows) + 1.3), facecolor=background, layout="constrained")
         axes = figure.subplots()
-        axes.set_facecolor(background)
-        names = [row["name"] for row in rows]
-        axes.barh(names, [row["authors"] for row in rows], color=COLORS[1], label="dfer_zoo")
+        style_axes(axes, theme)
+        axes.grid(visible=False, axis="y")
+        axes.barh(names, [row["authors"] for row in rows], height=0.6, color=COLORS[1], label="dfer_zoo")
         axes.plot([row["goal"] for row in rows], names, "D", color=COLORS[0], label="goal", linestyle="none")
         axes.axvline(1, color=text, linewidth=1)
         axes.invert_yaxis()
         axes.set_xlabel("time / time of the authors' code", color=text)
-        axes.tick_params(colors=text)
-        axes.grid(axis="x", color=grid)
-        axes.set_axisbelow(True)
-        axes.legend(facecolor=background, labelcolor=text, edgecolor=grid, loc="lower right")
-        paths.append(folder / f"networks_{theme}.png")
-        figure.savefig(paths[-1], dpi=110)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=text)
+        paths.append(write_figure(folder / f"networks_{theme}.png", figure))
     return paths
 
 

@@ -78,7 +78,7 @@ def timeline_figure(
         _draw_faces(faces, prediction, theme, NARROW_FACES if narrow else None)
     else:
         axes = figure.add_subplot()
-    _style(axes, theme)
+    style_axes(axes, theme)
     title = f"{Path(prediction.source).name}: {prediction.label}" if title is None else title
     wrapped = "\n".join(textwrap.wrap(title, 36 if narrow else 84, max_lines=2, placeholder=" ..."))
     figure.suptitle(wrapped, x=0.01, ha="left", color=text, weight="bold", parse_math=False)  # names may contain a $
@@ -92,7 +92,8 @@ def timeline_figure(
     return figure
 
 
-def _style(axes: Any, theme: str) -> None:
+def style_axes(axes: Any, theme: str) -> None:
+    """Set the colors and the grid of a theme, without a frame."""
     background, text, grid = THEMES[theme]
     axes.set_facecolor(background)
     axes.tick_params(colors=text, length=0)
