@@ -9,7 +9,8 @@ import torch
 from dfer_zoo.data.puppets import Puppet
 
 SLOW = ("timm", "torchvision", "torchaudio", "open_clip", "torch._dynamo", "torch._inductor", "sympy", "scipy", "matplotlib",
-        "pandas", "huggingface_hub.hf_api", "sklearn", "accelerate", "tqdm.auto", "requests", "facenet_pytorch")  # fmt: skip
+        "pandas", "huggingface_hub", "httpx", "filelock", "yaml", "cv2", "PIL.ImageDraw", "sklearn", "accelerate",
+        "tqdm.auto", "requests", "facenet_pytorch")  # fmt: skip
 PROGRAM = """
 import sys
 from dfer_zoo.cli import main
