@@ -53,7 +53,7 @@ class Reader:
             raise self.error(
                 f"{place}: expected an object with the fields of {cls.__name__}, found {type(data).__name__}."
             )
-        hints = _hints(cls)
+        hints = _hints(typing.cast(Any, cls))
         missing = sorted(self._required(cls) - data.keys())
         unknown = sorted(str(name) for name in data.keys() - hints.keys())
         if missing or unknown:
