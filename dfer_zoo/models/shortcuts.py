@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 QUICK_GELU = 1.702  # slope inside CLIP's activation, x * sigmoid(1.702 x)
 
@@ -47,6 +48,98 @@ def applies(module: nn.Module, x: Tensor) -> bool:
 def are_linear(*layers: nn.Module) -> bool:
     """Return whether all layers are plain `nn.Linear`, so that their weights can be used directly."""
     return all(type(layer) is nn.Linear for layer in layers)
+
+
+# -- matrix products ---------------------------------------------------------------------------------------------------
+
+# PyTorch multiplies float32 matrices with MKL, which uses AVX2 on other vendors' processors. oneDNN uses AVX-512 on all.
+_HAS_FAST_PRODUCTS = (
+    torch.backends.cpu.get_cpu_capability() == "AVX512"
+    and torch.backends.mkldnn.is_available()
+    and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+)
+
+
+def _is_fast(x: Tensor, weight: Tensor) -> bool:
+    """Return whether oneDNN may compute this product: float32 values on the CPU, and nothing that records operations."""
+    if not _HAS_FAST_PRODUCTS or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if torch.is_grad_enabled() or _plain.get() or torch.is_autocast_enabled("cpu") or is_in_torch_dispatch_mode():
+        return False
+    if type(x) is not Tensor or type(weight) not in (Tensor, nn.Parameter) or not torch.backends.mkldnn.enabled:
+        return False
+    return x.dtype is weight.dtype is torch.float32 and x.is_cpu and weight.is_cpu and x.numel() > 0
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, act: str = "none", approximate: str = "none") -> Tensor:
+    """Compute `F.linear` and an activation: "none", "gelu" or "silu"."""
+    if _is_fast(x, weight):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "swish" if act == "silu" else act, [], approximate)
+    x = F.linear(x, weight, bias)
+    if act == "gelu":
+        return torch.ops.aten.gelu_(x, approximate=approximate)
+    return F.silu(x, inplace=True) if act == "silu" else x
+
+
+def call_linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """Call a layer. If it is a plain `nn.Linear` without hooks, use the faster product."""
+    if type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks:
+        return linear(x, layer.weight, layer.bias)
+    return layer(x)
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+def self_attention(
+    x: Tensor, num_heads: int, weight: Tensor, bias: Tensor | None, proj: Any, mask: Tensor | None = None
+) -> Tensor:
+    """Attention (N, L, D) -> (N, L, D). ``weight`` and ``bias`` compute queries, keys and values, in this order."""
+    q, k, v = linear(x, weight, bias).unflatten(-1, (3, num_heads, x.shape[-1] // num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return linear(seen.transpose(1, 2).flatten(2), proj.weight, proj.bias)
+
+
+def attention_of_few(
+    q: Tensor, context: Tensor, num_heads: int, key: Tensor, value: Tensor, value_bias: Tensor | None
+) -> Tensor:
+    """Attention of few queries (N, P, D) to many tokens (N, L, C) -> (N, P, D), before the output projection.
+
+    The key matrix is applied to the queries, and the value matrix to the weighted mean of the tokens: P * heads rows
+    instead of L. A bias of the keys has no effect, because it shifts all scores of a query equally.
+    """
+    n, places, width = q.shape
+    depth = width // num_heads
+    q = q.reshape(n * places, num_heads, depth).transpose(0, 1) * depth**-0.5  # (heads, N * P, depth)
+    asked = q @ key.view(num_heads, depth, -1)  # (heads, N * P, C)
+    asked = asked.unflatten(1, (n, places)).transpose(0, 1).flatten(1, 2)  # (N, heads * P, C)
+    mixed = (asked @ context.mT).softmax(-1) @ context
+    mixed = mixed.unflatten(1, (num_heads, places)).transpose(0, 1).flatten(1, 2)  # (heads, N * P, C)
+    seen = mixed @ value.view(num_heads, depth, -1).mT  # (heads, N * P, depth)
+    seen = seen.transpose(0, 1).reshape(n, places, width)
+    return seen if value_bias is None else seen + value_bias
+
+
+class ClipAttention(nn.MultiheadAttention):
+    """The attention of open_clip's blocks."""
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Any:
+        known = not args and options.keys() == {"need_weights", "attn_mask"} and not options["need_weights"]
+        usual = known and key is value and self.batch_first and query.ndim == 3 and self.in_proj_bias is not None
+        mask, proj = options.get("attn_mask"), self.out_proj
+        if not usual or not applies(self, query):
+            return super().forward(query, key, value, *args, **options)
+        if query is key and (mask is None or mask.ndim == 2):
+            weight, bias = self.in_proj_weight, self.in_proj_bias
+            return self_attention(query, self.num_heads, weight, bias, proj, mask), None
+        if mask is None and query.shape[1] == 1:
+            (q, k, v), (q_bias, _, v_bias) = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+            seen = attention_of_few(linear(query, q, q_bias), key, self.num_heads, k, v, v_bias)
+            return linear(seen, proj.weight, proj.bias), None
+        return super().forward(query, key, value, *args, **options)
+
+
+# -- MLPs --------------------------------------------------------------------------------------------------------------
 
 
 class QuickGELU(nn.Module):
@@ -96,7 +189,7 @@ class Mlp(nn.Module):
             if type(self.act) is QuickGELU:
                 return quick_mlp(self.fc1, self.fc2, x)
             if isinstance(self.act, nn.GELU):
-                return self.fc2(torch.ops.aten.gelu_(self.fc1(x), approximate=self.act.approximate))
+                return call_linear(self.fc2, linear(x, self.fc1.weight, self.fc1.bias, "gelu", self.act.approximate))
         return self.drop2(self.fc2(self.norm(self.drop1(self.act(self.fc1(x))))))
 
 
@@ -109,10 +202,11 @@ class ClipMlp(nn.Sequential):
 
 
 def quick_mlp(fc1: Any, fc2: Any, x: Tensor) -> Tensor:
-    """Compute fc2(quick_gelu(fc1(x))): h * sigmoid(s h) = silu(s h) / s, with s = 1.702 folded into the weights."""
+    """Compute fc2(quick_gelu(fc1(x))) by h * sigmoid(s h) = silu(s h) / s, with s = 1.702."""
     bias = None if fc1.bias is None else fc1.bias * QUICK_GELU
-    hidden = F.silu(F.linear(x, fc1.weight * QUICK_GELU, bias), inplace=True)
-    return F.linear(hidden, fc2.weight / QUICK_GELU, fc2.bias)
+    hidden = linear(x * QUICK_GELU, fc1.weight, bias, "silu")
+    bias = None if fc2.bias is None else fc2.bias * QUICK_GELU
+    return linear(hidden, fc2.weight, bias).div_(QUICK_GELU)
 
 
 def in_chunks(run: Callable[..., Tensor], block: nn.Module, tokens: Tensor, *args: Any, size: int = 4) -> Tensor:
