@@ -46,7 +46,9 @@ def networks_on(device: str) -> Iterator[list[int]]:
 
     changed = [(nn.Module, "__call__")]
     changed += [(kind, name) for kind in subclasses(nn.Module) for name in METHODS if name in vars(kind)]
-    kept = [(kind, name, getattr(kind, name)) for kind, name in changed if kind.__module__.startswith(("torch", "dfer"))]
+    kept = [
+        (kind, name, getattr(kind, name)) for kind, name in changed if kind.__module__.startswith(("torch", "dfer"))
+    ]
     for kind, name, run in kept:
         setattr(kind, name, there(run))
     try:
