@@ -113,6 +113,14 @@ SECTIONS: dict[str, tuple[str, str, list[Column]]] = {
 }  # fmt: skip
 
 
+# sections with a plot (examples/benchmark.py --plot), and what it shows
+PLOTS = {
+    "networks": "Time of each network against the authors' code, and the goal",
+    "streams": "Computing time of each system against the length of the video",
+    "batches": "Time per clip against the number of clips in one forward pass",
+}
+
+
 def page(stored: dict[str, Any], device: dict[str, Any] | None) -> str:
     """Return the text of the page."""
     parts = [INTRODUCTION]
@@ -123,11 +131,8 @@ def page(stored: dict[str, Any], device: dict[str, Any] | None) -> str:
             parts.append("Not measured yet.\n")
             continue
         parts.append(f"Measured on {section['date']}: {section['machine']}, torch {section['torch']}{busy(section)}.\n")
-        if name == "networks":
-            parts.append(
-                "![Time of each network against the authors' code, and the goal](pictures/networks_light.png#only-light)\n"
-                "![Time of each network against the authors' code, and the goal](pictures/networks_dark.png#only-dark)\n"
-            )
+        if name in PLOTS:
+            parts.append("".join(f"![{PLOTS[name]}](pictures/{name}_{t}.png#only-{t})\n" for t in ("light", "dark")))
         rows = [[f"`{row['name']}`", *(cell(row) for _, cell in columns)] for row in section["rows"]]
         parts.append(table([["", *(heading for heading, _ in columns)], *rows]))
     parts.append(GPU)

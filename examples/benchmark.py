@@ -5,7 +5,7 @@
     python examples/benchmark.py --only mae_dfer --device cuda
     python examples/benchmark.py --check                      # exit 1 if a ratio is 15 % above that in docs/benchmarks.json
     python examples/benchmark.py --json docs/benchmarks.json  # keep the rows that were measured
-    python examples/benchmark.py --plot docs/pictures         # draw the networks of the file, light and dark
+    python examples/benchmark.py --plot docs/pictures         # plot the numbers of the file, light and dark
 
 A ratio is the time of one way divided by that of another one, the median over rounds in which both run one after the
 other; smaller is better. Where both ways compute the same numbers, that is checked before anything is timed.
@@ -377,27 +377,72 @@ def keep(path: Path, found: dict[str, list[Row]], device: str) -> None:
 
 
 def plot(stored: dict[str, Any], folder: Path) -> list[Path]:
-    """Plot the ratios of the networks in a colorblind-safe palette."""
+    """Plot the measured sections that have a plot, light and dark, in a colorblind-safe palette."""
     from matplotlib.figure import Figure
 
-    from dfer_zoo.inference.plots import COLORS, THEMES, style_axes, write_figure
+    from dfer_zoo.inference.plots import THEMES, style_axes, write_figure
 
-    rows = stored["sections"]["networks"]["rows"]
-    names = [row["name"] for row in rows]
     paths = []
-    for theme, (background, text, _) in THEMES.items():
-        figure = Figure(figsize=(8, 0.45 * len(rows) + 1.3), facecolor=background, layout="constrained")
-        axes = figure.subplots()
-        style_axes(axes, theme)
-        axes.grid(visible=False, axis="y")
-        axes.barh(names, [row["authors"] for row in rows], height=0.6, color=COLORS[1], label="dfer_zoo")
-        axes.plot([row["goal"] for row in rows], names, "D", color=COLORS[0], label="goal", linestyle="none")
-        axes.axvline(1, color=text, linewidth=1)
-        axes.invert_yaxis()
-        axes.set_xlabel("time / time of the authors' code", color=text)
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=text)
-        paths.append(write_figure(folder / f"networks_{theme}.png", figure))
+    for section, draw in PLOTS.items():
+        rows = stored["sections"].get(section, {}).get("rows", [])
+        for theme, (background, text, _) in THEMES.items() if rows else ():
+            height = 4 if section == "batches" else 0.45 * len(rows) + 1.3
+            figure = Figure(figsize=(8, height), facecolor=background, layout="constrained")
+            axes = figure.subplots()
+            style_axes(axes, theme)
+            draw(axes, rows, text)
+            if axes.get_legend_handles_labels()[0]:
+                figure.legend(loc="outside upper left", ncols=4, frameon=False, labelcolor=text)
+            paths.append(write_figure(folder / f"{section}_{theme}.png", figure))
     return paths
+
+
+def plot_networks(axes: Any, rows: list[Row], text: str) -> None:
+    from dfer_zoo.inference.plots import COLORS
+
+    names = [row["name"] for row in rows]
+    plot_bars(axes, names, [row["authors"] for row in rows], text, label="dfer_zoo")
+    axes.plot([row["goal"] for row in rows], names, "D", color=COLORS[0], label="goal", linestyle="none")
+    axes.set_xlabel("time / time of the authors' code", color=text)
+
+
+def plot_streams(axes: Any, rows: list[Row], text: str) -> None:
+    rows = sorted(rows, key=lambda row: row["of_length"])
+    plot_bars(axes, [row["name"] for row in rows], [row["of_length"] for row in rows], text)
+    for place, row in enumerate(rows):
+        axes.text(row["of_length"] + 0.01, place, f"{row['of_length']:.2f}", va="center", color=text)
+    axes.set_xlabel("computing time / length of the video; left of the line it keeps up", color=text)
+
+
+def plot_bars(axes: Any, names: list[str], lengths: list[float], text: str, label: str | None = None) -> None:
+    """Draw one bar per name, from top to bottom, and a line at 1."""
+    from dfer_zoo.inference.plots import COLORS
+
+    axes.barh(names, lengths, height=0.6, color=COLORS[1], label=label)
+    axes.axvline(1, color=text, linewidth=1)
+    axes.grid(visible=False, axis="y")
+    axes.invert_yaxis()
+
+
+def plot_batches(axes: Any, rows: list[Row], text: str) -> None:
+    from dfer_zoo.inference.plots import COLORS
+
+    lines: dict[str, dict[int, float]] = {}
+    for row in rows:
+        model, _, size = row["name"].rpartition(", ")
+        lines.setdefault(model, {1: 1.0})[int(size.split()[0])] = row["ratio"]
+    for (model, line), color, marker in zip(lines.items(), (COLORS[1], COLORS[0], COLORS[5], COLORS[3]), "osD^"):
+        axes.plot(line.keys(), line.values(), color=color, marker=marker, linewidth=2, label=model)
+    sizes = sorted({size for line in lines.values() for size in line})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_ylim(bottom=0)
+    axes.axhline(1, color=text, linewidth=1)
+    axes.set_xlabel("clips in one forward pass", color=text)
+    axes.set_ylabel("time per clip / alone", color=text)
+
+
+PLOTS = {"networks": plot_networks, "streams": plot_streams, "batches": plot_batches}
 
 
 @torch.no_grad()
@@ -411,9 +456,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=10, help="length of the clip of stages")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the measured rows in this file")
     parser.add_argument("--check", type=Path, nargs="?", const=STORED, metavar="FILE", help="compare with this file")
-    parser.add_argument(
-        "--plot", type=Path, metavar="FOLDER", help="draw the networks of the stored file; measure nothing"
-    )
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="plot the stored sections; measure nothing")
     options = parser.parse_args(arguments)
     if unknown := set(options.sections) - SECTIONS.keys():
         parser.error(f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")

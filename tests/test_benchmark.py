@@ -71,12 +71,19 @@ def test_two_ways_to_different_numbers_are_refused():
         benchmark.difference(torch.ones(3), torch.ones(3) * 1.01, "wrong")
 
 
-def test_the_networks_are_drawn_light_and_dark(tmp_path):
+def test_the_measured_sections_are_drawn_light_and_dark(tmp_path):
     pytest.importorskip("matplotlib")
-    row = {"name": "mma_dfer", "ratio": 0.9, "authors": 0.9, "goal": 0.92}
-    benchmark.keep(tmp_path / "b.json", {"networks": [row]}, "cpu")
+    network = {"name": "mma_dfer", "ratio": 0.9, "authors": 0.9, "goal": 0.92}
+    batches = [{"name": f"mae_dfer, {size} clips", "ratio": 1.1} for size in (2, 4)]
+    found = {"networks": [network], "batches": batches}
+    benchmark.keep(tmp_path / "b.json", found, "cpu")
     assert benchmark.main(["--plot", str(tmp_path), "--json", str(tmp_path / "b.json")]) == 0
-    assert (tmp_path / "networks_light.png").stat().st_size and (tmp_path / "networks_dark.png").stat().st_size
+    drawn = {path.name for path in tmp_path.glob("*.png") if path.stat().st_size}
+    assert drawn == {f"{section}_{theme}.png" for section in found for theme in ("light", "dark")}
+
+
+def test_every_plot_of_the_page_is_drawn():
+    assert set(load_script("docs/benchmark_page.py").PLOTS) == set(benchmark.PLOTS)
 
 
 def test_attention_counts_in_the_flops():

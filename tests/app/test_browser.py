@@ -274,7 +274,7 @@ def test_several_people_can_be_chosen(address, browser, tmp_path):
     )
     check_the_video_plays(browser)
     shot(browser, "app_several")
-    assert sorted(pandas.read_csv(downloaded(browser, "csv", tmp_path, ".csv"))["person"].unique()) == [0, 1]
+    assert sorted(pandas.read_csv(downloaded(browser, "csv", tmp_path, ".csv"))["person"].unique()) == [1, 2]
     tiers = ElementTree.parse(downloaded(browser, "eaf", tmp_path, ".eaf")).getroot()
     assert [tier.get("TIER_ID") for tier in tiers.findall("TIER")] == [
         "expression of person 1",
