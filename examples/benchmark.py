@@ -37,6 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dfer_zoo
 from dfer_zoo.data.puppets import Puppet, puppets
+from dfer_zoo.inference import precision
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.models.shortcuts import plain
@@ -268,17 +269,19 @@ def workers(options: argparse.Namespace) -> list[Row]:
 
 
 def compiled(options: argparse.Namespace) -> list[Row]:
-    """Measure `Recognizer(..., compile=True)` relative to the shortcuts, and the compile time in seconds."""
+    """Measure `Recognizer(..., compile=True)` relative to the shortcuts, and the seconds of the first clip."""
     rows = []
-    for name in ("av_fusion", "mae_dfer"):
+    for name in ("av_fusion", "mae_dfer", "dk_clip", "mma_dfer"):
         if options.only and name not in options.only:
             continue
         model = random_network(name, options.device)
+        fast = precision.compiled(copy.deepcopy(model))
         inputs = model.example_inputs()
-        fast = partial(torch.compile(model), **inputs)
-        first = timed(fast, options.device)
-        ratio = interleaved(fast, partial(model, **inputs), options.rounds, options.device)
-        rows.append({"name": name, "ratio": ratio, "seconds": first})
+        first = timed(partial(fast, **inputs), options.device)
+        differ = difference(fast(**inputs), model(**inputs), name)
+        ratio = interleaved(partial(fast, **inputs), partial(model, **inputs), options.rounds, options.device)
+        rows.append({"name": name, "ratio": ratio, "seconds": first, "difference": differ})
+        torch.compiler.reset()
     return rows
 
 
@@ -331,12 +334,10 @@ def machine(device: str = "cpu") -> str:
     >>> machine().split(",")[0].endswith(("core", "cores"))
     True
     """
-    from dfer_zoo.inference.precision import has_bfloat16
-
     if device != "cpu":
         return device
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    units = "with" if has_bfloat16(torch.device("cpu")) else "without"
+    units = "with" if precision.has_bfloat16(torch.device("cpu")) else "without"
     plural = "s" if cores > 1 else ""
     return f"{cores} core{plural}, {platform.machine().replace('_', '-')} {units} bf16 units"
 
