@@ -36,6 +36,7 @@ from dfer_zoo.data.puppets import Puppet, emotion_of, puppets
 from dfer_zoo.inference.precision import compiled
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.base import DferModel
+from dfer_zoo.models.shortcuts import plain
 from dfer_zoo.registry import MODELS
 from random_networks import random_network
 
@@ -204,6 +205,13 @@ class Check:
         return f"{torch.cuda.max_memory_allocated(self.device) / 2**20:.0f}"
 
     @torch.no_grad()
+    def shortcuts(self, model: DferModel) -> str:
+        inputs = model.to(self.device).example_inputs(BATCH)
+        ours = self.timed(lambda: model(**inputs))
+        with plain():
+            return f"{ours / self.timed(lambda: model(**inputs)):.2f}"
+
+    @torch.no_grad()
     def half(self, model: DferModel) -> str:
         inputs = model.to(self.device).example_inputs(BATCH)
         whole = self.timed(lambda: model(**inputs))
@@ -248,6 +256,7 @@ COLUMNS: list[dict[str, tuple[Any, ...]]] = [
         "training step": ("step",),
         **{f"clips/s at {size}": ("rate", size) for size in BATCHES},
         "peak MiB": ("memory",),
+        "shortcuts / plain": ("shortcuts",),
         "bf16 / float32": ("half",),
     },
     {"bf16 labels": ("labels",)},
