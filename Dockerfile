@@ -16,10 +16,11 @@ FROM python:3.12-slim
 COPY --from=build /opt/venv /opt/venv
 COPY examples/serve.py /opt/serve.py
 # everybody may write there, so that the image runs under any user id (docker run --user)
-RUN mkdir -m 1777 /weights /clips && useradd --no-create-home zoo
+RUN mkdir -m 1777 /weights /clips && useradd --no-create-home --uid 1000 zoo
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp \
     DFER_ZOO_WEIGHTS=/weights HF_HOME=/weights/hub HF_HUB_DISABLE_TELEMETRY=1
-USER zoo
+# a number: Kubernetes refuses names for runAsNonRoot
+USER 1000
 WORKDIR /clips
 ENTRYPOINT ["dfer-zoo"]
 CMD ["--help"]

@@ -34,10 +34,12 @@ api:
 demo:
 	$(PYTHON) -m dfer_zoo demo
 
-# the timeline of a drawn clip, and the diagrams of the systems
+# every picture of the docs: the timeline of a drawn clip, the diagrams, the import graph, the plots of the benchmarks
 pictures:
 	$(PYTHON) docs/pictures.py
 	$(PYTHON) docs/diagrams.py
+	$(PYTHON) docs/import_graph.py
+	$(PYTHON) examples/benchmark.py --plot docs/pictures
 
 # run all parity cases and write the worst error of each system into docs/parity.md
 proven:

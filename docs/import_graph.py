@@ -1,19 +1,23 @@
-"""Write the import graph of the package to docs/architecture.md; `--check` only reports whether it is stale.
+"""Draw which folder of the package imports which, light and dark; `--check` only reports stale files.
 
-The layout test imports `folders()` and `edges()`.
+The tests of the layout import `folders()` and `edges()`.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "dfer_zoo"
-PAGE = ROOT / "docs" / "architecture.md"
+sys.path.insert(0, str(ROOT / "docs"))
+
+from diagrams import FOLDER, FONT, THEMES, text  # noqa: E402
+
+CELL, LEFT, TOP, SIZE = 27, 118, 104, 14  # of the drawing, in pixels
+HIDDEN = {"errors", "atomic", "version", "__main__"}  # nearly everything imports the first three
 
 # From top to bottom: a folder or file imports only lower ones. Files that nothing else imports come first.
 ORDER = (
@@ -87,32 +91,55 @@ def folders() -> dict[str, set[str]]:
     return found
 
 
-def drawing() -> str:
-    """Return the graph as mermaid text, without `errors`, `atomic` and `version`, which nearly everything imports."""
-    hidden = {"errors", "atomic", "version", "__main__"}
-    graph = folders()
-    lines = ["```mermaid", "graph TD"]
-    for name in sorted(graph.keys() - hidden, key=ORDER.index):
-        lines += [f"  {name} --> {other}" for other in sorted(graph[name] - hidden, key=ORDER.index)]
-    return "\n".join([*lines, "```"])
+def draw(theme: str) -> str:
+    """Return the imports as a square of dots: the folder of a row imports the folders of its dots.
+
+    Without cycles, all dots are above the diagonal.
+    """
+    colour, graph = THEMES[theme], folders()
+    names = [name for name in ORDER if name not in HIDDEN]
+    width, height = LEFT + CELL * len(names) + 40, TOP + CELL * len(names) + 16
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="img" font-family="{FONT}">',
+        "<title>Which folder imports which</title>",
+    ]
+    right, bottom = LEFT + CELL * len(names), TOP + CELL * len(names)
+    for row in range(len(names)):
+        start, middle = CELL * row, CELL * row + CELL / 2
+        if row % 2 == 0:
+            parts.append(f'<rect x="0" y="{TOP + start}" width="{right}" height="{CELL}" fill="{colour["fixed"]}"/>')
+        parts.append(
+            f'<rect x="{LEFT + start}" y="{TOP + start}" width="{CELL}" height="{CELL}" fill="{colour["input"]}"/>'
+        )
+        parts.append(f'<path d="M{LEFT + middle} {TOP - 4} V{bottom}" stroke="{colour["frame"]}" stroke-width="0.5"/>')
+    for row, name in enumerate(names):
+        middle = CELL * row + CELL / 2
+        parts += [
+            text(LEFT - 12, TOP + middle + 5, name, colour["text"], SIZE, anchor="end"),
+            f'<g transform="translate({LEFT + middle + 5} {TOP - 10}) rotate(-60)">'
+            f"{text(0, 0, name, colour['text'], SIZE)}</g>",
+        ]
+        parts += [
+            f'<circle cx="{LEFT + CELL * names.index(other) + CELL / 2}" cy="{TOP + middle}" r="6" '
+            f'fill="{colour["soft"]}"><title>{name} imports {other}</title></circle>'
+            for other in sorted(graph.get(name, set()) - HIDDEN, key=ORDER.index)
+        ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def rendered(text: str) -> str:
-    return re.sub(
-        r"(<!-- import graph -->\n).*?(<!-- end -->)", lambda m: f"{m[1]}\n{drawing()}\n\n{m[2]}", text, flags=re.DOTALL
-    )
+def pictures() -> dict[Path, str]:
+    """Return {file: content} for both themes."""
+    return {FOLDER / f"import_graph_{theme}.svg": draw(theme) for theme in THEMES}
 
 
 def main() -> int:
-    text = PAGE.read_text(encoding="utf-8")
-    if rendered(text) == text:
-        return 0
-    if "--check" in sys.argv:
-        print(f"stale: {PAGE.relative_to(ROOT)}; run python docs/import_graph.py")
-        return 1
-    PAGE.write_text(rendered(text), encoding="utf-8")
-    print(f"wrote: {PAGE.relative_to(ROOT)}")
-    return 0
+    stale = [path for path, svg in pictures().items() if not path.exists() or path.read_text(encoding="utf-8") != svg]
+    for path in stale:
+        print(f"{'stale' if '--check' in sys.argv else 'wrote'}: {path.relative_to(ROOT)}")
+        if "--check" not in sys.argv:
+            path.write_text(pictures()[path], encoding="utf-8")
+    return 1 if stale and "--check" in sys.argv else 0
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ class Notes:
 
 
 def recalls(arch: str) -> str:
-    """Return one row per weights and test with the recall of every class."""
+    """Return one row per weights and test with the recall of every class. The style sheet turns the heads of the classes."""
     found: dict[tuple[str, str], dict[str, float]] = {}
     notes = Notes()
     for record in records_of(arch):
@@ -87,7 +87,7 @@ def recalls(arch: str) -> str:
     for (tag, test), values in found.items():
         cells = [f"{values[name]:.2f}" if name in values else "" for name in columns]
         rows.append([f"`{tag}`", test, *cells, notes.of(tag, test)])
-    return table(rows) + notes.listed()
+    return f'<div class="recalls" markdown="1">\n\n{table(rows)}\n</div>\n{notes.listed()}'
 
 
 SAME = {

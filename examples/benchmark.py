@@ -5,7 +5,7 @@
     python examples/benchmark.py --only mae_dfer --device cuda
     python examples/benchmark.py --check                      # exit 1 if a ratio is 15 % above that in docs/benchmarks.json
     python examples/benchmark.py --json docs/benchmarks.json  # keep the rows that were measured
-    python examples/benchmark.py --plot docs/pictures         # draw the networks of the file, light and dark
+    python examples/benchmark.py --plot docs/pictures         # plot the numbers of the file, light and dark
 
 A ratio is the time of one way divided by that of another one, the median over rounds in which both run one after the
 other; smaller is better. Where both ways compute the same numbers, that is checked before anything is timed.
@@ -14,6 +14,7 @@ other; smaller is better. Where both ways compute the same numbers, that is chec
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import datetime
 import json
@@ -38,12 +39,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import dfer_zoo
-from dfer_zoo.data.puppets import Puppet
+from dfer_zoo.data.puppets import Puppet, puppets
+from dfer_zoo.inference import precision
 from dfer_zoo.media.clip import Clip, in_order
 from dfer_zoo.media.faces.search import Search
 from dfer_zoo.media.write import write_mp4
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.models.shortcuts import plain
+from random_networks import random_network
 
 STORED = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.json"
 SLACK = 0.15
@@ -61,10 +64,6 @@ AUTHORS = {
     "av_fusion": (0.98, 0.50),
     "efficient_face": (1.00, 0.50),
 }
-
-
-def model_of(name: str, device: str = "cpu") -> DferModel:
-    return dfer_zoo.create_model(name, device=device)
 
 
 def plainly(model: DferModel, **inputs: Any) -> torch.Tensor:
@@ -110,7 +109,7 @@ def networks(options: argparse.Namespace) -> list[Row]:
     for name, (factor, goal) in AUTHORS.items():
         if options.only and name not in options.only:
             continue
-        model = model_of(name, options.device)
+        model = random_network(name, options.device)
         inputs = model.example_inputs()
 
         ours, without = partial(model, **inputs), partial(plainly, model, **inputs)
@@ -136,7 +135,7 @@ def windows(options: argparse.Namespace) -> list[Row]:
     """Measure windows with 75 % overlap: frames encoded once, or once per window."""
     rows = []
     for name, count in [(name, count) for name in ("av_fusion", "dfer_clip") for count in (2, 4, 8)]:
-        model = model_of(name, options.device)
+        model = random_network(name, options.device)
         frames_of = model.video_spec.num_frames
         stride = max(1, frames_of // 4)
         inputs = model.example_inputs(count)
@@ -166,7 +165,7 @@ def batches(options: argparse.Namespace) -> list[Row]:
     """Measure the time per clip in batches, relative to batch size 1."""
     rows = []
     for name in ("av_fusion", "dfer_clip", "mae_dfer"):
-        model = model_of(name, options.device)
+        model = random_network(name, options.device)
         one = model.example_inputs(1)
         for size in (2, 4, 8):
             many = model.example_inputs(size)
@@ -257,7 +256,7 @@ def stages(options: argparse.Namespace) -> list[Row]:
         for name in ("av_fusion", "dfer_clip", "mae_dfer", "mma_dfer", "dk_clip"):
             if options.only and name not in options.only:
                 continue
-            model = model_of(name, options.device)
+            model = random_network(name, options.device)
             rows += [stages_of(name, model, seconds, files[seconds], options) for seconds in options.seconds]
     return rows
 
@@ -295,7 +294,7 @@ def streams(options: argparse.Namespace) -> list[Row]:
     for name in ("av_fusion", "mini_xception.fer2013", "dfer_clip", "mae_dfer"):
         if options.only and name not in options.only:
             continue
-        kind = dfer_zoo.Recognizer(model_of(name, options.device), faces=options.faces, no_face="frame",
+        kind = dfer_zoo.Recognizer(random_network(name, options.device), faces=options.faces, no_face="frame",
                                    window=3.6, stride=1.0)  # fmt: skip
         spent = {}
         for remember in (False, True):
@@ -350,34 +349,47 @@ def workers(options: argparse.Namespace) -> list[Row]:
 
 
 def compiled(options: argparse.Namespace) -> list[Row]:
-    """Measure `Recognizer(..., compile=True)` relative to the shortcuts, and the compile time in seconds."""
+    """Measure `Recognizer(..., compile=True)` relative to the shortcuts, and the seconds of the first clip."""
     rows = []
-    for name in ("av_fusion", "mae_dfer"):
+    for name in ("av_fusion", "mae_dfer", "dk_clip", "mma_dfer"):
         if options.only and name not in options.only:
             continue
-        model = model_of(name, options.device)
+        model = random_network(name, options.device)
+        fast = precision.compiled(copy.deepcopy(model))
         inputs = model.example_inputs()
-        fast = partial(torch.compile(model), **inputs)
-        first = timed(fast, options.device)
-        ratio = interleaved(fast, partial(model, **inputs), options.rounds, options.device)
-        rows.append({"name": name, "ratio": ratio, "seconds": first})
+        first = timed(partial(fast, **inputs), options.device)
+        differ = difference(fast(**inputs), model(**inputs), name)
+        ratio = interleaved(partial(fast, **inputs), partial(model, **inputs), options.rounds, options.device)
+        rows.append({"name": name, "ratio": ratio, "seconds": first, "difference": differ})
+        torch.compiler.reset()
     return rows
+
+
+DRAWN = 1000  # clips of the section bfloat16
 
 
 def bfloat16(options: argparse.Namespace) -> list[Row]:
-    """Measure a model in bfloat16 relative to float32."""
+    """Measure a model in bfloat16 relative to float32, and the share of equal labels with the weights of the package."""
     rows = []
-    for name in ("dfer_clip", "mae_dfer", "mma_dfer"):
+    for name in ("av_fusion.puppets", "mini_xception.fer2013", "dfer_clip", "mae_dfer", "mma_dfer"):
         if options.only and name not in options.only:
             continue
-        model, half = model_of(name, options.device), model_of(name, options.device)
-        half.load_state_dict(model.state_dict())
-        half.to(torch.bfloat16)
+        model = random_network(name, options.device)
+        half = copy.deepcopy(model).to(torch.bfloat16)
         inputs = model.example_inputs()
         small = {key: value.to(torch.bfloat16) for key, value in inputs.items()}
         ratio = interleaved(partial(half, **small), partial(model, **inputs), options.rounds, options.device)
-        rows.append({"name": name, "ratio": ratio})
+        same = {"same_labels": same_labels(model, half)} if "." in name else {}
+        rows.append({"name": name, "ratio": ratio, **same})
     return rows
+
+
+def same_labels(model: DferModel, half: DferModel) -> float:
+    """Return the share of drawn clips of new people with the same label in both precisions."""
+    recognizers = [dfer_zoo.Recognizer(kind, faces="none") for kind in (model, half)]
+    clips = [puppet.clip() for puppet, _ in puppets(clips=DRAWN, seed=3, split="test")]
+    whole, small = ([answer.label for answer in recognizer.many(clips, progress=False)] for recognizer in recognizers)
+    return sum(a == b for a, b in zip(whole, small, strict=True)) / len(clips)
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
@@ -402,12 +414,10 @@ def machine(device: str = "cpu") -> str:
     >>> machine().split(",")[0].endswith(("core", "cores"))
     True
     """
-    from dfer_zoo.inference.precision import has_bfloat16
-
     if device != "cpu":
         return device
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    units = "with" if has_bfloat16(torch.device("cpu")) else "without"
+    units = "with" if precision.has_bfloat16(torch.device("cpu")) else "without"
     plural = "s" if cores > 1 else ""
     return f"{cores} core{plural}, {platform.machine().replace('_', '-')} {units} bf16 units"
 
@@ -448,27 +458,72 @@ def keep(path: Path, found: dict[str, list[Row]], device: str) -> None:
 
 
 def plot(stored: dict[str, Any], folder: Path) -> list[Path]:
-    """Plot the ratios of the networks in a colorblind-safe palette."""
+    """Plot the measured sections that have a plot, light and dark, in a colorblind-safe palette."""
     from matplotlib.figure import Figure
 
-    from dfer_zoo.inference.plots import COLORS, THEMES, style_axes, write_figure
+    from dfer_zoo.inference.plots import THEMES, style_axes, write_figure
 
-    rows = stored["sections"]["networks"]["rows"]
-    names = [row["name"] for row in rows]
     paths = []
-    for theme, (background, text, _) in THEMES.items():
-        figure = Figure(figsize=(8, 0.45 * len(rows) + 1.3), facecolor=background, layout="constrained")
-        axes = figure.subplots()
-        style_axes(axes, theme)
-        axes.grid(visible=False, axis="y")
-        axes.barh(names, [row["authors"] for row in rows], height=0.6, color=COLORS[1], label="dfer_zoo")
-        axes.plot([row["goal"] for row in rows], names, "D", color=COLORS[0], label="goal", linestyle="none")
-        axes.axvline(1, color=text, linewidth=1)
-        axes.invert_yaxis()
-        axes.set_xlabel("time / time of the authors' code", color=text)
-        figure.legend(loc="outside upper left", ncols=2, frameon=False, labelcolor=text)
-        paths.append(write_figure(folder / f"networks_{theme}.png", figure))
+    for section, draw in PLOTS.items():
+        rows = stored["sections"].get(section, {}).get("rows", [])
+        for theme, (background, text, _) in THEMES.items() if rows else ():
+            height = 4 if section == "batches" else 0.45 * len(rows) + 1.3
+            figure = Figure(figsize=(8, height), facecolor=background, layout="constrained")
+            axes = figure.subplots()
+            style_axes(axes, theme)
+            draw(axes, rows, text)
+            if axes.get_legend_handles_labels()[0]:
+                figure.legend(loc="outside upper left", ncols=4, frameon=False, labelcolor=text)
+            paths.append(write_figure(folder / f"{section}_{theme}.png", figure))
     return paths
+
+
+def plot_networks(axes: Any, rows: list[Row], text: str) -> None:
+    from dfer_zoo.inference.plots import COLORS
+
+    names = [row["name"] for row in rows]
+    plot_bars(axes, names, [row["authors"] for row in rows], text, label="dfer_zoo")
+    axes.plot([row["goal"] for row in rows], names, "D", color=COLORS[0], label="goal", linestyle="none")
+    axes.set_xlabel("time / time of the authors' code", color=text)
+
+
+def plot_streams(axes: Any, rows: list[Row], text: str) -> None:
+    rows = sorted(rows, key=lambda row: row["of_length"])
+    plot_bars(axes, [row["name"] for row in rows], [row["of_length"] for row in rows], text)
+    for place, row in enumerate(rows):
+        axes.text(row["of_length"] + 0.01, place, f"{row['of_length']:.2f}", va="center", color=text)
+    axes.set_xlabel("computing time / length of the video; left of the line it keeps up", color=text)
+
+
+def plot_bars(axes: Any, names: list[str], lengths: list[float], text: str, label: str | None = None) -> None:
+    """Draw one bar per name, from top to bottom, and a line at 1."""
+    from dfer_zoo.inference.plots import COLORS
+
+    axes.barh(names, lengths, height=0.6, color=COLORS[1], label=label)
+    axes.axvline(1, color=text, linewidth=1)
+    axes.grid(visible=False, axis="y")
+    axes.invert_yaxis()
+
+
+def plot_batches(axes: Any, rows: list[Row], text: str) -> None:
+    from dfer_zoo.inference.plots import COLORS
+
+    lines: dict[str, dict[int, float]] = {}
+    for row in rows:
+        model, _, size = row["name"].rpartition(", ")
+        lines.setdefault(model, {1: 1.0})[int(size.split()[0])] = row["ratio"]
+    for (model, line), color, marker in zip(lines.items(), (COLORS[1], COLORS[0], COLORS[5], COLORS[3]), "osD^"):
+        axes.plot(line.keys(), line.values(), color=color, marker=marker, linewidth=2, label=model)
+    sizes = sorted({size for line in lines.values() for size in line})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_ylim(bottom=0)
+    axes.axhline(1, color=text, linewidth=1)
+    axes.set_xlabel("clips in one forward pass", color=text)
+    axes.set_ylabel("time per clip / alone", color=text)
+
+
+PLOTS = {"networks": plot_networks, "streams": plot_streams, "batches": plot_batches}
 
 
 @torch.no_grad()
@@ -482,9 +537,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, nargs="+", default=[10, 60], help="lengths of the files of stages")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the measured rows in this file")
     parser.add_argument("--check", type=Path, nargs="?", const=STORED, metavar="FILE", help="compare with this file")
-    parser.add_argument(
-        "--plot", type=Path, metavar="FOLDER", help="draw the networks of the stored file; measure nothing"
-    )
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="plot the stored sections; measure nothing")
     options = parser.parse_args(arguments)
     if unknown := set(options.sections) - SECTIONS.keys():
         parser.error(f"there is no section {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")

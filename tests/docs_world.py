@@ -36,7 +36,7 @@ FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTAL
 # "command" blocks are run by .ci/run, those "against the service" by tests/test_serve.py
 REASON = re.compile(r"<!-- (?:not run: |command: |runs )([^\n]+?) -->\s*$")
 RUN = ("python", "bash", "console", "pycon")
-SHOWN = ("text", "json", "toml", "bibtex", "mermaid")  # not code, or output
+SHOWN = ("text", "json", "toml", "bibtex")  # not code, or output
 BUNDLED = ("av_fusion.puppets", "mini_xception.fer2013")
 
 

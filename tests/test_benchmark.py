@@ -14,7 +14,7 @@ benchmark = load_script("examples/benchmark.py")
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(benchmark, "model_of", lambda name, device="cpu": build(name.partition(".")[0]))
+    monkeypatch.setattr(benchmark, "random_network", lambda name, device="cpu": build(name.partition(".")[0]))
 
 
 @pytest.mark.parametrize("section", ["networks", "windows", "batches"])
@@ -81,12 +81,19 @@ def test_two_ways_to_different_numbers_are_refused():
         benchmark.difference(torch.ones(3), torch.ones(3) * 1.01, "wrong")
 
 
-def test_the_networks_are_drawn_light_and_dark(tmp_path):
+def test_the_measured_sections_are_drawn_light_and_dark(tmp_path):
     pytest.importorskip("matplotlib")
-    row = {"name": "mma_dfer", "ratio": 0.9, "authors": 0.9, "goal": 0.92}
-    benchmark.keep(tmp_path / "b.json", {"networks": [row]}, "cpu")
+    network = {"name": "mma_dfer", "ratio": 0.9, "authors": 0.9, "goal": 0.92}
+    batches = [{"name": f"mae_dfer, {size} clips", "ratio": 1.1} for size in (2, 4)]
+    found = {"networks": [network], "batches": batches}
+    benchmark.keep(tmp_path / "b.json", found, "cpu")
     assert benchmark.main(["--plot", str(tmp_path), "--json", str(tmp_path / "b.json")]) == 0
-    assert (tmp_path / "networks_light.png").stat().st_size and (tmp_path / "networks_dark.png").stat().st_size
+    drawn = {path.name for path in tmp_path.glob("*.png") if path.stat().st_size}
+    assert drawn == {f"{section}_{theme}.png" for section in found for theme in ("light", "dark")}
+
+
+def test_every_plot_of_the_page_is_drawn():
+    assert set(load_script("docs/benchmark_page.py").PLOTS) == set(benchmark.PLOTS)
 
 
 def test_attention_counts_in_the_flops():
@@ -98,3 +105,17 @@ def test_attention_counts_in_the_flops():
 def test_the_page_is_that_of_the_stored_numbers():
     generator = load_script("docs/benchmark_page.py")
     assert generator.PAGE.read_text(encoding="utf-8") == generator.rendered(), "run python docs/benchmark_page.py"
+
+
+def test_the_section_bfloat16_counts_equal_labels(monkeypatch):
+    monkeypatch.setattr(benchmark, "DRAWN", 6)
+    (row,) = benchmark.bfloat16(options(["--only", "mini_xception.fer2013"]))
+    assert row["ratio"] > 0 and 0.5 <= row["same_labels"] <= 1
+
+
+def test_outputs_of_random_networks_depend_on_their_inputs():
+    model = load_script("examples/random_networks.py").random_network("efficient_face")
+    with torch.no_grad():
+        one, other = model(**model.example_inputs(2))
+    assert (one - other).norm() > 0.01 * one.norm()
+    assert not model.training and {m.momentum for m in model.modules() if hasattr(m, "momentum")} == {0.1}

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import dfer_zoo
 from dfer_zoo.registry import MODELS
 from tests.scripts import load_script
 from tests.test_contract import build
@@ -14,10 +15,13 @@ device_check = load_script("examples/device_check.py")
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(device_check, "model_of", lambda name: build(name))
-    monkeypatch.setattr(device_check, "CLIPS", 2)
-    monkeypatch.setattr(device_check, "BATCHES", (2,))
-    monkeypatch.setattr(device_check, "COMPILED", ())
+    monkeypatch.setattr(device_check, "random_network", lambda name: build(name))
+    for name, value in {"CLIPS": 7, "TRAINED": 7, "STEPS": 1, "BATCH": 2, "BATCHES": (2,), "COMPILED": ()}.items():
+        monkeypatch.setattr(device_check, name, value)
+    columns = [dict(group) for group in device_check.COLUMNS]
+    columns[0] = {title: run for title, run in columns[0].items() if not title.startswith("clips/s")}
+    columns[0]["clips/s at 2"] = ("rate", 2)
+    monkeypatch.setattr(device_check, "COLUMNS", columns)
 
 
 @pytest.mark.parametrize("arch", sorted(MODELS))
@@ -50,3 +54,22 @@ def test_a_difference_between_devices_fails(monkeypatch):
 
     monkeypatch.setattr(device_check, "first_of", drifting)
     assert device_check.main(["--device", "cpu", "--only", "mae_face"]) == 1
+
+
+def test_labels_of_two_precisions_are_compared_on_drawn_clips(monkeypatch, tmp_path):
+    emotions = list(device_check.EMOTIONS)
+    model = dfer_zoo.create_model("av_fusion", labels=[*emotions, "boredom"], num_frames=4, img_size=64, fusion="ia")
+    monkeypatch.setattr(device_check, "random_network", lambda name: model)
+    file = tmp_path / "device.json"
+    arguments = ["--device", "cpu", "--only", "av_fusion", "--columns", "bf16 labels", "--json", str(file)]
+    assert device_check.main(arguments) == 0
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row.keys() == {"model", "bf16 labels"}
+    assert float(row["bf16 labels"].split(" %")[0]) > 50
+    assert next(model.parameters()).dtype is torch.bfloat16
+
+
+def test_unknown_columns_are_named(capsys):
+    with pytest.raises(SystemExit):
+        device_check.main(["--columns", "parity", "speed"])
+    assert "there is no column speed" in capsys.readouterr().err

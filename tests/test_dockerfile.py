@@ -67,7 +67,7 @@ def test_the_entry_is_the_command_and_the_user_is_not_root():
     assert json.loads(given("ENTRYPOINT")[-1]) == ["dfer-zoo"] and "dfer-zoo = dfer_zoo.cli:" in (
         ROOT / "setup.cfg"
     ).read_text(encoding="utf-8")
-    assert given("USER") == ["zoo"] and "useradd --no-create-home zoo" in given("RUN")[-1]
+    assert given("USER") == ["1000"] and "useradd --no-create-home --uid 1000 zoo" in given("RUN")[-1]
     assert "RUN" not in names[names.index("USER") :]
     assert len({image.split()[0] for image in given("FROM")}) == 1  # virtual environments are not portable
 

@@ -56,10 +56,9 @@ def test_the_drawings_are_those_of_the_script():
 def test_the_drawn_layers_are_those_of_the_imports():
     rows = load_script("docs/diagrams.py").OTHERS["imports"].rows
     row_of = {box.name: number for number, row in enumerate(rows) for box in row}
-    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    arrows = re.findall(r"^  (\w+) --> (\w+)$", text, re.MULTILINE)
-    assert arrows
-    for above, below in arrows:
+    graph = load_script("docs/import_graph.py")
+    arrows = [(above, below) for above, lower in graph.folders().items() for below in lower]
+    for above, below in ((a, b) for a, b in arrows if not {a, b} & graph.HIDDEN):
         assert row_of[above] < row_of[below], f"{above} imports {below}: move it up in docs/diagrams.py"
 
 
@@ -99,6 +98,17 @@ def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r"([\w/]+\.md)$", navigation, re.MULTILINE))
     there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert listed == there
+
+
+def test_the_site_loads_nothing_from_other_hosts():
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert "\n  font: false\n" in settings  # else the theme loads fonts of Google
+    assert "mermaid" not in settings  # the theme loads it from a CDN
+    style = (ROOT / "docs" / "style.css").read_text(encoding="utf-8")
+    site = [page.read_text(encoding="utf-8") for page in pages() if page.is_relative_to(ROOT / "docs")]
+    for text in (settings, style, *site):
+        loads = re.search(r"""(?:src|srcset)=["']?https?:|url\(["']?https?:|@import|!\[[^\]]*\]\(https?:""", text)
+        assert loads is None, loads.group()
 
 
 def test_no_page_is_too_long():

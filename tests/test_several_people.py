@@ -40,7 +40,7 @@ def detector(frame):
 def test_a_drawn_video_of_two_gives_two_people(pair, tmp_path):
     recognizer = Recognizer("av_fusion", "puppets", faces=detector, people="all", window=1.5)
     answer = recognizer(pair)
-    assert [person.faces["person"] for person in answer.people] == [0, 1]
+    assert [person.faces["person"] for person in answer.people] == [1, 2]
     assert answer.label == answer.people[0].label and "people" in answer.to_dict()
     boxes = [person.faces["median_box"] for person in answer.people]
     assert [tuple(map(round, box)) for box in boxes] == HALVES
@@ -53,12 +53,12 @@ def test_a_drawn_video_of_two_gives_two_people(pair, tmp_path):
         np.testing.assert_allclose(person.probabilities, alone.probabilities, atol=0.02)
         assert [(w.start, w.stop) for w in person.windows] == [(w.start, w.stop) for w in alone.windows]
     rows = answer.rows()
-    assert [(row["person"], row["window"]) for row in rows] == [(p, w) for p in (0, 1) for w in range(4)]
+    assert [(row["person"], row["window"]) for row in rows] == [(p, w) for p in (1, 2) for w in range(4)]
     frame = pytest.importorskip("pandas") and answer.to_frame()
     assert list(frame["person"]) == [row["person"] for row in rows] and frame["p_happy"].between(0, 1).all()
     predict_table(recognizer, [Item(pair, "pair")], tmp_path / "t.csv", tiers=())
     with (tmp_path / "t.csv").open() as stream:
-        assert [row["person"] for row in csv.DictReader(stream)] == ["0"] * 4 + ["1"] * 4
+        assert [row["person"] for row in csv.DictReader(stream)] == ["1"] * 4 + ["2"] * 4
     assert Recognizer("av_fusion", "puppets", faces=detector)(pair).people == ()  # "largest" stays the default
 
 
@@ -136,7 +136,7 @@ def test_everybody_in_a_photograph_of_five_has_a_row(wheel_file, tmp_path, capsy
     assert main([*arguments, "--out", str(tmp_path / "t.csv")]) == 0
     with (tmp_path / "t.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["person"] for row in rows] == [str(number) for number in range(count)]
+    assert [row["person"] for row in rows] == [str(number + 1) for number in range(count)]
     width, height = Image.open(photo).size
     boxes = [tuple(float(row[side]) for side in ("left", "top", "right", "bottom")) for row in rows]
     assert len(set(boxes)) == count and all(0 <= b[0] < b[2] <= width and 0 <= b[1] < b[3] <= height for b in boxes)

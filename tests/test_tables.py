@@ -39,7 +39,7 @@ def test_a_row_describes_a_window(rows):
     assert rows[2] == {
         "file": "clips/a.mp4",
         "id": "7",
-        "person": 0,
+        "person": 1,
         "window": 2,
         "start": 2.0,
         "stop": 4.0,

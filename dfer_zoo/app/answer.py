@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import InputError, printable
 from ..inference.overlay import write_overlay
@@ -97,13 +98,17 @@ def about(name: str) -> str:
     record = get_weights(name)
     lines = [f"**{record.name}**: {len(record.labels)} labels, trained on {record.dataset or 'unknown data'}"]
     lines.append(f"- Licence of the weights: **{record.license}** ({record.license_source})")
-    lines += [f"- {m.name.upper()} {m.value:g} %: {m.protocol} ({m.source})" for m in record.metrics[:2]]
+    lines += [
+        f"- {m.name.upper() if len(m.name) < 4 else m.name.capitalize()} {m.value:g} %: {m.protocol} ({m.source})"
+        for m in record.metrics[:2]
+    ]
     if "audio" in _inputs(record):
         lines.append("- Uses the face and the voice.")
     if record.caution:
         lines.append(f"- {record.caution}")
     if not is_here(record):
-        lines.append(f"- The file comes from {record.origin_page or 'its host'}.")
+        page = record.origin_page
+        lines.append(f"- The file comes from {f'[{urlsplit(page).hostname}]({page})' if page else 'its host'}.")
     return "\n".join(lines)
 
 
@@ -220,7 +225,7 @@ def _person(number: int, one: Prediction, count: int, file: str, folder: Path) -
     chance = max(one.probabilities)
     return Person(
         name=f"Person {number + 1}: {one.label}",
-        headline=f"{called}{one.label}, {chance:.0%}",
+        headline=f"{f'Person {number + 1}: ' if count > 1 else ''}{one.label}, {chance:.0%}",
         remarks=remarks(one),
         pictures=pictures,
         rows=tuple(_row(window, one.labels) for window in one.windows),

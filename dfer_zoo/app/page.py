@@ -6,6 +6,7 @@ import base64
 import contextlib
 import html
 import os
+import re
 import shutil
 import socket
 import sys
@@ -26,6 +27,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 KEEP_SECONDS = 900  # uploads and results older than this are deleted
 CHECK_SECONDS = 60  # interval between two cleanups
 WAITING = 20  # maximum number of clips in the queue
+INTRODUCTION = """# dfer_zoo
+Facial expression from a video clip: choose a clip and press *Recognize*. Clips stay on this machine and are deleted."""
 COLUMNS = ["From", "To", "Label", "Probability"]
 # The browser blocks everything that this server does not send.
 POLICY = (
@@ -40,13 +43,18 @@ CSS = """
 #fault:not(:has(p)), #timeline:not(:has(img)) {display: none}
 #table:not(:has(td)) {display: none}
 #table table {width: 100%; border-collapse: collapse}
+#table table, #table thead, #table tbody, #table tr {border: none !important}
 #table th, #table td {
   text-align: left; white-space: nowrap; padding: 0.4rem 0.3rem; border: none;
   border-bottom: 1px solid var(--border-color-primary);
 }
 #timeline img {width: 100%; height: auto; border-radius: 8px}
 body.dark #timeline .light, body:not(.dark) #timeline .dark {display: none}
-@media (max-width: 640px) {#timeline .wide {display: none}}
+#weights input {text-overflow: ellipsis; padding-right: 2rem}
+@media (max-width: 640px) {
+  #timeline .wide {display: none}
+  #weights input {font-size: 0.75rem; padding-left: 0}
+}
 @media (min-width: 641px) {#timeline .narrow {display: none}}
 """
 
@@ -59,7 +67,7 @@ def build(folder: Path) -> Any:
     """
     gr = _gradio()
     with gr.Blocks(title="dfer_zoo", analytics_enabled=False, delete_cache=(CHECK_SECONDS, KEEP_SECONDS)) as page:
-        gr.Markdown("# dfer_zoo\nFacial expression from a video clip. Clips stay on this machine and are deleted.")
+        gr.Markdown(INTRODUCTION)
         with gr.Row():
             with gr.Column(min_width=320):
                 file, camera = _clip_inputs(gr)
@@ -131,9 +139,9 @@ def _outputs(gr: Any) -> dict[str, Any]:
     )
     table = gr.HTML("", elem_id="table")  # Gradio's table is wider than a phone
     with gr.Row():
-        csv = gr.DownloadButton("Table (.csv)", elem_id="csv", interactive=False)
-        eaf = gr.DownloadButton("ELAN (.eaf)", elem_id="eaf", interactive=False)
-        png = gr.DownloadButton("Picture (.png)", elem_id="png", interactive=False)
+        csv = gr.DownloadButton("Table (.csv)", elem_id="csv", visible=False)
+        eaf = gr.DownloadButton("ELAN (.eaf)", elem_id="eaf", visible=False)
+        png = gr.DownloadButton("Picture (.png)", elem_id="png", visible=False)
     people = gr.State([], time_to_live=KEEP_SECONDS)
     return dict(
         fault=fault, person=person, headline=headline, timeline=timeline, table=table, overlay=overlay,
@@ -207,10 +215,10 @@ def _kept(upload: Path, folder: Path) -> str:
 def _values(known: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return values for all outputs; outputs without a known value are empty."""
     gr = _gradio()
-    hidden, off = gr.update(value=None, visible=False), gr.update(value=None, interactive=False)
+    hidden = gr.update(value=None, visible=False)
     empty = {
-        "fault": "", "person": hidden, "headline": "", "timeline": "", "table": "", "overlay": hidden, "csv": off,
-        "eaf": off, "png": off, "people": [],
+        "fault": "", "person": hidden, "headline": "", "timeline": "", "table": "", "overlay": hidden, "csv": hidden,
+        "eaf": hidden, "png": hidden, "people": [],
     }  # fmt: skip
     return tuple({**empty, **known}[name] for name in OUTPUTS)
 
@@ -224,7 +232,7 @@ def _filled(done: Answer) -> dict[str, Any]:
     files = {"csv": done.table, "eaf": done.tiers, "png": done.people[0].pictures["light", "wide"]}
     names = [person.name for person in done.people]
     view = dict(zip(VIEW, _view(done.people[0])))
-    buttons = {key: gr.update(value=_path(path), interactive=path is not None) for key, path in files.items()}
+    buttons = {key: gr.update(value=_path(path), visible=path is not None) for key, path in files.items()}
     person = gr.update(choices=names, value=names[0], visible=len(names) > 1)
     return {**view, **buttons, "person": person, "people": [(one.name, _view(one)) for one in done.people]}
 
@@ -259,11 +267,13 @@ def _path(path: Path | None) -> str | None:
 
 
 def _sentence(error: DferZooError, clip: str | None) -> str:
-    """Return the error message with the file name instead of the upload path."""
+    """Return the error message with the file name instead of the upload path, and without advice for programmers."""
     message = str(error)
     if clip is not None:
         message = message.replace(str(clip), Path(clip).name)
-    return printable(message)
+    message = message.replace("people='all'", "*Several people*")
+    kept = [part for part in re.split(r"(?<=\.) ", message) if not re.search(r"\b[a-z_]+='", part)]
+    return printable(" ".join(kept) or message)
 
 
 @contextlib.contextmanager

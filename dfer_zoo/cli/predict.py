@@ -275,7 +275,7 @@ def _told(path: str) -> Iterator[None]:
 
 def _readable(answer: Prediction, source: str) -> str:
     best = ", ".join(f"{label} {100 * chance:.1f} %" for label, chance in answer.top(3))
-    who = f", person {answer.faces['person'] + 1}" if answer.faces and "person" in answer.faces else ""
+    who = f", person {answer.faces['person']}" if answer.faces and "person" in answer.faces else ""
     lines = [f"{printable(str(source))}{who}: {best}"]
     if len(answer.windows) > 1:
         rows = [("FROM", "TO", "LABEL", "")]

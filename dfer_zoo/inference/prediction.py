@@ -43,7 +43,8 @@ class Prediction:
         windows: The predictions over time. Windows that lack a required input are left out.
         models: The weights that were used.
         missing: Inputs that the clip lacks in at least one window.
-        faces: The detector, the crop rule, and the number of frames with a face.
+        faces: The detector, the crop rule, the number of frames with a face, and with ``people="all"`` the number of the
+            person, from 1.
         sample_rate: Sample rate of the sound, for front ends that work at the file's own rate.
         seen: First and last second of the frames that the models saw.
         duration: Seconds of the clip.
@@ -182,9 +183,9 @@ def together(appearances: Sequence[Prediction]) -> Prediction:
     Returns:
         The prediction of the first person; its `people` has one per person.
     """
-    numbers = dict.fromkeys((one.faces or {}).get("person", 0) for one in appearances)
+    numbers = dict.fromkeys((one.faces or {}).get("person", 1) for one in appearances)
     people = [
-        _of_one_person([one for one in appearances if (one.faces or {}).get("person", 0) == number])
+        _of_one_person([one for one in appearances if (one.faces or {}).get("person", 1) == number])
         for number in numbers
     ]
     return replace(people[0], people=tuple(people))

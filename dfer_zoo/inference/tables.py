@@ -1,6 +1,6 @@
 """Convert predictions to table rows, and write CSV, JSON lines and Parquet.
 
-One row per file, person and window. The columns do not depend on the file format:
+One row per file, person (from 1) and window (from 0). The columns do not depend on the file format:
 
     file, id, person, window, start, stop, label, p_<label>..., face_share, left, top, right, bottom, missing, weights, error
 """
@@ -56,7 +56,7 @@ def prediction_rows(prediction: Prediction, *, file: str | None = None, id: str 
     shared = {
         "file": prediction.source if file is None else file,
         "id": id,
-        "person": faces.get("person", 0),
+        "person": faces.get("person", 1),
         "face_share": faces.get("found", 0) / searched if searched else None,
         **dict(zip(BOX, box)),
         "weights": "+".join(identity(model) for model in prediction.models),

@@ -261,12 +261,12 @@ def test_several_people_can_be_chosen(address, browser, tmp_path):
     import pandas
 
     recognize(browser, address, two_people(tmp_path / "two.mp4"), "several")
-    assert headline_of(browser).startswith("person 1, ")
+    assert headline_of(browser).startswith("Person 1: ")
     names = wait_for(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#person label"), "the people")
     assert [name.text.split(":")[0] for name in names] == ["Person 1", "Person 2"]
     before = browser.find_element(By.CSS_SELECTOR, "#timeline img").get_attribute("src")
     names[1].click()
-    wait_for(browser, lambda: text_of(browser, "headline").startswith("person 2, "), "the second person")
+    wait_for(browser, lambda: text_of(browser, "headline").startswith("Person 2: "), "the second person")
     wait_for(
         browser,
         lambda: browser.find_element(By.CSS_SELECTOR, "#timeline img").get_attribute("src") != before,
@@ -274,7 +274,7 @@ def test_several_people_can_be_chosen(address, browser, tmp_path):
     )
     check_the_video_plays(browser)
     shot(browser, "app_several")
-    assert sorted(pandas.read_csv(downloaded(browser, "csv", tmp_path, ".csv"))["person"].unique()) == [0, 1]
+    assert sorted(pandas.read_csv(downloaded(browser, "csv", tmp_path, ".csv"))["person"].unique()) == [1, 2]
     tiers = ElementTree.parse(downloaded(browser, "eaf", tmp_path, ".eaf")).getroot()
     assert [tier.get("TIER_ID") for tier in tiers.findall("TIER")] == [
         "expression of person 1",

@@ -32,7 +32,7 @@ class Appearance:
     """A part of a clip that shows one person.
 
     Attributes:
-        person: The number of the person, the most prominent first. One person may appear several times.
+        person: The number of the person, from 1; the most prominent first. One person may appear several times.
         clip: The part of the clip, with its frames cropped to this person.
         start: Seconds from the start of the whole clip.
         track: The boxes of the person: (second of the whole clip, box).
@@ -75,7 +75,7 @@ def find_people(
     >>> clip = Clip.from_arrays(np.zeros((20, 64, 64, 3), np.uint8), fps=25)
     >>> two = find_people(clip, lambda frame: [(2, 2, 30, 30), (34, 2, 62, 30)])
     >>> [(one.person, one.clip.take([0])[0].shape) for one in two]
-    [(0, (34, 34, 3)), (1, (34, 34, 3))]
+    [(1, (34, 34, 3)), (2, (34, 34, 3))]
     """
     if crop not in (*BOX_RULES, "gray_square"):
         raise InputError(f"people='all' needs weights that were trained on face crops; these were trained on '{crop}'.")
@@ -96,10 +96,10 @@ def find_people(
                 f"{clip.source}: no face was found in {len(searched)} frames (detector: {report['detector']}). "
                 "no_face='frame' uses whole frames."
             )
-        return [Appearance(0, replace(clip, notes={**clip.notes, "faces": {**report, "whole_frame": True}}), 0.0)]
+        return [Appearance(1, replace(clip, notes={**clip.notes, "faces": {**report, "whole_frame": True}}), 0.0)]
     people = _joined(tracks, clip.frames, identity) if identity else [[track] for track in tracks]
     appearances = []
-    for person, own in enumerate(people):
+    for person, own in enumerate(people, start=1):
         for track in own:
             appearances.append(_appearance(clip, track, person, step, crop, report))
     return appearances
