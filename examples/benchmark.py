@@ -135,6 +135,8 @@ def windows(options: argparse.Namespace) -> list[Row]:
     """Measure windows with 75 % overlap: frames encoded once, or once per window."""
     rows = []
     for name, count in [(name, count) for name in ("av_fusion", "dfer_clip") for count in (2, 4, 8)]:
+        if options.only and name not in options.only:
+            continue
         model = random_network(name, options.device)
         frames_of = model.video_spec.num_frames
         stride = max(1, frames_of // 4)
@@ -165,11 +167,13 @@ def batches(options: argparse.Namespace) -> list[Row]:
     """Measure the time per clip in batches, relative to batch size 1."""
     rows = []
     for name in ("av_fusion", "dfer_clip", "mae_dfer"):
+        if options.only and name not in options.only:
+            continue
         model = random_network(name, options.device)
         one = model.example_inputs(1)
         for size in (2, 4, 8):
             many = model.example_inputs(size)
-            ratio = interleaved(partial(model, **many), partial(model, **one), options.rounds, options.device)
+            ratio = interleaved(partial(model, **many), partial(model, **one), min(3, options.rounds), options.device)
             rows.append({"name": f"{name}, {size} clips", "ratio": ratio / size})
     return rows
 
