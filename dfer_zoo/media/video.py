@@ -219,7 +219,7 @@ def _count(container: Any, stream: Any, path: Path) -> tuple[list[float | None],
                 check_limit("frames", len(stamps), f"{path}: the number of frames")
     if None not in stamps:
         order = np.argsort(np.array(stamps, float), kind="stable")  # packets come in decoding order
-        return [stamps[i] for i in order], np.array(groups)[order] if regular else None, bool(exact), end
+        return [stamps[i] for i in order], np.array(groups, np.int32)[order] if regular else None, bool(exact), end
     return stamps, None, bool(exact), end
 
 
