@@ -14,6 +14,7 @@ other; smaller is better. Where both ways compute the same numbers, that is chec
 from __future__ import annotations
 
 import argparse
+import copy
 import datetime
 import json
 import os
@@ -35,10 +36,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import dfer_zoo
-from dfer_zoo.data.puppets import Puppet
+from dfer_zoo.data.puppets import Puppet, puppets
+from dfer_zoo.inference import precision
 from dfer_zoo.media.clip import Clip
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.models.shortcuts import plain
+from random_networks import random_network
 
 STORED = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.json"
 SLACK = 0.15
@@ -56,10 +59,6 @@ AUTHORS = {
     "av_fusion": (0.98, 0.50),
     "efficient_face": (1.00, 0.50),
 }
-
-
-def model_of(name: str, device: str = "cpu") -> DferModel:
-    return dfer_zoo.create_model(name, device=device)
 
 
 def plainly(model: DferModel, **inputs: Any) -> torch.Tensor:
@@ -105,7 +104,7 @@ def networks(options: argparse.Namespace) -> list[Row]:
     for name, (factor, goal) in AUTHORS.items():
         if options.only and name not in options.only:
             continue
-        model = model_of(name, options.device)
+        model = random_network(name, options.device)
         inputs = model.example_inputs()
 
         ours, without = partial(model, **inputs), partial(plainly, model, **inputs)
@@ -131,7 +130,7 @@ def windows(options: argparse.Namespace) -> list[Row]:
     """Measure windows with 75 % overlap: frames encoded once, or once per window."""
     rows = []
     for name, count in [(name, count) for name in ("av_fusion", "dfer_clip") for count in (2, 4, 8)]:
-        model = model_of(name, options.device)
+        model = random_network(name, options.device)
         frames_of = model.video_spec.num_frames
         stride = max(1, frames_of // 4)
         inputs = model.example_inputs(count)
@@ -161,7 +160,7 @@ def batches(options: argparse.Namespace) -> list[Row]:
     """Measure the time per clip in batches, relative to batch size 1."""
     rows = []
     for name in ("av_fusion", "dfer_clip", "mae_dfer"):
-        model = model_of(name, options.device)
+        model = random_network(name, options.device)
         one = model.example_inputs(1)
         for size in (2, 4, 8):
             many = model.example_inputs(size)
@@ -190,7 +189,7 @@ def stages(options: argparse.Namespace) -> list[Row]:
     for name in ("av_fusion", "dfer_clip", "mae_dfer", "mma_dfer"):
         if options.only and name not in options.only:
             continue
-        model = model_of(name, options.device)
+        model = random_network(name, options.device)
         searches = {}
         for search in ("full", "fast"):
             transform = dfer_zoo.create_transform(model, faces=options.faces, no_face="frame")
@@ -215,7 +214,7 @@ def streams(options: argparse.Namespace) -> list[Row]:
     for name in ("av_fusion", "mini_xception.fer2013", "dfer_clip", "mae_dfer"):
         if options.only and name not in options.only:
             continue
-        kind = dfer_zoo.Recognizer(model_of(name, options.device), faces=options.faces, no_face="frame",
+        kind = dfer_zoo.Recognizer(random_network(name, options.device), faces=options.faces, no_face="frame",
                                    window=3.6, stride=1.0)  # fmt: skip
         spent = {}
         for remember in (False, True):
@@ -270,34 +269,47 @@ def workers(options: argparse.Namespace) -> list[Row]:
 
 
 def compiled(options: argparse.Namespace) -> list[Row]:
-    """Measure `Recognizer(..., compile=True)` relative to the shortcuts, and the compile time in seconds."""
+    """Measure `Recognizer(..., compile=True)` relative to the shortcuts, and the seconds of the first clip."""
     rows = []
-    for name in ("av_fusion", "mae_dfer"):
+    for name in ("av_fusion", "mae_dfer", "dk_clip", "mma_dfer"):
         if options.only and name not in options.only:
             continue
-        model = model_of(name, options.device)
+        model = random_network(name, options.device)
+        fast = precision.compiled(copy.deepcopy(model))
         inputs = model.example_inputs()
-        fast = partial(torch.compile(model), **inputs)
-        first = timed(fast, options.device)
-        ratio = interleaved(fast, partial(model, **inputs), options.rounds, options.device)
-        rows.append({"name": name, "ratio": ratio, "seconds": first})
+        first = timed(partial(fast, **inputs), options.device)
+        differ = difference(fast(**inputs), model(**inputs), name)
+        ratio = interleaved(partial(fast, **inputs), partial(model, **inputs), options.rounds, options.device)
+        rows.append({"name": name, "ratio": ratio, "seconds": first, "difference": differ})
+        torch.compiler.reset()
     return rows
+
+
+DRAWN = 1000  # clips of the section bfloat16
 
 
 def bfloat16(options: argparse.Namespace) -> list[Row]:
-    """Measure a model in bfloat16 relative to float32."""
+    """Measure a model in bfloat16 relative to float32, and the share of equal labels with the weights of the package."""
     rows = []
-    for name in ("dfer_clip", "mae_dfer", "mma_dfer"):
+    for name in ("av_fusion.puppets", "mini_xception.fer2013", "dfer_clip", "mae_dfer", "mma_dfer"):
         if options.only and name not in options.only:
             continue
-        model, half = model_of(name, options.device), model_of(name, options.device)
-        half.load_state_dict(model.state_dict())
-        half.to(torch.bfloat16)
+        model = random_network(name, options.device)
+        half = copy.deepcopy(model).to(torch.bfloat16)
         inputs = model.example_inputs()
         small = {key: value.to(torch.bfloat16) for key, value in inputs.items()}
         ratio = interleaved(partial(half, **small), partial(model, **inputs), options.rounds, options.device)
-        rows.append({"name": name, "ratio": ratio})
+        same = {"same_labels": same_labels(model, half)} if "." in name else {}
+        rows.append({"name": name, "ratio": ratio, **same})
     return rows
+
+
+def same_labels(model: DferModel, half: DferModel) -> float:
+    """Return the share of drawn clips of new people with the same label in both precisions."""
+    recognizers = [dfer_zoo.Recognizer(kind, faces="none") for kind in (model, half)]
+    clips = [puppet.clip() for puppet, _ in puppets(clips=DRAWN, seed=3, split="test")]
+    whole, small = ([answer.label for answer in recognizer.many(clips, progress=False)] for recognizer in recognizers)
+    return sum(a == b for a, b in zip(whole, small, strict=True)) / len(clips)
 
 
 SECTIONS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
@@ -322,12 +334,10 @@ def machine(device: str = "cpu") -> str:
     >>> machine().split(",")[0].endswith(("core", "cores"))
     True
     """
-    from dfer_zoo.inference.precision import has_bfloat16
-
     if device != "cpu":
         return device
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    units = "with" if has_bfloat16(torch.device("cpu")) else "without"
+    units = "with" if precision.has_bfloat16(torch.device("cpu")) else "without"
     plural = "s" if cores > 1 else ""
     return f"{cores} core{plural}, {platform.machine().replace('_', '-')} {units} bf16 units"
 

@@ -14,7 +14,7 @@ benchmark = load_script("examples/benchmark.py")
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(benchmark, "model_of", lambda name, device="cpu": build(name.partition(".")[0]))
+    monkeypatch.setattr(benchmark, "random_network", lambda name, device="cpu": build(name.partition(".")[0]))
 
 
 @pytest.mark.parametrize("section", ["networks", "windows", "batches"])
@@ -95,3 +95,17 @@ def test_attention_counts_in_the_flops():
 def test_the_page_is_that_of_the_stored_numbers():
     generator = load_script("docs/benchmark_page.py")
     assert generator.PAGE.read_text(encoding="utf-8") == generator.rendered(), "run python docs/benchmark_page.py"
+
+
+def test_the_section_bfloat16_counts_equal_labels(monkeypatch):
+    monkeypatch.setattr(benchmark, "DRAWN", 6)
+    (row,) = benchmark.bfloat16(options(["--only", "mini_xception.fer2013"]))
+    assert row["ratio"] > 0 and 0.5 <= row["same_labels"] <= 1
+
+
+def test_outputs_of_random_networks_depend_on_their_inputs():
+    model = load_script("examples/random_networks.py").random_network("efficient_face")
+    with torch.no_grad():
+        one, other = model(**model.example_inputs(2))
+    assert (one - other).norm() > 0.01 * one.norm()
+    assert not model.training and {m.momentum for m in model.modules() if hasattr(m, "momentum")} == {0.1}

@@ -15,7 +15,7 @@ device_check = load_script("examples/device_check.py")
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(device_check, "model_of", lambda name: build(name))
+    monkeypatch.setattr(device_check, "random_network", lambda name: build(name))
     for name, value in {"CLIPS": 7, "TRAINED": 7, "STEPS": 1, "BATCH": 2, "BATCHES": (2,), "COMPILED": ()}.items():
         monkeypatch.setattr(device_check, name, value)
     columns = [dict(group) for group in device_check.COLUMNS]
@@ -59,7 +59,7 @@ def test_a_difference_between_devices_fails(monkeypatch):
 def test_labels_of_two_precisions_are_compared_on_drawn_clips(monkeypatch, tmp_path):
     emotions = list(device_check.EMOTIONS)
     model = dfer_zoo.create_model("av_fusion", labels=[*emotions, "boredom"], num_frames=4, img_size=64, fusion="ia")
-    monkeypatch.setattr(device_check, "model_of", lambda name: model)
+    monkeypatch.setattr(device_check, "random_network", lambda name: model)
     file = tmp_path / "device.json"
     arguments = ["--device", "cpu", "--only", "av_fusion", "--columns", "bf16 labels", "--json", str(file)]
     assert device_check.main(arguments) == 0

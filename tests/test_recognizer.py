@@ -549,3 +549,10 @@ def test_a_long_file_needs_no_more_memory_than_a_short_one(folder):
         windows, used[minutes] = map(int, done.stdout.split())
         assert windows == 60 * minutes - 1
     assert used[20] < 1.1 * used[1]
+
+
+@pytest.mark.parametrize("method", ["__call__", "many", "embed"])
+def test_unknown_reading_options_are_named(method, video):
+    recognizer = Recognizer("av_fusion.puppets", faces="none")
+    with pytest.raises(InputError, match="no option 'frame_rate' for reading a clip"):
+        list(getattr(recognizer, method)([video] if method != "__call__" else video, frame_rate=25))

@@ -13,6 +13,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import DferZooError, InputError
+from ..errors import DferZooError, InputError, suggest
 from ..factory import check_place, create_model
 from ..media.clip import Clip
 from ..media.files import read_clip
@@ -254,6 +255,9 @@ class Recognizer:
         return self._computed(sources, read, on_error, progress, workers, embed)
 
     def _opener(self, reading: Mapping[str, Any]) -> Callable[[Any], Clip]:
+        known = inspect.signature(read_clip).parameters.keys() - {"source", "stream"}
+        if unknown := sorted(reading.keys() - known):
+            raise InputError(f"There is no option '{unknown[0]}' for reading a clip.{suggest(unknown[0], known)}")
         return functools.partial(read_clip, stream=self.window is not None, **reading)
 
     def _computed(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import InputError, suggest
 from ..weights.record import check_labels
 from .parts import call
-from .shortcuts import ClipMlp, QuickGELU
+from .shortcuts import ClipAttention, ClipMlp, QuickGELU
 
 CONTEXT_LENGTH = 77  # rows of the published position table
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
@@ -136,6 +136,7 @@ def build_clip(clip_model: str | Mapping[str, Any], *, vision: bool = True) -> o
         if not torch.allclose(block.mlp[1](probe), probe * torch.sigmoid(1.702 * probe), atol=1e-6):
             raise InputError(f"{clip_model!r} was built with the activation {block.mlp[1]}; expected QuickGELU.")
         fc1, (act, _), fc2 = block.mlp.named_children()
+        block.attn.__class__ = ClipAttention
         block.mlp = ClipMlp(OrderedDict([fc1, (act, QuickGELU()), fc2]))
     return clip
 

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import ImageModel, check_shape
 from .parts import call
-from .shortcuts import applies
+from .shortcuts import PackedConvs, applies, can_pack, folded, pack, relu_max_pool, shuffled, uses_packed
 
 AFFECTNET_MEAN = (0.55391484, 0.43522123, 0.3821877)
 AFFECTNET_STD = (0.24837189, 0.21625527, 0.20221159)
@@ -53,17 +53,12 @@ class ConvNorm(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm, *relu = self
+        if packed := pack(self, conv, norm, x):
+            return packed(x, bool(relu))
         if type(conv) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or not applies(self, x):
             return super().forward(x)
-        # one convolution instead of two passes: the statistics of the norm are constant in eval mode
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        bias = (
-            norm.bias - norm.running_mean * scale
-            if conv.bias is None
-            else (norm.bias + (conv.bias - norm.running_mean) * scale)
-        )
-        weight = conv.weight * scale[:, None, None, None]
-        x = nn.functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        # one convolution instead of two passes
+        x = nn.functional.conv2d(x, *folded(conv, norm), conv.stride, conv.padding, conv.dilation, conv.groups)
         return x.relu_() if relu else x
 
 
@@ -96,6 +91,8 @@ class ShuffleUnit(nn.Module):
         left, right = x.chunk(2, dim=1) if self.splits else (x, x)
         left, right = self.left(left), self.right(right)
         # interleave left and right channels
+        if uses_packed():
+            return shuffled(left, right)
         if left.is_contiguous(memory_format=torch.channels_last) or right.is_contiguous(
             memory_format=torch.channels_last
         ):
@@ -176,12 +173,20 @@ class FaceEncoder(nn.Module):
         self.stage3 = _stage(116, 232, units=8)
         self.stage4 = _stage(232, 464, units=4)
         self.expand = ConvNorm(464, self.num_features, 1)
+        self.packed = PackedConvs()
 
     def forward(self, images: Tensor, run: Callable = call) -> Tensor:
         """``run`` calls the large blocks; pass `DferModel.run_block` to support gradient checkpointing."""
+        if not can_pack(self, images):
+            return self.encode(images, run)
+        with self.packed.used(self, ConvNorm):
+            return self.encode(images, run)
+
+    def encode(self, images: Tensor, run: Callable) -> Tensor:
         if applies(self.stem, images):
             images = images.contiguous(memory_format=torch.channels_last)
-        fine = self.pool(self.stem(images))  # a quarter of the size
+        fine = self.stem(images)
+        fine = relu_max_pool(fine) if uses_packed() else self.pool(fine)  # a quarter of the size
         coarse = run(self.stage2, fine)  # an eighth
         x = run(self.modulator, coarse) + run(self.local, fine)
         x = run(self.stage4, run(self.stage3, x))  # a thirty-second

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from timm.data.auto_augment import RandAugment, rand_augment_transform
 from timm.data.random_erasing import RandomErasing
-from timm.models.vision_transformer import Attention
+from timm.models.vision_transformer import Attention as TimmAttention
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 
 from ..errors import InputError
 from .parts import DropPath, Mlp
+from .shortcuts import applies, are_linear, self_attention
 
 __all__ = [
     "Attention",
@@ -35,11 +36,22 @@ class TanhGELU(nn.GELU):
         super().__init__(approximate="tanh")
 
 
+class Attention(TimmAttention):
+    """timm's self-attention."""
+
+    def forward(self, x: Tensor, *args: Any, **options: Any) -> Tensor:
+        asked = args or any(value is not None and value is not False for value in options.values())  # for a mask
+        if asked or not are_linear(self.qkv, self.proj) or not applies(self, x):
+            return super().forward(x, *args, **options)
+        return self_attention(x, self.num_heads, self.qkv.weight, self.qkv.bias, self.proj)
+
+
 class Block(TimmBlock):
-    """timm's ViT block with this package's MLP and stochastic depth."""
+    """timm's ViT block with this package's attention, MLP and stochastic depth."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"mlp_layer": Mlp, **options})
+        self.attn.__class__ = Attention  # not an argument in older versions of timm
         if rate := options.get("drop_path", 0.0):
             self.drop_path1, self.drop_path2 = DropPath(rate), DropPath(rate)  # type: ignore[assignment]
 

@@ -29,7 +29,7 @@ from .masked_video import (
     pick,
     visible_numbers,
 )
-from .shortcuts import is_watched
+from .shortcuts import call_linear, is_watched, linear
 from .video_mae import EPS, VIDEO, Grid, JointBlock, JointEncoder, check_option, sides, sinusoidal_table
 
 
@@ -63,7 +63,7 @@ class Decoder(nn.Module):
         """(B, N, D'), the visible ones first -> (B, N - visible, pixels)"""
         for block in self.blocks:
             tokens = run(block, tokens)
-        return self.head(self.norm(tokens[:, visible:]))
+        return call_linear(self.head, self.norm(tokens[:, visible:]))
 
 
 class Reconstruction(NamedTuple):
@@ -323,7 +323,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         if is_watched(embed) or is_watched(drop) or (self.training and drop.p > 0):
             return pick(self.encoder.embed(video), numbers)
         tubelets = rearrange(video, "b (t p0) c (h p1) (w p2) -> b (t h w) (c p0 p1 p2)", **self.cut)
-        tokens = F.linear(pick(tubelets, numbers), embed.weight.flatten(1), embed.bias)
+        tokens = linear(pick(tubelets, numbers), embed.weight.flatten(1), embed.bias)
         return tokens + self.encoder.position[0][numbers]
 
     def _by_region(self, visible: Tensor) -> Tensor:
@@ -341,7 +341,7 @@ class MAEDFERPretrain(TubeletTargets, DferModel):
         if self.matched and isinstance(self.encoder, LGIFormer):
             visible = self._by_region(visible).flatten(1)  # the order of the tokens after the encoder
         position = self.decoder.position[0]
-        known = self.to_decoder(encoded) + position[visible]
+        known = call_linear(self.to_decoder, encoded) + position[visible]
         asked = self.mask_token + position[masked]
         return self.decoder(torch.cat([known, asked], dim=1), count, self.run_block)
 

@@ -19,7 +19,7 @@ from .audio_mae import MEL_BANDS, SILENT_FRAME
 from .base import DferModel, LoadReport, check_shape
 from .layers import TemporalTransformer
 from .parts import DropPath
-from .shortcuts import in_chunks
+from .shortcuts import call_linear, in_chunks
 from .vit import Encoder, find_preset, load_encoders, square_grid
 
 FRAMES = 16
@@ -43,7 +43,7 @@ class Adapter(nn.Module):
         self.gate = nn.Parameter(torch.zeros(1))
 
     def narrow(self, tokens: Tensor) -> Tensor:
-        return self.norm(self.down(tokens))
+        return self.norm(call_linear(self.down, tokens))
 
     def forward(self, tokens: Tensor, own: Tensor, other: Tensor) -> Tensor:
         """(B, N, width), (B, N, bottleneck) and the other modality's mean (B, 1, bottleneck) -> (B, N, width)."""

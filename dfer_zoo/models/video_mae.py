@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .base import DferModel, LoadReport, check_backbones, check_shape, fill
 from .parts import DropPath, Mlp, init_linears
-from .shortcuts import applies, are_linear
+from .shortcuts import applies, are_linear, attention_of_few, call_linear, linear
 
 EPS = 1e-6  # of every LayerNorm
 
@@ -159,9 +159,12 @@ class Attention(nn.Module):
             return self.attend_to_few(queries, context)
         context = queries if context is None else context
         kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
-        q = F.linear(queries, self.q.weight, self.q_bias)
-        k, v = F.linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
-        return self.proj_drop(self.proj(attend(q, k, v, self.num_heads, self.attn_drop if self.training else 0.0)))
+        q = linear(queries, self.q.weight, self.q_bias)
+        if queries.shape[1] == 1 and are_linear(self.kv, self.proj) and applies(self, queries):
+            key, value = self.kv.weight.chunk(2)
+            return call_linear(self.proj, attention_of_few(q, context, self.num_heads, key, value, self.v_bias))
+        k, v = linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
+        return self.proj_drop(call_linear(self.proj, attend(q, k, v, self.num_heads, self.attn_drop if self.training else 0.0)))
 
     def is_cheaper_folded(self, queries: Tensor, context: Tensor) -> bool:
         small = context.shape[1] * self.num_heads < queries.shape[-1] < queries.shape[1]
@@ -172,7 +175,7 @@ class Attention(nn.Module):
         keys and values, so that queries are multiplied by matrices with heads * M columns instead of D."""
         heads, width = self.num_heads, queries.shape[-1]
         kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
-        k, v = F.linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
+        k, v = linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
         k, v = (rearrange(x, "b m (h d) -> b h m d", h=heads) for x in (k, v))
         k = k * (width // heads) ** -0.5
         keys = (k @ self.q.weight.view(heads, -1, width)).flatten(1, 2)  # (B, h * M, D)
@@ -202,8 +205,8 @@ class JointAttention(nn.Module):
         bias = None
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        q, k, v = F.linear(tokens, self.qkv.weight, bias).chunk(3, dim=-1)
-        return self.proj_drop(self.proj(attend(q, k, v, self.num_heads, self.attn_drop if self.training else 0.0)))
+        q, k, v = linear(tokens, self.qkv.weight, bias).chunk(3, dim=-1)
+        return self.proj_drop(call_linear(self.proj, attend(q, k, v, self.num_heads, self.attn_drop if self.training else 0.0)))
 
 
 def check_heads(width: int, num_heads: int) -> None:
@@ -251,7 +254,7 @@ class JointBlock(nn.Module):
         """Compute the mean of `forward` in eval mode; ``fc2`` is applied after the mean."""
         seen = self.attn(self.norm1(tokens))
         tokens = tokens + (seen if self.attn_scale is None else seen * self.attn_scale)
-        hidden = self.mlp.act(self.mlp.fc1(self.norm2(tokens))).mean(1, keepdim=True)
+        hidden = self.mlp.act(call_linear(self.mlp.fc1, self.norm2(tokens))).mean(1, keepdim=True)
         thought = self.mlp.fc2(hidden)
         return tokens.mean(1, keepdim=True) + (thought if self.mlp_scale is None else thought * self.mlp_scale)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-METHODS = ("forward_features", "forward_head", "encode_frames", "forward_frames", "scores")
+METHODS = ("forward_features", "forward_head", "encode_frames", "forward_frames", "embed_video", "scores", "loss")
 
 
 @contextlib.contextmanager
@@ -35,12 +35,11 @@ def networks_on(device: str) -> Iterator[list[int]]:
             count[0] += 1
             try:
                 module.to(device)
-                args, kwargs = to(args, device), to(kwargs, device)
-                return to(run(module, *args, **kwargs), "cpu")
+                return to(run(module, *to(args, device), **to(kwargs, device)), "cpu")
             finally:
                 inside[0] = False
                 if not torch.is_grad_enabled():
-                    module.cpu()
+                    to((module, args, kwargs), "cpu")
 
         return moved
 
@@ -63,8 +62,8 @@ def subclasses(kind: type) -> set[type]:
 
 
 def to(values: Any, device: str) -> Any:
-    """Move the tensors of nested containers."""
-    if isinstance(values, Tensor):
+    """Move the tensors and modules of nested containers."""
+    if isinstance(values, Tensor | nn.Module):
         return values.to(device)
     if isinstance(values, dict):
         return {name: to(value, device) for name, value in values.items()}
