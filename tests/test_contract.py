@@ -202,7 +202,8 @@ def test_the_model_compiles_as_one_graph(arch):
     inputs = inputs_of(model)
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(**inputs), model(**inputs))
+    # the compiler takes other matrix products than the shortcuts, so numbers are equal up to rounding
+    torch.testing.assert_close(compiled(**inputs), model(**inputs), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.graph

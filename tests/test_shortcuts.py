@@ -1,11 +1,17 @@
 """Inference shortcuts match the plain computation, and are off for training, gradients and hooks."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dfer_zoo.models import shortcuts
-from dfer_zoo.models.shortcuts import Mlp, QuickGELU, in_chunks, plain, quick_gelu
+from dfer_zoo.models.clip_towers import block_at, build_clip
+from dfer_zoo.models.efficient_face import EfficientFace, FaceEncoder
+from dfer_zoo.models.layers import Block
+from dfer_zoo.models.shortcuts import Mlp, QuickGELU, in_chunks, linear, plain, quick_gelu, relu_max_pool, shuffled
 from dfer_zoo.models.video_mae import Attention
 from dfer_zoo.registry import MODELS, model_class
 from tests.tiny import TINY
@@ -113,3 +119,179 @@ def test_quick_gelu_keeps_less_for_the_gradient_and_gives_the_same_one():
     (before, expected), (after, gradient) = found
     assert after < before
     torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-12)
+
+
+# -- matrix products ---------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("act", ["none", "gelu", "silu"])
+def test_products_with_onednn_match_torch(act):
+    x, weight, bias = torch.randn(2, 5, 16), torch.randn(24, 16), torch.randn(24)
+    with plain():
+        expected = linear(x, weight, bias, act)
+    assert relative(linear(x, weight, bias, act), expected) < 1e-6
+    assert linear(x[:0], weight, bias, act).shape == (0, 5, 24)
+    assert relative(linear(x.double(), weight.double(), bias.double(), act), expected.double()) < 1e-6
+
+
+def test_products_record_gradients():
+    x, weight = torch.randn(2, 3), torch.randn(4, 3, requires_grad=True)
+    linear(x, weight, act="gelu").sum().backward()
+    assert weight.grad is not None
+
+
+def test_products_are_counted_and_exported_as_usual():
+    block = Block(64, 2).eval()
+    x = torch.randn(1, 3, 64)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        block(x)
+    assert counter.get_total_flops() > 2 * 3 * 64 * 64 * 12 - 1
+    with torch.no_grad():
+        exported = torch.export.export(block, (x,))
+    assert "mkldnn" not in str(exported.graph)
+    torch.testing.assert_close(exported.module()(x), block(x))
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tokens", [1, 2, 7])
+def test_clips_attention_matches_torch(tokens):
+    text = {"context_length": 8, "vocab_size": 50, "width": 64, "heads": 2, "layers": 1}
+    vision = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1, "head_width": 32}
+    clip = build_clip({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text, "quick_gelu": True})
+    block = perturbed(clip.transformer.resblocks[0])
+    x = torch.randn(3, tokens, 64)
+    causal = torch.full((tokens, tokens), float("-inf")).triu_(1)
+    for run in (block, lambda x: block(x, attn_mask=causal), lambda x: block_at(block, x, x[:, :1])):
+        with plain():
+            expected = run(x)
+        assert relative(run(x), expected) < 1e-6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [False, True])
+def test_attention_of_one_query_does_not_compute_keys(bias):
+    attention = perturbed(Attention(16, 2, qkv_bias=bias)).double()
+    query, context = torch.randn(4, 1, 16).double(), torch.randn(4, 7, 16).double()
+    with plain():
+        expected = attention(query, context)
+    torch.testing.assert_close(attention(query, context), expected, rtol=1e-12, atol=1e-12)
+
+
+# -- convolutions ------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_pooling_and_shuffling_give_the_same_values():
+    for side in (2, 6, 28):
+        x = torch.rand(2, 5, side, side).contiguous(memory_format=torch.channels_last)
+        assert torch.equal(relu_max_pool(x), nn.functional.max_pool2d(x, 3, 2, 1))
+    left, right = torch.rand(2, 2, 3, 4, 4)
+    assert torch.equal(shuffled(left, right), torch.stack([left, right], dim=2).flatten(1, 2))
+
+
+def encoder_and_images():
+    torch.manual_seed(0)
+    return perturbed(FaceEncoder()), torch.rand(2, 3, 64, 64)
+
+
+def check_encoder(encoder, images):
+    with plain():
+        expected = encoder(images)
+    assert relative(encoder(images), expected) < 1e-6
+
+
+CHANGES = {
+    "in place": lambda encoder: encoder.expand.conv.weight.mul_(1.5),
+    "data": lambda encoder: encoder.expand.conv.weight.data.mul_(1.5),
+    "one value of data": lambda encoder: encoder.expand.conv.weight.data[5, 3].add_(9),
+    "new data": lambda encoder: setattr(encoder.expand.conv.weight, "data", encoder.expand.conv.weight * 2),
+    "norm": lambda encoder: encoder.stem.norm.running_mean.data.add_(1),
+    "new parameter": lambda encoder: setattr(encoder.stem.norm, "bias", nn.Parameter(torch.ones(29))),
+    "new norm": lambda encoder: setattr(encoder.stem, "norm", nn.BatchNorm2d(29).eval()),
+    "new part": lambda encoder: setattr(encoder, "stage3", perturbed(copy.deepcopy(encoder.stage3))),
+    "state dict": lambda encoder: encoder.load_state_dict(FaceEncoder().state_dict()),
+    "assigned": lambda encoder: encoder.load_state_dict(FaceEncoder().state_dict(), assign=True),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", CHANGES)
+def test_packed_convolutions_follow_changes(change):
+    encoder, images = encoder_and_images()
+    before = encoder(images)
+    CHANGES[change](encoder)
+    check_encoder(encoder, images)
+    assert relative(encoder(images), before) > 1e-5
+
+
+@torch.no_grad()
+def test_packed_convolutions_are_reused():
+    encoder, images = encoder_and_images()
+    encoder(images)
+    before = dict(encoder.packed._kept)
+    check_encoder(encoder, images[:1])  # another batch size
+    check_encoder(encoder, torch.rand(1, 3, 96, 96))
+    after = encoder.packed._kept
+    assert before and before.keys() == after.keys() and all(after[key] is value for key, value in before.items())
+
+
+def test_packed_convolutions_follow_training():
+    encoder, images = encoder_and_images()
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
+    with torch.no_grad():
+        before = encoder(images)
+    encoder.train()(images).square().mean().backward()
+    optimizer.step()
+    encoder.eval()
+    with torch.no_grad():
+        check_encoder(encoder, images)
+        assert relative(encoder(images), before) > 1e-5
+        encoder.double()
+        check_encoder(encoder, images.double())
+        encoder.float()
+        check_encoder(encoder, images)
+
+
+@torch.no_grad()
+def test_copies_of_an_encoder_have_their_own_packed_convolutions():
+    encoder, images = encoder_and_images()
+    encoder(images)
+    other = copy.deepcopy(encoder)
+    other.expand.conv.weight.mul_(2)
+    check_encoder(other, images)
+    check_encoder(encoder, images)
+    assert not encoder.state_dict().keys() ^ FaceEncoder().state_dict().keys()
+
+
+def test_an_encoder_that_was_packed_in_inference_mode_still_trains_and_compares():
+    encoder, images = encoder_and_images()
+    with torch.inference_mode():
+        encoder(images)
+    with torch.no_grad():
+        check_encoder(encoder, images)
+    with torch.inference_mode():
+        check_encoder(EfficientFace(img_size=64).eval(), images)  # parameters without version counters
+    encoder(images).sum().backward()
+    assert encoder.expand.conv.weight.grad is not None
+
+
+@torch.no_grad()
+def test_hooks_and_adapters_inside_an_encoder_are_called():
+    encoder, images = encoder_and_images()
+    expected = encoder(images)
+    seen = []
+    handle = encoder.stage2[0].right[0].norm.register_forward_hook(lambda *_: seen.append(1))
+    assert relative(encoder(images), expected) < 1e-6 and seen
+    handle.remove()
+
+    class Doubled(nn.Conv2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    encoder.expand.conv.__class__ = Doubled
+    assert relative(encoder(images), expected) > 1e-3
+    check_encoder(encoder, images)

@@ -77,7 +77,9 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
     return x.dtype is weight.dtype is torch.float32 and x.is_cpu and weight.is_cpu and x.numel() > 0
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, act: str = "none", approximate: str = "none") -> Tensor:
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, act: str = "none", approximate: str = "none"
+) -> Tensor:
     """Compute `F.linear` and an activation: "none", "gelu" or "silu"."""
     if _HAS_FAST_PRODUCTS and _suits_onednn(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "swish" if act == "silu" else act, [], approximate)
@@ -101,7 +103,9 @@ def self_attention(
     x: Tensor, num_heads: int, weight: Tensor, bias: Tensor | None, proj: Any, mask: Tensor | None = None
 ) -> Tensor:
     """Attention (N, L, D) -> (N, L, D). ``weight`` and ``bias`` compute queries, keys and values, in this order."""
-    q, k, v = linear(x, weight, bias).unflatten(-1, (3, num_heads, x.shape[-1] // num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    q, k, v = (
+        linear(x, weight, bias).unflatten(-1, (3, num_heads, x.shape[-1] // num_heads)).permute(2, 0, 3, 1, 4).unbind(0)
+    )
     seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return linear(seen.transpose(1, 2).flatten(2), proj.weight, proj.bias)
 
@@ -124,6 +128,26 @@ def attention_of_few(
     seen = mixed @ value.view(num_heads, depth, -1).mT  # (heads, N * P, depth)
     seen = seen.transpose(0, 1).reshape(n, places, width)
     return seen if value_bias is None else seen + value_bias
+
+
+def attention_to_few(
+    queries: Tensor, k: Tensor, v: Tensor, num_heads: int, weight: Tensor, bias: Tensor | None, proj: Any
+) -> Tensor:
+    """Attention of many tokens (N, L, D) to few keys and values (N, M, D) -> (N, L, D), with the output projection.
+
+    The query matrix is folded into the keys, and the output projection into the values, so that the tokens are multiplied
+    by matrices with heads * M columns instead of D.
+    """
+    n, few, width = k.shape
+    depth = width // num_heads
+    k, v = (x.view(n, few, num_heads, depth).transpose(1, 2) for x in (k * depth**-0.5, v))
+    keys = (k @ weight.view(num_heads, depth, -1)).flatten(1, 2)  # (N, heads * M, D)
+    values = (v @ proj.weight.view(width, num_heads, depth).permute(1, 2, 0)).flatten(1, 2)
+    scores = queries @ keys.mT
+    if bias is not None:
+        scores = scores + (k @ bias.view(num_heads, depth, 1)).flatten(1)[:, None]
+    mixed = scores.unflatten(-1, (num_heads, few)).softmax(-1).flatten(-2) @ values
+    return mixed if proj.bias is None else mixed.add_(proj.bias)
 
 
 class ClipAttention(nn.MultiheadAttention):

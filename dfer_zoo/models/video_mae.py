@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..weights.record import VideoSpec, check_count
 from .base import DferModel, LoadReport, check_backbones, check_shape, fill
 from .parts import DropPath, Mlp, init_linears
-from .shortcuts import applies, are_linear, attention_of_few, call_linear, linear
+from .shortcuts import applies, are_linear, attention_of_few, attention_to_few, call_linear, linear
 
 EPS = 1e-6  # of every LayerNorm
 
@@ -156,36 +156,24 @@ class Attention(nn.Module):
 
     def forward(self, queries: Tensor, context: Tensor | None = None) -> Tensor:  # (B, N, D), (B, M, D) -> (B, N, D)
         if context is not None and self.is_cheaper_folded(queries, context):
-            return self.attend_to_few(queries, context)
+            k, v = self.keys_values(context)
+            return attention_to_few(queries, k, v, self.num_heads, self.q.weight, self.q_bias, self.proj)
         context = queries if context is None else context
-        kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
         q = linear(queries, self.q.weight, self.q_bias)
         if queries.shape[1] == 1 and are_linear(self.kv, self.proj) and applies(self, queries):
             key, value = self.kv.weight.chunk(2)
             return call_linear(self.proj, attention_of_few(q, context, self.num_heads, key, value, self.v_bias))
-        k, v = linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
-        return self.proj_drop(call_linear(self.proj, attend(q, k, v, self.num_heads, self.attn_drop if self.training else 0.0)))
+        k, v = self.keys_values(context)
+        seen = attend(q, k, v, self.num_heads, self.attn_drop if self.training else 0.0)
+        return self.proj_drop(call_linear(self.proj, seen))
+
+    def keys_values(self, context: Tensor) -> Sequence[Tensor]:
+        bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
+        return linear(context, self.kv.weight, bias).chunk(2, dim=-1)
 
     def is_cheaper_folded(self, queries: Tensor, context: Tensor) -> bool:
         small = context.shape[1] * self.num_heads < queries.shape[-1] < queries.shape[1]
         return small and are_linear(self.q, self.kv, self.proj) and applies(self, queries)
-
-    def attend_to_few(self, queries: Tensor, context: Tensor) -> Tensor:
-        """Compute the same output, faster for many queries and few context tokens M. ``q`` and ``proj`` are folded into
-        keys and values, so that queries are multiplied by matrices with heads * M columns instead of D."""
-        heads, width = self.num_heads, queries.shape[-1]
-        kv_bias = None if self.v_bias is None else torch.cat([torch.zeros_like(self.v_bias), self.v_bias])
-        k, v = linear(context, self.kv.weight, kv_bias).chunk(2, dim=-1)
-        k, v = (rearrange(x, "b m (h d) -> b h m d", h=heads) for x in (k, v))
-        k = k * (width // heads) ** -0.5
-        keys = (k @ self.q.weight.view(heads, -1, width)).flatten(1, 2)  # (B, h * M, D)
-        values = (v @ self.proj.weight.view(width, heads, -1).permute(1, 2, 0)).flatten(1, 2)
-        scores = queries @ keys.mT
-        if self.q_bias is not None:
-            scores = scores + (k @ self.q_bias.view(heads, -1, 1)).flatten(1)[:, None]
-        scores = scores.unflatten(-1, (heads, -1)).softmax(-1).flatten(-2)
-        mixed = scores @ values
-        return mixed if self.proj.bias is None else mixed.add_(self.proj.bias)
 
 
 class JointAttention(nn.Module):
@@ -206,7 +194,8 @@ class JointAttention(nn.Module):
         if self.q_bias is not None and self.v_bias is not None:
             bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         q, k, v = linear(tokens, self.qkv.weight, bias).chunk(3, dim=-1)
-        return self.proj_drop(call_linear(self.proj, attend(q, k, v, self.num_heads, self.attn_drop if self.training else 0.0)))
+        seen = attend(q, k, v, self.num_heads, self.attn_drop if self.training else 0.0)
+        return self.proj_drop(call_linear(self.proj, seen))
 
 
 def check_heads(width: int, num_heads: int) -> None:
