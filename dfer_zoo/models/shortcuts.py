@@ -81,7 +81,8 @@ def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, act: str = "none", approximate: str = "none"
 ) -> Tensor:
     """Compute `F.linear` and an activation: "none", "gelu" or "silu"."""
-    if _HAS_FAST_PRODUCTS and _suits_onednn(x, weight):
+    whole = weight.is_contiguous() and (bias is None or bias.is_contiguous())  # the operator ignores strides
+    if _HAS_FAST_PRODUCTS and whole and _suits_onednn(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "swish" if act == "silu" else act, [], approximate)
     x = F.linear(x, weight, bias)
     if act == "gelu":
