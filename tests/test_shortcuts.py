@@ -151,6 +151,13 @@ def test_products_record_gradients():
     assert weight.grad is not None
 
 
+@torch.no_grad()
+def test_products_have_forward_derivatives():
+    x, weight = torch.randn(2, 3), torch.randn(4, 3)
+    _, tangent = torch.func.jvp(lambda x: linear(x, weight), (x,), (x,))
+    torch.testing.assert_close(tangent, x @ weight.T)
+
+
 def test_products_are_counted_and_exported_as_usual():
     block = Block(64, 2).eval()
     x = torch.randn(1, 3, 64)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 QUICK_GELU = 1.702  # slope inside CLIP's activation, x * sigmoid(1.702 x)
@@ -71,6 +72,8 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     if torch.is_grad_enabled() or _plain.get() or torch.is_autocast_enabled("cpu") or is_in_torch_dispatch_mode():
+        return False
+    if forward_ad._current_level >= 0:  # forward derivatives are computed, also without gradients
         return False
     if type(x) is not Tensor or type(weight) not in (Tensor, nn.Parameter) or not torch.backends.mkldnn.enabled:
         return False
