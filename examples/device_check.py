@@ -15,15 +15,14 @@ The authors' numbers on a GPU: `python -m tests.parity tests/parity --device cud
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
+import mmap
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,34 +67,52 @@ def first_view(transform: Any, clip: Clip) -> dict[str, np.ndarray]:
     return {name: batch[name][0].half().numpy() for name in batch if name != "views"}
 
 
-@contextlib.contextmanager
-def processes() -> Iterator[Callable[..., Iterable[Any]]]:
-    """Yield a `map` over processes. They are forked before the device is used; without fork it is the builtin `map`."""
-    count = min(16, os.cpu_count() or 1) - 1
-    if count < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        yield map
-        return
-    with multiprocessing.get_context("fork").Pool(count, torch.set_num_threads, (1,)) as pool:
-        yield partial(pool.map, chunksize=8)
+def in_processes(run: Callable[[int], Any], count: int) -> list[Any]:
+    """Run a function for every number, in forked processes if there are cores for them."""
+    cores = min(16, os.cpu_count() or 1) - 1
+    if cores < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        return [run(number) for number in range(count)]
+    _Forked.run = run  # a forked process has it, so it need not be pickled
+    with multiprocessing.get_context("fork").Pool(cores, torch.set_num_threads, (1,)) as pool:
+        return pool.map(_Forked.call, range(count), chunksize=8)
+
+
+class _Forked:
+    run: Callable[[int], Any]
+
+    @staticmethod
+    def call(number: int) -> Any:
+        return _Forked.run(number)
 
 
 class Drawings:
     """Drawn clips with their emotions, the same for all architectures."""
 
-    def __init__(self, run: Callable[..., Iterable[Any]] = map) -> None:
-        self.run = run
+    def __init__(self) -> None:
         train = puppets(EMOTIONS, clips=TRAINED, seed=1)
         rows = train + puppets(EMOTIONS, clips=CLIPS, seed=2, split="test")
         self.emotions = [EMOTIONS[label] for _, label in rows]
-        self.clips = list(run(drawn, [puppet for puppet, _ in rows]))
+        self.clips = in_processes(lambda number: drawn(rows[number][0]), len(rows))
 
     def inputs(self, model: DferModel) -> tuple[Inputs, torch.Tensor]:
         """Return the inputs of all clips, and their classes in the order of the model."""
         transform = dfer_zoo.create_transform(model, faces="none", no_face="frame")
-        samples = list(self.run(partial(first_view, transform), self.clips))
+        shapes = {name: value.shape for name, value in first_view(transform, self.clips[0]).items()}
+        inputs = {name: shared((len(self.clips), *shape)) for name, shape in shapes.items()}
+
+        def fill(number: int) -> None:
+            for name, value in first_view(transform, self.clips[number]).items():
+                inputs[name][number] = value
+
+        in_processes(fill, len(self.clips))
         order = [emotion_named(label) for label in model.labels]
-        inputs = {name: torch.from_numpy(np.stack([sample[name] for sample in samples])) for name in samples[0]}
-        return inputs, torch.tensor([order.index(emotion) for emotion in self.emotions])
+        tensors = {name: torch.from_numpy(values) for name, values in inputs.items()}
+        return tensors, torch.tensor([order.index(emotion) for emotion in self.emotions])
+
+
+def shared(shape: tuple[int, ...]) -> np.ndarray:
+    """Return an array of half precision that forked processes write to."""
+    return np.frombuffer(mmap.mmap(-1, 2 * int(np.prod(shape))), np.float16).reshape(shape)
 
 
 def emotion_named(label: str) -> str:
@@ -277,7 +294,8 @@ def rows_of(checks: list[Check], chosen: list[str], deadline: float) -> Iterator
             for title, (method, *arguments) in cells.items():
                 if time.monotonic() < deadline:
                     row[title] = check.cell(method, model, *arguments)
-            print(*(row[title] for title in ("model", *cells)), sep="  ", file=sys.stderr, flush=True)
+            left = f"{deadline - time.monotonic():.0f} s left"
+            print(*(row[title] for title in ("model", *cells)), left, sep="  ", file=sys.stderr, flush=True)
             yield rows
     yield rows
 
@@ -319,12 +337,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"there is no column {', '.join(sorted(unknown))}; there are {', '.join(titles)}")
     deadline = time.monotonic() + options.limit
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    with processes() as run:
-        drawings = functools.cache(partial(Drawings, run))
-        checks = [Check(name, options.device, drawings) for name in options.only]
-        for rows in rows_of(checks, options.columns, deadline):
-            if options.json:
-                options.json.write_text(json.dumps({**about(options.device), "rows": rows}, indent=1) + "\n")
+    drawings = functools.cache(Drawings)
+    checks = [Check(name, options.device, drawings) for name in options.only]
+    for rows in rows_of(checks, options.columns, deadline):
+        if options.json:
+            options.json.write_text(json.dumps({**about(options.device), "rows": rows}, indent=1) + "\n")
     print(table(rows))
     return 1 if any(check.failed for check in checks) else 0
 
