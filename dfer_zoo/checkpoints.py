@@ -31,7 +31,6 @@ from .errors import InputError, WeightsError, WeightsUnavailable, first_line, su
 from .media.limits import limit, raised_by
 from .models.base import DferModel, load_strictly, skip_init
 from .registry import get_weights, manifest, model_class
-from .saving import save_pretrained
 from .weights import fetch, store
 from .weights.cache import Cache
 from .weights.hdf5 import is_hdf5, read_hdf5
@@ -197,6 +196,8 @@ def convert_own(
         _check_agreement(file, {"num_classes": stored.num_classes}, {"num_classes": model.num_classes})
     _check_agreement(file, stored.video, transform or {})
     model.video_spec = _changed_spec(model.video_spec, {**stored.video, **(transform or {})})
+    from .saving import save_pretrained  # imports the Hub's client, which loading weights does not need
+
     return save_pretrained(model, folder, tag=tag)
 
 

@@ -66,10 +66,19 @@ SECTIONS: dict[str, tuple[str, str, list[Column]]] = {
         ],
     ),
     "stages": (
-        "From a clip to its answer",
-        "Frames of a 480p clip in memory, with a drawn person. *fast / full*: finding faces, cropping and resizing, with the fast search against "
-        "the search of every frame. *network*: its share of the whole time with the fast search.",
-        [("fast / full", number("ratio")), ("network", percent("network"))],
+        "From a file to its answer",
+        "A 480p H.264 file with a drawn person in front of a textured wall, and the published evaluation of the whole clip. *fast / full*: seconds of "
+        "finding faces, with the fast search against that of the published pipelines (*full*). The shares are those of the whole time with the fast search; "
+        "*crop* includes the resize.",
+        [
+            ("fast / full", number("ratio")),
+            ("full, s", lambda row: f"{row['full']:.1f}" if "full" in row else ""),
+            ("file to answer, s", lambda row: f"{row['seconds']:.1f}" if "seconds" in row else ""),
+            ("decode", percent("decode")),
+            ("search", percent("search")),
+            ("crop", percent("crop")),
+            ("network", percent("network")),
+        ],
     ),
     "streams": (
         "Streams",

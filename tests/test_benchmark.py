@@ -33,12 +33,22 @@ def test_streams_keep_time_with_a_small_model(tiny, monkeypatch):
     assert row["ratio"] > 0 and row["of_length"] > 0
 
 
+@pytest.mark.parametrize("faces", ["none", "cascade"])
+def test_stages_begin_with_a_file_and_their_shares_add_up(tiny, monkeypatch, faces):
+    pytest.importorskip("cv2")
+    monkeypatch.setattr(benchmark, "person", lambda seconds, height=64: person_of(20 * seconds))
+    (row,) = benchmark.stages(options(["--only", "dfer_clip", "--faces", faces]))
+    assert row["name"] == f"dfer_clip, {faces}, 2 s" and row["ratio"] > 0 and row["seconds"] > 0
+    shares = [row[name] for name in ("decode", "search", "crop", "network")]
+    assert sum(shares) == pytest.approx(1) and min(shares) >= 0 and (row["search"] > 0) == (faces == "cascade")
+
+
 def person_of(count):
     return benchmark.Clip.from_arrays(torch.zeros(count, 48, 64, 3, dtype=torch.uint8).numpy(), fps=10)
 
 
 def options(arguments):
-    found = {"only": None, "rounds": 1, "device": "cpu", "faces": "none", "seconds": 2}
+    found = {"only": None, "rounds": 1, "device": "cpu", "faces": "none", "seconds": [2]}
     pairs = zip(arguments[::2], arguments[1::2])
     found.update({name.removeprefix("--"): [value] if name == "--only" else value for name, value in pairs})
     return benchmark.argparse.Namespace(**found)

@@ -6,10 +6,14 @@ import sys
 import pytest
 import torch
 
+import dfer_zoo
+from dfer_zoo.atomic import sha256_of
 from dfer_zoo.data.puppets import Puppet
+from dfer_zoo.weights import store
 
 SLOW = ("timm", "torchvision", "torchaudio", "open_clip", "torch._dynamo", "torch._inductor", "sympy", "scipy", "matplotlib",
-        "pandas", "huggingface_hub.hf_api", "sklearn", "accelerate", "tqdm.auto", "requests", "facenet_pytorch")  # fmt: skip
+        "pandas", "huggingface_hub", "httpx", "filelock", "yaml", "cv2", "PIL.ImageDraw", "sklearn", "accelerate",
+        "tqdm.auto", "requests", "facenet_pytorch")  # fmt: skip
 PROGRAM = """
 import sys
 from dfer_zoo.cli import main
@@ -37,3 +41,11 @@ def test_the_program_ends_with_the_status_and_all_output(arguments, status):
     done = subprocess.run([sys.executable, "-m", "dfer_zoo", *arguments], capture_output=True, text=True)
     assert done.returncode == status
     assert "mma_dfer" in done.stdout if status == 0 else done.stderr
+
+
+def test_a_file_of_weights_is_hashed_once_and_then_mapped(monkeypatch):
+    """Reading the file into memory while hashing it took longer: 0.38 s of 350 MB, against 0.22 s."""
+    hashed = []
+    monkeypatch.setattr(store, "sha256_of", lambda path: hashed.append(path) or sha256_of(path))
+    model = dfer_zoo.create_model("av_fusion", "puppets")
+    assert [path.name for path in hashed] == [model.weights.filename]

@@ -8,6 +8,7 @@ import pytest
 
 from dfer_zoo import cli, read_clip
 from dfer_zoo.cli.common import parse_faces
+from dfer_zoo.data.puppets import Puppet
 from dfer_zoo.errors import InputError, MediaError
 from dfer_zoo.media import faces
 from dfer_zoo.media.faces import boxes as box_files
@@ -29,6 +30,9 @@ class Squares:
     def __call__(self, frame):
         self.whole.append(frame.shape[:2])
         return self._boxes(frame)
+
+    def coarse(self, frame):
+        return self(frame)
 
     def near(self, frame, box):
         left, top, right, bottom = region(box, frame.shape[1], frame.shape[0])
@@ -102,6 +106,26 @@ def test_a_face_that_is_too_small_at_low_resolution_is_found_at_full_resolution(
     monkeypatch.setattr(faces.detect, "find_detector", lambda name: Weak())
     crops, _ = found(room(), "largest", "fast", [0, 25])
     assert all((crop > 127).all() for crop in crops)
+
+
+def test_a_face_of_the_coarse_search_counts_only_if_the_fine_one_confirms_it(squares, monkeypatch):
+    nobody = np.array([[200.0, 60, 240, 100]])
+    monkeypatch.setattr(Squares, "coarse", lambda self, frame: np.concatenate([nobody, self._boxes(frame)]))
+    (box,) = search.coarse_to_fine(squares, room(1)[0])
+    np.testing.assert_array_equal(box, [20, 60, 80, 120])
+
+
+@pytest.mark.parametrize("detector", ["cascade", "mtcnn"])
+def test_a_coarse_search_of_the_detectors_finds_a_drawn_face(detector):
+    pytest.importorskip("cv2" if detector == "cascade" else "facenet_pytorch")
+    frame = np.full((480, 640, 3), 90, np.uint8)
+    frame[120:360, 200:440] = Puppet("happiness", size=240).clip().take([50])[0]
+    (full,), (fine,) = (find(frame) for find in (detect.find_detector(detector), _coarse_to_fine(detector)))
+    assert detect.overlap(full[None], fine[None])[0, 0] > 0.5
+
+
+def _coarse_to_fine(detector):
+    return lambda frame: search.coarse_to_fine(detect.find_detector(detector), frame)
 
 
 def test_own_functions_and_the_union_of_all_faces_are_searched_in_full(squares):

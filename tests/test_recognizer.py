@@ -556,3 +556,15 @@ def test_unknown_reading_options_are_named(method, video):
     recognizer = Recognizer("av_fusion.puppets", faces="none")
     with pytest.raises(InputError, match="no option 'frame_rate' for reading a clip"):
         list(getattr(recognizer, method)([video] if method != "__call__" else video, frame_rate=25))
+
+
+def test_many_files_on_a_cpu_take_the_same_forward_passes_as_one_by_one(video, silent):
+    """By default: larger batches are slower on a CPU."""
+    model = small.build()
+    recognizer = Recognizer(model, faces="none", window=None)
+    passes = []
+    model.register_forward_pre_hook(lambda *_: passes.append(1))
+    together = [answer.probabilities for answer in recognizer.many([video, silent], progress=False)]
+    in_many = len(passes)
+    assert recognizer.batch_size == 1 and together == [recognizer(file).probabilities for file in (video, silent)]
+    assert in_many == len(passes) - in_many == 2

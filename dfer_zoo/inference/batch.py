@@ -20,7 +20,6 @@ from ..transforms import Transform
 from .batcher import model_identity
 from .inputs import Item
 from .journal import Journal
-from .overlay import overlay_paths, write_overlay
 from .prediction import Prediction
 from .recognizer import Recognizer
 from .samples import visual_of
@@ -397,7 +396,11 @@ class _FilesBeside:
         self, items: Sequence[Item], read: ItemReader, tiers: Sequence[str], overlay: str | Path | None
     ) -> None:
         self.read, self.tiers = read, tiers
-        paths = [None] * len(items) if overlay is None else overlay_paths(items, overlay)
+        paths: Sequence[Path | None] = [None] * len(items)
+        if overlay is not None:
+            from .overlay import overlay_paths  # imports fonts and encoders
+
+            paths = overlay_paths(items, overlay)
         self.overlays = {id(item): path for item, path in zip(items, paths) if path is not None}
 
     def __call__(self, item: Item, answer: Prediction | DferZooError) -> Prediction | DferZooError:
@@ -409,6 +412,8 @@ class _FilesBeside:
                 with local(item) as (here, name):
                     clip = self.read.whole(here)
                     clip = clip if name is None else dataclasses.replace(clip, source=name)
+                    from .overlay import write_overlay
+
                     write_overlay(clip, answer, self.overlays[id(item)])
             answer = _moved(answer, item.start) if item.start else answer
             if self.tiers:

@@ -1,11 +1,12 @@
 """Frames from video files, through PyAV.
 
-Frames are decoded in order from the start and only the wanted ones are converted. For a clip of a few seconds this is
-faster than seeking, and it gives exact indices for every file.
+Frames are decoded in order from the start and only the wanted ones are converted. This gives exact indices for every
+file. In H.264 files, frames that no wanted frame depends on are not decoded.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, MediaError
+from . import h264
 from .clip import check_size
 from .container import open_container
 from .limits import check_limit, limit
+
+SAME_TIME = 1e-7  # seconds
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class VideoFile:
     times: np.ndarray | None  # seconds of every frame, from 0; None where the file has no time stamps
     recover: bool = False
     start: float | None = None  # the time stamp of the first frame, in seconds
+    groups: np.ndarray | None = None  # number of every frame's group, which decodes on its own; None: unknown
 
     @classmethod
     def of(cls, path: Path, recover: bool = False) -> VideoFile | None:
@@ -38,7 +43,7 @@ class VideoFile:
             if stream is None:
                 return None
             check_size(stream.width, stream.height, str(path))
-            stamps, exact, end = _count(container, stream, path)
+            stamps, groups, exact, end = _count(container, stream, path)
             announced = (container.duration or 0) / 1e6
         if not recover and announced - end > 0.1 * announced + 0.5:
             raise MediaError(
@@ -46,10 +51,11 @@ class VideoFile:
                 "It is damaged or cut off; recover=True reads what is left."
             )
         if recover or not exact:
-            stamps = list(_decodable(path))
+            stamps, groups = list(_decodable(path)), None
         if not stamps:
             raise MediaError(f"{path}: no frames in this file; it may be cut off or damaged.")
-        return cls(path, len(stamps), _seconds(stamps), recover, stamps[0])
+        times = _seconds(stamps)
+        return cls(path, len(stamps), times, recover, stamps[0], None if times is None else groups)
 
     @property
     def fps(self) -> float | None:
@@ -67,8 +73,74 @@ class VideoFile:
         return [found[index] for index in indices]
 
     def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Yield frames at ascending indices. The file is decoded up to the last of them, in one pass."""
-        wanted = iter(indices)
+        """Yield frames at ascending indices. The file is read up to the last of them, in one pass."""
+        if self.groups is None:
+            yield from self._dense(iter(indices))
+            return
+        wanted = collections.deque(indices)
+        yield from self._sparse(wanted)
+        yield from self._dense(iter(wanted))
+
+    def _sparse(self, wanted: collections.deque[int]) -> Iterator[np.ndarray]:
+        """Yield wanted frames, and decode only what they depend on. Stop at the first irregularity of the file.
+
+        The frames that were not yielded stay in ``wanted``.
+        """
+        import av
+        from av.video.reformatter import VideoReformatter
+
+        to_rgb = VideoReformatter()
+        with contextlib.suppress(av.error.FFmpegError):
+            for frame, number in self._decoded_for(set(wanted)):
+                if frame.is_corrupt or not wanted or number > wanted[0]:
+                    return
+                while wanted and wanted[0] == number:
+                    yield _picture(frame, to_rgb, self.path, number)
+                    wanted.popleft()
+
+    def _decoded_for(self, wanted: set[int]) -> Iterator[tuple[Any, int]]:
+        """Yield the wanted frames and their numbers."""
+        assert self.groups is not None
+        left = collections.Counter(self.groups[[i for i in wanted if 0 <= i < self.count]].tolist())
+        group, skipped = -1, False
+        with open_container(self.path) as container:
+            stream = video_stream(container)
+            if stream is None:
+                return
+            stream.thread_type = "AUTO"
+            context = stream.codec_context
+
+            def numbered(frames: Sequence[Any]) -> Iterator[tuple[Any, int]]:
+                found = ((frame, self._number(frame, stream)) for frame in frames)
+                return ((frame, number) for frame, number in found if number in wanted)
+
+            for packet in container.demux(stream):
+                if packet.size:
+                    group += packet.is_keyframe
+                    if self._number(packet, stream) in wanted:
+                        left[group] -= 1
+                    elif left[group] <= 0:
+                        if not skipped:  # the next packet that is decoded starts a group
+                            yield from numbered(context.decode(None))
+                            context.flush_buffers()
+                        skipped = True
+                        continue
+                    elif h264.is_unreferenced(packet):
+                        continue
+                    skipped = False
+                if not (skipped and not packet.size):
+                    yield from numbered(packet.decode())
+
+    def _number(self, timed: Any, stream: Any) -> int:
+        """Return the number of a frame or packet by its time stamp; -1 if no frame has it."""
+        if timed.pts is None or self.times is None or self.start is None:
+            return -1
+        time = float(timed.pts * stream.time_base) - self.start
+        number = int(np.searchsorted(self.times, time - SAME_TIME))
+        return number if number < self.count and abs(self.times[number] - time) < SAME_TIME else -1
+
+    def _dense(self, wanted: Iterator[int]) -> Iterator[np.ndarray]:
+        """Yield wanted frames, and decode all frames up to the last of them."""
         target = next(wanted, None)
         if target is None:
             return
@@ -114,14 +186,15 @@ def video_stream(container: Any) -> Any:
     return next((s for s in container.streams.video if not s.disposition & pictures and s.codec_context), None)
 
 
-def _count(container: Any, stream: Any, path: Path) -> tuple[list[float | None], bool, float]:
-    """(time stamp of every frame, whether the count is exact, seconds of all streams), without decoding.
+def _count(container: Any, stream: Any, path: Path) -> tuple[list[float | None], np.ndarray | None, bool, float]:
+    """(time stamp of every frame, its group, whether the count is exact, seconds of all streams), without decoding.
 
     The count in the header is not used: it may be 0, or the count before the file was cut. Packets that a cut file
-    keeps only for decoding are marked as discarded.
+    keeps only for decoding are marked as discarded. The groups are None where frames cannot be skipped.
     """
     stamps: list[float | None] = []
-    exact = None
+    groups: list[int] = []
+    exact, group, regular = None, -1, h264.has_lengths(container, stream)
     begin = (container.start_time or 0) / 1e6
     end = 0.0
     most = limit("frames")
@@ -137,13 +210,17 @@ def _count(container: Any, stream: Any, path: Path) -> tuple[list[float | None],
             continue
         if exact is None:
             exact = bool(packet.is_keyframe)  # a file that starts between key frames loses frames at first
+        group += packet.is_keyframe
+        regular = regular and not packet.is_discard and (not packet.is_keyframe or h264.is_restart(packet))
         if not packet.is_discard and not _is_hidden(packet, stream):
             stamps.append(time)
+            groups.append(group)
             if len(stamps) > most:
                 check_limit("frames", len(stamps), f"{path}: the number of frames")
     if None not in stamps:
-        stamps.sort()  # packets come in decoding order
-    return stamps, bool(exact), end
+        order = np.argsort(np.array(stamps, float), kind="stable")  # packets come in decoding order
+        return [stamps[i] for i in order], np.array(groups)[order] if regular else None, bool(exact), end
+    return stamps, None, bool(exact), end
 
 
 def _is_hidden(packet: Any, stream: Any) -> bool:

@@ -18,8 +18,6 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
-
 from ..atomic import atomic_path, sha256_of, write_atomically
 from ..errors import WeightsError, WeightsUnavailable
 from .record import Weights
@@ -90,6 +88,8 @@ def is_complete(path: Path) -> bool:
 @contextlib.contextmanager
 def lock(name: str) -> Iterator[None]:
     """Hold a lock between processes. The system releases it when a process dies."""
+    from filelock import FileLock  # imports asyncio; bundled weights need no lock
+
     path = weights_folder() / "locks" / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

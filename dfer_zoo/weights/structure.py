@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -12,6 +13,12 @@ from typing import Any, TypeVar
 from ..errors import suggest
 
 T = TypeVar("T")
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    """Return the evaluated type hints of a class; it would be slow to evaluate them for every record."""
+    return typing.get_type_hints(cls)
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Reader:
             raise self.error(
                 f"{place}: expected an object with the fields of {cls.__name__}, found {type(data).__name__}."
             )
-        hints = typing.get_type_hints(cls)
+        hints = _hints(typing.cast(Any, cls))
         missing = sorted(self._required(cls) - data.keys())
         unknown = sorted(str(name) for name in data.keys() - hints.keys())
         if missing or unknown:

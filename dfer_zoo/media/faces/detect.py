@@ -150,6 +150,13 @@ class Cascade:
         found = _cascade().detectMultiScale(grey, 1.1, 6, minSize=(smallest, smallest))
         return largest_first(_corners(found) / scale)
 
+    def coarse(self, frame: np.ndarray) -> np.ndarray:
+        """Return boxes of possible faces, in larger steps of size and with less evidence; `near` confirms them."""
+        grey, scale = self._prepare(frame)
+        smallest = max(24, min(grey.shape) // 10)
+        found = _cascade().detectMultiScale(grey, 1.3, 2, minSize=(smallest, smallest))
+        return largest_first(_corners(found) / scale)
+
     def near(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Return the face nearest to a box, (N, 4). Searches only windows of similar position and size."""
         grey, scale = self._prepare(frame)
@@ -230,6 +237,10 @@ class MTCNN:
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         return self._detect(frame, self.smallest_face)
+
+    def coarse(self, frame: np.ndarray) -> np.ndarray:
+        """Return boxes of possible faces, without the most expensive level of the pyramid; `near` confirms them."""
+        return self._detect(frame, self.smallest_face / PYRAMID)
 
     def near(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Return the face nearest to a box, (N, 4). Searches its neighborhood on the matching pyramid levels."""

@@ -75,21 +75,14 @@ class Search:
         if not new:
             return
         keep = set(() if kept is None else wanted)
-        current = -1
-
-        def numbers() -> Iterator[int]:  # consumed lazily, so that `keep` may become empty meanwhile
-            nonlocal current
-            for current in sorted(new | keep):
-                if current in new or current in keep:
-                    yield current
-
-        for frame in in_order(self.frames, numbers()):
+        numbers = sorted(new | keep)
+        for number, frame in zip(numbers, in_order(self.frames, numbers)):
             if len(keep) * frame.nbytes > KEPT:
                 keep.clear()
-            if kept is not None and current in keep:
-                kept[current] = frame
-            if current in new:
-                yield current, frame
+            if kept is not None and number in keep:
+                kept[number] = frame
+            if number in new:
+                yield number, frame
 
     def _anchor(self, index: int) -> int:
         return index - index % (self.anchor_step or 1)
@@ -150,15 +143,14 @@ def can_search_near(detector: Detector) -> bool:
 
 
 def coarse_to_fine(detector: Any, frame: np.ndarray) -> np.ndarray:
-    """Search a frame at a low resolution, and refine each face in its neighborhood."""
+    """Search a frame at a low resolution, and confirm and refine each face in its neighborhood."""
     height, width = frame.shape[:2]
     scale = COARSE / max(height, width)
     if scale >= 1:
         return detector(frame)
     small = pillow_bilinear(frame, max(1, round(height * scale)), max(1, round(width * scale)))
-    boxes = detector(small) / scale
-    fine = [detector.near(frame, box) for box in boxes]
-    return _distinct([refined[0] if len(refined) else box for refined, box in zip(fine, boxes)])
+    fine = [detector.near(frame, box) for box in detector.coarse(small) / scale]
+    return _distinct([refined[0] for refined in fine if len(refined)])
 
 
 def near(detector: Any, frame: np.ndarray, faces: np.ndarray) -> np.ndarray | None:
