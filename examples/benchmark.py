@@ -473,6 +473,7 @@ def plot(stored: dict[str, Any], folder: Path) -> list[Path]:
         for theme, (background, text, _) in THEMES.items() if rows else ():
             height = 4 if section == "batches" else 0.45 * len(rows) + 1.3
             figure = Figure(figsize=(8, height), facecolor=background, layout="constrained")
+            figure.get_layout_engine().set(w_pad=0.15)
             axes = figure.subplots()
             style_axes(axes, theme)
             draw(axes, rows, text)

@@ -135,10 +135,27 @@ def test_products_with_onednn_match_torch(act):
     assert relative(linear(x.double(), weight.double(), bias.double(), act), expected.double()) < 1e-6
 
 
+@torch.no_grad()
+def test_products_take_tensors_that_are_not_contiguous():
+    tensors = torch.randn(4, 7, 32), torch.randn(7, 4, 32).transpose(0, 1), torch.randn(4, 7, 64)[..., ::2]
+    weights = torch.randn(8, 32), torch.randn(32, 8).t(), torch.randn(8, 64)[:, ::2]
+    for x in (*tensors, tensors[0][:, :1], tensors[0][:, 2:5], tensors[0][0, 0], torch.randn(32, 4, 2).T):
+        for weight in weights:
+            for bias in (None, torch.randn(8), torch.randn(16)[::2]):
+                assert relative(linear(x, weight, bias), nn.functional.linear(x, weight, bias)) < 1e-6
+
+
 def test_products_record_gradients():
     x, weight = torch.randn(2, 3), torch.randn(4, 3, requires_grad=True)
     linear(x, weight, act="gelu").sum().backward()
     assert weight.grad is not None
+
+
+@torch.no_grad()
+def test_products_have_forward_derivatives():
+    x, weight = torch.randn(2, 3), torch.randn(4, 3)
+    _, tangent = torch.func.jvp(lambda x: linear(x, weight), (x,), (x,))
+    torch.testing.assert_close(tangent, x @ weight.T)
 
 
 def test_products_are_counted_and_exported_as_usual():

@@ -39,6 +39,7 @@ POLICY = (
 CSS = """
 .gradio-container {max-width: 1200px !important; margin: 0 auto !important}
 #headline h2 {font-size: 2rem; margin: 0.2rem 0}
+#facts {overflow-wrap: anywhere}
 #fault {border-left: 4px solid #D55E00; padding: 0.4rem 0.8rem; overflow-wrap: anywhere}
 #fault:not(:has(p)), #timeline:not(:has(img)) {display: none}
 #table:not(:has(td)) {display: none}

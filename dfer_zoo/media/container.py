@@ -90,7 +90,7 @@ def open_container(path: Path) -> Iterator[Any]:
         with open_file(path) as stream:
             # Container options only: PyAV before 18 crashes with stream options if a stream appears late.
             options = {"fd": str(stream.fileno()), "protocol_whitelist": "fd", "format_whitelist": ",".join(DEMUXERS)}
-            with av.open("fd:", container_options=options, metadata_errors="replace") as container:
+            with av.open("fd:", container_options=options, **_metadata_errors(av)) as container:
                 if container.format.name not in DEMUXERS:
                     raise MediaError(f"{path}: not a video or sound file (detected format: {container.format.name}).")
                 yield container
@@ -98,6 +98,11 @@ def open_container(path: Path) -> Iterator[Any]:
         raise MediaError(f"{path}: this file cannot be decoded ({_reason(error)}).") from error
     except MemoryError as error:
         raise MediaError(f"{path}: this file cannot be decoded (it needs more memory than is available).") from error
+
+
+def _metadata_errors(av: Any) -> dict[str, str]:
+    """Accept titles and the like that are not UTF-8. PyAV 19 always does, and no longer has the option."""
+    return {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 
 
 @contextlib.contextmanager

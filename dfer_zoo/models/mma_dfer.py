@@ -47,7 +47,7 @@ class Adapter(nn.Module):
 
     def forward(self, tokens: Tensor, own: Tensor, other: Tensor) -> Tensor:
         """(B, N, width), (B, N, bottleneck) and the other modality's mean (B, 1, bottleneck) -> (B, N, width)."""
-        return tokens + self.gate.tanh() * self.act(self.up(own + other))
+        return tokens + self.gate.tanh() * self.act(call_linear(self.up, own + other))
 
 
 class Exchange(nn.Module):

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 QUICK_GELU = 1.702  # slope inside CLIP's activation, x * sigmoid(1.702 x)
@@ -72,6 +73,8 @@ def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
         return False
     if torch.is_grad_enabled() or _plain.get() or torch.is_autocast_enabled("cpu") or is_in_torch_dispatch_mode():
         return False
+    if forward_ad._current_level >= 0:  # forward derivatives are computed, also without gradients
+        return False
     if type(x) is not Tensor or type(weight) not in (Tensor, nn.Parameter) or not torch.backends.mkldnn.enabled:
         return False
     return x.dtype is weight.dtype is torch.float32 and x.is_cpu and weight.is_cpu and x.numel() > 0
@@ -81,7 +84,8 @@ def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, act: str = "none", approximate: str = "none"
 ) -> Tensor:
     """Compute `F.linear` and an activation: "none", "gelu" or "silu"."""
-    if _HAS_FAST_PRODUCTS and _suits_onednn(x, weight):
+    whole = weight.is_contiguous() and (bias is None or bias.is_contiguous())  # the operator ignores strides
+    if _HAS_FAST_PRODUCTS and whole and _suits_onednn(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "swish" if act == "silu" else act, [], approximate)
     x = F.linear(x, weight, bias)
     if act == "gelu":

@@ -62,6 +62,15 @@ def test_faults_are_sentences(tmp_path):
         page_answer.answer(broken, "mini_xception.fer2013", tmp_path)
 
 
+def test_faults_give_no_advice_for_programmers():
+    from dfer_zoo.app.page import _sentence
+
+    faceless = MediaError("/tmp/1/a.mp4: no face was found in 12 frames. no_face='frame' uses whole frames.")
+    assert _sentence(faceless, "/tmp/1/a.mp4") == "a.mp4: no face was found in 12 frames."
+    crop = InputError("people='all' needs weights that were trained on face crops; these were trained on 'none'.")
+    assert _sentence(crop, None).startswith("*Several people* needs weights that were trained on face crops; ")
+
+
 def test_downloads_can_be_watched():
     seen = []
     with watch_downloads(lambda here, total: seen.append((here, total))):
