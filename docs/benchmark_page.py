@@ -154,6 +154,7 @@ def page(stored: dict[str, Any], device: dict[str, Any] | None) -> str:
     else:
         parts.append(f"Measured on {device['date']}: {device['device']}, torch {device['torch']}.\n")
         parts.append(table(as_lines(device["rows"])))
+        parts.extend(f"{note}\n" for note in device.get("notes", []))
     return "\n".join(parts)
 
 

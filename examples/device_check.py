@@ -40,7 +40,7 @@ from dfer_zoo.registry import MODELS
 from random_networks import random_network
 
 LIMIT = 480.0  # seconds
-PARITY = 1e-3  # difference between two devices in float32, relative to how much the outputs of two clips differ
+PARITY = 5e-3  # difference between two devices in float32, relative to how much the outputs of two clips differ
 COMPILED = ("av_fusion", "efficient_face", "dfer_clip", "mae_dfer")
 BATCHES = (1, 4, 16, 64)
 CLIPS, TRAINED = 1000, 224  # drawn clips for comparing labels, and for training before
@@ -192,6 +192,8 @@ class Check:
         found = answers(model.to(torch.bfloat16), rest, self.device)
         same = (found.argmax(-1) == expected.argmax(-1)).float().mean().item()
         self.failed |= len(found) != CLIPS
+        if right < 2 / len(EMOTIONS):  # nearly the same logits for every clip, so equal labels would say nothing
+            return f"learned nothing ({100 * right:.0f} % right)"
         return f"{100 * same:.1f} % ({100 * right:.0f} % right)"
 
     def step(self, model: DferModel) -> str:

@@ -1,6 +1,7 @@
 """Networks of the parity checks on another device. Real devices are not at hand in tests, so moves are recorded."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -45,8 +46,13 @@ def test_with_gradients_the_network_stays_there(moves):
 
 
 def test_modules_and_tensors_in_containers_are_moved(moves):
-    device.to({"layers": [nn.Linear(1, 1)], "pair": (torch.zeros(1), nn.ReLU()), "name": "x"}, "far")
-    assert moves == ["far", "far"]
+    class Output(NamedTuple):
+        first: nn.Module
+        rest: int = 1
+
+    values = {"layers": [nn.Linear(1, 1)], "pair": (torch.zeros(1), nn.ReLU()), "name": "x", "out": Output(nn.ReLU())}
+    assert isinstance(device.to(values, "far")["out"], Output)
+    assert moves == ["far"] * 3
 
 
 def test_the_program_reports_calls_on_the_device(moves, capsys):

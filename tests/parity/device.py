@@ -67,6 +67,7 @@ def to(values: Any, device: str) -> Any:
         return values.to(device)
     if isinstance(values, dict):
         return {name: to(value, device) for name, value in values.items()}
-    if isinstance(values, list | tuple) and not hasattr(values, "_fields"):
-        return type(values)(to(value, device) for value in values)
+    if isinstance(values, list | tuple):
+        moved = [to(value, device) for value in values]
+        return type(values)(*moved) if hasattr(values, "_fields") else type(values)(moved)
     return values
