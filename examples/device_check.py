@@ -211,7 +211,8 @@ class Check:
     @torch.no_grad()
     def rate(self, model: DferModel, size: int) -> str:
         inputs = model.to(self.device).example_inputs(size)
-        return f"{size / self.timed(lambda: model(**inputs)):.3g}"
+        rate = size / self.timed(lambda: model(**inputs))
+        return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
 
     @torch.no_grad()
     def memory(self, model: DferModel) -> str:
