@@ -629,14 +629,15 @@ def pictures() -> dict[Path, str]:
     }
 
 
-def main() -> int:
-    stale = [path for path, svg in pictures().items() if not path.exists() or path.read_text(encoding="utf-8") != svg]
+def write(files: dict[Path, str]) -> int:
+    """Write files that differ; with `--check`, only report them with exit status 1."""
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in stale:
         print(f"{'stale' if '--check' in sys.argv else 'wrote'}: {path.relative_to(ROOT)}")
         if "--check" not in sys.argv:
-            path.write_text(pictures()[path], encoding="utf-8")
+            path.write_text(files[path], encoding="utf-8")
     return 1 if stale and "--check" in sys.argv else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(pictures()))

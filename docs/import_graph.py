@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "dfer_zoo"
 sys.path.insert(0, str(ROOT / "docs"))
 
-from diagrams import FOLDER, FONT, THEMES, text  # noqa: E402
+from diagrams import FOLDER, FONT, THEMES, text, write  # noqa: E402
 
 CELL, LEFT, TOP, SIZE = 27, 118, 104, 14  # of the drawing, in pixels
 HIDDEN = {"errors", "atomic", "version", "__main__"}  # nearly everything imports the first three
@@ -133,14 +133,5 @@ def pictures() -> dict[Path, str]:
     return {FOLDER / f"import_graph_{theme}.svg": draw(theme) for theme in THEMES}
 
 
-def main() -> int:
-    stale = [path for path, svg in pictures().items() if not path.exists() or path.read_text(encoding="utf-8") != svg]
-    for path in stale:
-        print(f"{'stale' if '--check' in sys.argv else 'wrote'}: {path.relative_to(ROOT)}")
-        if "--check" not in sys.argv:
-            path.write_text(pictures()[path], encoding="utf-8")
-    return 1 if stale and "--check" in sys.argv else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write(pictures()))
