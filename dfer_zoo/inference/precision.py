@@ -61,7 +61,10 @@ def advise(device: torch.device, dtype: torch.dtype) -> None:
         _said("float16 is slower than float32 on a CPU; leave dtype out.")
 
 
-COMPILE_NOTE = "compiling at the first clip takes 27 to 70 seconds for a model on two cores; later clips are faster."
+COMPILE_NOTE = (
+    "compiling at the first clip takes 6 to 70 seconds for a model on two cores. On a CPU with AVX-512, transformers can be "
+    "slower than without compile=True; compare both on your machine."
+)
 
 
 def compiled(model: DferModel, backend: str = "inductor") -> DferModel:
