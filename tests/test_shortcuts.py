@@ -139,7 +139,13 @@ def test_products_with_onednn_match_torch(act):
 def test_products_take_tensors_that_are_not_contiguous():
     tensors = torch.randn(4, 7, 32), torch.randn(7, 4, 32).transpose(0, 1), torch.randn(4, 7, 64)[..., ::2]
     weights = torch.randn(8, 32), torch.randn(32, 8).t(), torch.randn(8, 64)[:, ::2]
-    for x in (*tensors, tensors[0][:, :1], tensors[0][:, 2:5], tensors[0][0, 0], torch.randn(32, 4, 2).permute(2, 1, 0)):
+    for x in (
+        *tensors,
+        tensors[0][:, :1],
+        tensors[0][:, 2:5],
+        tensors[0][0, 0],
+        torch.randn(32, 4, 2).permute(2, 1, 0),
+    ):
         for weight in weights:
             for bias in (None, torch.randn(8), torch.randn(16)[::2]):
                 assert relative(linear(x, weight, bias), nn.functional.linear(x, weight, bias)) < 1e-6

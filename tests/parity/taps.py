@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Container
 from typing import Any
 
 from torch import Tensor, nn
+
+from dfer_zoo.models.shortcuts import plain
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:
@@ -15,6 +18,9 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 class Taps:
     """What modules get and give while a model runs, call by call. As a context manager it removes its hooks.
 
+    Until the hooks are removed, models run without shortcuts: cases hold a few values of each intermediate tensor, and
+    these are compared with those of the same operations. Outputs are compared again with shortcuts.
+
     Args:
         wanted: Names to keep; None keeps all. The tensors of a large model take gigabytes.
     """
@@ -23,6 +29,8 @@ class Taps:
         self.wanted = wanted
         self.calls: dict[str, list[Tensor]] = {}
         self.handles: list[Any] = []
+        self.plain = contextlib.ExitStack()
+        self.plain.enter_context(plain())
 
     def output(self, name: str, module: nn.Module, change: Callable[[Tensor], Tensor] = _as_it_is) -> None:
         """Keep what the module returns, after ``change``."""
@@ -46,6 +54,7 @@ class Taps:
     def remove(self) -> None:
         for handle in self.handles:
             handle.remove()
+        self.plain.close()
 
     def __enter__(self) -> Taps:
         return self

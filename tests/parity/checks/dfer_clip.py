@@ -179,6 +179,9 @@ def check_model(case: Case) -> Iterator[Comparison]:
         "logits": model.forward_head(mixed),
     }
     yield from compare_all(case, found)
+    if "logits" in case["outputs"]:
+        reference, allowed = case["outputs"]["logits"]["values"], tolerance(case, "logits")
+        yield compare.close("logits, with shortcuts", model(video), reference, allowed)
 
 
 @torch.no_grad()

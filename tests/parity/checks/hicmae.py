@@ -287,6 +287,9 @@ def check_pretrain_forward_and_loss(case: Case) -> Iterator[Comparison]:
             if item := re.search(r"of_item_(\d+)", key):
                 corner = values[int(item[1])][: len(reference), : len(reference[0])]
                 yield close(f"{name} {key}", corner, reference, tolerance)
+    guess = model.guess(**inputs, **masks)  # with shortcuts
+    for name, values in (("53_video_prediction", guess.video), ("63_audio_prediction", guess.audio)):
+        yield from recorded(f"{name}, with shortcuts", values, case["outputs"][name], tolerance)
     yield same("forward is the guess", torch.equal(model(**inputs, **masks), flat(guess)), True)
     for name, loss in case["losses"].items():
         yield from check_loss(f"loss {name}", model, {**inputs, **masks}, guess, loss, tolerance)

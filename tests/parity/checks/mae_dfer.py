@@ -329,6 +329,9 @@ def check_pretrain_forward_and_loss(case: Case) -> Iterator[Comparison]:
             corner = prediction[int(item[1])][: len(reference), : len(reference[0])]
             yield close(f"09_prediction {key}", corner, reference, tolerance)
 
+    prediction = model(video, mask)  # with shortcuts
+    if reference := case["outputs"].get("09_prediction"):
+        yield from recorded("09_prediction, with shortcuts", prediction, reference, tolerance)
     for name, loss in case.get("losses", {}).items():
         yield from check_loss(f"loss {name}", model, video, mask, prediction, loss, tolerance)
 
