@@ -193,7 +193,7 @@ class Check:
         same = (found.argmax(-1) == expected.argmax(-1)).float().mean().item()
         self.failed |= len(found) != CLIPS
         if right < 2 / len(EMOTIONS):  # nearly the same logits for every clip, so equal labels would say nothing
-            return f"learned nothing ({100 * right:.0f} % right)"
+            return "not learned"
         return f"{100 * same:.1f} % ({100 * right:.0f} % right)"
 
     def step(self, model: DferModel) -> str:
