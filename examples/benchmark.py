@@ -17,6 +17,7 @@ import argparse
 import copy
 import dataclasses
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,12 +104,16 @@ def flops(run: Run) -> float:
 # -- sections ----------------------------------------------------------------------------------------------------------
 
 
+def chosen(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Return the names that `--only` asks for; all without it."""
+    return [name for name in names if not options.only or name in options.only]
+
+
 def networks(options: argparse.Namespace) -> list[Row]:
     """Measure one clip per network, with and without the shortcuts of `models/shortcuts.py`."""
     rows = []
-    for name, (factor, goal) in AUTHORS.items():
-        if options.only and name not in options.only:
-            continue
+    for name in chosen(options, AUTHORS):
+        factor, goal = AUTHORS[name]
         model = random_network(name, options.device)
         inputs = model.example_inputs()
 
@@ -134,9 +139,7 @@ def floor(plain_run: Run, ours: Run, options: argparse.Namespace) -> float:
 def windows(options: argparse.Namespace) -> list[Row]:
     """Measure windows with 75 % overlap: frames encoded once, or once per window."""
     rows = []
-    for name, count in [(name, count) for name in ("av_fusion", "dfer_clip") for count in (2, 4, 8)]:
-        if options.only and name not in options.only:
-            continue
+    for name, count in itertools.product(chosen(options, ("av_fusion", "dfer_clip")), (2, 4, 8)):
         model = random_network(name, options.device)
         frames_of = model.video_spec.num_frames
         stride = max(1, frames_of // 4)
@@ -166,9 +169,7 @@ def shared_frames(model: DferModel, frames: Any, places: Any, others: Any) -> to
 def batches(options: argparse.Namespace) -> list[Row]:
     """Measure the time per clip in batches, relative to batch size 1."""
     rows = []
-    for name in ("av_fusion", "dfer_clip", "mae_dfer"):
-        if options.only and name not in options.only:
-            continue
+    for name in chosen(options, ("av_fusion", "dfer_clip", "mae_dfer")):
         model = random_network(name, options.device)
         one = model.example_inputs(1)
         for size in (2, 4, 8):
@@ -257,9 +258,7 @@ def stages(options: argparse.Namespace) -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         files = {seconds: write_mp4(person(seconds), Path(folder) / f"{seconds}.mp4") for seconds in options.seconds}
-        for name in ("av_fusion", "dfer_clip", "mae_dfer", "mma_dfer", "dk_clip"):
-            if options.only and name not in options.only:
-                continue
+        for name in chosen(options, ("av_fusion", "dfer_clip", "mae_dfer", "mma_dfer", "dk_clip")):
             model = random_network(name, options.device)
             rows += [stages_of(name, model, seconds, files[seconds], options) for seconds in options.seconds]
     return rows
@@ -295,9 +294,7 @@ def streams(options: argparse.Namespace) -> list[Row]:
     rows = []
     clip = person(10)
     frames, rate = clip.take(range(clip.num_frames)), clip.fps or 25.0
-    for name in ("av_fusion", "mini_xception.fer2013", "dfer_clip", "mae_dfer"):
-        if options.only and name not in options.only:
-            continue
+    for name in chosen(options, ("av_fusion", "mini_xception.fer2013", "dfer_clip", "mae_dfer")):
         kind = dfer_zoo.Recognizer(random_network(name, options.device), faces=options.faces, no_face="frame",
                                    window=3.6, stride=1.0)  # fmt: skip
         spent = {}
@@ -355,9 +352,7 @@ def workers(options: argparse.Namespace) -> list[Row]:
 def compiled(options: argparse.Namespace) -> list[Row]:
     """Measure `Recognizer(..., compile=True)` relative to the shortcuts, and the seconds of the first clip."""
     rows = []
-    for name in ("av_fusion", "mae_dfer", "dk_clip", "mma_dfer"):
-        if options.only and name not in options.only:
-            continue
+    for name in chosen(options, ("av_fusion", "mae_dfer", "dk_clip", "mma_dfer")):
         model = random_network(name, options.device)
         fast = precision.compiled(copy.deepcopy(model))
         inputs = model.example_inputs()
@@ -375,9 +370,7 @@ DRAWN = 1000  # clips of the section bfloat16
 def bfloat16(options: argparse.Namespace) -> list[Row]:
     """Measure a model in bfloat16 relative to float32, and the share of equal labels with the weights of the package."""
     rows = []
-    for name in ("av_fusion.puppets", "mini_xception.fer2013", "dfer_clip", "mae_dfer", "mma_dfer"):
-        if options.only and name not in options.only:
-            continue
+    for name in chosen(options, ("av_fusion.puppets", "mini_xception.fer2013", "dfer_clip", "mae_dfer", "mma_dfer")):
         model = random_network(name, options.device)
         half = copy.deepcopy(model).to(torch.bfloat16)
         inputs = model.example_inputs()

@@ -145,16 +145,16 @@ class Cascade:
     fallback: str | None = None  # why it is used where another detector was preferred
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        grey, scale = self._prepare(frame)
-        smallest = max(24, min(grey.shape) // 10)
-        found = _cascade().detectMultiScale(grey, 1.1, 6, minSize=(smallest, smallest))
-        return largest_first(_corners(found) / scale)
+        return self._everywhere(frame, step=1.1, evidence=6)
 
     def coarse(self, frame: np.ndarray) -> np.ndarray:
         """Return boxes of possible faces, in larger steps of size and with less evidence; `near` confirms them."""
+        return self._everywhere(frame, step=1.3, evidence=2)
+
+    def _everywhere(self, frame: np.ndarray, step: float, evidence: int) -> np.ndarray:
         grey, scale = self._prepare(frame)
         smallest = max(24, min(grey.shape) // 10)
-        found = _cascade().detectMultiScale(grey, 1.3, 2, minSize=(smallest, smallest))
+        found = _cascade().detectMultiScale(grey, step, evidence, minSize=(smallest, smallest))
         return largest_first(_corners(found) / scale)
 
     def near(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
