@@ -11,7 +11,9 @@ from dfer_zoo.models import shortcuts
 from dfer_zoo.models.clip_towers import block_at, build_clip
 from dfer_zoo.models.efficient_face import EfficientFace, FaceEncoder
 from dfer_zoo.models.layers import Block
-from dfer_zoo.models.shortcuts import Mlp, QuickGELU, in_chunks, linear, plain, quick_gelu, relu_max_pool, shuffled
+from dfer_zoo.models.packed import interleaved, relu_max_pool
+from dfer_zoo.models.packed_face import AT_ONCE, PackedFace
+from dfer_zoo.models.shortcuts import Mlp, QuickGELU, in_chunks, linear, plain, quick_gelu
 from dfer_zoo.models.video_mae import Attention
 from dfer_zoo.registry import MODELS, model_class
 from tests.tiny import TINY
@@ -213,7 +215,7 @@ def test_pooling_and_shuffling_give_the_same_values():
         x = torch.rand(2, 5, side, side).contiguous(memory_format=torch.channels_last)
         assert torch.equal(relu_max_pool(x), nn.functional.max_pool2d(x, 3, 2, 1))
     left, right = torch.rand(2, 2, 3, 4, 4)
-    assert torch.equal(shuffled(left, right), torch.stack([left, right], dim=2).flatten(1, 2))
+    assert torch.equal(interleaved(left, right), torch.stack([left, right], dim=2).flatten(1, 2))
 
 
 def encoder_and_images():
@@ -252,14 +254,58 @@ def test_packed_convolutions_follow_changes(change):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("change", CHANGES)
+def test_packed_convolutions_follow_changes_of_weights_in_channels_last(change):
+    encoder, images = encoder_and_images()
+    encoder.to(memory_format=torch.channels_last)
+    before = encoder(images)
+    CHANGES[change](encoder)
+    check_encoder(encoder, images)
+    assert relative(encoder(images), before) > 1e-5
+
+
+@torch.no_grad()
 def test_packed_convolutions_are_reused():
     encoder, images = encoder_and_images()
     encoder(images)
-    before = dict(encoder.packed._kept)
+    program = encoder.packed.program(encoder)
     check_encoder(encoder, images[:1])  # another batch size
     check_encoder(encoder, torch.rand(1, 3, 96, 96))
-    after = encoder.packed._kept
-    assert before and before.keys() == after.keys() and all(after[key] is value for key, value in before.items())
+    assert isinstance(program, PackedFace) and encoder.packed.program(encoder) is program
+
+
+@torch.no_grad()
+def test_a_large_batch_is_encoded_in_parts():
+    encoder, _ = encoder_and_images()
+    images = torch.rand(2 * AT_ONCE + 1, 3, 32, 32)
+    check_encoder(encoder, images)
+    assert torch.equal(encoder(images)[AT_ONCE:-1], encoder(images[AT_ONCE:-1]))
+
+
+OTHER_PARTS = {
+    "weights with gaps": lambda encoder: setattr(
+        encoder.expand.conv.weight, "data", torch.rand(1024, 928, 1, 1)[:, ::2]
+    ),
+    "a stage without its first unit": lambda encoder: setattr(encoder, "stage4", nn.Sequential(nn.Identity())),
+    "a part in training mode": lambda encoder: encoder.stem.norm.train(),
+    "another activation": lambda encoder: setattr(encoder.expand, "relu", nn.GELU()),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("part", OTHER_PARTS)
+def test_other_parts_are_not_packed(part):
+    encoder, images = encoder_and_images()
+    encoder(images)
+    OTHER_PARTS[part](encoder)
+    if part == "a stage without its first unit":
+        encoder.expand.conv = nn.Conv2d(232, 1024, 1, bias=False)
+    assert encoder.packed.program(encoder) is None
+    statistics = copy.deepcopy(encoder.stem.norm.state_dict())
+    with plain():
+        expected = encoder(images)
+    encoder.stem.norm.load_state_dict(statistics)
+    assert relative(encoder(images), expected) < 1e-6
 
 
 def test_packed_convolutions_follow_training():

@@ -9,7 +9,7 @@ and positions, and added to local features, which four small networks compute fr
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import ImageModel, check_shape
+from .packed import Packed, can_pack
+from .packed_face import PackedFace
 from .parts import call
-from .shortcuts import PackedConvs, applies, can_pack, folded, pack, relu_max_pool, shuffled, uses_packed
+from .shortcuts import applies, folded
 
 AFFECTNET_MEAN = (0.55391484, 0.43522123, 0.3821877)
 AFFECTNET_STD = (0.24837189, 0.21625527, 0.20221159)
@@ -52,14 +54,19 @@ class ConvNorm(nn.Sequential):
         super().__init__(OrderedDict(parts))
 
     def forward(self, x: Tensor) -> Tensor:
-        conv, norm, *relu = self
-        if packed := pack(self, conv, norm, x):
-            return packed(x, bool(relu))
-        if type(conv) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or not x.is_cpu or not applies(self, x):
+        parts: list[Any] = list(self)
+        conv, norm, *relu = parts
+        if not self.is_plain() or not x.is_cpu or not applies(self, x):
             return super().forward(x)
         # one convolution instead of two passes; on a GPU, folding takes longer than it saves
         x = nn.functional.conv2d(x, *folded(conv, norm), conv.stride, conv.padding, conv.dilation, conv.groups)
         return x.relu_() if relu else x
+
+    def is_plain(self) -> bool:
+        """Return whether the layers can be replaced by one convolution."""
+        kinds = [type(part) for part in self]
+        usual = kinds in ([nn.Conv2d, nn.BatchNorm2d], [nn.Conv2d, nn.BatchNorm2d, nn.ReLU])
+        return usual and not self.norm.training
 
 
 class ShuffleUnit(nn.Module):
@@ -91,8 +98,6 @@ class ShuffleUnit(nn.Module):
         left, right = x.chunk(2, dim=1) if self.splits else (x, x)
         left, right = self.left(left), self.right(right)
         # interleave left and right channels
-        if uses_packed():
-            return shuffled(left, right)
         if left.is_contiguous(memory_format=torch.channels_last) or right.is_contiguous(
             memory_format=torch.channels_last
         ):
@@ -173,24 +178,42 @@ class FaceEncoder(nn.Module):
         self.stage3 = _stage(116, 232, units=8)
         self.stage4 = _stage(232, 464, units=4)
         self.expand = ConvNorm(464, self.num_features, 1)
-        self.packed = PackedConvs()
+        self.packed = Packed(_program)
 
     def forward(self, images: Tensor, run: Callable = call) -> Tensor:
         """``run`` calls the large blocks; pass `DferModel.run_block` to support gradient checkpointing."""
-        if not can_pack(self, images):
-            return self.encode(images, run)
-        with self.packed.used(self, ConvNorm):
-            return self.encode(images, run)
-
-    def encode(self, images: Tensor, run: Callable) -> Tensor:
+        if can_pack(self, images) and (program := self.packed.program(self)):
+            return program(images)
         if images.is_cpu and applies(self.stem, images):
             images = images.contiguous(memory_format=torch.channels_last)
         fine = self.stem(images)
-        fine = relu_max_pool(fine) if uses_packed() else self.pool(fine)  # a quarter of the size
+        fine = self.pool(fine)  # a quarter of the size
         coarse = run(self.stage2, fine)  # an eighth
         x = run(self.modulator, coarse) + run(self.local, fine)
         x = run(self.stage4, run(self.stage3, x))  # a thirty-second
         return self.expand(x).mean((2, 3))
+
+
+def _program(encoder: FaceEncoder) -> PackedFace | None:
+    """The encoder with packed weights; None if a part was replaced by one of another kind."""
+    parts = list(encoder.modules())
+    stages = (encoder.stage2, encoder.stage3, encoder.stage4)
+    is_usual = (
+        {type(part) for part in parts} <= _KINDS
+        and all(part.is_plain() for part in parts if isinstance(part, ConvNorm))
+        and all(_is_usual_stage(stage) for stage in stages)
+    )
+    return PackedFace(encoder) if is_usual else None
+
+
+def _is_usual_stage(units: Iterable[nn.Module]) -> bool:
+    return all(isinstance(unit, ShuffleUnit) and unit.splits == bool(place) for place, unit in enumerate(units))
+
+
+_OWN_KINDS = {FaceEncoder, ConvNorm, ShuffleUnit, Modulator, LocalFeatures}
+_CONTAINERS = {nn.Sequential, nn.ModuleList}
+_LAYERS = {nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Identity, nn.MaxPool2d, nn.Linear, nn.BatchNorm1d}
+_KINDS = _OWN_KINDS | _CONTAINERS | _LAYERS
 
 
 class EfficientFace(ImageModel):

@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -64,10 +63,9 @@ def are_linear(*layers: nn.Module) -> bool:
 _HAS_FAST_PRODUCTS = torch.backends.cpu.get_cpu_capability() == "AVX512" and hasattr(
     torch.ops.mkldnn, "_linear_pointwise"
 )
-_HAS_PACKED_CONVOLUTIONS = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
-def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
+def suits_onednn(x: Tensor, weight: Tensor) -> bool:
     """Return whether oneDNN can be called directly: float32 values on the CPU, and nothing that records operations."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
@@ -85,7 +83,7 @@ def linear(
 ) -> Tensor:
     """Compute `F.linear` and an activation: "none", "gelu" or "silu"."""
     whole = weight.is_contiguous() and (bias is None or bias.is_contiguous())  # the operator ignores strides
-    if _HAS_FAST_PRODUCTS and whole and _suits_onednn(x, weight):
+    if _HAS_FAST_PRODUCTS and whole and suits_onednn(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "swish" if act == "silu" else act, [], approximate)
     x = F.linear(x, weight, bias)
     if act == "gelu":
@@ -251,122 +249,6 @@ def folded(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
     return conv.weight * scale[:, None, None, None], norm.bias - mean * scale
-
-
-class PackedConv(NamedTuple):
-    """A folded convolution with its weight in oneDNN's layout."""
-
-    weight: Tensor
-    bias: Tensor
-    options: tuple[Any, ...]  # padding, stride, dilation, groups
-
-    @classmethod
-    def of(cls, conv: Any, norm: Any, x: Tensor) -> PackedConv:
-        options = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        with torch.inference_mode(False), torch.no_grad():
-            weight, bias = folded(conv, norm)
-            return cls(torch.ops.mkldnn._reorder_convolution_weight(weight, *options, list(x.shape)), bias, options)
-
-    def __call__(self, x: Tensor, relu: bool) -> Tensor:
-        act = "relu" if relu else "none"
-        return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.options, act, [], "")
-
-
-class PackedConvs:
-    """The packed convolutions of an encoder. They are made when they are first used, and again when a value changes.
-
-    Every forward compares all values with a copy, because version counters do not notice ``parameter.data.mul_()``.
-    That takes 0.2 to 0.6 ms for EfficientFace, and packing 2 ms.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[nn.Module, PackedConv] = {}
-        self._places: list[tuple[dict, str, Any]] = []  # of modules and tensors
-        self._views: list[tuple[Tensor, int, Tensor]] = []  # tensor, its address, its values
-        self._values = np.empty(0)
-
-    def __reduce__(self) -> tuple[type[PackedConvs], tuple[()]]:
-        return PackedConvs, ()  # copies and pickles of a model start empty
-
-    @contextlib.contextmanager
-    def used(self, encoder: nn.Module, pairs: type[nn.Module]) -> Iterator[None]:
-        """Inside the block, `pack` finds the packed convolution of every module ``pairs``, with a conv and a norm."""
-        if not self._is_current():
-            self._watch([part for part in encoder.modules() if isinstance(part, pairs)])
-        token = _packed.set(self._kept)
-        try:
-            yield
-        finally:
-            _packed.reset(token)
-
-    def _is_current(self) -> bool:
-        if not self._views or any(holder.get(name) is not part for holder, name, part in self._places):
-            return False
-        if any(tensor.data_ptr() != address for tensor, address, _ in self._views):
-            return False
-        return np.array_equal(self._read(), self._values)
-
-    def _read(self) -> np.ndarray:
-        values = torch.cat([values for *_, values in self._views])
-        return values.view(torch.int32).numpy()  # comparing integers is faster, and NaN equals itself
-
-    def _watch(self, pairs: list[Any]) -> None:
-        parts = [(pair._modules, name, pair._modules[name]) for pair in pairs for name in ("conv", "norm")]
-        holders = [holder for *_, part in parts for holder in (part._parameters, part._buffers)]
-        tensors = [(h, name, t) for h in holders for name, t in h.items() if t is not None and t.is_floating_point()]
-        self._kept = {}
-        self._places = parts + tensors
-        self._views = [(t, t.data_ptr(), t.detach().flatten()) for *_, t in tensors]
-        self._values = self._read()
-
-
-_packed: contextvars.ContextVar[dict[nn.Module, PackedConv] | None] = contextvars.ContextVar("packed", default=None)
-
-
-def can_pack(encoder: nn.Module, images: Tensor) -> bool:
-    """Return whether `PackedConvs` can be used for this input."""
-    weight = next(encoder.parameters())
-    packable = _HAS_PACKED_CONVOLUTIONS and _suits_onednn(images, weight) and not weight.is_inference()
-    return packable and applies(encoder, images)
-
-
-def uses_packed() -> bool:
-    """Return whether an encoder with packed convolutions is running."""
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing()) and _packed.get() is not None
-
-
-def pack(pair: nn.Module, conv: nn.Module, norm: nn.Module, x: Tensor) -> PackedConv | None:
-    """The packed convolution of a conv and its norm. None outside `PackedConvs.used`."""
-    kept = _packed.get() if uses_packed() else None
-    if kept is None or type(conv) is not nn.Conv2d or type(norm) is not nn.BatchNorm2d or norm.training:
-        return None
-    if pair not in kept:
-        kept[pair] = PackedConv.of(conv, norm, x)
-    return kept[pair]
-
-
-def relu_max_pool(x: Tensor) -> Tensor:
-    """Max pooling with kernel 3, stride 2 and padding 1, of values from 0 on: first over rows, then over columns.
-
-    In channels_last several times as fast as `F.max_pool2d`, which also searches for the indices.
-    """
-    rows = x.permute(0, 2, 3, 1)
-    rows = _max_of_three(rows, 1)
-    return _max_of_three(rows, 2).permute(0, 3, 1, 2)
-
-
-def _max_of_three(x: Tensor, dim: int) -> Tensor:
-    """The maximum of the neighbours 2i - 1, 2i and 2i + 1 along a dimension of even length."""
-    even, odd = x.unflatten(dim, (-1, 2)).unbind(dim + 1)
-    out = torch.maximum(even, odd)
-    later = out.narrow(dim, 1, out.shape[dim] - 1)
-    torch.maximum(later, odd.narrow(dim, 0, later.shape[dim]), out=later)
-    return out
-
-
-def shuffled(left: Tensor, right: Tensor) -> Tensor:
-    """Interleave channels. Several times as fast as stacking in channels_last."""
-    return F.channel_shuffle(torch.cat([left, right], dim=1), 2)
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,172 @@
+"""Programs with packed weights: the forward pass of a network as calls of oneDNN, without its modules.
+
+Batch norms are folded into the convolutions, and the weights are laid out for oneDNN once. A program is used until
+something changes in the network.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+import os
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .shortcuts import folded, suits_onednn
+
+_HAS_PACKED_CONVOLUTIONS = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+# A comparison through NumPy or PyTorch takes twice as long for hundreds of small tensors.
+_differ = ctypes.PyDLL("msvcrt" if os.name == "nt" else None).memcmp
+_differ.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+def can_pack(network: nn.Module, x: Tensor) -> bool:
+    """Return whether a program can be used for this input: float32 on the CPU, without gradients."""
+    weight = next(network.parameters())
+    return _HAS_PACKED_CONVOLUTIONS and suits_onednn(x, weight) and not weight.is_inference()
+
+
+class Packed:
+    """The program of a network. It is made when it is first used, and again when the network changes."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        """``make`` creates a program from a network; None if it has layers of another class (adapters)."""
+        self._make = make
+        self._kept: tuple[Watch, Any] | None = None
+
+    def __reduce__(self) -> tuple[type[Packed], tuple[Any]]:
+        return Packed, (self._make,)  # copies and pickles of a network start empty
+
+    def program(self, network: nn.Module) -> Any:
+        """Return the program. None with batch norms in training mode, forward hooks on parts, and other layers."""
+        kept = self._kept
+        if kept is None or not kept[0].is_current(network):
+            with torch.inference_mode(False), torch.no_grad():
+                watch = Watch(network)
+                kept = self._kept = watch, self._make(network) if watch.is_dense else None
+        return None if kept[0].is_hooked_or_training() else kept[1]
+
+
+class Watch:
+    """Notices other modules, other tensors and other values in a network.
+
+    All values are compared with a copy, because version counters do not notice ``parameter.data.mul_()``. That takes
+    0.3 ms for EfficientFace, most of it to load the values from memory; so does every object that Python touches.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        parts: list[Any] = [network]
+        for part in parts:  # it grows meanwhile
+            parts.extend(part._modules.values())
+        self._network, self._inner = network, parts[1:]
+        self._types = list(map(type, parts))
+        self._children = [part._modules for part in parts if part._modules]
+        self._attributes = [part.__dict__ for part in parts]
+        self._norms = [part for part in parts if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+
+        holders = [holder for part in parts for holder in (part._parameters, part._buffers)]
+        places = [(h, name, t) for h in holders for name, t in h.items() if t is not None and t.is_floating_point()]
+        self._holders, self._names, self._tensors = map(list, zip(*places))
+        self._views = [tensor.detach() for tensor in self._tensors]  # they keep the compared memory
+        self._copies = [view.clone() for view in self._views]
+        self._addresses = [view.data_ptr() for view in self._views]
+        self._kept = [copy.data_ptr() for copy in self._copies]
+        self._sizes = [view.numel() * view.element_size() for view in self._views]
+        self.is_dense = all(map(_is_dense, self._views))
+
+    def is_current(self, network: nn.Module) -> bool:
+        """Return whether nothing has changed."""
+        inner = list(chain.from_iterable(map(dict.values, self._children)))
+        if network is not self._network or inner != self._inner:
+            return False
+        if [type(network), *map(type, inner)] != self._types:
+            return False
+        if not all(map(operator.is_, map(dict.get, self._holders, self._names), self._tensors)):
+            return False
+        if list(map(Tensor.data_ptr, self._tensors)) != self._addresses:
+            return False
+        return not any(map(_differ, self._addresses, self._kept, self._sizes))
+
+    def is_hooked_or_training(self) -> bool:
+        """Return whether a part has a forward hook, or a batch norm uses the statistics of the batch."""
+        return any(chain.from_iterable(map(_HOOKS, self._attributes))) or any(map(_IS_TRAINING, self._norms))
+
+
+_HOOKS = operator.itemgetter("_forward_hooks", "_forward_pre_hooks")
+_IS_TRAINING = operator.attrgetter("training")
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Return whether the values of a tensor fill a block of memory."""
+    return tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+
+
+# -- operations --------------------------------------------------------------------------------------------------------
+
+
+class PackedConv:
+    """A convolution with its batch norm folded in. The weight is laid out at the first call."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, relu: bool, *options: Any) -> None:
+        """``options``: padding, stride, dilation and groups."""
+        self.weight, self.bias, self.options = weight, bias, options
+        self.act = "relu" if relu else "none"
+        self.packed: Tensor | None = None
+        self.run = self._run_plain if weight.shape[1] == 3 else self._run_packed
+
+    @classmethod
+    def of(cls, conv: Any, norm: Any, relu: bool) -> PackedConv:
+        return cls(*folded(conv, norm), relu, conv.padding, conv.stride, conv.dilation, conv.groups)
+
+    @classmethod
+    def side_by_side(cls, convs: Sequence[PackedConv]) -> PackedConv:
+        """Make one grouped convolution for inputs that are concatenated along the channels."""
+        weight, bias = (torch.cat(values) for values in ([c.weight for c in convs], [c.bias for c in convs]))
+        *options, groups = convs[0].options
+        return cls(weight, bias, convs[0].act == "relu", *options, groups * len(convs))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+    def _run_packed(self, x: Tensor) -> Tensor:
+        if self.packed is None:
+            with torch.inference_mode(False), torch.no_grad():
+                self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.options, list(x.shape))
+        return torch.ops.mkldnn._convolution_pointwise(x, self.packed, self.bias, *self.options, self.act, [], "")
+
+    def _run_plain(self, x: Tensor) -> Tensor:
+        """The layout for oneDNN would pad three channels to sixteen."""
+        padding, stride, dilation, groups = self.options
+        x = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
+        return x.relu_() if self.act == "relu" else x
+
+
+def interleaved(left: Tensor, right: Tensor) -> Tensor:
+    """Interleave the channels of two maps in channels_last. Complex numbers do that in one pass."""
+    pairs = torch.complex(left.permute(0, 2, 3, 1), right.permute(0, 2, 3, 1))
+    return torch.view_as_real(pairs).flatten(-2).permute(0, 3, 1, 2)
+
+
+def relu_max_pool(x: Tensor) -> Tensor:
+    """Max pooling with kernel 3, stride 2 and padding 1, of values from 0 on: first over rows, then over columns.
+
+    In channels_last several times as fast as `F.max_pool2d`, which also searches for the indices.
+    """
+    rows = x.permute(0, 2, 3, 1)
+    rows = _max_of_three(rows, 1)
+    return _max_of_three(rows, 2).permute(0, 3, 1, 2)
+
+
+def _max_of_three(x: Tensor, dim: int) -> Tensor:
+    """The maximum of the neighbours 2i - 1, 2i and 2i + 1 along a dimension of even length."""
+    even, odd = x.unflatten(dim, (-1, 2)).unbind(dim + 1)
+    out = torch.maximum(even, odd)
+    later = out.narrow(dim, 1, out.shape[dim] - 1)
+    torch.maximum(later, odd.narrow(dim, 0, later.shape[dim]), out=later)
+    return out

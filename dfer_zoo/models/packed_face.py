@@ -1,0 +1,99 @@
+"""The forward pass of EfficientFace's encoder with packed weights.
+
+Between the units of a stage, the two halves of the channels are separate maps: each unit interleaves them into the two
+halves that the next one reads. The four quadrants go through one grouped convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .packed import PackedConv, interleaved, relu_max_pool
+
+AT_ONCE = 16  # images; the activations of more do not fit in the cache of the processor
+
+
+class PackedFace:
+    """Images (N, 3, H, W) -> features (N, 1024)."""
+
+    def __init__(self, encoder: Any) -> None:
+        """``encoder``: a `FaceEncoder` with plain convolutions and batch norms."""
+        self.stem = packed(encoder.stem)
+        self.stage2, self.stage3, self.stage4 = map(PackedStage, (encoder.stage2, encoder.stage3, encoder.stage4))
+        self.modulator = PackedModulator(encoder.modulator)
+        self.local = PackedLocal(encoder.local)
+        self.expand = packed(encoder.expand)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if len(images) <= AT_ONCE:
+            return self.encode(images)
+        return torch.cat([self.encode(some) for some in images.split(AT_ONCE)])
+
+    def encode(self, images: Tensor) -> Tensor:
+        fine = relu_max_pool(self.stem(images.contiguous(memory_format=torch.channels_last)))
+        x = self.modulator(self.stage2(fine))
+        for place, features in zip(_quadrants(x), self.local(fine)):
+            place.add_(features)
+        return self.expand(self.stage4(self.stage3(x))).mean((2, 3))
+
+
+def packed(pair: Any) -> PackedConv:
+    conv, norm, *relu = pair
+    return PackedConv.of(conv, norm, bool(relu))
+
+
+class PackedStage:
+    """`ShuffleUnit`s."""
+
+    def __init__(self, units: Any) -> None:
+        first, *later = units
+        self.left = [packed(pair) for pair in first.left]
+        self.rights = [[packed(pair) for pair in unit.right] for unit in (first, *later)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        left, right = _through(self.left, x), _through(self.rights[0], x)
+        for convs in self.rights[1:]:
+            (a, b), (c, d) = left.chunk(2, dim=1), right.chunk(2, dim=1)
+            left, right = interleaved(a, c), _through(convs, interleaved(b, d))
+        return interleaved(left, right)
+
+
+class PackedModulator:
+    """`Modulator`"""
+
+    def __init__(self, modulator: Any) -> None:
+        self.channel_gate = modulator.channel_gate
+        *pairs, self.last = modulator.spatial_gate
+        self.convs = [packed(pair) for pair in pairs]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        channels = self.channel_gate(x.mean((2, 3)))[:, :, None, None]
+        places = self.last(_through(self.convs, x))
+        return (channels * places).sigmoid_().mul_(x)
+
+
+class PackedLocal:
+    """`LocalFeatures`"""
+
+    def __init__(self, local: Any) -> None:
+        self.convs = [
+            PackedConv.side_by_side([packed(pair) for pair in pairs]) for pairs in zip(*local.quadrants, strict=True)
+        ]
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of the quadrants."""
+        return _through(self.convs, torch.cat(_quadrants(x), dim=1)).chunk(4, dim=1)
+
+
+def _quadrants(x: Tensor) -> list[Tensor]:
+    """Top left, bottom left, top right and bottom right."""
+    return [part for column in x.chunk(2, dim=3) for part in column.chunk(2, dim=2)]
+
+
+def _through(convs: list[PackedConv], x: Tensor) -> Tensor:
+    for conv in convs:
+        x = conv(x)
+    return x
