@@ -10,7 +10,7 @@ import ctypes
 import operator
 import os
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -49,7 +49,7 @@ class Packed:
         if kept is None or not kept[0].is_current(network):
             with torch.inference_mode(False), torch.no_grad():
                 watch = Watch(network)
-                kept = self._kept = watch, self._make(network) if watch.is_dense else None
+                kept = self._kept = watch, self._make(network) if watch.is_packable else None
         return None if kept[0].is_hooked_or_training() else kept[1]
 
 
@@ -73,12 +73,16 @@ class Watch:
         holders = [holder for part in parts for holder in (part._parameters, part._buffers)]
         places = [(h, name, t) for h in holders for name, t in h.items() if t is not None and t.is_floating_point()]
         self._holders, self._names, self._tensors = map(list, zip(*places))
-        self._views = [tensor.detach() for tensor in self._tensors]  # they keep the compared memory
-        self._copies = [view.clone() for view in self._views]
-        self._addresses = [view.data_ptr() for view in self._views]
-        self._kept = [copy.data_ptr() for copy in self._copies]
-        self._sizes = [view.numel() * view.element_size() for view in self._views]
-        self.is_dense = all(map(_is_dense, self._views))
+        self.is_packable = all(map(_is_packable, self._tensors))
+        if self.is_packable:
+            self._copy_values()
+
+    def _copy_values(self) -> None:
+        self._sizes = [tensor.numel() * tensor.element_size() for tensor in self._tensors]
+        self._addresses = [tensor.data_ptr() for tensor in self._tensors]
+        self._memory = [tensor.detach().as_strided((tensor.numel(),), (1,)) for tensor in self._tensors]  # keeps it
+        self._copy = torch.cat(self._memory)
+        self._kept = list(accumulate(self._sizes[:-1], initial=self._copy.data_ptr()))
 
     def is_current(self, network: nn.Module) -> bool:
         """Return whether nothing has changed."""
@@ -89,6 +93,8 @@ class Watch:
             return False
         if not all(map(operator.is_, map(dict.get, self._holders, self._names), self._tensors)):
             return False
+        if not self.is_packable:
+            return True
         if list(map(Tensor.data_ptr, self._tensors)) != self._addresses:
             return False
         return not any(map(_differ, self._addresses, self._kept, self._sizes))
@@ -102,9 +108,10 @@ _HOOKS = operator.itemgetter("_forward_hooks", "_forward_pre_hooks")
 _IS_TRAINING = operator.attrgetter("training")
 
 
-def _is_dense(tensor: Tensor) -> bool:
-    """Return whether the values of a tensor fill a block of memory."""
-    return tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+def _is_packable(tensor: Tensor) -> bool:
+    """Return whether a tensor has float32 values that fill a block of memory."""
+    dense = tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+    return dense and tensor.dtype is torch.float32
 
 
 # -- operations --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .packed import PackedConv, interleaved, relu_max_pool
@@ -65,12 +66,16 @@ class PackedModulator:
     """`Modulator`"""
 
     def __init__(self, modulator: Any) -> None:
-        self.channel_gate = modulator.channel_gate
+        first, norm, _, self.expand = modulator.channel_gate
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        self.weight = first.weight * scale[:, None]
+        self.bias = norm.bias + (first.bias - norm.running_mean) * scale
         *pairs, self.last = modulator.spatial_gate
         self.convs = [packed(pair) for pair in pairs]
 
     def __call__(self, x: Tensor) -> Tensor:
-        channels = self.channel_gate(x.mean((2, 3)))[:, :, None, None]
+        narrow = F.linear(x.mean((2, 3)), self.weight, self.bias).relu_()
+        channels = F.linear(narrow, self.expand.weight, self.expand.bias)[:, :, None, None]
         places = self.last(_through(self.convs, x))
         return (channels * places).sigmoid_().mul_(x)
 
