@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError, MediaError
 from . import h264
+from .ahead import read_ahead
 from .clip import check_size
 from .container import open_container
 from .limits import check_limit, limit
@@ -73,12 +74,14 @@ class VideoFile:
         return [found[index] for index in indices]
 
     def in_order(self, indices: Iterable[int]) -> Iterator[np.ndarray]:
-        """Yield frames at ascending indices. The file is read up to the last of them, in one pass."""
-        if self.groups is None:
-            yield from self._dense(iter(indices))
-            return
+        """Yield frames at ascending indices. The file is read up to the last of them, in one pass and ahead."""
         wanted = collections.deque(indices)
-        yield from self._sparse(wanted)
+        frames = self._in_order(wanted)
+        return read_ahead(frames) if len(wanted) > 1 else frames
+
+    def _in_order(self, wanted: collections.deque[int]) -> Iterator[np.ndarray]:
+        if self.groups is not None:
+            yield from self._sparse(wanted)
         yield from self._dense(iter(wanted))
 
     def _sparse(self, wanted: collections.deque[int]) -> Iterator[np.ndarray]:
