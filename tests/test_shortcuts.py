@@ -1,6 +1,7 @@
 """Inference shortcuts match the plain computation, and are off for training, gradients and hooks."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -356,6 +357,14 @@ def test_hooks_and_adapters_inside_an_encoder_are_called():
     handle = encoder.stage2[0].right[0].norm.register_forward_hook(lambda *_: seen.append(1))
     assert relative(encoder(images), expected) < 1e-6 and seen
     handle.remove()
+    encoder.expand.conv._forward_hooks = OrderedDict()  # some code removes hooks like this
+    encoder(images)
+    encoder.expand.conv.register_forward_hook(lambda *_: seen.append(2))
+    assert relative(encoder(images), expected) < 1e-6 and seen[-1] == 2
+    encoder.expand.conv._forward_hooks.clear()
+    encoder.expand.conv._forward_hooks[0] = lambda *_: seen.append(3)  # past the interface
+    assert relative(encoder(images), expected) < 1e-6 and seen[-1] == 3
+    encoder.expand.conv._forward_hooks.clear()
 
     class Doubled(nn.Conv2d):
         def forward(self, x):

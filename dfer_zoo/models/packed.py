@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .shortcuts import folded, suits_onednn
 
@@ -67,7 +68,8 @@ class Watch:
         self._network, self._inner = network, parts[1:]
         self._types = list(map(type, parts))
         self._children = [part._modules for part in parts if part._modules]
-        self._attributes = [part.__dict__ for part in parts]
+        self._parts = parts
+        self._handles = -1
         self._norms = [part for part in parts if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
         holders = [holder for part in parts for holder in (part._parameters, part._buffers)]
@@ -101,10 +103,12 @@ class Watch:
 
     def is_hooked_or_training(self) -> bool:
         """Return whether a part has a forward hook, or a batch norm uses the statistics of the batch."""
-        return any(chain.from_iterable(map(_HOOKS, self._attributes))) or any(map(_IS_TRAINING, self._norms))
+        if self._handles != RemovableHandle.next_id:  # a hook was registered somewhere
+            self._handles = RemovableHandle.next_id
+            self._hooks = [hooks for part in self._parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        return any(self._hooks) or any(map(_IS_TRAINING, self._norms))
 
 
-_HOOKS = operator.itemgetter("_forward_hooks", "_forward_pre_hooks")
 _IS_TRAINING = operator.attrgetter("training")
 
 
