@@ -216,7 +216,7 @@ def test_pooling_and_shuffling_give_the_same_values():
         x = torch.rand(2, 5, side, side).contiguous(memory_format=torch.channels_last)
         assert torch.equal(relu_max_pool(x), nn.functional.max_pool2d(x, 3, 2, 1))
     left, right = torch.rand(2, 2, 3, 4, 4)
-    assert torch.equal(interleaved(left, right), torch.stack([left, right], dim=2).flatten(1, 2))
+    assert torch.equal(interleaved(left, right), torch.stack([left, right], dim=-1).flatten(3))
 
 
 def encoder_and_images():
@@ -269,10 +269,10 @@ def test_packed_convolutions_follow_changes_of_weights_in_channels_last(change):
 def test_packed_convolutions_are_reused():
     encoder, images = encoder_and_images()
     encoder(images)
-    program = encoder.packed.program(encoder)
+    program = encoder.packed.program(encoder, images)
     check_encoder(encoder, images[:1])  # another batch size
     check_encoder(encoder, torch.rand(1, 3, 96, 96))
-    assert isinstance(program, PackedFace) and encoder.packed.program(encoder) is program
+    assert isinstance(program, PackedFace) and encoder.packed.program(encoder, images) is program
 
 
 @torch.no_grad()
@@ -283,11 +283,18 @@ def test_a_large_batch_is_encoded_in_parts():
     assert torch.equal(encoder(images)[AT_ONCE:-1], encoder(images[AT_ONCE:-1]))
 
 
+class TensorOfOthers(torch.Tensor):
+    """As quantization and sharding use."""
+
+
 OTHER_PARTS = {
     "weights with gaps": lambda encoder: setattr(
         encoder.expand.conv.weight, "data", torch.rand(1024, 928, 1, 1)[:, ::2]
     ),
     "a stage without its first unit": lambda encoder: setattr(encoder, "stage4", nn.Sequential(nn.Identity())),
+    "a tensor of another class": lambda encoder: setattr(
+        encoder.stem.conv, "weight", nn.Parameter(TensorOfOthers(encoder.stem.conv.weight))
+    ),
     "a part in training mode": lambda encoder: encoder.stem.norm.train(),
     "another activation": lambda encoder: setattr(encoder.expand, "relu", nn.GELU()),
 }
@@ -301,7 +308,7 @@ def test_other_parts_are_not_packed(part):
     OTHER_PARTS[part](encoder)
     if part == "a stage without its first unit":
         encoder.expand.conv = nn.Conv2d(232, 1024, 1, bias=False)
-    assert encoder.packed.program(encoder) is None
+    assert encoder.packed.program(encoder, images) is None
     statistics = copy.deepcopy(encoder.stem.norm.state_dict())
     with plain():
         expected = encoder(images)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..weights.record import VideoSpec
 from .base import ImageModel, check_shape
-from .packed import Packed, can_pack
+from .packed import Packed
 from .packed_face import PackedFace
 from .parts import call
 from .shortcuts import applies, folded
@@ -182,7 +182,7 @@ class FaceEncoder(nn.Module):
 
     def forward(self, images: Tensor, run: Callable = call) -> Tensor:
         """``run`` calls the large blocks; pass `DferModel.run_block` to support gradient checkpointing."""
-        if can_pack(self, images) and (program := self.packed.program(self)):
+        if program := self.packed.program(self, images):
             return program(images)
         if images.is_cpu and applies(self.stem, images):
             images = images.contiguous(memory_format=torch.channels_last)

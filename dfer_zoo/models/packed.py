@@ -20,17 +20,11 @@ from torch.utils.hooks import RemovableHandle
 
 from .shortcuts import folded, suits_onednn
 
-_HAS_PACKED_CONVOLUTIONS = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+_convolve: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 
 # A comparison through NumPy or PyTorch takes twice as long for hundreds of small tensors.
 _differ = ctypes.PyDLL("msvcrt" if os.name == "nt" else None).memcmp
 _differ.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-
-
-def can_pack(network: nn.Module, x: Tensor) -> bool:
-    """Return whether a program can be used for this input: float32 on the CPU, without gradients."""
-    weight = next(network.parameters())
-    return _HAS_PACKED_CONVOLUTIONS and suits_onednn(x, weight) and not weight.is_inference()
 
 
 class Packed:
@@ -44,8 +38,13 @@ class Packed:
     def __reduce__(self) -> tuple[type[Packed], tuple[Any]]:
         return Packed, (self._make,)  # copies and pickles of a network start empty
 
-    def program(self, network: nn.Module) -> Any:
-        """Return the program. None with batch norms in training mode, forward hooks on parts, and other layers."""
+    def program(self, network: nn.Module, x: Tensor) -> Any:
+        """Return the program for an input: float32 on the CPU, without gradients.
+
+        None for other inputs, with batch norms in training mode, with forward hooks on parts, and with other layers.
+        """
+        if _convolve is None or not suits_onednn(x, x):
+            return None
         kept = self._kept
         if kept is None or not kept[0].is_current(network):
             with torch.inference_mode(False), torch.no_grad():
@@ -114,8 +113,9 @@ _IS_TRAINING = operator.attrgetter("training")
 
 def _is_packable(tensor: Tensor) -> bool:
     """Return whether a tensor has float32 values that fill a block of memory."""
+    usual = type(tensor) in (Tensor, nn.Parameter) and tensor.is_cpu and not tensor.is_inference()
     dense = tensor.is_contiguous() or (tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
-    return dense and tensor.dtype is torch.float32
+    return usual and dense and tensor.dtype is torch.float32
 
 
 # -- operations --------------------------------------------------------------------------------------------------------
@@ -129,7 +129,6 @@ class PackedConv:
         self.weight, self.bias, self.options = weight, bias, options
         self.act = "relu" if relu else "none"
         self.packed: Tensor | None = None
-        self.run = self._run_plain if weight.shape[1] == 3 else self._run_packed
 
     @classmethod
     def of(cls, conv: Any, norm: Any, relu: bool) -> PackedConv:
@@ -143,25 +142,22 @@ class PackedConv:
         return cls(weight, bias, convs[0].act == "relu", *options, groups * len(convs))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.run(x)
-
-    def _run_packed(self, x: Tensor) -> Tensor:
         if self.packed is None:
+            if self.weight.shape[1] == 3:  # the layout for oneDNN would pad three channels to sixteen
+                return self._unpacked(x)
             with torch.inference_mode(False), torch.no_grad():
                 self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.options, list(x.shape))
-        return torch.ops.mkldnn._convolution_pointwise(x, self.packed, self.bias, *self.options, self.act, [], "")
+        return _convolve(x, self.packed, self.bias, *self.options, self.act, [], "")
 
-    def _run_plain(self, x: Tensor) -> Tensor:
-        """The layout for oneDNN would pad three channels to sixteen."""
+    def _unpacked(self, x: Tensor) -> Tensor:
         padding, stride, dilation, groups = self.options
         x = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
         return x.relu_() if self.act == "relu" else x
 
 
 def interleaved(left: Tensor, right: Tensor) -> Tensor:
-    """Interleave the channels of two maps in channels_last. Complex numbers do that in one pass."""
-    pairs = torch.complex(left.permute(0, 2, 3, 1), right.permute(0, 2, 3, 1))
-    return torch.view_as_real(pairs).flatten(-2).permute(0, 3, 1, 2)
+    """Interleave the channels of two maps (N, H, W, C). Complex numbers do that in one pass."""
+    return torch.view_as_real(torch.complex(left, right)).flatten(-2)
 
 
 def relu_max_pool(x: Tensor) -> Tensor:

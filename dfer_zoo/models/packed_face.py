@@ -55,11 +55,12 @@ class PackedStage:
         self.rights = [[packed(pair) for pair in unit.right] for unit in (first, *later)]
 
     def __call__(self, x: Tensor) -> Tensor:
-        left, right = _through(self.left, x), _through(self.rights[0], x)
+        left, right = (_through(convs, x).permute(0, 2, 3, 1) for convs in (self.left, self.rights[0]))
         for convs in self.rights[1:]:
-            (a, b), (c, d) = left.chunk(2, dim=1), right.chunk(2, dim=1)
-            left, right = interleaved(a, c), _through(convs, interleaved(b, d))
-        return interleaved(left, right)
+            (a, b), (c, d) = left.chunk(2, dim=3), right.chunk(2, dim=3)
+            left, right = interleaved(a, c), interleaved(b, d)
+            right = _through(convs, right.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return interleaved(left, right).permute(0, 3, 1, 2)
 
 
 class PackedModulator:
