@@ -45,6 +45,7 @@ from dfer_zoo.inference import precision
 from dfer_zoo.media.clip import Clip, in_order
 from dfer_zoo.media.faces.search import Search
 from dfer_zoo.media.write import write_mp4
+from dfer_zoo.models import shortcuts
 from dfer_zoo.models.base import DferModel
 from dfer_zoo.models.shortcuts import plain
 from random_networks import random_network
@@ -110,7 +111,7 @@ def chosen(options: argparse.Namespace, names: Iterable[str]) -> list[str]:
 
 
 def networks(options: argparse.Namespace) -> list[Row]:
-    """Measure one clip per network, with and without the shortcuts of `models/shortcuts.py`."""
+    """Measure one clip per network, with and without shortcuts."""
     rows = []
     for name in chosen(options, AUTHORS):
         factor, goal = AUTHORS[name]
@@ -275,7 +276,10 @@ def stages_of(name: str, model: DferModel, seconds: int, file: Path, options: ar
     views = batch.pop("views", None)
     whole = {key: value if value is None else value[:1].to(options.device) for key, value in batch.items()}
     count = 1 if views is None else int(views[0])
-    network = count * statistics.median(timed(partial(model, **whole), options.device) for _ in range(3))
+    network, without = (
+        count * statistics.median(timed(partial(run, **whole), options.device) for _ in range(3))
+        for run in (model, partial(plainly, model))
+    )
     total = tensors + network
     return {
         "name": f"{name}, {options.faces}, {seconds} s",
@@ -286,6 +290,7 @@ def stages_of(name: str, model: DferModel, seconds: int, file: Path, options: ar
         "search": fast.search / total,
         "crop": (tensors - fast.decode - fast.search) / total,
         "network": network / total,
+        "plain": without / (tensors + without),
     }
 
 
@@ -349,6 +354,36 @@ def workers(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+@torch.enable_grad()
+def memory(options: argparse.Namespace) -> list[Row]:
+    """Measure what a training step keeps for its backward pass, relative to CLIP's activation as it is published."""
+    rows = []
+    for name in chosen(options, ("dfer_clip", "dk_clip")):
+        model = random_network(name, options.device).train()
+        model.freeze()
+        ours = kept_for_backward(model)
+        with mock.patch.object(shortcuts, "quick_gelu", lambda x: x * torch.sigmoid(shortcuts.QUICK_GELU * x)):
+            rows.append({"name": name, "ratio": ours / kept_for_backward(model), "mib": ours / 2**20})
+    return rows
+
+
+def kept_for_backward(model: DferModel) -> int:
+    """Return the bytes that one clip keeps for the backward pass, without the parameters."""
+    found: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        memory = tensor.untyped_storage()
+        found[memory.data_ptr()] = memory.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = model(**model.example_inputs())  # kept, so that no address is used twice
+    for parameter in model.parameters():
+        found.pop(parameter.untyped_storage().data_ptr(), None)
+    del output
+    return sum(found.values())
+
+
 def compiled(options: argparse.Namespace) -> list[Row]:
     """Measure `Recognizer(..., compile=True)` relative to the shortcuts, and the seconds of the first clip."""
     rows = []
@@ -397,6 +432,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "streams": streams,
     "cold_start": cold_start,
     "workers": workers,
+    "memory": memory,
     "compiled": compiled,
     "bfloat16": bfloat16,
 }
@@ -457,6 +493,7 @@ def keep(path: Path, found: dict[str, list[Row]], device: str) -> None:
 def plot(stored: dict[str, Any], folder: Path) -> list[Path]:
     """Plot the measured sections that have a plot, light and dark, in a colorblind-safe palette."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     from dfer_zoo.inference.plots import THEMES, style_axes, write_figure
 
@@ -465,8 +502,7 @@ def plot(stored: dict[str, Any], folder: Path) -> list[Path]:
         rows = stored["sections"].get(section, {}).get("rows", [])
         for theme, (background, text, _) in THEMES.items() if rows else ():
             height = 4 if section == "batches" else 0.45 * len(rows) + 1.3
-            figure = Figure(figsize=(8, height), facecolor=background, layout="constrained")
-            figure.get_layout_engine().set(w_pad=0.15)
+            figure = Figure(figsize=(8, height), facecolor=background, layout=ConstrainedLayoutEngine(w_pad=0.15))
             axes = figure.subplots()
             style_axes(axes, theme)
             draw(axes, rows, text)

@@ -17,7 +17,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(benchmark, "random_network", lambda name, device="cpu": build(name.partition(".")[0]))
 
 
-@pytest.mark.parametrize("section", ["networks", "windows", "batches"])
+@pytest.mark.parametrize("section", ["networks", "windows", "batches", "memory"])
 def test_sections_give_finite_ratios(tiny, section, tmp_path, capsys):
     file = tmp_path / "benchmarks.json"
     assert benchmark.main([section, "--rounds", "1", "--json", str(file)]) == 0
@@ -40,7 +40,14 @@ def test_stages_begin_with_a_file_and_their_shares_add_up(tiny, monkeypatch, fac
     (row,) = benchmark.stages(options(["--only", "dfer_clip", "--faces", faces]))
     assert row["name"] == f"dfer_clip, {faces}, 2 s" and row["ratio"] > 0 and row["seconds"] > 0
     shares = [row[name] for name in ("decode", "search", "crop", "network")]
+    assert 0 < row["plain"] < 1
     assert sum(shares) == pytest.approx(1) and min(shares) >= 0 and (row["search"] > 0) == (faces == "cascade")
+
+
+def test_training_keeps_less_than_with_the_published_activation(tiny):
+    rows = benchmark.memory(options([]))
+    assert [row["name"] for row in rows] == ["dfer_clip", "dk_clip"]
+    assert all(row["ratio"] < 1 and row["mib"] > 0 for row in rows)
 
 
 def person_of(count):
