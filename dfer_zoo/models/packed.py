@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .shortcuts import folded, suits_onednn
+from .shortcuts import folded, linear, suits_onednn
 
 _convolve: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 
@@ -49,7 +49,9 @@ class Packed:
         if kept is None or not kept[0].is_current(network):
             with torch.inference_mode(False), torch.no_grad():
                 watch = Watch(network)
-                kept = self._kept = watch, self._make(network) if watch.is_packable else None
+                program = self._make(network) if watch.is_packable else None
+                watch.allow_changes(getattr(program, "live", ()))
+                kept = self._kept = watch, program
         return None if kept[0].is_hooked_or_training() else kept[1]
 
 
@@ -84,6 +86,12 @@ class Watch:
         self._memory = [tensor.detach().as_strided((tensor.numel(),), (1,)) for tensor in self._tensors]  # keeps it
         self._copy = torch.cat(self._memory)
         self._kept = list(accumulate(self._sizes[:-1], initial=self._copy.data_ptr()))
+
+    def allow_changes(self, weights: Sequence[Tensor]) -> None:
+        """Do not compare the values of weights that a program reads at each call."""
+        for place, tensor in enumerate(self._tensors):
+            if any(tensor is weight for weight in weights):
+                self._sizes[place] = 0
 
     def is_current(self, network: nn.Module) -> bool:
         """Return whether nothing has changed."""
@@ -153,6 +161,22 @@ class PackedConv:
         padding, stride, dilation, groups = self.options
         x = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
         return x.relu_() if self.act == "relu" else x
+
+
+class LivePointwise:
+    """A convolution of single pixels, with its batch norm and ReLU, that reads its weight at each call.
+
+    For a large weight that is cheaper than to compare it with a copy.
+    """
+
+    def __init__(self, conv: Any, norm: Any) -> None:
+        self.weight = conv.weight
+        self.scale = (norm.weight * (norm.running_var + norm.eps).rsqrt())[:, None]
+        self.bias = folded(conv, norm)[1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1)
+        return linear(rows, self.weight.flatten(1) * self.scale, self.bias, "relu").permute(0, 3, 1, 2)
 
 
 def interleaved(left: Tensor, right: Tensor) -> Tensor:

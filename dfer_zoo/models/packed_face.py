@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .packed import PackedConv, interleaved, relu_max_pool
+from .packed import LivePointwise, PackedConv, interleaved, relu_max_pool
 
 AT_ONCE = 16  # images; the activations of more do not fit in the cache of the processor
 
@@ -26,7 +26,9 @@ class PackedFace:
         self.stage2, self.stage3, self.stage4 = map(PackedStage, (encoder.stage2, encoder.stage3, encoder.stage4))
         self.modulator = PackedModulator(encoder.modulator)
         self.local = PackedLocal(encoder.local)
-        self.expand = packed(encoder.expand)
+        conv, norm, _ = encoder.expand
+        self.expand = LivePointwise(conv, norm)
+        self.live = (conv.weight,)
 
     def __call__(self, images: Tensor) -> Tensor:
         if len(images) <= AT_ONCE:
@@ -77,7 +79,8 @@ class PackedModulator:
     def __call__(self, x: Tensor) -> Tensor:
         narrow = F.linear(x.mean((2, 3)), self.weight, self.bias).relu_()
         channels = F.linear(narrow, self.expand.weight, self.expand.bias)[:, :, None, None]
-        places = self.last(_through(self.convs, x))
+        rows = _through(self.convs, x).permute(0, 2, 3, 1)
+        places = F.linear(rows, self.last.weight.flatten(1), self.last.bias).permute(0, 3, 1, 2)
         return (channels * places).sigmoid_().mul_(x)
 
 

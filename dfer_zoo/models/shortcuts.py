@@ -81,13 +81,15 @@ def suits_onednn(x: Tensor, weight: Tensor) -> bool:
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, act: str = "none", approximate: str = "none"
 ) -> Tensor:
-    """Compute `F.linear` and an activation: "none", "gelu" or "silu"."""
+    """Compute `F.linear` and an activation: "none", "relu", "gelu" or "silu"."""
     whole = weight.is_contiguous() and (bias is None or bias.is_contiguous())  # the operator ignores strides
     if _HAS_FAST_PRODUCTS and whole and suits_onednn(x, weight):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "swish" if act == "silu" else act, [], approximate)
     x = F.linear(x, weight, bias)
     if act == "gelu":
         return torch.ops.aten.gelu_(x, approximate=approximate)
+    if act == "relu":
+        return x.relu_()
     return F.silu(x, inplace=True) if act == "silu" else x
 
 
