@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,8 +65,11 @@ class ConvNorm(nn.Sequential):
     def is_plain(self) -> bool:
         """Return whether the layers can be replaced by one convolution."""
         kinds = [type(part) for part in self]
-        usual = kinds in ([nn.Conv2d, nn.BatchNorm2d], [nn.Conv2d, nn.BatchNorm2d, nn.ReLU])
-        return usual and not self.norm.training
+        if kinds not in ([nn.Conv2d, nn.BatchNorm2d], [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]):
+            return False
+        conv, norm = cast(nn.Conv2d, self.conv), cast(nn.BatchNorm2d, self.norm)
+        constant = norm.affine and norm.track_running_stats and not norm.training
+        return constant and conv.padding_mode == "zeros"
 
 
 class ShuffleUnit(nn.Module):
@@ -202,6 +205,7 @@ def _program(encoder: FaceEncoder) -> PackedFace | None:
         {type(part) for part in parts} <= _KINDS
         and all(part.is_plain() for part in parts if isinstance(part, ConvNorm))
         and all(_is_usual_stage(stage) for stage in stages)
+        and encoder.modulator.channel_gate[1].affine
     )
     return PackedFace(encoder) if is_usual else None
 

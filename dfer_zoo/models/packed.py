@@ -111,8 +111,9 @@ class Watch:
     def is_hooked_or_training(self) -> bool:
         """Return whether a part has a forward hook, or a batch norm uses the statistics of the batch."""
         if self._handles != RemovableHandle.next_id:  # a hook was registered somewhere
-            self._handles = RemovableHandle.next_id
+            handles = RemovableHandle.next_id
             self._hooks = [hooks for part in self._parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+            self._handles = handles  # last, since other threads read it
         return any(self._hooks) or any(map(_IS_TRAINING, self._norms))
 
 
