@@ -551,7 +551,7 @@ def plot_batches(axes: Any, rows: list[Row], text: str) -> None:
     sizes = sorted({size for line in lines.values() for size in line})
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(ratio for line in lines.values() for ratio in line.values()))
     axes.axhline(1, color=text, linewidth=1)
     axes.set_xlabel("clips in one forward pass", color=text)
     axes.set_ylabel("time per clip / alone", color=text)
