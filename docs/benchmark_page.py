@@ -32,7 +32,7 @@ GPU = """\
 
 `python examples/device_check.py --device cuda` measures this table in at most eight minutes, with random weights and at published sizes.
 *parity*: the difference from the CPU in float32 without TF32, relative to how much the outputs of two clips differ. *shortcuts / plain* and *bf16 / float32*: 16 clips. *bf16 labels*: the share of
-1,000 drawn clips with the same label in both precisions; a linear classifier was fitted to the embeddings of other drawn clips before, and the share of
+1,000 drawn clips with the same label in both precisions; each classifier was trained for 120 steps on other drawn clips before, and the share of
 right labels tells how well (*not learned*: less than 2 of 7 were right). *compiled / eager*: two clips, and the seconds of the first call. *left out*: the time was over.
 
 `python -m tests.parity tests/parity --device cuda` compares with the recorded numbers of the authors' code.
