@@ -56,7 +56,7 @@ class ConvNorm(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         parts: list[Any] = list(self)
         conv, norm, *relu = parts
-        if not self.is_plain() or not x.is_cpu or not applies(self, x):
+        if not x.is_cpu or not applies(self, x) or not self.is_plain():
             return super().forward(x)
         # one convolution instead of two passes; on a GPU, folding takes longer than it saves
         x = nn.functional.conv2d(x, *folded(conv, norm), conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -189,8 +189,7 @@ class FaceEncoder(nn.Module):
             return program(images)
         if images.is_cpu and applies(self.stem, images):
             images = images.contiguous(memory_format=torch.channels_last)
-        fine = self.stem(images)
-        fine = self.pool(fine)  # a quarter of the size
+        fine = self.pool(self.stem(images))  # a quarter of the size
         coarse = run(self.stage2, fine)  # an eighth
         x = run(self.modulator, coarse) + run(self.local, fine)
         x = run(self.stage4, run(self.stage3, x))  # a thirty-second

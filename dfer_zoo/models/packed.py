@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .shortcuts import folded, linear, suits_onednn
+from .shortcuts import folded, folded_bias, linear, norm_scale, suits_onednn
 
 _convolve: Any = getattr(torch.ops.mkldnn, "_convolution_pointwise", None)
 
@@ -31,7 +31,10 @@ class Packed:
     """The program of a network. It is made when it is first used, and again when the network changes."""
 
     def __init__(self, make: Callable[[Any], Any]) -> None:
-        """``make`` creates a program from a network; None if it has layers of another class (adapters)."""
+        """``make`` creates a program from a network, or None if the network has layers of another class (adapters).
+
+        ``program.live`` are the weights that the program reads at each call.
+        """
         self._make = make
         self._kept: tuple[Watch, Any] | None = None
 
@@ -43,14 +46,15 @@ class Packed:
 
         None for other inputs, with batch norms in training mode, with forward hooks on parts, and with other layers.
         """
-        if _convolve is None or not suits_onednn(x, x):
+        if _convolve is None or not suits_onednn(x, x):  # `Watch` checks the weights
             return None
         kept = self._kept
         if kept is None or not kept[0].is_current(network):
             with torch.inference_mode(False), torch.no_grad():
                 watch = Watch(network)
                 program = self._make(network) if watch.is_packable else None
-                watch.allow_changes(getattr(program, "live", ()))
+                if program is not None:
+                    watch.allow_changes(program.live)
                 kept = self._kept = watch, program
         return None if kept[0].is_hooked_or_training() else kept[1]
 
@@ -66,10 +70,9 @@ class Watch:
         parts: list[Any] = [network]
         for part in parts:  # it grows meanwhile
             parts.extend(part._modules.values())
-        self._network, self._inner = network, parts[1:]
+        self._parts = parts
         self._types = list(map(type, parts))
         self._children = [part._modules for part in parts if part._modules]
-        self._parts = parts
         self._handles = -1
         self._norms = [part for part in parts if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
@@ -95,10 +98,8 @@ class Watch:
 
     def is_current(self, network: nn.Module) -> bool:
         """Return whether nothing has changed."""
-        inner = list(chain.from_iterable(map(dict.values, self._children)))
-        if network is not self._network or inner != self._inner:
-            return False
-        if [type(network), *map(type, inner)] != self._types:
+        parts = [network, *chain.from_iterable(map(dict.values, self._children))]
+        if parts != self._parts or list(map(type, parts)) != self._types:
             return False
         if not all(map(operator.is_, map(dict.get, self._holders, self._names), self._tensors)):
             return False
@@ -172,8 +173,8 @@ class LivePointwise:
 
     def __init__(self, conv: Any, norm: Any) -> None:
         self.weight = conv.weight
-        self.scale = (norm.weight * (norm.running_var + norm.eps).rsqrt())[:, None]
-        self.bias = folded(conv, norm)[1]
+        self.scale = norm_scale(norm)[:, None]
+        self.bias = folded_bias(conv, norm)
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1)

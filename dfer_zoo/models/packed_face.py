@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .packed import LivePointwise, PackedConv, interleaved, relu_max_pool
+from .shortcuts import folded
 
 AT_ONCE = 16  # images; the activations of more do not fit in the cache of the processor
 
@@ -70,9 +71,7 @@ class PackedModulator:
 
     def __init__(self, modulator: Any) -> None:
         first, norm, _, self.expand = modulator.channel_gate
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        self.weight = first.weight * scale[:, None]
-        self.bias = norm.bias + (first.bias - norm.running_mean) * scale
+        self.weight, self.bias = folded(first, norm)
         *pairs, self.last = modulator.spatial_gate
         self.convs = [packed(pair) for pair in pairs]
 

@@ -246,11 +246,21 @@ def quick_mlp(fc1: Any, fc2: Any, x: Tensor) -> Tensor:
 # -- convolutions ------------------------------------------------------------------------------------------------------
 
 
-def folded(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of one convolution that includes a batch norm, whose statistics are constant in eval mode."""
-    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-    mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
-    return conv.weight * scale[:, None, None, None], norm.bias - mean * scale
+def folded(layer: nn.Conv2d | nn.Linear, norm: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of one layer that includes a batch norm, whose statistics are constant in eval mode."""
+    scale = norm_scale(norm)
+    return layer.weight * scale.view(-1, *[1] * (layer.weight.ndim - 1)), folded_bias(layer, norm)
+
+
+def norm_scale(norm: Any) -> Tensor:
+    """The factor by which a batch norm multiplies each channel in eval mode."""
+    return norm.weight * (norm.running_var + norm.eps).rsqrt()
+
+
+def folded_bias(layer: nn.Conv2d | nn.Linear, norm: Any) -> Tensor:
+    """The bias of a layer that includes a batch norm."""
+    mean = norm.running_mean if layer.bias is None else norm.running_mean - layer.bias
+    return norm.bias - mean * norm_scale(norm)
 
 
 # -- batches -----------------------------------------------------------------------------------------------------------
